@@ -1,0 +1,40 @@
+"""Checks of arguments; each message gives the rule, what was got, and the remedy where there is one."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+__all__ = ["check_choice", "check_positive", "check_positive_int", "check_shape"]
+
+
+def check_positive_int(name: str, value: object) -> int:
+    """Return ``value`` if it is an integer of at least 1."""
+    if isinstance(value, bool) or not isinstance(value, int):
+        raise TypeError(f"{name} must be an integer, got {value!r}")
+    if value < 1:
+        raise ValueError(f"{name} must be at least 1, got {value}")
+    return value
+
+
+def check_positive(name: str, value: float) -> float:
+    """Return ``value`` as a float if it is positive and finite."""
+    if not (value > 0 and math.isfinite(value)):
+        raise ValueError(f"{name} must be positive and finite, got {value}")
+    return float(value)
+
+
+def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
+    """Return ``shape`` as a tuple if it has only positive integers, and at least one."""
+    shape = tuple(shape)
+    if not shape:
+        raise ValueError(f"{name} must have at least one dimension, got ()")
+    for size in shape:
+        check_positive_int(f"every dimension of {name} {shape}", size)
+    return shape
+
+
+def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
+    """Return ``value`` if it is one of ``choices``."""
+    choices = sorted(choices)
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return value

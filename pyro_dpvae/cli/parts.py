@@ -1,0 +1,123 @@
+"""Swappable parts on the command line: ``--prior coupling --prior.blocks 4``."""
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonargparse import ArgumentParser
+
+from pyro_dpvae.likelihoods import LIKELIHOODS
+from pyro_dpvae.nn import ARCHITECTURES
+from pyro_dpvae.objectives import OBJECTIVES
+from pyro_dpvae.priors import PRIORS
+from pyro_dpvae.recipes import GUIDES
+
+__all__ = ["PARTS", "PartParser", "spell_out"]
+
+
+@dataclass(frozen=True)
+class _Kind:
+    """A kind of part: what it is, its choices by name, and what is not an option of theirs."""
+
+    title: str
+    choices: Mapping[str, Callable[..., Any] | None]
+    default: str
+    skip: frozenset[str]
+
+
+# What the system itself supplies, and functions and objects, which have no spelling here.
+_BUILT = frozenset(
+    {"latent_dim", "shape", "image_shape", "raw_shape", "features", "encoder"}
+    | {"bound", "activation", "rate", "penalties", "max_plate_nesting"}
+)
+
+PARTS: dict[str, _Kind] = {
+    "prior": _Kind("prior p(z)", PRIORS, "coupling", _BUILT),
+    "likelihood": _Kind("likelihood p(x|z)", LIKELIHOODS, "gaussian-learned", _BUILT),
+    "network": _Kind(
+        "networks of encoder and decoder (auto: the one that suits the data's shape)",
+        {"auto": None, **{name: pair.encoder for name, pair in ARCHITECTURES.items()}},
+        "auto",
+        _BUILT,
+    ),
+    "guide": _Kind("guide q(z|x)", GUIDES, "amortized", _BUILT),
+    "objective": _Kind("objective", OBJECTIVES, "elbo", _BUILT),
+}
+"""The parts of a system, in the order of the help."""
+
+
+class PartParser(ArgumentParser):
+    """A parser with an option for each part, and the options of the parts that were chosen.
+
+    Args:
+        arguments: the command line, read for the names of the parts.
+        options: of ``ArgumentParser``.
+    """
+
+    def __init__(self, arguments: Sequence[str], **options: Any) -> None:
+        super().__init__(print_config="--print-config", allow_abbrev=False, **options)
+        self._choices = _chosen(arguments)
+
+    def add_parts(self) -> None:
+        """Add the options of all parts, a group for each."""
+        for part, kind in PARTS.items():
+            name = self._choices.get(part, kind.default)
+            group = self.add_argument_group(f"{kind.title}; options are those of {name!r}")
+            group.add_argument(
+                f"--{part}.name",
+                choices=list(kind.choices),
+                default=kind.default,
+                help="which one",
+            )
+            builder = kind.choices.get(name)
+            if isinstance(builder, type):
+                group.add_class_arguments(builder, part, as_group=False, skip=set(kind.skip))
+            elif builder is not None:
+                group.add_function_arguments(builder, part, as_group=False, skip=set(kind.skip))
+
+    def format_help(self) -> str:
+        """Return the help, with parts spelled as users spell them."""
+        text = super().format_help()
+        for part in PARTS:
+            text = text.replace(f"--{part}.name", f"--{part}")
+        return text
+
+
+def spell_out(arguments: Iterable[str]) -> list[str]:
+    """Return a command line with ``--prior X`` written as ``--prior.name X``.
+
+    Example:
+        >>> spell_out(["--prior", "coupling", "--prior.blocks=4"])
+        ['--prior.name', 'coupling', '--prior.blocks=4']
+    """
+    spelled = []
+    for argument in arguments:
+        option, equals, value = argument.partition("=")
+        if option.removeprefix("--") in PARTS and option.startswith("--"):
+            option = f"{option}.name"
+        spelled.append(f"{option}{equals}{value}")
+    return spelled
+
+
+def _chosen(arguments: Sequence[str]) -> dict[str, str]:
+    """Return the names of parts in a spelled-out command line and the files it names."""
+    pairs: list[tuple[str, str]] = []
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if not equals:
+            value = arguments[position + 1] if position + 1 < len(arguments) else ""
+        pairs.append((option, value))
+    names: dict[str, str] = {}
+    for option, value in pairs:
+        if option == "--config" and Path(value).is_file():
+            file = yaml.safe_load(Path(value).read_text())
+            for part in PARTS:
+                section = file.get(part) if isinstance(file, dict) else None
+                if isinstance(section, dict) and "name" in section:
+                    names[part] = str(section["name"])
+        part = option.removeprefix("--").removesuffix(".name")
+        if option == f"--{part}.name" and part in PARTS:
+            names[part] = value
+    return names

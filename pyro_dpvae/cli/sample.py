@@ -1,0 +1,57 @@
+"""``dpvae sample RUN``: samples of a trained run, as a picture and as an array."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pyro
+import torch
+from jsonargparse import ArgumentParser
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.cli.parts import PARTS
+from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.plots import sample_figure
+from pyro_dpvae.recipes import build_system
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Draw samples from the prior and decode them; returns the exit status."""
+    parser = ArgumentParser(
+        prog="dpvae sample",
+        description="Draw z from the prior of a run and decode it to the mean of p(x|z).",
+        allow_abbrev=False,
+    )
+    parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument("--count", type=int, default=100, help="how many samples")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="the picture; the array lies beside it as .npy (default: RUN/samples.png)",
+    )
+    options = parser.parse_args(list(arguments))
+    count = check_positive_int("count", options.count)
+    device = check_device(options.device)
+    run = RunFolder.open(options.run)
+    config = run.config
+    system = build_system(
+        run.state["item_shape"],
+        latent_dim=config["latent_dim"],
+        **{part: config[part] for part in PARTS},
+    )
+    run.load({"model": system.model, "guide": system.guide})
+    model = system.model.to(device).eval()
+    pyro.set_rng_seed(options.seed)
+    with torch.no_grad():
+        x = model.decoder(model.prior().sample((count,))).mean.cpu()
+    picture = Path(options.out) if options.out else run.path / "samples.png"
+    picture.parent.mkdir(parents=True, exist_ok=True)
+    sample_figure(x).savefig(picture, dpi=150)
+    np.save(picture.with_suffix(".npy"), x.numpy())
+    print(f"{count} samples: {picture}, {picture.with_suffix('.npy')}")
+    return 0

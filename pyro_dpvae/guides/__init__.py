@@ -1,0 +1,11 @@
+"""Pyro guides: q(z | x), what a model is fitted with."""
+
+if __name__ != "pyro_dpvae.guides":
+    raise ImportError(
+        f"this package is pyro_dpvae.guides, not {__name__}: the folder guides at the top of the "
+        "repository only links to it; write 'from pyro_dpvae.guides import ...'"
+    )
+
+from pyro_dpvae.guides.amortized import AmortizedGaussian
+
+__all__ = ["AmortizedGaussian"]

@@ -1,0 +1,38 @@
+"""How far samples lie from the data: distances to the nearest datum."""
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pyro_dpvae.metrics.estimate import Estimate
+
+__all__ = ["distance_to_data"]
+
+
+def distance_to_data(
+    samples: Float[Tensor, "samples *data"], data: Float[Tensor, "count *data"]
+) -> Estimate:
+    """Return the mean Euclidean distance of samples to their nearest datum, in the data's units.
+
+    Args:
+        samples: of shape (samples, *data), at least 2.
+        data: of shape (count, *data).
+
+    Raises:
+        ValueError: if the two differ in shape beyond the first dimension, or are too few.
+
+    Example:
+        >>> print(distance_to_data(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.zeros(3, 2)))
+        1.5000 +- 0.5000
+    """
+    if samples.shape[1:] != data.shape[1:] or len(samples) < 2 or len(data) == 0:
+        raise ValueError(
+            "at least two samples and one datum of one shape are needed, "
+            f"got {tuple(samples.shape)} and {tuple(data.shape)}"
+        )
+    distances = torch.cat(
+        [torch.cdist(tile, data.flatten(1)).amin(1) for tile in samples.flatten(1).split(1024)]
+    ).double()
+    error = distances.std() / len(distances) ** 0.5
+    settings = {"samples": len(samples), "data": len(data)}
+    return Estimate(float(distances.mean()), float(error), settings)

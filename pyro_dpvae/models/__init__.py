@@ -1,0 +1,11 @@
+"""Pyro models: p(x, z), the mathematics of a VAE."""
+
+if __name__ != "pyro_dpvae.models":
+    raise ImportError(
+        f"this package is pyro_dpvae.models, not {__name__}: the folder models at the top of the "
+        "repository only links to it; write 'from pyro_dpvae.models import ...'"
+    )
+
+from pyro_dpvae.models.vae import VAE
+
+__all__ = ["VAE"]

@@ -1,0 +1,56 @@
+"""The variational autoencoder: any prior, any decoder."""
+
+from typing import final
+
+import pyro
+from torch import Tensor
+
+from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
+
+__all__ = ["VAE"]
+
+
+@final
+class VAE(OwnedModule):
+    """The model p(x, z) = p(z) p(x | z), independently for each datum.
+
+    Args:
+        prior: p(z); with a ``CouplingPrior`` the model is a dpVAE.
+        decoder: p(x | z).
+
+    Raises:
+        ValueError: if prior and decoder differ in the size of z.
+
+    References:
+        Kingma, Welling (2014), Auto-Encoding Variational Bayes. Bhalodia, Lee, Elhabian (2020),
+        dpVAEs, section 4.2.
+
+    Example:
+        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.nn import ARCHITECTURES
+        >>> from pyro_dpvae.priors import CouplingPrior
+        >>> likelihood = Gaussian((2,), variance=0.01)
+        >>> network = ARCHITECTURES["moons"].decoder(2, likelihood.raw_shape)
+        >>> model = VAE(CouplingPrior(2), Decoder(network, likelihood))
+        >>> model(size=5).shape
+        torch.Size([5, 2])
+    """
+
+    def __init__(self, prior: AbstractPrior, decoder: Decoder) -> None:
+        if prior.latent_dim != decoder.latent_dim:
+            raise ValueError(
+                "prior and decoder must agree on latent_dim, "
+                f"got {prior.latent_dim} and {decoder.latent_dim}"
+            )
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
+        """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
+        with pyro.plate(PLATE, size if x is None else len(x)):
+            z = pyro.sample(LATENT, self.prior())
+            return pyro.sample(OBSERVED, self.decoder(z), obs=x)

@@ -1,0 +1,6 @@
+"""Networks: tensors in, tensors out."""
+
+from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
+from pyro_dpvae.nn.batched import Batched
+
+__all__ = ["ARCHITECTURES", "Architecture", "Batched", "default_architecture"]

@@ -1,0 +1,71 @@
+"""Pyro modules that own their parameters: several train in one process, a clash is an error."""
+
+import copy
+import itertools
+from collections import defaultdict
+from typing import Any, Self
+
+import pyro
+from pyro.nn import PyroModule
+from pyro.params.param_store import param_with_module_name
+
+__all__ = ["OwnedModule"]
+
+_COUNTERS: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+
+
+class OwnedModule(PyroModule):
+    """A root PyroModule under a name of its own in Pyro's parameter store.
+
+    Pyro keeps parameters in one store per process, by name. Two modules of one name share an
+    entry there: an optimizer steps the tensor of the first, and the second never learns, without
+    a word. So each module takes the name of its class with a running number, a copy takes a new
+    one, and a call checks that the entries of the store are this module's own tensors.
+
+    Raises:
+        RuntimeError: on a call, if an entry of the store under this module's name is another
+            tensor, or if a part is a PyroModule that belongs to another root.
+    """
+
+    def __init__(self) -> None:
+        super().__init__(_new_name(type(self).__name__))
+
+    def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        if not pyro.settings.get("module_local_params"):
+            self._check_ownership()
+        return super().__call__(*args, **kwargs)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        duplicate = type(self).__new__(type(self))
+        memo[id(self)] = duplicate
+        duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))
+        context = duplicate._pyro_context
+        context.used = False  # the copy has registered nothing yet, so it may be renamed
+        duplicate._pyro_set_supermodule(_new_name(type(self).__name__), context)
+        return duplicate
+
+    def _check_ownership(self) -> None:
+        stored = pyro.get_param_store()._params
+        for part, module in self.named_children():
+            for child in module.modules():
+                if isinstance(child, PyroModule) and child._pyro_context is not self._pyro_context:
+                    raise RuntimeError(
+                        f"a PyroModule belongs to one root, but {part!r} of {self._pyro_name!r} "
+                        f"is registered as {child._pyro_name!r}; its parameters would not train "
+                        "here. Make the shared part a plain torch.nn.Module"
+                    )
+            if isinstance(module, PyroModule):
+                continue
+            for name, parameter in module.named_parameters():
+                entry = param_with_module_name(f"{self._pyro_name}.{part}", name)
+                if stored.get(entry, parameter) is not parameter:
+                    raise RuntimeError(
+                        f"parameter {name!r} of {self._pyro_name}.{part} and the entry {entry!r} "
+                        "of Pyro's store are two tensors; only the store's would train. Load "
+                        "weights with load_state_dict, or call pyro.clear_param_store() first"
+                    )
+
+
+def _new_name(stem: str) -> str:
+    number = next(_COUNTERS[stem])
+    return stem if number == 1 else f"{stem}_{number}"

@@ -1,0 +1,50 @@
+"""What every prior is: a module whose call returns p(z), with a map to the space it generates from."""
+
+from abc import ABC, abstractmethod
+
+import torch
+from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = ["AbstractPrior"]
+
+
+class AbstractPrior(nn.Module, ABC):
+    """A prior p(z) over representations, reached from generation space by an invertible map.
+
+    Generation space holds z0 ~ N(0, I); representation space holds z, which encoders infer and
+    regularizers act on. With ``z0 = g(z)``,
+
+        log p(z) = log N(g(z); 0, I) + log |det dg/dz|.
+
+    Args:
+        latent_dim: the size L of z.
+
+    Raises:
+        ValueError: if ``latent_dim`` is below 1.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+        self.register_buffer("base_loc", torch.zeros(latent_dim), persistent=False)
+        self.register_buffer("base_scale", torch.ones(latent_dim), persistent=False)
+
+    @abstractmethod
+    def forward(self) -> TorchDistributionMixin:
+        """Return p(z), of batch shape () and event shape (L,)."""
+
+    @abstractmethod
+    def to_generation(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z0 = g(z) and log |det dg/dz|."""
+
+    @abstractmethod
+    def to_representation(
+        self, z0: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return z = g^-1(z0)."""

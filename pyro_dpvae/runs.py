@@ -1,0 +1,120 @@
+"""Run folders: config.json, metrics.jsonl and checkpoint/, each written whole or not at all."""
+
+import json
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
+from safetensors.torch import load_file, save
+from torch import nn
+
+__all__ = ["RunFolder"]
+
+_CONFIG = "config.json"
+_METRICS = "metrics.jsonl"
+_WEIGHTS = "weights.safetensors"
+_STATE = "state.json"
+
+
+@final
+class RunFolder:
+    """A folder that holds all of one training run.
+
+    It has ``config.json`` (what was trained, as resolved from the command line),
+    ``metrics.jsonl`` (a JSON object a line) and ``checkpoint/`` (the weights as safetensors,
+    their step as JSON). Nothing in it is ever unpickled.
+
+    Use :meth:`create` for a new run and :meth:`open` for one that exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
+        """Make the folder and write its configuration.
+
+        Raises:
+            FileExistsError: if a run is there already.
+        """
+        run = cls(Path(path))
+        if (run.path / _CONFIG).exists():
+            raise FileExistsError(
+                f"a run folder is written once, and {run.path} holds a run already; "
+                "name another with --out, or remove it"
+            )
+        run.path.mkdir(parents=True, exist_ok=True)
+        _write(run.path / _CONFIG, json.dumps(config, indent=2).encode())
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Return the run in a folder.
+
+        Raises:
+            FileNotFoundError: if no run with a checkpoint is there.
+        """
+        run = cls(Path(path))
+        for name in (_CONFIG, f"checkpoint/{_STATE}"):
+            if not (run.path / name).exists():
+                raise FileNotFoundError(
+                    f"a run folder holds {name}, and {run.path} does not; "
+                    "give the folder that 'dpvae train --out' wrote"
+                )
+        return run
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run."""
+        return json.loads((self.path / _CONFIG).read_text())
+
+    @property
+    def state(self) -> dict[str, Any]:
+        """What the checkpoint says of itself, such as its step."""
+        return json.loads((self.path / "checkpoint" / _STATE).read_text())
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a record to the metrics."""
+        with (self.path / _METRICS).open("a") as file:
+            file.write(json.dumps(record) + "\n")
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """Yield the records of the metrics."""
+        with (self.path / _METRICS).open() as file:
+            yield from map(json.loads, file)
+
+    def save(self, modules: Mapping[str, nn.Module], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: the weights of the modules, then the state."""
+        folder = self.path / "checkpoint"
+        folder.mkdir(exist_ok=True)
+        weights = {
+            f"{name}.{key}": tensor.detach().clone().contiguous()
+            for name, module in modules.items()
+            for key, tensor in module.state_dict().items()
+        }
+        _write(folder / _WEIGHTS, save(weights))
+        _write(folder / _STATE, json.dumps(dict(state), indent=2).encode())
+
+    def load(self, modules: Mapping[str, nn.Module]) -> None:
+        """Load the checkpoint's weights into modules of the same names and shapes."""
+        weights = load_file(self.path / "checkpoint" / _WEIGHTS)
+        for name, module in modules.items():
+            prefix = f"{name}."
+            module.load_state_dict(
+                {
+                    key.removeprefix(prefix): tensor
+                    for key, tensor in weights.items()
+                    if key.startswith(prefix)
+                }
+            )
+
+
+def _write(path: Path, content: bytes) -> None:
+    # A reader sees the old file or the new one, also if the process ends in between.
+    temporary = path.with_name(path.name + ".tmp")
+    with temporary.open("wb") as file:
+        file.write(content)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(temporary, path)

@@ -1,0 +1,210 @@
+"""Training: a loop of svi.step with progress, held-out evaluation, logs and checkpoints."""
+
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import Any
+
+import pyro
+import pyro.infer
+import pyro.optim
+import torch
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae.data import Batches
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["History", "TrainConfig", "check_batch", "evaluate_elbo", "fit"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """How long and how a pair is trained.
+
+    Args:
+        steps: the number of steps.
+        learning_rate: of Adam.
+        seed: of Pyro, PyTorch, numpy and Python, set when training starts.
+        log_every: the steps between records of the training loss.
+        evaluate_every: the steps between evaluations on held-out data and checkpoints; both
+            also happen after the last step.
+
+    Raises:
+        ValueError: if a count is below 1 or the learning rate is not positive.
+    """
+
+    steps: int
+    learning_rate: float = 1e-3
+    seed: int = 0
+    log_every: int = 50
+    evaluate_every: int = 1000
+
+    def __post_init__(self) -> None:
+        for name in ("steps", "log_every", "evaluate_every"):
+            check_positive_int(name, getattr(self, name))
+        check_positive("learning_rate", self.learning_rate)
+
+
+@dataclass
+class History:
+    """What happened in a training run: its records, and whether it was interrupted."""
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    interrupted: bool = False
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """The last terms on held-out data, per datum, in nats."""
+        return next(r["held_out"] for r in reversed(self.records) if "held_out" in r)
+
+
+def fit(
+    model: nn.Module,
+    guide: nn.Module,
+    *,
+    objective: ELBO,
+    train: Batches,
+    test: Batches,
+    config: TrainConfig,
+    run: RunFolder | None = None,
+    state: dict[str, Any] | None = None,
+    progress: bool = True,
+) -> History:
+    """Train a model and a guide with Adam, by ``pyro.infer.SVI``.
+
+    Before the first step the objective is evaluated on one batch with validation on, so that data
+    which the parts cannot take are refused at once. An interrupt (Ctrl-C) ends training early,
+    with everything written as at a regular end.
+
+    Args:
+        model: p(x, z), a ``VAE`` or any Pyro model.
+        guide: q(z | x).
+        objective: the loss.
+        train: the batches to train on; one pass after another, each in its own order.
+        test: the held-out batches.
+        config: steps, learning rate, seed, intervals.
+        run: where records and checkpoints go; None keeps the records in memory only.
+        state: entries for the checkpoint's state beside its step.
+        progress: whether a bar is shown.
+
+    Returns:
+        The records: ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
+        and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats.
+        Losses in the held-out terms carry no weights.
+
+    Raises:
+        ValueError: if the parts and the data do not fit each other.
+    """
+    check_batch(model, guide, objective, next(train.epoch(0)))
+    pyro.set_rng_seed(config.seed)
+    svi = pyro.infer.SVI(
+        model, guide, pyro.optim.Adam({"lr": config.learning_rate}), loss=objective
+    )
+    history = History()
+    start = time.monotonic()
+    step = 0
+
+    def record(entry: dict[str, Any]) -> None:
+        history.records.append(entry)
+        if run is not None:
+            run.log(entry)
+
+    def conclude() -> dict[str, float]:
+        held_out = evaluate_elbo(model, guide, test)
+        record({"step": step, "held_out": held_out})
+        if run is not None:
+            run.save({"model": model, "guide": guide}, {**(state or {}), "step": step})
+        return held_out
+
+    bar = tqdm(total=config.steps, disable=not progress, unit="step", dynamic_ncols=True)
+    with bar:
+        try:
+            for x in _passes(train.epoch):
+                svi.step(x)
+                step += 1
+                bar.update()
+                if step % config.log_every == 0 or step == config.steps:
+                    terms = {name: float(term) for name, term in objective.terms.items()}
+                    seconds = round(time.monotonic() - start, 3)
+                    record({"step": step, **terms, "seconds": seconds})
+                    bar.set_postfix({"loss": f"{terms['loss']:.2f}"}, refresh=False)
+                if step == config.steps:
+                    break
+                if step % config.evaluate_every == 0:
+                    bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
+        except KeyboardInterrupt:
+            history.interrupted = True
+        bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
+    return history
+
+
+def evaluate_elbo(
+    model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches, *, seed: int = 0
+) -> dict[str, float]:
+    """Return the evidence lower bound and its terms on held-out data, per datum, in nats.
+
+    Modules are in evaluation mode meanwhile, and the random state of the process is kept.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        batches: the data; of ``Batches``, the first pass.
+        seed: of the samples of z.
+
+    Returns:
+        ``elbo`` = -(distortion + rate), ``distortion``, ``rate``.
+    """
+    objective = ELBO()
+    totals = {"distortion": 0.0, "rate": 0.0}
+    count = 0
+    with _aside(model, guide):
+        torch.manual_seed(seed)
+        for x in batches.epoch(0) if isinstance(batches, Batches) else batches:
+            objective.loss(model, guide, x)
+            count += len(x)
+            for name in totals:
+                totals[name] += float(objective.terms[name]) * len(x)
+    terms = {name: total / count for name, total in totals.items()}
+    return {"elbo": -sum(terms.values()), **terms}
+
+
+def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) -> None:
+    """Refuse a batch that model, guide and likelihood cannot take, before training starts.
+
+    Raises:
+        ValueError: with the reason as the refusing part gave it.
+    """
+    with _aside(model, guide), pyro.validation_enabled(True):
+        try:
+            objective.loss(model, guide, x)
+        except ValueError as error:
+            cause: BaseException = error
+            while cause.__cause__ is not None:  # Pyro wraps the reason in the trace's shapes
+                cause = cause.__cause__
+            raise ValueError(str(cause)) from error
+
+
+@contextmanager
+def _aside(*modules: nn.Module) -> Iterator[None]:
+    """Evaluation mode; modes and random state are as before at the end."""
+    parts = [part for module in modules for part in module.modules()]
+    modes = [part.training for part in parts]
+    with torch.random.fork_rng():
+        for part in parts:
+            part.training = False
+        try:
+            yield
+        finally:
+            for part, mode in zip(parts, modes, strict=True):
+                part.training = mode
+
+
+def _passes(epoch: Callable[[int], Iterator[Tensor]]) -> Iterator[Tensor]:
+    number = 0
+    while True:
+        yield from epoch(number)
+        number += 1

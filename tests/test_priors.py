@@ -1,0 +1,204 @@
+"""The contract of every prior: one line in PRIORS is all a new prior needs."""
+
+import copy
+from collections.abc import Callable
+
+import pyro
+import pytest
+import torch
+from pyro.distributions import TransformedDistribution
+from pyro.distributions.transforms import AffineCoupling
+
+from pyro_dpvae.priors import AbstractPrior, CouplingPrior, StandardNormal
+
+PRIORS = {
+    "standard-1": lambda: StandardNormal(1),
+    "standard-2": lambda: StandardNormal(2),
+    "coupling-2": lambda: CouplingPrior(2),
+    "coupling-3-odd": lambda: CouplingPrior(3, blocks=3, hidden=(8,)),
+    "coupling-10": lambda: CouplingPrior(10),
+    "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
+}
+
+Maker = Callable[[], AbstractPrior]
+
+
+@pytest.fixture(params=list(PRIORS))
+def make(request: pytest.FixtureRequest) -> Maker:
+    return PRIORS[request.param]
+
+
+def perturb(prior: AbstractPrior, scale: float = 0.3) -> None:
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.add_(scale * torch.randn_like(parameter))
+
+
+def test_shapes(make: Maker) -> None:
+    prior = make()
+    p = prior()
+    assert p.batch_shape == ()
+    assert p.event_shape == (prior.latent_dim,)
+    z = p.sample((4, 5))
+    assert z.shape == (4, 5, prior.latent_dim)
+    assert p.log_prob(z).shape == (4, 5)
+    assert p.expand((7,)).sample().shape == (7, prior.latent_dim)
+    z0, log_det = prior.to_generation(z)
+    assert z0.shape == z.shape
+    assert log_det.shape == (4, 5)
+
+
+def test_maps_invert_each_other_in_float32(make: Maker) -> None:
+    prior = make()
+    perturb(prior, 0.05)
+    z0 = torch.randn(1000, prior.latent_dim)
+    z = prior.to_representation(z0)
+    assert (prior.to_generation(z)[0] - z0).abs().max() < 1e-5
+
+
+def test_log_det_equals_autograd(make: Maker) -> None:
+    prior = make().double()
+    perturb(prior)
+    for z in prior().sample((5,)):
+        jacobian = torch.autograd.functional.jacobian(lambda v: prior.to_generation(v)[0], z)
+        log_det = prior.to_generation(z)[1]
+        torch.testing.assert_close(torch.linalg.slogdet(jacobian)[1], log_det)
+
+
+def test_log_prob_is_the_change_of_variables(make: Maker) -> None:
+    prior = make().double()
+    perturb(prior)
+    z = prior().sample((50,))
+    z0, log_det = prior.to_generation(z)
+    base = torch.distributions.Normal(0.0, 1.0).log_prob(z0).sum(-1)
+    torch.testing.assert_close(prior().log_prob(z.clone()), base + log_det)
+
+
+def test_density_integrates_to_one_and_agrees_with_samples(make: Maker) -> None:
+    prior = make().double()
+    if prior.latent_dim != 2:
+        pytest.skip("the grid is two-dimensional")
+    perturb(prior, 0.1)
+    with torch.no_grad():
+        z = prior().sample((100_000,))
+        bound = float(z.abs().max()) * 1.2
+        axis = torch.linspace(-bound, bound, 800, dtype=torch.float64)
+        cell = float(axis[1] - axis[0]) ** 2
+        grid = torch.cartesian_prod(axis, axis)
+        density = torch.cat([prior().log_prob(part) for part in grid.split(100_000)]).exp() * cell
+    assert float(density.sum()) == pytest.approx(1.0, abs=2e-3)
+    right = grid[:, 0] > 0.3
+    share = float((z[:, 0] > 0.3).double().mean())
+    assert float(density[right].sum()) == pytest.approx(share, abs=1e-2)
+
+
+def test_every_parameter_gets_a_gradient_and_is_a_param_site(make: Maker) -> None:
+    class Root(pyro.nn.PyroModule):
+        def __init__(self, prior: AbstractPrior) -> None:
+            super().__init__()
+            self.prior = prior
+
+        def forward(self) -> torch.Tensor:
+            return pyro.sample("z", self.prior())
+
+    prior = make()
+    trace = pyro.poutine.trace(Root(prior)).get_trace()
+    sites = {id(s["value"]) for s in trace.nodes.values() if s["type"] == "param"}
+    assert sites == {id(parameter) for parameter in prior.parameters()}
+
+    # Drawn earlier, so that the score needs the whole inverse map.
+    z = torch.randn(64, prior.latent_dim)
+    loss = -prior().log_prob(z).sum()
+    if list(prior.parameters()):
+        loss.backward()
+    for name, parameter in prior.named_parameters():
+        assert parameter.grad is not None, name
+        assert parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().max() > 0, name
+
+
+def test_the_same_tensor_scored_after_an_update_gives_the_new_value(make: Maker) -> None:
+    prior = make()
+    z = torch.randn(10, prior.latent_dim)
+    with torch.no_grad():
+        before = prior().log_prob(z)
+    perturb(prior)
+    after = prior().log_prob(z)
+    torch.testing.assert_close(after, prior().log_prob(z.clone()))
+    if list(prior.parameters()):
+        assert not torch.allclose(after, before)
+        assert after.requires_grad
+        prior().log_prob(z).sum().backward()
+        prior().log_prob(z).sum().backward()
+
+
+def test_state_dict_round_trip(make: Maker) -> None:
+    prior, other = make(), make()
+    perturb(prior)
+    other.load_state_dict(prior.state_dict())
+    z = torch.randn(10, prior.latent_dim)
+    torch.testing.assert_close(other().log_prob(z), prior().log_prob(z), rtol=0, atol=0)
+
+
+def test_deepcopy_after_a_gradient_step(make: Maker) -> None:
+    prior = make()
+    z = prior().rsample((4,))
+    loss = (prior().log_prob(z) + z.square().sum(-1)).sum()
+    if loss.requires_grad:
+        loss.backward()
+    duplicate = copy.deepcopy(prior)
+    perturb(prior)
+    points = torch.randn(5, prior.latent_dim)
+    if list(prior.parameters()):
+        assert not torch.allclose(duplicate().log_prob(points), prior().log_prob(points))
+
+
+def test_to_device_and_dtype(make: Maker) -> None:
+    prior = make()
+    meta = copy.deepcopy(prior).to("meta")
+    assert {t.device.type for t in [*meta.parameters(), *meta.buffers()]} <= {"meta"}
+    assert prior.double()().sample().dtype == torch.float64
+    if torch.cuda.is_available():
+        z = prior.to("cuda")().sample((3,))
+        assert prior().log_prob(z).device.type == "cuda"
+
+
+def test_the_coupling_prior_is_pyros_own_transforms() -> None:
+    p = CouplingPrior(4, blocks=5)()
+    assert isinstance(p, TransformedDistribution)
+    assert sum(isinstance(t, AffineCoupling) for t in p.transforms) == 5
+
+
+def test_halves_alternate() -> None:
+    z0 = torch.randn(3, 5)
+    one, two = CouplingPrior(5, blocks=1), CouplingPrior(5, blocks=2)
+    perturb(two)
+    one.couplings[0].load_state_dict(two.couplings[0].state_dict())
+    after_one, after_two = one.to_representation(z0), two.to_representation(z0)
+    assert torch.equal(after_one[:, :2], z0[:, :2])
+    assert not torch.isclose(after_one[:, 2:], z0[:, 2:]).any()
+    assert torch.equal(after_two[:, 2:], after_one[:, 2:])
+    assert not torch.isclose(after_two[:, :2], after_one[:, :2]).any()
+
+
+def test_the_authors_flow_size() -> None:
+    # reference: six blocks, s and t of L -> 64 -> 64 -> L on masked vectors have 53,784
+    # parameters at L = 2; on halves, the masked inputs and unused outputs fall away.
+    masked = 6 * 2 * ((2 * 64 + 64) + (64 * 64 + 64) + (64 * 2 + 2))
+    assert masked == 53_784
+    unused = 6 * 2 * (64 + 64 + 1)
+    assert sum(p.numel() for p in CouplingPrior(2).parameters()) == masked - unused
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"latent_dim": 1}, r"at least 2 for a coupling prior, got 1; use StandardNormal\(1\)"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        ({"latent_dim": 2, "blocks": 0}, "blocks must be at least 1, got 0"),
+        ({"latent_dim": 2, "hidden": (64, 0)}, "width in hidden must be at least 1, got 0"),
+    ],
+)
+def test_bad_sizes_are_refused(arguments: dict[str, object], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        CouplingPrior(**arguments)  # type: ignore[arg-type]
