@@ -1,9 +1,9 @@
-"""Decoders: modules from z to a distribution p(x|z)."""
+"""Decoders: a network and a likelihood, joined to p(x | z)."""
 
 from typing import final
 
-import pyro.distributions as dist
 from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae.likelihoods import AbstractLikelihood
@@ -14,37 +14,47 @@ __all__ = ["Decoder"]
 
 @final
 class Decoder(nn.Module):
-    """p(x | z): a network from z to the raw values of a likelihood.
+    """p(x | z): the likelihood of the network's raw values.
 
     Args:
-        network: z -> raw values, of input shape (L,) and output shape ``likelihood.raw_shape``.
+        network: z -> raw values, of in_shape (L,) and out_shape ``likelihood.raw_shape``.
         likelihood: raw values -> p(x | z).
 
+    Attributes:
+        latent_dim: the size L of z.
+
     Raises:
-        ValueError: if the two do not fit each other.
+        ValueError: if the network does not take a vector, or its output does not fit the
+            likelihood.
 
     Example:
         >>> import torch
         >>> from pyro_dpvae.likelihoods import Bernoulli
         >>> from pyro_dpvae.nn import ARCHITECTURES
         >>> likelihood = Bernoulli((1, 28, 28))
-        >>> network = ARCHITECTURES["mnist"].decoder(10, likelihood.raw_shape)
-        >>> Decoder(network, likelihood)(torch.zeros(5, 10)).event_shape
-        torch.Size([1, 28, 28])
+        >>> decoder = Decoder(ARCHITECTURES["mnist"].decoder(2, likelihood.raw_shape), likelihood)
+        >>> p = decoder(torch.zeros(3, 5, 2))
+        >>> p.batch_shape, p.event_shape
+        (torch.Size([3, 5]), torch.Size([1, 28, 28]))
     """
 
     def __init__(self, network: Batched, likelihood: AbstractLikelihood) -> None:
-        super().__init__()
-        if len(network.in_shape) != 1 or network.out_shape != likelihood.raw_shape:
+        if len(network.in_shape) != 1:
             raise ValueError(
-                "a decoder's network must take a vector and put out the raw values "
-                f"{likelihood.raw_shape} of {type(likelihood).__name__}, got {network.in_shape} "
-                f"-> {network.out_shape}; build it with raw_shape=likelihood.raw_shape"
+                "the decoder's network must take a vector of latents, "
+                f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
             )
+        if network.out_shape != likelihood.raw_shape:
+            raise ValueError(
+                "the decoder's network must return the likelihood's raw values, of shape "
+                f"{likelihood.raw_shape}, got {network.out_shape}; "
+                "build it with raw_shape = likelihood.raw_shape"
+            )
+        super().__init__()
         self.network = network
         self.likelihood = likelihood
         self.latent_dim = network.in_shape[0]
 
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> dist.Independent:
-        """Return p(x | z) for z of shape (*batch, L)."""
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
+        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
         return self.likelihood(self.network(z))

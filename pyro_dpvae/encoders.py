@@ -1,4 +1,4 @@
-"""Encoders: modules from data to a distribution q(z|x)."""
+"""Encoders, from a network's output to the posterior q(z | x)."""
 
 from typing import final
 
@@ -10,40 +10,52 @@ from pyro_dpvae.nn import Batched
 
 __all__ = ["GaussianEncoder"]
 
-# exp of a log-variance beyond these would overflow, or vanish, in float32 after a bad step.
-_LOG_VARIANCES = (-20.0, 20.0)
+# Scales from 5e-5 to 2e4, which overflow nowhere in float32, squared neither.
+_LOG_VARIANCE_RANGE = (-20.0, 20.0)
 
 
 @final
 class GaussianEncoder(nn.Module):
-    """q(z | x) = N(z; mu(x), diag sigma^2(x)), both from one network.
+    """q(z | x) = N(z; mu(x), diag sigma^2(x)).
+
+    The network's first L outputs are mu(x), the other L are log sigma^2(x), which is cut to
+    [-20, 20]: sigma stays within exp(-10) and exp(10).
 
     Args:
-        network: x -> (mu, log sigma^2), of output shape (2L,); log sigma^2 is kept in [-20, 20].
+        network: x -> (mu, log sigma^2), of out_shape (2 L,).
+
+    Attributes:
+        latent_dim: the size L of z.
 
     Raises:
         ValueError: if the network's output is not a vector of even size.
 
+    References:
+        Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
+
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> encoder = GaussianEncoder(ARCHITECTURES["mnist"].encoder((1, 28, 28), 20))
-        >>> encoder(torch.zeros(5, 1, 28, 28)).event_shape
-        torch.Size([10])
+        >>> encoder = GaussianEncoder(ARCHITECTURES["mnist"].encoder((1, 28, 28), 4))
+        >>> encoder.latent_dim
+        2
+        >>> encoder(torch.zeros(5, 1, 28, 28)).batch_shape
+        torch.Size([5])
     """
 
     def __init__(self, network: Batched) -> None:
-        super().__init__()
         if len(network.out_shape) != 1 or network.out_shape[0] % 2:
             raise ValueError(
-                "an encoder's network must put out a vector of means and log-variances, of even "
-                f"size, got {network.out_shape}; build it with features=2 * latent_dim"
+                "the encoder's network must return a mean and a log variance for each latent, "
+                f"a vector of even size, got the shape {network.out_shape}; "
+                "build it with features = 2 * latent_dim"
             )
+        super().__init__()
         self.network = network
         self.latent_dim = network.out_shape[0] // 2
 
     def forward(self, x: Float[Tensor, "..."]) -> dist.Independent:
-        """Return q(z | x) for x of shape (*batch, *data)."""
+        """Return q(z | x), of event shape (L,), for x of shape (*batch, *data)."""
         mean, log_variance = self.network(x).chunk(2, dim=-1)
-        deviation = (0.5 * log_variance.clamp(*_LOG_VARIANCES)).exp()
-        return dist.Normal(mean, deviation).to_event(1)
+        scale = (log_variance.clamp(*_LOG_VARIANCE_RANGE) / 2).exp()
+        return dist.Normal(mean, scale).to_event(1)

@@ -2,10 +2,9 @@
 
 import math
 from collections.abc import Callable, Iterable
-from typing import Any, Self, final
+from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Normal, constraints
@@ -53,8 +52,8 @@ class AggregatePosterior(TorchDistribution):
 
     def __init__(
         self,
-        loc: Float[Tensor, "components latent"],
-        scale: Float[Tensor, "components latent"],
+        loc: Tensor,
+        scale: Tensor,
     ) -> None:
         if loc.dim() != 2 or loc.shape != scale.shape or len(loc) == 0:
             raise ValueError(
@@ -79,7 +78,7 @@ class AggregatePosterior(TorchDistribution):
         super().__init__(torch.Size(), loc.shape[1:])
 
     @classmethod
-    def of(cls, encoder: Callable[[Tensor], Any], batches: Iterable[Tensor]) -> Self:
+    def of(cls, encoder: Callable[[Tensor], Any], batches: Iterable[Tensor]) -> "AggregatePosterior":
         """Return the aggregate posterior of a Gaussian encoder over batches of data.
 
         Args:
@@ -115,7 +114,7 @@ class AggregatePosterior(TorchDistribution):
         """The variance of each coordinate of q(z), of shape (L,)."""
         return self.scale.square().mean(0) + self.loc.var(0, correction=0)
 
-    def log_prob(self, value: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+    def log_prob(self, value: Tensor) -> Tensor:
         """Return log q(z), in nats, in the dtype of ``value``."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
@@ -145,7 +144,7 @@ class AggregatePosterior(TorchDistribution):
             chosen = torch.randint(len(self.loc), shape, device=self.loc.device)
             return torch.normal(self.loc[chosen], self.scale[chosen])
 
-    def expand(self, batch_shape: Any, _instance: Any = None) -> Self:
+    def expand(self, batch_shape: Any, _instance: Any = None) -> "AggregatePosterior":
         """Return q(z), independently for each element of ``batch_shape``."""
         new = self._get_checked_instance(AggregatePosterior, _instance)
         new.loc, new.scale = self.loc, self.scale

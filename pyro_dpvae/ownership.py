@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections import defaultdict
-from typing import Any, Self
+from typing import Any
 
 import pyro
 from pyro.nn import PyroModule
@@ -11,7 +11,7 @@ from pyro.params.param_store import param_with_module_name
 
 __all__ = ["OwnedModule"]
 
-_COUNTERS: defaultdict[str, itertools.count[int]] = defaultdict(lambda: itertools.count(1))
+_COUNTERS: "defaultdict[str, itertools.count[int]]" = defaultdict(lambda: itertools.count(1))
 
 
 class OwnedModule(PyroModule):
@@ -35,7 +35,7 @@ class OwnedModule(PyroModule):
             self._check_ownership()
         return super().__call__(*args, **kwargs)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+    def __deepcopy__(self, memo: dict[int, Any]) -> "OwnedModule":
         duplicate = type(self).__new__(type(self))
         memo[id(self)] = duplicate
         duplicate.__dict__.update(copy.deepcopy(self.__dict__, memo))

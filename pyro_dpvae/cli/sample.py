@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.parts import PARTS
 from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.data import to_unit
 from pyro_dpvae.plots import sample_figure
 from pyro_dpvae.recipes import build_system
 from pyro_dpvae.runs import RunFolder
@@ -48,7 +49,8 @@ def main(arguments: Sequence[str]) -> int:
     model = system.model.to(device).eval()
     pyro.set_rng_seed(options.seed)
     with torch.no_grad():
-        x = model.decoder(model.prior().sample((count,))).mean.cpu()
+        mean = model.decoder(model.prior().sample((count,))).mean.cpu()
+    x = to_unit(mean, config["preprocessing"])
     picture = Path(options.out) if options.out else run.path / "samples.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     sample_figure(x).savefig(picture, dpi=150)

@@ -1,7 +1,8 @@
-"""Likelihoods p(x|z): normalised densities over a whole datum, with checked support."""
+"""Likelihoods p(x | z), each a module from a decoder's raw values to a distribution."""
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
-from pyro_dpvae.likelihoods.bernoulli import Bernoulli, ContinuousBernoulli
+from pyro_dpvae.likelihoods.bernoulli import Bernoulli
+from pyro_dpvae.likelihoods.continuous_bernoulli import ContinuousBernoulli
 from pyro_dpvae.likelihoods.gaussian import (
     Gaussian,
     GaussianLearnedVariance,

@@ -1,106 +1,113 @@
-"""What every likelihood is: a module from a network's output to a density over a whole datum."""
+"""What every likelihood is: raw values of a decoder in, a distribution over data out."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
-from typing import Any, Self, final
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_shape
 
-__all__ = ["AbstractLikelihood", "WholeDatum"]
+__all__ = ["AbstractLikelihood"]
 
 
 class AbstractLikelihood(nn.Module, ABC):
-    """A family of densities p(x | raw) over whole data, independent over pixels.
+    """A likelihood p(x | z) whose pixels are independent given the decoder's raw values.
+
+    A likelihood of one's own names its rule and remedy and defines ``pixels``.
 
     Args:
-        shape: of a datum, (channels, height, width) or (size,).
-        values: how many raw values the network gives for each pixel.
+        shape: of a datum, (C, H, W) or (D,).
+
+    Raises:
+        ValueError: if ``shape`` is empty or not positive; on call, if the raw values have
+            another trailing shape than ``raw_shape``. The distribution's ``log_prob`` refuses
+            data of another trailing shape than ``shape``, and, while validation is on, data
+            that are not finite or lie outside the support.
     """
 
-    def __init__(self, shape: Sequence[int], *, values: int) -> None:
+    values_per_pixel: ClassVar[int] = 1
+    """How many raw values the decoder gives for each pixel."""
+    rule: ClassVar[str]
+    """What data the likelihood takes, the first part of the error message."""
+    remedy: ClassVar[str]
+    """What to do with other data, the last part of the error message."""
+
+    def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
         self.shape = check_shape("shape", shape)
-        self.values = values
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape that the network must put out: ``shape``, its first size times ``values``."""
-        return (self.values * self.shape[0], *self.shape[1:])
+        """The shape of a datum's raw values: ``shape`` with more channels."""
+        return (self.values_per_pixel * self.shape[0], *self.shape[1:])
+
+    @final
+    def forward(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return p(x | raw), of event shape ``shape``, for raw of shape (*batch, *raw_shape)."""
+        _check_trailing_shape("raw values", raw, self.raw_shape)
+        return _Datum(self.pixels(raw), len(self.shape), rule=self.rule, remedy=self.remedy)
 
     @abstractmethod
-    def forward(self, raw: Float[Tensor, "..."]) -> dist.Independent:
-        """Return p(x | raw), of event shape ``shape``, for raw of shape (*batch, *raw_shape)."""
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the distribution of pixels, of batch shape (*batch, *shape)."""
 
-    def _split(self, raw: Tensor) -> tuple[Tensor, ...]:
-        return raw.chunk(self.values, dim=-len(self.shape))
-
-    def _whole(self, pixels: dist.TorchDistribution, check: Callable[[Tensor], None]) -> Any:
-        return WholeDatum(pixels, len(self.shape), check=check)
+    @final
+    def split(self, raw: Float[Tensor, "..."]) -> tuple[Tensor, ...]:
+        """Return the ``values_per_pixel`` parts of raw, each of shape (*batch, *shape)."""
+        return raw.chunk(self.values_per_pixel, dim=-len(self.shape))
 
 
 @final
-class WholeDatum(dist.Independent):
-    """A density over whole data that says what is wrong with data it does not take.
-
-    The shape of a value is checked always, since a wrong one may broadcast and give a number;
-    its support is checked where validation is on.
-
-    Args:
-        base: the density of the pixels.
-        dims: how many of its dimensions make up a datum.
-        check: refuses values outside the support, by a ValueError with the remedy.
-    """
+class _Datum(dist.Independent):
+    """Independent pixels as one event, with errors for data that do not belong to it."""
 
     def __init__(
-        self,
-        base: Any,
-        dims: int,
-        *,
-        check: Callable[[Tensor], None],
-        validate_args: bool | None = None,
+        self, base: TorchDistributionMixin, event_dim: int, *, rule: str, remedy: str
     ) -> None:
-        self.check = check
-        super().__init__(base, dims, validate_args=validate_args)
+        self.rule = rule
+        self.remedy = remedy
+        super().__init__(base, event_dim)
 
-    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> Self:
-        """Return the density for a larger batch."""
-        new = self._get_checked_instance(WholeDatum, _instance)
-        new.check = self.check
-        return super().expand(torch.Size(batch_shape), _instance=new)
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_Datum":
+        new = self._get_checked_instance(_Datum, _instance)
+        new.rule = self.rule
+        new.remedy = self.remedy
+        return super().expand(batch_shape, _instance=new)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(x), of shape batch, in nats.
-
-        Raises:
-            ValueError: for data of another shape, and with validation on, outside the support.
-        """
-        dims = len(self.event_shape)
-        if value.dim() < dims or value.shape[-dims:] != self.event_shape:
-            raise ValueError(
-                f"data under this likelihood have shape (batch, "
-                f"{', '.join(map(str, self.event_shape))}), got {tuple(value.shape)}; "
-                "reshape the data or build the likelihood for their shape"
-            )
+        # Always: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the data.
+        _check_trailing_shape("data", value, self.event_shape)
         if self._validate_args:
-            self.check(value)
+            self._check_support(value)
         return super().log_prob(value)
 
+    def _check_support(self, value: Tensor) -> None:
+        finite = value.isfinite()
+        if not finite.all():
+            bad = int((~finite).sum())
+            raise ValueError(
+                f"{self.rule}, got NaN or infinity in {bad} of {value.numel()} places; "
+                "drop or repair these data"
+            )
+        inside = self.base_dist.support.check(value)
+        if not inside.all():
+            outside = value[~inside][0].item()
+            least, most = value.min().item(), value.max().item()
+            raise ValueError(
+                f"{self.rule}, got {outside:.6g} among values in [{least:.4g}, {most:.4g}]; "
+                f"{self.remedy}"
+            )
 
-def check_finite(family: str, value: Tensor) -> None:
-    """Refuse data with NaN or infinite pixels."""
-    bad = int((~value.isfinite()).sum())
-    if bad:
+
+def _check_trailing_shape(name: str, value: Tensor, shape: Sequence[int]) -> None:
+    if value.shape[max(value.ndim - len(shape), 0) :] != torch.Size(shape):
+        expected = ", ".join(map(str, shape))
         raise ValueError(
-            f"{family} takes finite pixels, got {bad} of {value.numel()} that are NaN or "
-            "infinite; repair or leave out those data"
+            f"expected {name} of shape (..., {expected}), got {tuple(value.shape)}; "
+            "reshape them or build the likelihood for their shape"
         )
-
-
-def describe(value: Tensor) -> str:
-    """Return the range of data, for messages."""
-    return f"values in [{float(value.min()):.4g}, {float(value.max()):.4g}]"

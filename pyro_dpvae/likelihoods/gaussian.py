@@ -1,119 +1,141 @@
-"""Gaussian likelihoods, with a fixed, a learned, and a learned per-pixel variance."""
+"""The Gaussian likelihoods: a fixed variance, one that is learned, or one for each pixel."""
 
-import math
 from collections.abc import Sequence
-from typing import Self, final
+from math import expm1, log
+from typing import ClassVar, final
 
 import pyro.distributions as dist
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-from torch.nn.functional import softplus
 
 from pyro_dpvae._checks import check_positive
-from pyro_dpvae.likelihoods._base import AbstractLikelihood, check_finite
+from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
 __all__ = ["Gaussian", "GaussianLearnedVariance", "GaussianPixelVariance"]
 
-# Pixels that never change would pull a learned deviation to 0 and the density to infinity. A
-# quarter of a grey level is finer than anything that 8-bit data can tell.
-_SMALLEST = 1e-3
+_RULE = "a Gaussian likelihood takes finite values"
+_REMEDY = "drop or repair these data"
+
+# Pixels that never change would drive a learned scale to 0 and the density to infinity. A
+# quarter of a grey level of 1/255 is about the error of rounding to such levels.
+_FLOOR = 1e-3
 
 
 @final
 class Gaussian(AbstractLikelihood):
-    """p(x | mu) = N(x; mu, variance I), for real pixels.
+    """N(x; raw, variance I), with the variance fixed.
+
+        log p(x) = -sum (x - raw)^2 / (2 variance) - (D / 2) log(2 pi variance)
 
     Args:
-        shape: of a datum.
-        variance: of each pixel.
+        shape: of a datum, (C, H, W) or (D,).
+        variance: of a pixel; 0.5 makes -log p the sum of squared errors, but for a constant.
 
     Raises:
-        ValueError: if ``variance`` is not positive.
+        ValueError: if ``variance`` is not positive and finite.
+
+    References:
+        Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
 
     Example:
-        >>> Gaussian((2,), variance=0.01)(torch.zeros(1, 2)).log_prob(torch.zeros(1, 2))
-        tensor([2.7673])
+        >>> p = Gaussian((2,), variance=1.0)(torch.zeros(2))
+        >>> p.log_prob(torch.zeros(2))  # -log(2 pi)
+        tensor(-1.8379)
     """
 
-    def __init__(self, shape: Sequence[int], *, variance: float = 0.5) -> None:
-        super().__init__(shape, values=1)
+    rule = _RULE
+    remedy = _REMEDY
+
+    def __init__(self, shape: Sequence[int], variance: float = 0.5) -> None:
+        super().__init__(shape)
         self.variance = check_positive("variance", variance)
 
     @classmethod
-    def from_weight(cls, shape: Sequence[int], weight: float) -> Self:
-        """Return the likelihood that a weight w on the squared error stands for.
+    def from_weight(cls, shape: Sequence[int], weight: float) -> "Gaussian":
+        """Return the likelihood with -log p = weight * (sum of squared errors) + constant.
 
-        w * |x - mu|^2 equals -log N(x; mu, variance I) up to a constant for variance = 1 / (2w).
+        This weight is ``mse_weight`` in the code of Bhalodia, Lee, Elhabian (2020); the variance
+        is 1 / (2 weight).
 
-        References:
-            Bhalodia, Lee, Elhabian (2020), dpVAEs: ``mse_weight`` in the authors' code.
+        Raises:
+            ValueError: if ``weight`` is not positive and finite.
+
+        Example:
+            >>> Gaussian.from_weight((1, 28, 28), 10).variance
+            0.05
         """
         return cls(shape, variance=1 / (2 * check_positive("weight", weight)))
 
-    def forward(self, raw: Float[Tensor, "..."]) -> dist.Independent:
-        """Return p(x | raw); raw holds means."""
-        deviation = torch.full_like(raw, math.sqrt(self.variance))
-        return self._whole(dist.Normal(raw, deviation, validate_args=False), _check_real)
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the normal distributions of the pixels."""
+        return dist.Normal(raw, self.variance**0.5)
 
 
 @final
 class GaussianLearnedVariance(AbstractLikelihood):
-    """p(x | mu) = N(x; mu, sigma^2 I), with one sigma for all pixels, learned.
+    """N(x; raw, scale^2 I), with one scale for all pixels, learned with the decoder.
 
-    sigma = 0.001 + softplus(s), so that the density stays bounded.
+    The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
+    density bounded where the data can be fitted exactly.
 
     Args:
-        shape: of a datum.
-        initial: sigma before training.
-
-    Raises:
-        ValueError: if ``initial`` is not above 0.001.
+        shape: of a datum, (C, H, W) or (D,).
 
     References:
         Rybkin, Daniilidis, Levine (2021), Simple and Effective VAE Training with Calibrated
-        Decoders, section 3.
+        Decoders, section 3.1 (sigma-VAE).
 
     Example:
-        >>> GaussianLearnedVariance((2,))(torch.zeros(1, 2)).stddev.detach()
-        tensor([[0.5000, 0.5000]])
+        >>> GaussianLearnedVariance((2,)).scale.item()
+        1.0
     """
 
-    def __init__(self, shape: Sequence[int], *, initial: float = 0.5) -> None:
-        super().__init__(shape, values=1)
-        if not initial > _SMALLEST:
-            raise ValueError(f"initial must be above {_SMALLEST}, got {initial}")
-        self.raw_deviation = nn.Parameter(torch.tensor(math.log(math.expm1(initial - _SMALLEST))))
+    rule = _RULE
+    remedy = _REMEDY
 
-    def forward(self, raw: Float[Tensor, "..."]) -> dist.Independent:
-        """Return p(x | raw); raw holds means."""
-        deviation = (_SMALLEST + softplus(self.raw_deviation)).expand_as(raw)
-        return self._whole(dist.Normal(raw, deviation, validate_args=False), _check_real)
+    def __init__(self, shape: Sequence[int]) -> None:
+        super().__init__(shape)
+        self.raw_scale = nn.Parameter(torch.tensor(log(expm1(1 - _FLOOR))))
+
+    @property
+    def scale(self) -> Float[Tensor, ""]:
+        """The standard deviation of a pixel."""
+        return _FLOOR + F.softplus(self.raw_scale)
+
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the normal distributions of the pixels."""
+        return dist.Normal(raw, self.scale)
 
 
 @final
 class GaussianPixelVariance(AbstractLikelihood):
-    """p(x | mu, s) = prod_i N(x_i; mu_i, sigma_i^2), both from the network.
+    """N(x; mean, diag scale^2), both from the decoder, pixel by pixel.
 
-    sigma_i = 0.001 + softplus(s_i), so that the density stays bounded.
+    The first half of the raw channels is the mean; the scale is 0.001 + softplus(second half).
+    The floor of 0.001 keeps the density bounded on pixels that never change.
 
     Args:
-        shape: of a datum.
+        shape: of a datum, (C, H, W) or (D,).
+
+    References:
+        Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
 
     Example:
-        >>> GaussianPixelVariance((1, 28, 28)).raw_shape
-        (2, 28, 28)
+        >>> likelihood = GaussianPixelVariance((3, 32, 32))
+        >>> likelihood.raw_shape
+        (6, 32, 32)
+        >>> likelihood(torch.zeros(5, 6, 32, 32)).event_shape
+        torch.Size([3, 32, 32])
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape, values=2)
+    values_per_pixel: ClassVar[int] = 2
+    rule = _RULE
+    remedy = _REMEDY
 
-    def forward(self, raw: Float[Tensor, "..."]) -> dist.Independent:
-        """Return p(x | raw); raw holds means, then raw deviations."""
-        mean, deviation = self._split(raw)
-        deviation = _SMALLEST + softplus(deviation)
-        return self._whole(dist.Normal(mean, deviation, validate_args=False), _check_real)
-
-
-def _check_real(value: Tensor) -> None:
-    check_finite("a Gaussian likelihood", value)
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the normal distributions of the pixels."""
+        mean, raw_scale = self.split(raw)
+        return dist.Normal(mean, _FLOOR + F.softplus(raw_scale))

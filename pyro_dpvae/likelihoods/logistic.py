@@ -1,108 +1,122 @@
-"""The discretised logistic likelihood: exact probabilities of 8-bit pixels."""
+"""The discretised logistic likelihood, for pixels of 256 grey levels."""
 
-from collections.abc import Sequence
-from typing import Self, final
+from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
-from torch.nn.functional import softplus
 
-from pyro_dpvae.likelihoods._base import AbstractLikelihood, check_finite, describe
+from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
 __all__ = ["DiscretizedLogistic"]
 
 _TOP = 255
-# A scale of e^-7 is a quarter of a grey level: all mass in one bin. Beyond e^7 it is uniform.
-_LOG_SCALES = 7.0
+# Within it a bin's width stays between 1e-7 and 1e2 scales, which float32 resolves.
+_LOG_SCALE_RANGE = (-10.0, 10.0)
 
 
 @final
 class DiscretizedLogistic(AbstractLikelihood):
-    """P(x | mu, s) = prod_i [F((x_i + 1/510 - mu_i)/s_i) - F((x_i - 1/510 - mu_i)/s_i)].
+    """Pixels on the grid {0, 1/255, ..., 1}, each the rounding of a logistic variable.
 
-    F is the logistic function; pixels lie on the 256 levels 0, 1/255, ..., 1, and the outer bins
-    are open, so the probabilities of the levels sum to 1.
+    With b, a = (x +- 1/510 - mean) / scale,
+
+        log p(x) = sum log(sigmoid(b) - sigmoid(a))
+                 = sum b + log(1 - exp(a - b)) - softplus(a) - softplus(b),
+
+    but the bins of 0 and 1 are open to the outside: log sigmoid(b) and log sigmoid(-a). The
+    first half of the raw channels is the mean, the second the log of the scale, which is cut to
+    [-10, 10].
 
     Args:
-        shape: of a datum.
+        shape: of a datum, (C, H, W) or (D,).
 
     References:
         Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow,
         appendix. Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2.1.
 
     Example:
-        >>> DiscretizedLogistic((3, 32, 32)).raw_shape
-        (6, 32, 32)
+        >>> likelihood = DiscretizedLogistic((1,))
+        >>> p = likelihood(torch.tensor([0.4, -3.0]))
+        >>> grid = torch.arange(256.0)[:, None] / 255
+        >>> bool(torch.isclose(p.log_prob(grid).exp().sum(), torch.tensor(1.0)))
+        True
     """
 
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape, values=2)
+    values_per_pixel: ClassVar[int] = 2
+    rule = "a discretised logistic likelihood takes pixels on the grid 0, 1/255, ..., 1"
+    remedy = (
+        "divide 8-bit data by 255 without noise, resizing or standardisation after it, or use "
+        "the continuous Bernoulli or a Gaussian likelihood"
+    )
 
-    def forward(self, raw: Float[Tensor, "..."]) -> dist.Independent:
-        """Return P(x | raw); raw holds means, then log-scales, both about the middle level.
-
-        A raw 0 stands for the mean 1/2 and the scale e^-2, between black and white.
-        """
-        mean, log_scale = self._split(raw)
-        log_scale = (log_scale - 2).clamp(-_LOG_SCALES, _LOG_SCALES)
-        return self._whole(_DiscretizedLogistic(mean + 0.5, log_scale), _check_levels)
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the discretised logistic distributions of the pixels."""
+        mean, log_scale = self.split(raw)
+        return _DiscretizedLogistic(mean, log_scale.clamp(*_LOG_SCALE_RANGE).exp())
 
 
+@final
+class _Grid(constraints.Constraint):
+    """The levels k / 255, within a thousandth of a level for the rounding of floats."""
+
+    is_discrete = True
+
+    def check(self, value: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+        levels = value * _TOP
+        nearest = levels.round().clamp(0, _TOP)
+        return (levels - nearest).abs() <= 1e-3
+
+
+@final
 class _DiscretizedLogistic(dist.TorchDistribution):
-    """The probabilities of the levels of one pixel."""
+    """The rounding of mean + scale * logistic to the grid."""
 
-    arg_constraints = {"loc": constraints.real, "log_scale": constraints.real}  # noqa: RUF012
-    support = constraints.unit_interval
-    has_rsample = False
+    arg_constraints = {  # noqa: RUF012 -- torch's protocol
+        "loc": constraints.real,
+        "scale": constraints.positive,
+    }
+    support = _Grid()
 
-    def __init__(self, loc: Tensor, log_scale: Tensor) -> None:
-        self.loc, self.log_scale = loc, log_scale
-        super().__init__(loc.shape, validate_args=False)
+    def __init__(self, loc: Tensor, scale: Tensor) -> None:
+        self.loc = loc
+        self.scale = scale
+        super().__init__(loc.shape)
 
-    def expand(self, batch_shape: Sequence[int], _instance: object = None) -> Self:
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_DiscretizedLogistic":
         new = self._get_checked_instance(_DiscretizedLogistic, _instance)
-        new.loc = self.loc.expand(torch.Size(batch_shape))
-        new.log_scale = self.log_scale.expand(torch.Size(batch_shape))
+        new.loc = self.loc.expand(batch_shape)
+        new.scale = self.scale.expand(batch_shape)
         super(_DiscretizedLogistic, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # log(F(b) - F(a)) = b + log(1 - e^(a-b)) - softplus(a) - softplus(b), nowhere a
-        # difference of nearly equal numbers; a - b is the width of a bin.
-        rate = torch.exp(-self.log_scale)
-        upper = (value + 0.5 / _TOP - self.loc) * rate
-        lower = (value - 0.5 / _TOP - self.loc) * rate
-        inner = upper + torch.log(-torch.expm1(-rate / _TOP)) - softplus(lower) - softplus(upper)
-        inner = torch.where(value > 1 - 0.5 / _TOP, -softplus(lower), inner)
-        return torch.where(value < 0.5 / _TOP, -softplus(-upper), inner)
+        level = (value * _TOP).round()
+        log_below_upper = F.logsigmoid(((level + 0.5) / _TOP - self.loc) / self.scale)
+        log_above_lower = F.logsigmoid((self.loc - (level - 0.5) / _TOP) / self.scale)
+        # log(1 - exp(a - b)); the width b - a is known without a difference that would cancel.
+        log_width = torch.log(-torch.expm1(-1 / (_TOP * self.scale)))
+        inner = log_below_upper + log_above_lower + log_width
+        inner = torch.where(level <= 0, log_below_upper, inner)
+        return torch.where(level >= _TOP, log_above_lower, inner)
 
     @property
     def mean(self) -> Tensor:
-        # The mean of a variable on 0..255 is the sum of its tail probabilities.
-        rate = torch.exp(-self.log_scale)
+        # E[level] = sum_k P(level >= k); a loop, for 255 copies of a batch are too large.
         total = torch.zeros_like(self.loc)
-        for level in range(_TOP):
-            total = total + torch.sigmoid((self.loc - (level + 0.5) / _TOP) * rate)
+        for level in range(1, _TOP + 1):
+            total = total + torch.sigmoid((self.loc - (level - 0.5) / _TOP) / self.scale)
         return total / _TOP
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
-        with torch.no_grad():
-            shape = torch.Size(sample_shape) + self.batch_shape
-            u = torch.rand(shape).to(self.loc).clamp(1e-7, 1 - 1e-7)
-            x = self.loc + torch.exp(self.log_scale) * (u.log() - torch.log1p(-u))
-            return (x * _TOP).round().clamp(0, _TOP) / _TOP
-
-
-def _check_levels(value: Tensor) -> None:
-    check_finite("a discretised logistic likelihood", value)
-    levels = value * _TOP
-    off = ((levels - levels.round()).abs() > 1e-3) | (value < 0) | (value > 1)
-    if off.any():
-        raise ValueError(
-            f"a discretised logistic likelihood takes the 256 levels 0, 1/255, ..., 1, got "
-            f"{int(off.sum())} of {value.numel()} pixels off them, {describe(value)}; use "
-            "preprocessing 'grey' on 8-bit images, or likelihood 'gaussian-learned'"
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        uniform = torch.rand(
+            self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
         )
+        level = ((self.loc + self.scale * uniform.logit()) * _TOP).round()
+        return level.clamp(0, _TOP) / _TOP

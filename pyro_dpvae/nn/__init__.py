@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out."""
+"""Networks: tensors in, tensors out; nothing here knows of distributions."""
 
 from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
 from pyro_dpvae.nn.batched import Batched

@@ -1,8 +1,9 @@
-"""Architectures by name: an encoder and the decoder that mirrors it."""
+"""The pairs of encoder and decoder by name, and the choice that suits a shape."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pyro_dpvae._checks import check_shape
 from pyro_dpvae.nn.batched import Batched
 from pyro_dpvae.nn.celeba import celeba_decoder, celeba_encoder
 from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder, moons_decoder, moons_encoder
@@ -20,11 +21,20 @@ __all__ = ["ARCHITECTURES", "Architecture", "default_architecture"]
 
 @dataclass(frozen=True)
 class Architecture:
-    """The two builders of an architecture; their keyword options are the same.
+    """Builders of an encoder and a decoder that go together and take the same options.
 
-    Args:
-        encoder: (shape of a datum, size of the output) -> network.
-        decoder: (latent size, shape of the output) -> network.
+    Attributes:
+        encoder: ``encoder(image_shape, features, **options)`` builds the network
+            (*batch, *image_shape) -> (*batch, features).
+        decoder: ``decoder(latent_dim, raw_shape, **options)`` builds the network
+            (*batch, latent_dim) -> (*batch, *raw_shape).
+
+    Example:
+        >>> pair = ARCHITECTURES["mlp"]
+        >>> pair.encoder((1, 8, 8), 4, hidden=(32,)).out_shape
+        (4,)
+        >>> pair.decoder(2, (1, 8, 8), hidden=(32,)).out_shape
+        (1, 8, 8)
     """
 
     encoder: Callable[..., Batched]
@@ -40,17 +50,27 @@ ARCHITECTURES: dict[str, Architecture] = {
     "residual": Architecture(residual_encoder, residual_decoder),
     "svhn": Architecture(svhn_encoder, svhn_decoder),
 }
-"""The architectures by the names of the command line."""
+"""The networks by the names of the command line."""
 
-_BY_SHAPE = {(2,): "moons", (1, 28, 28): "mnist", (3, 32, 32): "svhn", (3, 64, 64): "celeba"}
+_PAPER = {(2,): "moons", (1, 28, 28): "mnist", (3, 32, 32): "svhn", (3, 64, 64): "celeba"}
 
 
 def default_architecture(shape: Sequence[int]) -> str:
     """Return the name of the architecture that suits data of a shape.
 
+    The dpVAE paper's own for its four shapes; otherwise ``residual`` for images of at least
+    8 x 8, and ``mlp`` for everything else.
+
+    Raises:
+        ValueError: if a dimension is below 1.
+
     Example:
-        >>> default_architecture((1, 28, 28)), default_architecture((3, 48, 40))
-        ('mnist', 'residual')
+        >>> [default_architecture(shape) for shape in [(1, 28, 28), (1, 8, 8), (64,)]]
+        ['mnist', 'residual', 'mlp']
     """
-    general = "residual" if len(shape) == 3 and min(shape[1:]) >= 4 else "mlp"
-    return _BY_SHAPE.get(tuple(shape), general)
+    shape = check_shape("shape", shape)
+    if shape in _PAPER:
+        return _PAPER[shape]
+    if len(shape) == 3 and min(shape[1:]) >= 8:
+        return "residual"
+    return "mlp"

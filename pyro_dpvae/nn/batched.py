@@ -1,7 +1,7 @@
-"""A network with a stated input and output shape, for any number of batch dimensions."""
+"""The wrapper that gives any network any number of batch dimensions."""
 
-import math
 from collections.abc import Sequence
+from math import prod
 from typing import final
 
 from jaxtyping import Float
@@ -14,24 +14,24 @@ __all__ = ["Batched"]
 
 @final
 class Batched(nn.Module):
-    """A network that takes one batch dimension, made to take any number of them.
+    """A network with known shapes: (*batch, *in_shape) -> (*batch, *out_shape).
 
-    Pyro draws z of shape (particles, batch, L) as readily as (batch, L); the dimensions on the
-    left of ``in_shape`` are folded into one for the network and restored behind it.
+    All leading dimensions are folded into one, which is what convolutions and batch norm expect.
 
     Args:
-        body: the network, (batch, *in_shape) -> (batch, *out_shape) up to the order of elements.
-        in_shape: the shape of one input.
-        out_shape: the shape of one output.
+        body: the network, (N, *in_shape) -> (N, *out_shape).
+        in_shape: of one datum that goes in.
+        out_shape: of one datum that comes out.
 
     Raises:
-        ValueError: on a call, if the input does not end in ``in_shape``.
+        ValueError: if a shape is empty or not positive; on call, if the trailing dimensions
+            differ from ``in_shape``, or the body answers with another shape than ``out_shape``.
 
     Example:
         >>> import torch
-        >>> network = Batched(nn.Linear(3, 4), in_shape=(3,), out_shape=(2, 2))
-        >>> network(torch.zeros(5, 6, 3)).shape
-        torch.Size([5, 6, 2, 2])
+        >>> network = Batched(nn.Conv2d(1, 3, 1), in_shape=(1, 8, 8), out_shape=(3, 8, 8))
+        >>> network(torch.zeros(1, 8, 8)).shape, network(torch.zeros(4, 2, 1, 8, 8)).shape
+        (torch.Size([3, 8, 8]), torch.Size([4, 2, 3, 8, 8]))
     """
 
     def __init__(
@@ -43,14 +43,21 @@ class Batched(nn.Module):
         self.out_shape = check_shape("out_shape", out_shape)
 
     def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-        """Return the network's output, of shape (*batch, *out_shape)."""
-        dims = len(self.in_shape)
-        if x.dim() <= dims or tuple(x.shape[-dims:]) != self.in_shape:
-            expected = ", ".join(map(str, ("batch", *self.in_shape)))
+        """Map x of shape (*batch, *in_shape) to (*batch, *out_shape)."""
+        split = x.ndim - len(self.in_shape)
+        if split < 0 or x.shape[split:] != self.in_shape:
+            expected = ", ".join(map(str, self.in_shape))
             raise ValueError(
-                f"this network takes data of shape ({expected}), got {tuple(x.shape)}; "
+                f"expected data of shape (..., {expected}), got {tuple(x.shape)}; "
                 "reshape the data or build the network for their shape"
             )
-        batch = x.shape[:-dims]
-        y = self.body(x.reshape(math.prod(batch), *self.in_shape))
+        batch = x.shape[:split]
+        # Not -1, which is ambiguous for an empty batch.
+        count = prod(batch)
+        y = self.body(x.reshape(count, *self.in_shape))
+        if y.shape != (count, *self.out_shape):
+            raise ValueError(
+                f"the body must return the shape {(count, *self.out_shape)}, "
+                f"got {tuple(y.shape)}; correct out_shape or the body's last layer"
+            )
         return y.reshape(*batch, *self.out_shape)

@@ -1,74 +1,108 @@
-"""Multi-layer perceptrons for data of any shape, and the paper's for two moons."""
+"""Fully connected encoders and decoders for data of any shape."""
 
-import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import pairwise
+from math import prod
 
 from torch import nn
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_shape
 from pyro_dpvae.nn.batched import Batched
 
 __all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder"]
 
+_MOONS_HIDDEN = (100, 50)
+# The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1
+# and makes the network linear. 0.01 is our choice, torch's default.
+_moons_activation = partial(nn.LeakyReLU, 0.01)
+
 
 def mlp_encoder(
-    image_shape: Sequence[int], features: int, *, hidden: Sequence[int] = (400, 400)
+    image_shape: Sequence[int],
+    features: int,
+    *,
+    hidden: Sequence[int] = (512, 256),
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> Batched:
-    """Return a perceptron from data of any shape to a vector.
+    """Build a perceptron (*batch, *image_shape) -> (*batch, features).
 
     Args:
-        image_shape: the shape of a datum.
+        image_shape: of a datum.
         features: the size of the output.
-        hidden: the widths of the hidden layers, from the data's side, with ReLU between.
+        hidden: widths of the hidden layers, from data to features; the decoder mirrors them.
+        activation: makes the layer after each hidden layer.
+
+    Raises:
+        ValueError: if a size is below 1.
 
     Example:
-        >>> mlp_encoder((1, 28, 28), 20).out_shape
-        (20,)
+        >>> mlp_encoder((3, 4), 2, hidden=(5,)).body
+        Sequential(
+          (0): Flatten(start_dim=1, end_dim=-1)
+          (1): Linear(in_features=12, out_features=5, bias=True)
+          (2): ReLU()
+          (3): Linear(in_features=5, out_features=2, bias=True)
+        )
     """
-    body = _perceptron([math.prod(image_shape), *hidden, features], nn.ReLU())
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    shape = check_shape("image_shape", image_shape)
+    sizes = [prod(shape), *hidden, features]
+    body = nn.Sequential(nn.Flatten(), *_perceptron(sizes, activation=activation))
+    return Batched(body, in_shape=shape, out_shape=(features,))
 
 
 def mlp_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, hidden: Sequence[int] = (400, 400)
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    hidden: Sequence[int] = (512, 256),
+    activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> Batched:
-    """Return the mirror of :func:`mlp_encoder`, from a vector to data of any shape.
+    """Build a perceptron (*batch, latent_dim) -> (*batch, *raw_shape).
 
     Args:
         latent_dim: the size of the input.
-        raw_shape: the shape of the output.
-        hidden: the widths of the hidden layers, from the data's side.
+        raw_shape: of the raw values of a datum.
+        hidden: widths of the hidden layers, from data to latents: the decoder mirrors them.
+        activation: makes the layer after each hidden layer.
+
+    Raises:
+        ValueError: if a size is below 1.
+
+    Example:
+        >>> mlp_decoder(2, (3, 4), hidden=(5,)).out_shape
+        (3, 4)
     """
-    body = _perceptron([latent_dim, *reversed(hidden), math.prod(raw_shape)], nn.ReLU())
-    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+    shape = check_shape("raw_shape", raw_shape)
+    sizes = [latent_dim, *reversed(hidden), prod(shape)]
+    body = nn.Sequential(*_perceptron(sizes, activation=activation), nn.Unflatten(1, shape))
+    return Batched(body, in_shape=(latent_dim,), out_shape=shape)
 
 
 def moons_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Return the dpVAE paper's encoder of two moons: layers of 100 and 50.
+    """Build the dpVAE paper's encoder for two moons: 100 and 50 units, leaky ReLU (0.01).
 
-    The paper names leaky ReLUs and gives no slope; 0.01, PyTorch's default, is our choice. (In
-    the authors' code the slope comes out as 1, which makes the network linear.)
-
-    References:
-        Bhalodia, Lee, Elhabian (2020), dpVAEs, appendix; layer sizes as in the authors' code.
+    Example:
+        >>> sum(p.numel() for p in moons_encoder((2,), 4).parameters())
+        5554
     """
-    body = _perceptron([math.prod(image_shape), 100, 50, features], nn.LeakyReLU(0.01))
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    return mlp_encoder(image_shape, features, hidden=_MOONS_HIDDEN, activation=_moons_activation)
 
 
 def moons_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
-    """Return the dpVAE paper's decoder of two moons: layers of 50 and 100.
+    """Build the dpVAE paper's decoder for two moons: 50 and 100 units, leaky ReLU (0.01).
 
-    References:
-        As :func:`moons_encoder`.
+    Example:
+        >>> sum(p.numel() for p in moons_decoder(2, (2,)).parameters())
+        5452
     """
-    body = _perceptron([latent_dim, 50, 100, math.prod(raw_shape)], nn.LeakyReLU(0.01))
-    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+    return mlp_decoder(latent_dim, raw_shape, hidden=_MOONS_HIDDEN, activation=_moons_activation)
 
 
-def _perceptron(sizes: Sequence[int], activation: nn.Module) -> nn.Sequential:
-    layers: list[nn.Module] = [nn.Flatten()]
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
-        check_positive_int("every width of the network", outputs)
-        layers += [nn.Linear(inputs, outputs), activation]
-    return nn.Sequential(*layers[:-1])
+def _perceptron(sizes: Sequence[int], *, activation: Callable[[], nn.Module]) -> list[nn.Module]:
+    for size in sizes:
+        check_positive_int("every width of the network", size)
+    layers: list[nn.Module] = []
+    for inputs, outputs in pairwise(sizes):
+        layers += [nn.Linear(inputs, outputs), activation()]
+    return layers[:-1]

@@ -1,11 +1,11 @@
-"""The dpVAE paper's two networks for MNIST: one for most regularizers, one for FactorVAE."""
+"""The dpVAE paper's networks for MNIST, and those of its FactorVAE."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
+from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.fixed import check_size
 
 __all__ = [
     "mnist_decoder",
@@ -16,58 +16,96 @@ __all__ = [
 
 
 def mnist_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Return the dpVAE encoder for 28x28 images: four convolutions, two layers of 256, ReLU.
+    """Build the encoder (*batch, C, 28, 28) -> (*batch, features): 4 convolutions, ReLU.
+
+    Raises:
+        ValueError: for images that are not 28 x 28.
 
     References:
-        Bhalodia, Lee, Elhabian (2020), dpVAEs, appendix; layer sizes as in the authors' code.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> sum(p.numel() for p in mnist_encoder((1, 28, 28), 4).parameters())
+        233604
     """
-    check_size("mnist", image_shape, 28)
+    channels = check_image_size("mnist", image_shape, side=28)
     body = nn.Sequential(
-        *(nn.Conv2d(image_shape[0], 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 32, 3), nn.ReLU()),
+        nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3),  # 12
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 4, stride=2, padding=1),  # 6
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3),  # 4
+        nn.ReLU(),
         nn.Flatten(),
-        *(nn.Linear(512, 256), nn.ReLU()),
-        *(nn.Linear(256, 256), nn.ReLU()),
+        nn.Linear(512, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
         nn.Linear(256, features),
     )
     return Batched(body, in_shape=image_shape, out_shape=(features,))
 
 
 def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
-    """Return the mirror of :func:`mnist_encoder`.
+    """Build the decoder (*batch, latent_dim) -> (*batch, C, 28, 28): 4 convolutions, ReLU.
+
+    Raises:
+        ValueError: for images that are not 28 x 28.
 
     References:
-        As :func:`mnist_encoder`.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> sum(p.numel() for p in mnist_decoder(2, (1, 28, 28)).parameters())
+        233569
     """
-    check_size("mnist", raw_shape, 28)
+    channels = check_image_size("mnist", raw_shape, side=28)
     body = nn.Sequential(
-        *(nn.Linear(latent_dim, 256), nn.ReLU()),
-        *(nn.Linear(256, 256), nn.ReLU()),
-        *(nn.Linear(256, 512), nn.ReLU()),
+        nn.Linear(latent_dim, 256),
+        nn.ReLU(),
+        nn.Linear(256, 256),
+        nn.ReLU(),
+        nn.Linear(256, 512),
+        nn.ReLU(),
         nn.Unflatten(1, (32, 4, 4)),
-        *(nn.ConvTranspose2d(32, 32, 3), nn.ReLU()),
-        *(nn.ConvTranspose2d(32, 32, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(32, 32, 3), nn.ReLU()),
-        nn.ConvTranspose2d(32, raw_shape[0], 4, 2, 1),
+        nn.ConvTranspose2d(32, 32, 3),  # 6
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 12
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 3),  # 14
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
 
 
 def mnist_factor_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Return the encoder that the authors use for FactorVAE on 28x28 images.
+    """Build the FactorVAE encoder (*batch, C, 28, 28) -> (*batch, features), ReLU.
+
+    Raises:
+        ValueError: for images that are not 28 x 28.
 
     References:
-        As :func:`mnist_encoder`.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> sum(p.numel() for p in mnist_factor_encoder((1, 28, 28), 4).parameters())
+        1282212
     """
-    check_size("mnist-factor", image_shape, 28)
+    channels = check_image_size("mnist-factor", image_shape, side=28)
     body = nn.Sequential(
-        *(nn.Conv2d(image_shape[0], 32, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(32, 64, 3), nn.ReLU()),
-        *(nn.Conv2d(64, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.Conv2d(64, 256, 3), nn.ReLU()),
-        *(nn.Conv2d(256, 256, 4), nn.ReLU()),
+        nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
+        nn.ReLU(),
+        nn.Conv2d(32, 64, 3),  # 12
+        nn.ReLU(),
+        nn.Conv2d(64, 64, 4, stride=2, padding=1),  # 6
+        nn.ReLU(),
+        nn.Conv2d(64, 256, 3),  # 4
+        nn.ReLU(),
+        nn.Conv2d(256, 256, 4),  # 1
+        nn.ReLU(),
         nn.Flatten(),
         nn.Linear(256, features),
     )
@@ -75,19 +113,31 @@ def mnist_factor_encoder(image_shape: Sequence[int], features: int) -> Batched:
 
 
 def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
-    """Return the mirror of :func:`mnist_factor_encoder`.
+    """Build the FactorVAE decoder (*batch, latent_dim) -> (*batch, C, 28, 28), ReLU.
+
+    Raises:
+        ValueError: for images that are not 28 x 28.
 
     References:
-        As :func:`mnist_encoder`.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> sum(p.numel() for p in mnist_factor_decoder(2, (1, 28, 28)).parameters())
+        1281697
     """
-    check_size("mnist-factor", raw_shape, 28)
+    channels = check_image_size("mnist-factor", raw_shape, side=28)
     body = nn.Sequential(
-        *(nn.Linear(latent_dim, 256), nn.ReLU()),
+        nn.Linear(latent_dim, 256),
+        nn.ReLU(),
         nn.Unflatten(1, (256, 1, 1)),
-        *(nn.ConvTranspose2d(256, 256, 4), nn.ReLU()),
-        *(nn.ConvTranspose2d(256, 64, 3), nn.ReLU()),
-        *(nn.ConvTranspose2d(64, 64, 4, 2, 1), nn.ReLU()),
-        *(nn.ConvTranspose2d(64, 32, 3), nn.ReLU()),
-        nn.ConvTranspose2d(32, raw_shape[0], 4, 2, 1),
+        nn.ConvTranspose2d(256, 256, 4),  # 4
+        nn.ReLU(),
+        nn.ConvTranspose2d(256, 64, 3),  # 6
+        nn.ReLU(),
+        nn.ConvTranspose2d(64, 64, 4, stride=2, padding=1),  # 12
+        nn.ReLU(),
+        nn.ConvTranspose2d(64, 32, 3),  # 14
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)

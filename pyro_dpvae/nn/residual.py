@@ -1,107 +1,125 @@
-"""A residual convolutional network for images of any size."""
+"""Residual convolutional encoders and decoders for images of any size."""
 
 from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
 
-import torch
+import torch.nn.functional as F
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn._sizes import check_image_shape
 from pyro_dpvae.nn.batched import Batched
 
 __all__ = ["residual_decoder", "residual_encoder"]
 
-# Halving ends when a side is shorter than this, so that the flattened map stays small.
-_SHORTEST = 8
-
 
 def residual_encoder(
-    image_shape: Sequence[int], features: int, *, width: int = 32, depth: int = 1
+    image_shape: Sequence[int], features: int, *, width: int = 16, depth: int = 1
 ) -> Batched:
-    """Return a residual network from images of any size to a vector.
+    """Build the encoder (*batch, C, H, W) -> (*batch, features).
+
+    Strided convolutions halve the image (rounding up) until its short side is at most 7; the
+    channels double each time, up to eight times ``width``.
 
     Args:
-        image_shape: (channels, height, width), each side at least 4.
+        image_shape: (C, H, W), with H and W of at least 4.
         features: the size of the output.
-        width: the channels of the first level; they double at each halving, up to 4 times.
-        depth: the residual blocks of each level.
+        width: channels at full size.
+        depth: residual blocks at each size.
 
     Raises:
-        ValueError: if the data are no images, or smaller than 4x4.
+        ValueError: for data that are not images, or smaller than 4 x 4.
 
     References:
-        He, Zhang, Ren, Sun (2016), Identity Mappings in Deep Residual Networks: the block.
+        He, Zhang, Ren, Sun (2016), Identity Mappings in Deep Residual Networks (the order of
+        layers in a block). Zhang, Dauphin, Ma (2019), Fixup Initialization (zeros in place of
+        batch norm).
 
     Example:
-        >>> residual_encoder((1, 28, 20), 16).out_shape
-        (16,)
+        >>> residual_encoder((3, 218, 178), 20).out_shape
+        (20,)
     """
-    sizes, channels = _levels(image_shape, width, depth)
-    layers: list[nn.Module] = [nn.Conv2d(image_shape[0], channels[0], 3, padding=1)]
-    for level, outputs in enumerate(channels):
-        if level > 0:
-            layers += [nn.Conv2d(channels[level - 1], outputs, 3, stride=2, padding=1)]
-        layers += [_Residual(outputs) for _ in range(depth)]
-    height, breadth = sizes[-1]
-    layers += [nn.SiLU(), nn.Flatten(), nn.Linear(channels[-1] * height * breadth, features)]
-    return Batched(nn.Sequential(*layers), in_shape=image_shape, out_shape=(features,))
+    shape = check_image_shape("residual", image_shape, least=4)
+    sizes = _sizes(shape[1], shape[2])
+    channels = _channels(width, len(sizes))
+    layers: list[nn.Module] = [nn.Conv2d(shape[0], width, 3, padding=1)]
+    layers += _blocks(width, depth)
+    for inputs, outputs in pairwise(channels):
+        layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1))
+        layers += _blocks(outputs, depth)
+    bottom = sizes[-1]
+    linear = nn.Linear(channels[-1] * bottom[0] * bottom[1], features)
+    body = nn.Sequential(*layers, nn.SiLU(), nn.Flatten(), linear)
+    return Batched(body, in_shape=shape, out_shape=(features,))
 
 
 def residual_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, width: int = 32, depth: int = 1
+    latent_dim: int, raw_shape: Sequence[int], *, width: int = 16, depth: int = 1
 ) -> Batched:
-    """Return the mirror of :func:`residual_encoder`, from a vector to images of any size.
+    """Build the decoder (*batch, latent_dim) -> (*batch, C, H, W), the mirrored encoder.
+
+    Nearest-neighbour enlargement goes back through the encoder's exact sizes.
 
     Args:
         latent_dim: the size of the input.
-        raw_shape: (channels, height, width), each side at least 4.
-        width: the channels of the level of full size.
-        depth: the residual blocks of each level.
+        raw_shape: (C, H, W), with H and W of at least 4.
+        width: channels at full size.
+        depth: residual blocks at each size.
 
     Raises:
-        ValueError: if the data are no images, or smaller than 4x4.
+        ValueError: for data that are not images, or smaller than 4 x 4.
+
+    Example:
+        >>> residual_decoder(2, (1, 28, 20)).out_shape
+        (1, 28, 20)
     """
-    sizes, channels = _levels(raw_shape, width, depth)
-    height, breadth = sizes[-1]
+    shape = check_image_shape("residual", raw_shape, least=4)
+    sizes = _sizes(shape[1], shape[2])[::-1]
+    channels = _channels(width, len(sizes))[::-1]
+    start = (channels[0], *sizes[0])
     layers: list[nn.Module] = [
-        nn.Linear(latent_dim, channels[-1] * height * breadth),
-        nn.Unflatten(1, (channels[-1], height, breadth)),
+        nn.Linear(latent_dim, start[0] * start[1] * start[2]),
+        nn.Unflatten(1, start),
+        *_blocks(channels[0], depth),
     ]
-    for level in reversed(range(len(channels))):
-        layers += [_Residual(channels[level]) for _ in range(depth)]
-        if level > 0:
-            layers += [nn.Upsample(size=sizes[level - 1])]
-            layers += [nn.Conv2d(channels[level], channels[level - 1], 3, padding=1)]
-    layers += [nn.SiLU(), nn.Conv2d(channels[0], raw_shape[0], 3, padding=1)]
-    return Batched(nn.Sequential(*layers), in_shape=(latent_dim,), out_shape=raw_shape)
+    for size, (inputs, outputs) in zip(sizes[1:], pairwise(channels), strict=True):
+        layers += [nn.Upsample(size), nn.Conv2d(inputs, outputs, 3, padding=1)]
+        layers += _blocks(outputs, depth)
+    body = nn.Sequential(*layers, nn.SiLU(), nn.Conv2d(width, shape[0], 3, padding=1))
+    return Batched(body, in_shape=(latent_dim,), out_shape=shape)
 
 
-class _Residual(nn.Module):
-    """x + conv(silu(conv(silu(x)))), the identity before training."""
+@final
+class _Block(nn.Module):
+    """x + conv(silu(conv(silu(x)))), the identity at first."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
+        # Without batch norm, zeros keep the signal's size the same through any depth.
         nn.init.zeros_(self.second.weight)
+        nn.init.zeros_(self.second.bias)
 
-    def forward(self, x: Tensor) -> Tensor:
-        silu = torch.nn.functional.silu
-        return x + self.second(silu(self.first(silu(x))))
+    def forward(self, x: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+        return x + self.second(F.silu(self.first(F.silu(x))))
 
 
-def _levels(
-    shape: Sequence[int], width: int, depth: int
-) -> tuple[list[tuple[int, int]], list[int]]:
-    """Return the size of the map and the channels at each level, from the image down."""
+def _blocks(channels: int, depth: int) -> list[nn.Module]:
+    return [_Block(channels) for _ in range(check_positive_int("depth", depth))]
+
+
+def _sizes(height: int, width: int) -> list[tuple[int, int]]:
+    """Return the sizes from the image's to the smallest."""
+    sizes = [(height, width)]
+    while min(sizes[-1]) > 7:
+        height, width = sizes[-1]
+        sizes.append(((height + 1) // 2, (width + 1) // 2))
+    return sizes
+
+
+def _channels(width: int, levels: int) -> list[int]:
     check_positive_int("width", width)
-    check_positive_int("depth", depth)
-    if len(shape) != 3 or min(shape[1:]) < 4:
-        raise ValueError(
-            "network 'residual' takes images of shape (channels, height, width) with sides of "
-            f"at least 4, got {tuple(shape)}; use network 'mlp'"
-        )
-    sizes = [(shape[1], shape[2])]
-    while min(sizes[-1]) >= _SHORTEST:
-        height, breadth = sizes[-1]
-        sizes.append(((height + 1) // 2, (breadth + 1) // 2))
-    return sizes, [width * min(2**level, 4) for level in range(len(sizes))]
+    return [width * 2 ** min(level, 3) for level in range(levels)]

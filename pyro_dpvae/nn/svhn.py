@@ -1,44 +1,82 @@
-"""The dpVAE paper's network for SVHN, 32x32 images."""
+"""The dpVAE paper's networks for SVHN."""
 
 from collections.abc import Sequence
 
 from torch import nn
 
+from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.fixed import check_size
 
 __all__ = ["svhn_decoder", "svhn_encoder"]
 
-# Kernel, stride and padding of the convolutions that halve, keep and trim an image.
-_HALVE, _KEEP, _TRIM = (4, 2, 1), (3, 1, 1), (3, 1, 0)
-
 
 def svhn_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Return the dpVAE encoder for 32x32 images: eight convolutions with batch norm and ReLU.
+    """Build the encoder (*batch, C, 32, 32) -> (*batch, features).
+
+    Eight convolutions of 32 channels, each with batch norm and ReLU.
+
+    Raises:
+        ValueError: for images that are not 32 x 32.
 
     References:
-        Bhalodia, Lee, Elhabian (2020), dpVAEs, appendix; layer sizes as in the authors' code.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> svhn_encoder((3, 32, 32), 20).out_shape
+        (20,)
     """
-    check_size("svhn", image_shape, 32)
-    layers: list[nn.Module] = []
-    channels = image_shape[0]
-    for kind in (_HALVE, _KEEP, _HALVE, _KEEP, _TRIM, _KEEP, _TRIM, _KEEP):
-        layers += [nn.Conv2d(channels, 32, *kind), nn.BatchNorm2d(32), nn.ReLU()]
-        channels = 32
-    body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(512, features))
+    channels = check_image_size("svhn", image_shape, side=32)
+    body = nn.Sequential(
+        *_norm_relu(nn.Conv2d(channels, 32, 4, stride=2, padding=1)),  # 16
+        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
+        *_norm_relu(nn.Conv2d(32, 32, 4, stride=2, padding=1)),  # 8
+        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
+        *_norm_relu(nn.Conv2d(32, 32, 3)),  # 6
+        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
+        *_norm_relu(nn.Conv2d(32, 32, 3)),  # 4
+        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
+        nn.Flatten(),
+        nn.Linear(512, features),
+    )
     return Batched(body, in_shape=image_shape, out_shape=(features,))
 
 
 def svhn_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
-    """Return the dpVAE decoder for 32x32 images, with ReLU and no batch norm.
+    """Build the decoder (*batch, latent_dim) -> (*batch, C, 32, 32): ReLU, no batch norm.
+
+    Raises:
+        ValueError: for images that are not 32 x 32.
 
     References:
-        As :func:`svhn_encoder`.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
+
+    Example:
+        >>> svhn_decoder(10, (3, 32, 32)).out_shape
+        (3, 32, 32)
     """
-    check_size("svhn", raw_shape, 32)
-    layers: list[nn.Module] = [nn.Linear(latent_dim, 512), nn.ReLU(), nn.Unflatten(1, (32, 4, 4))]
-    for kind in (_TRIM, _TRIM, _HALVE, _HALVE):
-        layers += [nn.ConvTranspose2d(32, 32, *kind), nn.ReLU()]
-        layers += [nn.Conv2d(32, 32, *_KEEP), nn.ReLU()]
-    layers[-2:] = [nn.Conv2d(32, raw_shape[0], *_KEEP)]
-    return Batched(nn.Sequential(*layers), in_shape=(latent_dim,), out_shape=raw_shape)
+    channels = check_image_size("svhn", raw_shape, side=32)
+    body = nn.Sequential(
+        nn.Linear(latent_dim, 512),
+        nn.ReLU(),
+        nn.Unflatten(1, (32, 4, 4)),
+        nn.ConvTranspose2d(32, 32, 3),  # 6
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 3),  # 8
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 16
+        nn.ReLU(),
+        nn.Conv2d(32, 32, 3, padding=1),
+        nn.ReLU(),
+        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 32
+        nn.ReLU(),
+        nn.Conv2d(32, channels, 3, padding=1),
+    )
+    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+
+
+def _norm_relu(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
+    return convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()

@@ -7,7 +7,8 @@ import pyro.infer
 import torch
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
-from pyro.util import torch_item, warn_if_nan
+from pyro.infer.util import torch_item
+from pyro.util import warn_if_nan
 from torch import Tensor
 
 from pyro_dpvae.objectives._traces import DataPlate, distortion, latent_sites, rate

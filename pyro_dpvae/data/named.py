@@ -1,0 +1,146 @@
+"""Data sets by name: two toys that come with scikit-learn, and torchvision's under a root."""
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+from tqdm import tqdm
+
+from pyro_dpvae.data.arrays import held_out_split
+from pyro_dpvae.data.dataset import DataSet
+
+__all__ = ["TORCHVISION", "TOYS", "default_root"]
+
+
+def _two_moons() -> DataSet:
+    from sklearn.datasets import make_moons
+
+    def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
+        points, labels = make_moons(count, noise=0.05, random_state=seed)
+        return torch.from_numpy(points).float(), torch.from_numpy(labels).long()
+
+    (train, train_labels), (test, test_labels) = draw(2000, 0), draw(200, 1)
+    return DataSet("two-moons", train, test, train_labels, test_labels)
+
+
+def _digits() -> DataSet:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    levels = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return held_out_split("digits", torch.from_numpy(levels), torch.from_numpy(labels).long())
+
+
+TOYS: dict[str, Callable[[], DataSet]] = {"digits": _digits, "two-moons": _two_moons}
+"""Data sets that come with scikit-learn."""
+
+
+def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], Any]) -> DataSet:
+    """Return the data set of two torchvision splits, with a message that helps if it is not there."""
+    from torchvision import datasets
+
+    try:
+        if download:
+            root.mkdir(parents=True, exist_ok=True)
+        train, test = split(datasets, True), split(datasets, False)
+    except (RuntimeError, FileNotFoundError) as error:
+        raise FileNotFoundError(
+            f"data set {name!r} must lie under {root} as torchvision lays it out, but is missing "
+            f"or incomplete there; add --download to fetch it, or name its folder with --root "
+            f"({error})"
+        ) from error
+    (train_data, train_labels), (test_data, test_labels) = train, test
+    return DataSet(name, train_data, test_data, train_labels, test_labels)
+
+
+def _mnist_like(name: str, cls: str) -> Callable[[Path, bool], DataSet]:
+    def load(root: Path, download: bool) -> DataSet:
+        def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+            part = getattr(datasets, cls)(root, train=train, download=download)
+            return part.data[:, None].contiguous(), part.targets.long()
+
+        return _pair(name, root, download, split)
+
+    return load
+
+
+def _cifar10(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        part = datasets.CIFAR10(root, train=train, download=download)
+        images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+        return images, torch.tensor(part.targets)
+
+    return _pair("cifar10", root, download, split)
+
+
+def _svhn(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        part = datasets.SVHN(root, split="train" if train else "test", download=download)
+        return torch.from_numpy(part.data), torch.from_numpy(part.labels).long()
+
+    return _pair("svhn", root, download, split)
+
+
+def _omniglot(root: Path, download: bool) -> DataSet:
+    """The background alphabets train, the evaluation alphabets are held out; ink is 255."""
+
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        from PIL import Image
+
+        part = datasets.Omniglot(root, background=train, download=download)
+        images, labels = [], []
+        for drawing, label in tqdm(part, desc="reading omniglot", unit="image", leave=False):
+            small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
+            images.append(255 - torch.from_numpy(np.array(small)))
+            labels.append(label)
+        return torch.stack(images)[:, None], torch.tensor(labels)
+
+    return _pair("omniglot", root, download, split)
+
+
+class _Faces(Dataset[Tensor]):
+    """CelebA as uint8 (3, 64, 64): the centre of 148x148 pixels, made smaller."""
+
+    def __init__(self, faces: Any) -> None:
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from PIL import Image
+
+        image = self.faces[index][0]
+        left, top = (image.width - 148) // 2, (image.height - 148) // 2
+        centre = image.crop((left, top, left + 148, top + 148))
+        small = centre.resize((64, 64), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def _celeba(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Dataset[Tensor], None]:
+        part = datasets.CelebA(root, split="train" if train else "test", download=download)
+        return _Faces(part), None
+
+    return _pair("celeba", root, download, split)
+
+
+TORCHVISION: dict[str, Callable[[Path, bool], DataSet]] = {
+    "celeba": _celeba,
+    "cifar10": _cifar10,
+    "fashion-mnist": _mnist_like("fashion-mnist", "FashionMNIST"),
+    "mnist": _mnist_like("mnist", "MNIST"),
+    "omniglot": _omniglot,
+    "svhn": _svhn,
+}
+"""Data sets in torchvision's layout under a root folder: (root, download) -> data set."""
+
+
+def default_root() -> str | None:
+    """Return the root that the environment names in DPVAE_DATA, if any."""
+    return os.environ.get("DPVAE_DATA")

@@ -1,0 +1,93 @@
+"""Preprocessing of 8-bit images, always explicit: what a pixel means to the likelihood."""
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice
+
+__all__ = ["LOGIT_MARGIN", "PREPROCESSING", "binarise_once", "check_preprocessing", "to_unit"]
+
+LOGIT_MARGIN = 0.05
+"""alpha of the logit preprocessing: logit(alpha + (1 - 2 alpha) x), x dequantised."""
+
+
+def _grey(images: Tensor, generator: torch.Generator) -> Tensor:
+    return images.float() / 255
+
+
+def _drawn(images: Tensor, generator: torch.Generator) -> Tensor:
+    return (_uniform(images, generator) * 255 < images).float()
+
+
+def _dequantised(images: Tensor, generator: torch.Generator) -> Tensor:
+    return (images + _uniform(images, generator)) / 256
+
+
+def _logit(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.logit(LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * _dequantised(images, generator))
+
+
+def _none(vectors: Tensor, generator: torch.Generator) -> Tensor:
+    return vectors
+
+
+PREPROCESSING: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
+    "binary-dynamic": _drawn,
+    "binary-static": _grey,  # of pixels that were drawn once, as 0 or 255
+    "dequantised": _dequantised,
+    "grey": _grey,
+    "logit": _logit,
+    "none": _none,
+}
+"""From 8-bit pixels v to what the model sees, by name.
+
+- ``grey``: v / 255, in [0, 1].
+- ``binary-static``: 1 with probability v / 255, drawn once per datum, the same in every pass
+  (Larochelle, Murray, 2011).
+- ``binary-dynamic``: likewise, drawn anew at every visit.
+- ``dequantised``: (v + u) / 256 with u uniform on [0, 1), in [0, 1).
+- ``logit``: logit(0.05 + 0.9 x) of the dequantised x, a real number (Dinh, Sohl-Dickstein,
+  Bengio, 2017, section 4.1); the model's density is that of these logits.
+- ``none``: vectors as they are.
+"""
+
+
+def check_preprocessing(name: str, *, images: bool) -> None:
+    """Refuse preprocessing that does not exist or does not go with the data.
+
+    Raises:
+        ValueError: in both cases.
+    """
+    check_choice("preprocessing", name, PREPROCESSING)
+    if images == (name == "none"):
+        rule = "images need one of the others" if images else "vectors take 'none' only"
+        raise ValueError(f"preprocessing must suit the data, got {name!r}; {rule}")
+
+
+def binarise_once(images: Tensor, first_index: int = 0) -> Tensor:
+    """Return uint8 images with each pixel v drawn as 255 with probability v / 255, else 0.
+
+    The draw depends on nothing but a datum's index, so every pass over the data sees the same.
+
+    Args:
+        images: uint8 of shape (count, channels, height, width).
+        first_index: the index of the first image.
+    """
+    drawn = [
+        _drawn(image, torch.Generator().manual_seed(first_index + offset))
+        for offset, image in enumerate(images)
+    ]
+    return (255 * torch.stack(drawn)).to(torch.uint8)
+
+
+def to_unit(x: Tensor, preprocessing: str) -> Tensor:
+    """Return preprocessed data, or means of a model of them, as grey values in [0, 1]."""
+    if preprocessing == "logit":
+        x = (torch.sigmoid(x) - LOGIT_MARGIN) / (1 - 2 * LOGIT_MARGIN)
+    return x if preprocessing == "none" else x.clamp(0, 1)
+
+
+def _uniform(images: Tensor, generator: torch.Generator) -> Tensor:
+    return torch.rand(images.shape, generator=generator, device=images.device)

@@ -1,0 +1,109 @@
+"""The continuous Bernoulli likelihood, for pixels in [0, 1]."""
+
+from math import log
+from typing import Any, final
+
+import pyro.distributions as dist
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_dpvae.likelihoods._base import AbstractLikelihood
+
+__all__ = ["ContinuousBernoulli"]
+
+
+@final
+class ContinuousBernoulli(AbstractLikelihood):
+    """Grey pixels by the Bernoulli formula with its missing constant, l the raw value (a logit).
+
+        log p(x) = sum x l - log(1 + exp(l)) + log(l / tanh(l / 2))
+
+    Args:
+        shape: of a datum, (C, H, W) or (D,).
+
+    References:
+        Loaiza-Ganem, Cunningham (2019), The continuous Bernoulli: fixing a pervasive error in
+        variational autoencoders, equations 4 to 8.
+
+    Example:
+        >>> import torch
+        >>> p = ContinuousBernoulli((2,))(torch.tensor([0.0, 20.0]))
+        >>> p.mean
+        tensor([0.5000, 0.9500])
+        >>> p.log_prob(torch.tensor([0.3, 1.0]))  # log 1 + log 20
+        tensor(2.9957)
+    """
+
+    rule = "a continuous Bernoulli likelihood takes pixels in [0, 1]"
+    remedy = "scale the data to [0, 1] or use a Gaussian likelihood"
+
+    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+        """Return the continuous Bernoulli distributions of the pixels."""
+        return _ContinuousBernoulli(raw)
+
+
+# Where |logit| is below, series take over from differences of large numbers.
+_SMALL = 0.5
+
+
+@final
+class _ContinuousBernoulli(dist.TorchDistribution):
+    """The density by logits; torch's own is off by 0.2 nats at a logit of 20 in float32."""
+
+    arg_constraints = {"logits": constraints.real}  # noqa: RUF012 -- torch's protocol
+    support = constraints.unit_interval
+
+    def __init__(self, logits: Tensor) -> None:
+        self.logits = logits
+        super().__init__(logits.shape)
+
+    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_ContinuousBernoulli":
+        new = self._get_checked_instance(_ContinuousBernoulli, _instance)
+        new.logits = self.logits.expand(batch_shape)
+        super(_ContinuousBernoulli, new).__init__(torch.Size(batch_shape), validate_args=False)
+        new._validate_args = self._validate_args
+        return new
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        logits, value = torch.broadcast_tensors(self.logits, value)
+        bernoulli = -F.binary_cross_entropy_with_logits(logits, value, reduction="none")
+        return bernoulli + _log_normalizer(logits)
+
+    @property
+    def mean(self) -> Tensor:
+        square = self.logits.square()
+        series = 1 / 30240 - square / 1209600
+        series = 0.5 + self.logits * (1 / 12 + square * (-1 / 720 + square * series))
+        is_small, size = _split(self.logits)
+        above_half = -1 / torch.expm1(-size) - 1 / size
+        mean = torch.where(self.logits > 0, above_half, 1 - above_half)
+        return torch.where(is_small, series, mean)
+
+    @torch.no_grad()
+    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+        logits = self.logits.expand(self._extended_shape(sample_shape))
+        # An exponential cut off at 1, by the inverse of its cdf; 0 / 0 at a logit of 0.
+        rate = logits.abs().clamp(min=1e-12)
+        below_half = -torch.log1p(torch.rand_like(logits) * torch.expm1(-rate)) / rate
+        below_half = below_half.clamp(max=1)
+        return torch.where(logits > 0, 1 - below_half, below_half)
+
+
+def _split(logits: Tensor) -> tuple[Tensor, Tensor]:
+    """Return where logits are small, and |logits| with 1 there, to keep gradients finite."""
+    size = logits.abs()
+    is_small = size < _SMALL
+    return is_small, torch.where(is_small, torch.ones_like(size), size)
+
+
+def _log_normalizer(logits: Tensor) -> Tensor:
+    """Return log(l / tanh(l / 2))."""
+    square = (logits / 2).square()
+    series = 62 / 2835 - square * 127 / 18900
+    series = log(2) + square * (1 / 3 + square * (-7 / 90 + square * series))
+    is_small, size = _split(logits)
+    return torch.where(is_small, series, torch.log(size / torch.tanh(size / 2)))
