@@ -47,14 +47,13 @@ class OwnedModule(PyroModule):
     def _check_ownership(self) -> None:
         stored = pyro.get_param_store()._params
         for part, module in self.named_children():
-            for child in module.modules():
-                if isinstance(child, PyroModule) and child._pyro_context is not self._pyro_context:
+            if isinstance(module, PyroModule):
+                if module._pyro_context is not self._pyro_context:
                     raise RuntimeError(
                         f"a PyroModule belongs to one root, but {part!r} of {self._pyro_name!r} "
-                        f"is registered as {child._pyro_name!r}; its parameters would not train "
+                        f"is registered as {module._pyro_name!r}; its parameters would not train "
                         "here. Make the shared part a plain torch.nn.Module"
                     )
-            if isinstance(module, PyroModule):
                 continue
             for name, parameter in module.named_parameters():
                 entry = param_with_module_name(f"{self._pyro_name}.{part}", name)

@@ -1,10 +1,10 @@
 """Data from .npy and .npz files: which array is which, and what its numbers mean."""
 
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_dpvae.data.dataset import DataSet
@@ -13,6 +13,8 @@ __all__ = ["held_out_split", "load_arrays"]
 
 _SEED = 0
 _HELD_OUT = 0.1
+
+Array = NDArray[np.generic]
 
 
 def load_arrays(path: Path) -> DataSet:
@@ -61,7 +63,7 @@ def held_out_split(name: str, data: Tensor, labels: Tensor | None) -> DataSet:
     return DataSet(name, data[train], data[test], labels[train], labels[test])
 
 
-def to_data(array: "np.ndarray[Any, Any]", where: str) -> Tensor:
+def to_data(array: Array, where: str) -> Tensor:
     """Return an array as uint8 images (count, channels, height, width) or float32 vectors.
 
     Raises:
@@ -86,7 +88,7 @@ def to_data(array: "np.ndarray[Any, Any]", where: str) -> Tensor:
     return _channels_first(torch.from_numpy(_bytes(array, where)), where)
 
 
-def _bytes(array: "np.ndarray[Any, Any]", where: str) -> "np.ndarray[Any, Any]":
+def _bytes(array: Array, where: str) -> Array:
     low, high = array.min(), array.max()
     if array.dtype.kind == "f":
         if low < 0 or high > 1:
@@ -116,7 +118,7 @@ def _channels_first(images: Tensor, where: str) -> Tensor:
     )
 
 
-def _data_name(arrays: "dict[str, np.ndarray[Any, Any]]", where: str) -> str:
+def _data_name(arrays: dict[str, Array], where: str) -> str:
     known = [name for name in ("train", "images", "x") if name in arrays]
     candidates = known[:1] or [name for name in arrays if "label" not in name]
     if len(candidates) != 1:
@@ -128,7 +130,7 @@ def _data_name(arrays: "dict[str, np.ndarray[Any, Any]]", where: str) -> str:
 
 
 def _labels(
-    arrays: "dict[str, np.ndarray[Any, Any]]", name: str, count: int
+    arrays: dict[str, Array], name: str, count: int
 ) -> Tensor | None:
     array = arrays.get(name)
     if array is None or array.shape != (count,) or array.dtype.kind not in "bui":

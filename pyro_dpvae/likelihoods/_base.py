@@ -18,7 +18,7 @@ __all__ = ["AbstractLikelihood"]
 class AbstractLikelihood(nn.Module, ABC):
     """A likelihood p(x | z) whose pixels are independent given the decoder's raw values.
 
-    A likelihood of one's own names its rule and remedy and defines ``pixels``.
+    A subclass states its rule and remedy, and defines ``pixels``.
 
     Args:
         shape: of a datum, (C, H, W) or (D,).
@@ -34,7 +34,7 @@ class AbstractLikelihood(nn.Module, ABC):
     """How many raw values the decoder gives for each pixel."""
     rule: ClassVar[str]
     """What data the likelihood takes, the first part of the error message."""
-    remedy: ClassVar[str]
+    remedy: ClassVar[str] = "drop or repair these data"
     """What to do with other data, the last part of the error message."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -46,7 +46,6 @@ class AbstractLikelihood(nn.Module, ABC):
         """The shape of a datum's raw values: ``shape`` with more channels."""
         return (self.values_per_pixel * self.shape[0], *self.shape[1:])
 
-    @final
     def forward(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return p(x | raw), of event shape ``shape``, for raw of shape (*batch, *raw_shape)."""
         _check_trailing_shape("raw values", raw, self.raw_shape)
@@ -73,11 +72,11 @@ class _Datum(dist.Independent):
         self.remedy = remedy
         super().__init__(base, event_dim)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_Datum":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_Datum":
         new = self._get_checked_instance(_Datum, _instance)
         new.rule = self.rule
         new.remedy = self.remedy
-        return super().expand(batch_shape, _instance=new)
+        return super().expand(torch.Size(batch_shape), _instance=new)
 
     def log_prob(self, value: Tensor) -> Tensor:
         # Always: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the data.

@@ -1,5 +1,6 @@
 """The continuous Bernoulli likelihood, for pixels in [0, 1]."""
 
+from collections.abc import Sequence
 from math import log
 from typing import Any, final
 
@@ -47,7 +48,7 @@ class ContinuousBernoulli(AbstractLikelihood):
 
 
 # Where |logit| is below, series take over from differences of large numbers.
-_SMALL = 0.5
+_SMALL = 0.25
 
 
 @final
@@ -61,7 +62,7 @@ class _ContinuousBernoulli(dist.TorchDistribution):
         self.logits = logits
         super().__init__(logits.shape)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_ContinuousBernoulli":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_ContinuousBernoulli":
         new = self._get_checked_instance(_ContinuousBernoulli, _instance)
         new.logits = self.logits.expand(batch_shape)
         super(_ContinuousBernoulli, new).__init__(torch.Size(batch_shape), validate_args=False)
@@ -75,16 +76,16 @@ class _ContinuousBernoulli(dist.TorchDistribution):
 
     @property
     def mean(self) -> Tensor:
-        square = self.logits.square()
+        is_small, small, large = _split(self.logits)
+        square = small.square()
         series = 1 / 30240 - square / 1209600
-        series = 0.5 + self.logits * (1 / 12 + square * (-1 / 720 + square * series))
-        is_small, size = _split(self.logits)
-        above_half = -1 / torch.expm1(-size) - 1 / size
+        series = 0.5 + small * (1 / 12 + square * (-1 / 720 + square * series))
+        above_half = -1 / torch.expm1(-large) - 1 / large
         mean = torch.where(self.logits > 0, above_half, 1 - above_half)
         return torch.where(is_small, series, mean)
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         logits = self.logits.expand(self._extended_shape(sample_shape))
         # An exponential cut off at 1, by the inverse of its cdf; 0 / 0 at a logit of 0.
         rate = logits.abs().clamp(min=1e-12)
@@ -93,17 +94,20 @@ class _ContinuousBernoulli(dist.TorchDistribution):
         return torch.where(logits > 0, 1 - below_half, below_half)
 
 
-def _split(logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Return where logits are small, and |logits| with 1 there, to keep gradients finite."""
-    size = logits.abs()
-    is_small = size < _SMALL
-    return is_small, torch.where(is_small, torch.ones_like(size), size)
+def _split(logits: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """Return where logits are small, those logits, and |logits| elsewhere.
+
+    The gaps are filled with 0 and 1: a gradient through ``where`` is NaN if the branch not
+    taken overflows.
+    """
+    is_small = logits.abs() < _SMALL
+    return is_small, logits.where(is_small, 0.0), logits.abs().where(~is_small, 1.0)
 
 
 def _log_normalizer(logits: Tensor) -> Tensor:
     """Return log(l / tanh(l / 2))."""
-    square = (logits / 2).square()
+    is_small, small, large = _split(logits)
+    square = (small / 2).square()
     series = 62 / 2835 - square * 127 / 18900
     series = log(2) + square * (1 / 3 + square * (-7 / 90 + square * series))
-    is_small, size = _split(logits)
-    return torch.where(is_small, series, torch.log(size / torch.tanh(size / 2)))
+    return torch.where(is_small, series, torch.log(large / torch.tanh(large / 2)))

@@ -17,10 +17,9 @@ from pyro_dpvae.likelihoods._base import AbstractLikelihood
 __all__ = ["Gaussian", "GaussianLearnedVariance", "GaussianPixelVariance"]
 
 _RULE = "a Gaussian likelihood takes finite values"
-_REMEDY = "drop or repair these data"
 
-# Pixels that never change would drive a learned scale to 0 and the density to infinity. A
-# quarter of a grey level of 1/255 is about the error of rounding to such levels.
+# Pixels that never change would drive a learned scale to 0 and the density to infinity. The
+# floor is about 1 / (255 sqrt(12)), the standard deviation of rounding to 8 bits.
 _FLOOR = 1e-3
 
 
@@ -47,7 +46,6 @@ class Gaussian(AbstractLikelihood):
     """
 
     rule = _RULE
-    remedy = _REMEDY
 
     def __init__(self, shape: Sequence[int], variance: float = 0.5) -> None:
         super().__init__(shape)
@@ -64,7 +62,7 @@ class Gaussian(AbstractLikelihood):
             ValueError: if ``weight`` is not positive and finite.
 
         Example:
-            >>> Gaussian.from_weight((1, 28, 28), 10).variance
+            >>> Gaussian.from_weight((1, 28, 28), 10.0).variance
             0.05
         """
         return cls(shape, variance=1 / (2 * check_positive("weight", weight)))
@@ -89,12 +87,11 @@ class GaussianLearnedVariance(AbstractLikelihood):
         Decoders, section 3.1 (sigma-VAE).
 
     Example:
-        >>> GaussianLearnedVariance((2,)).scale.item()
-        1.0
+        >>> GaussianLearnedVariance((2,)).scale
+        tensor(1.0000, grad_fn=<AddBackward0>)
     """
 
     rule = _RULE
-    remedy = _REMEDY
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
@@ -133,7 +130,6 @@ class GaussianPixelVariance(AbstractLikelihood):
 
     values_per_pixel: ClassVar[int] = 2
     rule = _RULE
-    remedy = _REMEDY
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""

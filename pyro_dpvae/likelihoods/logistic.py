@@ -1,5 +1,6 @@
 """The discretised logistic likelihood, for pixels of 256 grey levels."""
 
+from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
@@ -87,7 +88,7 @@ class _DiscretizedLogistic(dist.TorchDistribution):
         self.scale = scale
         super().__init__(loc.shape)
 
-    def expand(self, batch_shape: torch.Size, _instance: Any = None) -> "_DiscretizedLogistic":
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_DiscretizedLogistic":
         new = self._get_checked_instance(_DiscretizedLogistic, _instance)
         new.loc = self.loc.expand(batch_shape)
         new.scale = self.scale.expand(batch_shape)
@@ -114,7 +115,7 @@ class _DiscretizedLogistic(dist.TorchDistribution):
         return total / _TOP
 
     @torch.no_grad()
-    def sample(self, sample_shape: torch.Size = torch.Size()) -> Tensor:  # noqa: B008
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         uniform = torch.rand(
             self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
         )

@@ -57,7 +57,7 @@ class ELBO(pyro.infer.ELBO):
         penalties: Iterable[AbstractPenalty] = (),
         num_particles: int = 1,
         vectorize_particles: bool = False,
-        max_plate_nesting: float = float("inf"),
+        max_plate_nesting: int | float = float("inf"),
     ) -> None:
         super().__init__(
             num_particles=num_particles,

@@ -1,0 +1,278 @@
+"""Objectives against exact numbers, against Pyro's own, and against each other."""
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
+from torch import Tensor
+
+from pyro_dpvae.models import VAE
+from pyro_dpvae.objectives import ELBO, AbstractPenalty, Beta, BetaVAE, LatentSite
+from pyro_dpvae.priors import CouplingPrior
+from tests.linear_gaussian import LATENT, LinearGaussian
+
+
+@pytest.fixture
+def exact() -> LinearGaussian:
+    return LinearGaussian()
+
+
+def with_coupling(exact: LinearGaussian) -> VAE:
+    return VAE(CouplingPrior(LATENT).double(), exact.model.decoder)
+
+
+@pytest.mark.parametrize(
+    "objective",
+    [
+        pytest.param(Trace_ELBO(num_particles=1), id="Trace_ELBO"),
+        pytest.param(RenyiELBO(alpha=0.0, num_particles=2), id="RenyiELBO"),
+    ],
+)
+def test_exact_posterior_gives_log_p_of_x_at_every_sample(
+    exact: LinearGaussian, objective: Any
+) -> None:
+    x = exact.data(20)
+    loss = objective.loss(exact.model, exact.guide, x)
+    assert loss == pytest.approx(-float(exact.log_prob(x).sum()), abs=1e-5)
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_exact_posterior_gives_log_p_of_x_in_the_mean(
+    exact: LinearGaussian, vectorize: bool
+) -> None:
+    # With the divergence in closed form, only the distortion is left to chance.
+    x = exact.data(20)
+    count = 4000 if vectorize else 300
+    objective = ELBO(num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1)
+    z = exact.guide.encoder(x).sample((2000,))
+    spread = float(exact.model.decoder(z).log_prob(x).sum(-1).detach().std())
+    loss = objective.loss(exact.model, exact.guide, x)
+    error = spread / objective.num_particles**0.5
+    assert loss == pytest.approx(-float(exact.log_prob(x).sum()), abs=4 * error)
+
+
+def test_the_sampled_rate_makes_the_exact_bound_exact_to_1e_5(exact: LinearGaussian) -> None:
+    # log q and log p at one sample: log p(x) = -D - R holds sample by sample.
+    x = exact.data(20)
+    q = exact.guide.encoder(x)
+    z = q.sample()
+    bound = exact.model.decoder(z).log_prob(x) + exact.model.prior().log_prob(z) - q.log_prob(z)
+    torch.testing.assert_close(bound, exact.log_prob(x), rtol=0, atol=1e-5)
+
+
+def test_terms_are_per_datum_and_in_closed_form(exact: LinearGaussian) -> None:
+    x = exact.data(50)
+    objective = BetaVAE(3.0)
+    loss = objective.loss(exact.model, exact.guide, x)
+    terms = objective.terms
+    standard = torch.distributions.Normal(torch.zeros(LATENT), torch.ones(LATENT))
+    q = exact.guide.encoder(x).base_dist
+    rate = torch.distributions.kl_divergence(q, standard).sum(-1).mean()
+    torch.testing.assert_close(terms["rate"], rate)
+    torch.testing.assert_close(terms["loss"], terms["distortion"] + 3 * terms["rate"])
+    assert loss == pytest.approx(50 * float(terms["loss"]))
+
+
+def test_the_rate_under_a_coupling_prior_keeps_the_log_det(exact: LinearGaussian) -> None:
+    # Equation 5 of the paper, written out: E[|g(z)|^2 / 2 - log det] - log sigma - L/2.
+    model, x = with_coupling(exact), exact.data(10)
+    objective = ELBO()
+    pyro.set_rng_seed(1)
+    objective.loss(model, exact.guide, x)
+    pyro.set_rng_seed(1)
+    q = exact.guide.encoder(x)
+    z0, log_det = model.prior.to_generation(q.rsample())
+    expected = 0.5 * z0.square().sum(-1) - log_det - q.base_dist.scale.log().sum(-1) - LATENT / 2
+    torch.testing.assert_close(objective.terms["rate"], expected.mean())
+
+
+@pytest.mark.parametrize(
+    ("coupling", "oracle"),
+    [(False, TraceMeanField_ELBO), (True, TraceMeanField_ELBO), (True, Trace_ELBO)],
+)
+def test_gradients_agree_with_pyros(exact: LinearGaussian, coupling: bool, oracle: Any) -> None:
+    # Under a coupling prior all three take log p(z) at the sample; the entropy of a Gaussian
+    # has one gradient, sampled or not.
+    model = with_coupling(exact) if coupling else exact.model
+    x = exact.data(8)
+    parameters = [*model.parameters(), *exact.guide.parameters()]
+
+    def gradients(objective: Any) -> list[Tensor]:
+        pyro.set_rng_seed(0)
+        objective.loss_and_grads(model, exact.guide, x)
+        found = [parameter.grad for parameter in parameters]
+        for parameter in parameters:
+            parameter.grad = None
+        return found
+
+    for ours, theirs in zip(gradients(ELBO()), gradients(oracle()), strict=True):
+        torch.testing.assert_close(ours, theirs)
+
+
+def test_gradients_agree_with_finite_differences(exact: LinearGaussian) -> None:
+    model, x = with_coupling(exact), exact.data(4)
+    objective = BetaVAE(2.0)
+
+    def loss() -> Tensor:
+        pyro.set_rng_seed(3)
+        return objective.differentiable_loss(model, exact.guide, x)
+
+    loss().backward()
+    step = 1e-6
+    for parameter in [*model.parameters(), *exact.guide.parameters()]:
+        flat = parameter.data.view(-1)
+        index = int(parameter.grad.abs().argmax())
+        before = float(flat[index])
+        with torch.no_grad():
+            flat[index] = before + step
+            above = float(loss())
+            flat[index] = before - step
+            below = float(loss())
+            flat[index] = before
+        slope = (above - below) / (2 * step)
+        assert float(parameter.grad.view(-1)[index]) == pytest.approx(slope, rel=1e-4, abs=1e-5)
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_beta_and_poutine_scale_agree(exact: LinearGaussian, coupling: bool) -> None:
+    x = exact.data(6)
+    prior = (with_coupling(exact) if coupling else exact.model).prior
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            with poutine.scale(scale=2.5):
+                z = pyro.sample("z", prior())
+            pyro.sample("x", exact.model.decoder(z), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)), poutine.scale(scale=2.5):
+            pyro.sample("z", exact.guide.encoder(x))
+
+    def value(objective: Any, model: Any, guide: Any) -> float:
+        pyro.set_rng_seed(5)
+        return float(objective.loss(model, guide, x))
+
+    plain = with_coupling(exact) if coupling else exact.model
+    if coupling:
+        plain = VAE(prior, exact.model.decoder)
+    weighted = value(BetaVAE(2.5), plain, exact.guide)
+    assert value(ELBO(), model, guide) == pytest.approx(weighted)
+    # A scale on one side is no weight on a divergence; both expectations are then sampled.
+    one_sided = value(ELBO(), model, exact.guide)
+    assert one_sided != pytest.approx(weighted)
+
+
+def test_subsampling_scales_the_loss_and_leaves_the_terms_per_datum(exact: LinearGaussian) -> None:
+    x = exact.data(6)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", 60, subsample=torch.arange(6)):
+            z = pyro.sample("z", exact.model.prior())
+            pyro.sample("x", exact.model.decoder(z), obs=x)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("data", 60, subsample=torch.arange(6)):
+            pyro.sample("z", exact.guide.encoder(x))
+
+    whole, part = ELBO(), ELBO()
+    pyro.set_rng_seed(2)
+    expected = whole.loss(exact.model, exact.guide, x)
+    pyro.set_rng_seed(2)
+    assert part.loss(model, guide, x) == pytest.approx(10 * expected)
+    for name, term in whole.terms.items():
+        torch.testing.assert_close(part.terms[name], term)
+
+
+class MeanSquare(AbstractPenalty):
+    """A penalty whose value is known: the mean square of z, times a weight."""
+
+    name = "mean-square"
+
+    def __call__(self, latents: list[LatentSite]) -> Tensor:
+        (site,) = latents
+        assert site.name == "z"
+        assert site.posterior.event_shape == site.prior.event_shape == (LATENT,)
+        return 0.5 * site.value.square().sum(-1).mean()
+
+
+def test_a_penalty_adds_exactly_itself_per_datum(exact: LinearGaussian) -> None:
+    x = exact.data(12)
+    plain, penalised = ELBO(), ELBO(rate=Beta(1.0), penalties=[MeanSquare()])
+    pyro.set_rng_seed(0)
+    without = plain.loss(exact.model, exact.guide, x)
+    pyro.set_rng_seed(0)
+    loss = penalised.loss(exact.model, exact.guide, x)
+    pyro.set_rng_seed(0)
+    z = exact.guide.encoder(x).rsample()
+    expected = (0.5 * z.square().sum(-1).mean()).detach()
+    torch.testing.assert_close(penalised.terms["mean-square"], expected)
+    assert loss - without == pytest.approx(12 * float(expected))
+
+
+def test_loss_forms_agree_and_the_step_is_a_batch_sum(exact: LinearGaussian) -> None:
+    x = exact.data(7)
+    for objective in (ELBO(), BetaVAE(4.0, num_particles=3)):
+        values = []
+        for form in ("loss", "differentiable_loss", "loss_and_grads"):
+            pyro.set_rng_seed(9)
+            value = getattr(objective, form)(exact.model, exact.guide, x)
+            values.append(float(torch.as_tensor(value).detach()))
+        assert values[0] == pytest.approx(values[1])
+        assert values[0] == pytest.approx(values[2])
+    svi = SVI(exact.model, exact.guide, pyro.optim.Adam({"lr": 1e-3}), loss=ELBO())
+    pyro.set_rng_seed(9)
+    expected = ELBO().loss(exact.model, exact.guide, x)
+    pyro.set_rng_seed(9)
+    step = svi.step(x)
+    assert isinstance(step, float)
+    assert step == pytest.approx(expected)
+
+
+def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
+    x = exact.data(3)
+    objective = ELBO()
+
+    def no_plate(x: Tensor) -> None:
+        z = pyro.sample("z", dist.Normal(torch.zeros(3, LATENT), 1.0).to_event(2))
+        pyro.sample("x", dist.Normal(z.sum(), 1.0).expand(x.shape).to_event(2), obs=x)
+
+    def no_plate_guide(x: Tensor) -> None:
+        pyro.sample("z", dist.Normal(torch.zeros(3, LATENT), 1.0).to_event(2))
+
+    with pytest.raises(ValueError, match=r"inside pyro.plate\('data', batch size\), got .*'x'"):
+        objective.loss(no_plate, no_plate_guide, x)
+
+    def empty_guide(x: Tensor) -> None:
+        pass
+
+    with (
+        pytest.warns(UserWarning, match="Found vars in model but not guide"),
+        pytest.raises(ValueError, match=r"latent site .* must be in the guide, got none for \['z'\]"),
+    ):
+        objective.loss(exact.model, empty_guide, x)
+
+    def discrete_model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            y = pyro.sample("y", dist.Bernoulli(0.5))
+            pyro.sample("x", dist.Normal(y, 1.0), obs=x[:, 0])
+
+    def discrete_guide(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("y", dist.Bernoulli(0.3))
+
+    with pytest.raises(ValueError, match="reparameterised .* got Bernoulli at 'y'"):
+        objective.loss(discrete_model, discrete_guide, x)
+    with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
+        BetaVAE(-1.0)
+
+
+def test_predictive(exact: LinearGaussian) -> None:
+    x = exact.data(5)
+    prior = Predictive(exact.model, num_samples=7)(size=4)
+    assert prior["x"].shape == (7, 4, 3)
+    posterior = Predictive(exact.model, guide=exact.guide, num_samples=6)(x)
+    assert posterior["z"].shape == (6, 5, LATENT)
