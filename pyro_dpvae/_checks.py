@@ -1,4 +1,4 @@
-"""Checks of arguments; each message gives the rule, what was got, and the remedy where there is one."""
+"""Checks of arguments; each message gives the rule, what was got, and the remedy if any."""
 
 import math
 from collections.abc import Iterable, Sequence

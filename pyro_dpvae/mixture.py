@@ -1,8 +1,8 @@
 """The aggregate posterior q(z) = 1/N sum_n q(z | x_n) of a data set, as a distribution."""
 
 import math
-from collections.abc import Callable, Iterable
-from typing import Any, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, final
 
 import torch
 from pyro.distributions import TorchDistribution
@@ -46,7 +46,7 @@ class AggregatePosterior(TorchDistribution):
         tensor([-1.4189])
     """
 
-    arg_constraints: dict[str, constraints.Constraint] = {}  # checked in the constructor
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # checked in the constructor
     support = constraints.real_vector
     has_rsample = False
 
@@ -78,7 +78,9 @@ class AggregatePosterior(TorchDistribution):
         super().__init__(torch.Size(), loc.shape[1:])
 
     @classmethod
-    def of(cls, encoder: Callable[[Tensor], Any], batches: Iterable[Tensor]) -> "AggregatePosterior":
+    def of(
+        cls, encoder: Callable[[Tensor], Any], batches: Iterable[Tensor]
+    ) -> "AggregatePosterior":
         """Return the aggregate posterior of a Gaussian encoder over batches of data.
 
         Args:
@@ -137,7 +139,7 @@ class AggregatePosterior(TorchDistribution):
             total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).log())
         return total
 
-    def sample(self, sample_shape: torch.Size | tuple[int, ...] = torch.Size()) -> Tensor:
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws of z, of shape (*sample_shape, *batch_shape, L)."""
         shape = torch.Size(sample_shape) + self.batch_shape
         with torch.no_grad():

@@ -31,6 +31,7 @@ class OwnedModule(PyroModule):
         super().__init__(_new_name(type(self).__name__))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
+        """Run the module after a look at its entries in the store."""
         if not pyro.settings.get("module_local_params"):
             self._check_ownership()
         return super().__call__(*args, **kwargs)

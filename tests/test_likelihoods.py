@@ -49,9 +49,6 @@ def gauss_legendre(low: float, high: float) -> tuple[Tensor, Tensor]:
     return nodes, torch.cat([half, half])
 
 
-# --- Densities and probabilities over all data -------------------------------------------------
-
-
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
 def test_bernoulli_sums_to_one_over_all_images(scale: float) -> None:
     p = Bernoulli((1, 2, 2))(scale * torch.randn(1, 2, 2, dtype=torch.float64))
@@ -111,8 +108,8 @@ def test_logistic_sums_to_one_over_a_two_pixel_image() -> None:
     torch.testing.assert_close(p.log_prob(images).exp().sum().item(), 1.0)
 
 
-# 0.4999 and 0.5001 lie on the two sides of the change from series to closed form.
-LOGITS = [0.0, 1e-4, -1e-4, 0.01, 0.4999, 0.5001, -0.5001, 3.0, 20.0, -20.0, 100.0, -100.0]
+# 0.2499 and 0.2501 lie on the two sides of the change from series to closed form.
+LOGITS = [0.0, 1e-4, -1e-4, 0.01, 0.2499, 0.2501, -0.2501, 3.0, 20.0, -20.0, 100.0, -100.0]
 
 
 @pytest.mark.parametrize("logit", LOGITS)
@@ -211,9 +208,6 @@ def test_learned_scales_have_a_floor(name: str) -> None:
     torch.testing.assert_close(p.log_prob(raw[:1]), expected)
 
 
-# --- Sampling ----------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_have_the_mean_and_are_valid_data(name: str) -> None:
     likelihood, p = built(name)
@@ -249,9 +243,6 @@ def test_logistic_samples_follow_the_probabilities(raw: tuple[float, float]) -> 
     assert ((frequency - probability).abs() <= error + 1e-4).all()
 
 
-# --- Shapes, Pyro ------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("batch", [(), (5,), (3, 5)])
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes(name: str, batch: tuple[int, ...]) -> None:
@@ -283,8 +274,8 @@ def test_expanding_repeats_the_density_and_keeps_the_checks(name: str) -> None:
     assert wide.sample().shape == (3, 5, *SHAPE)
     torch.testing.assert_close(wide.log_prob(x), p_x.log_prob(x).expand(3, 5))
     torch.testing.assert_close(wide.mean, p_x.mean.expand(3, 5, *SHAPE))
-    with pytest.raises(ValueError, match="NaN or infinity in 1 of"):
-        wide.log_prob(x.index_fill(0, torch.tensor(0), float("nan"))[:, :1, :1, :1].expand_as(x))
+    with pytest.raises(ValueError, match="NaN or infinity in 120 of 120"):
+        wide.log_prob(x * float("nan"))
     with pytest.raises(ValueError, match="expected data of shape"):
         wide.log_prob(x[:, 0])
 
@@ -320,9 +311,6 @@ def test_gradients_are_finite_at_extreme_raw_values(name: str, size: float) -> N
         (log_p.sum() + p.mean.sum()).backward()
         assert raw.grad is not None
         assert raw.grad.isfinite().all()
-
-
-# --- Errors ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", NAMES)

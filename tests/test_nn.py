@@ -25,8 +25,17 @@ CASES = [
     ("residual", (1, 28, 20)),
     ("residual", (2, 64, 5)),
     ("residual", (3, 64, 64)),
-    ("residual", (3, 53, 37)),
+    ("residual", (3, 218, 178)),
 ]
+
+
+def pair_of(
+    name: str, shape: tuple[int, ...], *, raw_shape: tuple[int, ...]
+) -> tuple[Batched, Batched]:
+    """Encoder and decoder with three latents, narrow where the width is free."""
+    options = {"width": 2} if name == "residual" else {}
+    pair = ARCHITECTURES[name]
+    return pair.encoder(shape, 6, **options), pair.decoder(3, raw_shape, **options)
 
 
 def parameters(network: nn.Module) -> int:
@@ -133,30 +142,21 @@ def test_batch_norm_is_where_the_paper_has_it() -> None:
 @pytest.mark.parametrize("batch", [(), (3,), (2, 3)])
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_shapes(name: str, shape: tuple[int, ...], batch: tuple[int, ...]) -> None:
-    pair = ARCHITECTURES[name]
-    encoder, decoder = pair.encoder(shape, 6), pair.decoder(3, doubled(shape))
+    encoder, decoder = pair_of(name, shape, raw_shape=doubled(shape))
     assert (encoder.in_shape, encoder.out_shape) == (shape, (6,))
     assert (decoder.in_shape, decoder.out_shape) == ((3,), doubled(shape))
     assert encoder(torch.randn(*batch, *shape)).shape == (*batch, 6)
     assert decoder(torch.randn(*batch, 3)).shape == (*batch, *doubled(shape))
 
 
-def test_a_whole_celeba_image_comes_back_in_its_size() -> None:
-    shape = (3, 218, 178)
-    encoder = ARCHITECTURES["residual"].encoder(shape, 4, width=4)
-    decoder = ARCHITECTURES["residual"].decoder(4, shape, width=4)
-    assert decoder(encoder(torch.rand(1, *shape))).shape == (1, *shape)
-
-
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_every_parameter_learns(name: str, shape: tuple[int, ...]) -> None:
-    pair = ARCHITECTURES[name]
-    for network in (pair.encoder(shape, 6), pair.decoder(3, shape)):
+    for network in pair_of(name, shape, raw_shape=shape):
         # Zero-initialised convolutions block those before them until the first step.
         for _ in range(2):
             optimizer = torch.optim.SGD(network.parameters(), lr=1e-3)
             optimizer.zero_grad()
-            y = network(torch.randn(4, *network.in_shape))
+            y = network(torch.randn(2, *network.in_shape))
             (y - torch.randn_like(y)).square().sum().backward()
             optimizer.step()
         for key, parameter in network.named_parameters():

@@ -251,7 +251,9 @@ def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
 
     with (
         pytest.warns(UserWarning, match="Found vars in model but not guide"),
-        pytest.raises(ValueError, match=r"latent site .* must be in the guide, got none for \['z'\]"),
+        pytest.raises(
+            ValueError, match=r"latent site .* must be in the guide, got none for \['z'\]"
+        ),
     ):
         objective.loss(exact.model, empty_guide, x)
 
@@ -264,7 +266,7 @@ def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
         with pyro.plate("data", len(x)):
             pyro.sample("y", dist.Bernoulli(0.3))
 
-    with pytest.raises(ValueError, match="reparameterised .* got Bernoulli at 'y'"):
+    with pytest.raises(ValueError, match=r"reparameterised .* got Bernoulli at 'y'"):
         objective.loss(discrete_model, discrete_guide, x)
     with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
         BetaVAE(-1.0)

@@ -1,6 +1,6 @@
 """The slow study of two moons: beta-dpVAE against beta-VAE, two betas, five seeds.
 
-Run by name, with its table on standard output: ``pytest -m slow -s tests/test_study_two_moons.py``.
+Run by name, its table on standard output: ``pytest -m slow -s tests/test_study_two_moons.py``.
 """
 
 import statistics

@@ -50,7 +50,7 @@ def _table(results: dict[str, MoonsResult]) -> str:
         for title, result in results.items()
     ]
     note = (
-        "symmetric KL: prior against aggregate posterior, in nats; distance: of decoded prior and\n"
-        "low-posterior samples to the nearest datum, in the data's units (+- standard errors)"
+        "symmetric KL: prior against aggregate posterior, in nats; distance: of decoded prior\n"
+        "and low-posterior samples to the nearest datum, in its units (+- standard errors)"
     )
     return "\n".join(["", header, *lines, "", note])

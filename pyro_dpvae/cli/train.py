@@ -113,7 +113,9 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         description="Train a VAE and write a run folder: config.json, metrics.jsonl, checkpoint/.",
     )
     parser.add_argument(
-        "--config", action="config", help="a YAML or JSON file of options, as --print-config prints"
+        "--config",
+        action="config",
+        help="a YAML or JSON file of options, as --print-config prints",
     )
     data = parser.add_argument_group("data")
     names = ", ".join(sorted(DATA_SETS))

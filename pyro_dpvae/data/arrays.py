@@ -32,9 +32,7 @@ def load_arrays(path: Path) -> DataSet:
         content = np.load(path, allow_pickle=False)
         arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content.items())
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(
-            f"{path} must be a .npy or .npz file of numbers, got: {error}"
-        ) from error
+        raise ValueError(f"{path} must be a .npy or .npz file of numbers, got: {error}") from error
     where = str(path)
     if "train" in arrays:
         held_out = next((name for name in ("test", "valid") if name in arrays), None)
@@ -70,7 +68,9 @@ def to_data(array: Array, where: str) -> Tensor:
         ValueError: for labels, an empty array, NaN, grey values outside [0, 1], other shapes.
     """
     if array.size == 0:
-        raise ValueError(f"a data set needs data, got an empty array of shape {array.shape} {where}")
+        raise ValueError(
+            f"a data set needs data, got an empty array of shape {array.shape} {where}"
+        )
     if array.ndim == 1:
         raise ValueError(
             f"data have a row per datum, got one number each ({array.dtype}, shape "
@@ -129,9 +129,7 @@ def _data_name(arrays: dict[str, Array], where: str) -> str:
     return candidates[0]
 
 
-def _labels(
-    arrays: dict[str, Array], name: str, count: int
-) -> Tensor | None:
+def _labels(arrays: dict[str, Array], name: str, count: int) -> Tensor | None:
     array = arrays.get(name)
     if array is None or array.shape != (count,) or array.dtype.kind not in "bui":
         return None

@@ -41,7 +41,7 @@ TOYS: dict[str, Callable[[], DataSet]] = {"digits": _digits, "two-moons": _two_m
 
 
 def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], Any]) -> DataSet:
-    """Return the data set of two torchvision splits, with a message that helps if it is not there."""
+    """Return the data set of two torchvision splits, with a message that helps without it."""
     from torchvision import datasets
 
     try:

@@ -18,7 +18,7 @@ def low_posterior_samples(
     samples: int,
     candidates: int,
 ) -> Float[Tensor, "samples latent"]:
-    """Return the ``samples`` of ``candidates`` prior draws that have the least q(z), in that order.
+    """Return the ``samples`` of ``candidates`` prior draws of least q(z), the least first.
 
     The ranking is by the exact mixture over the whole data set and all dimensions of z.
 

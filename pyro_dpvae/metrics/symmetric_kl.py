@@ -1,4 +1,4 @@
-"""How far the prior lies from the aggregate posterior: the symmetric Kullback-Leibler divergence."""
+"""How far the prior lies from the aggregate posterior: their symmetric KL divergence."""
 
 import torch
 

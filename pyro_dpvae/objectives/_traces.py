@@ -27,9 +27,7 @@ class DataPlate:
 
     def __init__(self, model_trace: Trace) -> None:
         observed = [site for site in _sample_sites(model_trace) if site["is_observed"]]
-        frames = {
-            frame.name: frame for site in observed for frame in site["cond_indep_stack"]
-        }
+        frames = {frame.name: frame for site in observed for frame in site["cond_indep_stack"]}
         if PLATE not in frames:
             raise ValueError(
                 f"the model must observe its data inside pyro.plate({PLATE!r}, batch size), "
@@ -50,7 +48,9 @@ class DataPlate:
         subsampling = self.full_size / self.size
         if PLATE not in frames:
             return term.sum().expand(self.size) / (particles * self.full_size)
-        term = term.expand(torch.broadcast_shapes(term.shape, (self.size,) + (1,) * (-self.dim - 1)))
+        term = term.expand(
+            torch.broadcast_shapes(term.shape, (self.size,) + (1,) * (-self.dim - 1))
+        )
         others = [dim for dim in range(-term.dim(), 0) if dim != self.dim]
         return (term.sum(others) if others else term) / (particles * subsampling)
 

@@ -6,8 +6,8 @@ from typing import Any
 import pyro.infer
 import torch
 from pyro.infer.enum import get_importance_trace
-from pyro.poutine import Trace
 from pyro.infer.util import torch_item
+from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
@@ -94,7 +94,9 @@ class ELBO(pyro.infer.ELBO):
         warn_if_nan(loss, "loss")
         return loss
 
-    def _particle(self, model_trace: Trace, guide_trace: Trace) -> tuple[Tensor, dict[str, Tensor]]:
+    def _particle(
+        self, model_trace: Trace, guide_trace: Trace
+    ) -> tuple[Tensor, dict[str, Tensor]]:
         plate = DataPlate(model_trace)
         count = self.num_particles if self.vectorize_particles else 1
         distortions = distortion(model_trace, plate, particles=count)

@@ -1,4 +1,4 @@
-"""What every prior is: a module whose call returns p(z), with a map to the space it generates from."""
+"""What every prior is: a module whose call returns p(z), with a map to generation space."""
 
 from abc import ABC, abstractmethod
 

@@ -1,6 +1,7 @@
 """The decoupled prior: N(0, I) pushed through affine couplings that are learned with the VAE."""
 
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import final
 
 import pyro.distributions as dist
@@ -140,7 +141,7 @@ class _ScaleAndShift(nn.Module):
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:
     layers: list[nn.Module] = []
-    for inputs, outputs in zip(sizes[:-1], sizes[1:], strict=True):
+    for inputs, outputs in pairwise(sizes):
         check_positive_int("every width in hidden", outputs)
         layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01)]
     return nn.Sequential(*layers[:-1])

@@ -23,9 +23,9 @@ _CANDIDATES = 5000
 class MoonsResult:
     """What is drawn and tabled of one system trained on two moons.
 
-    Samples are of shape (count, 2): ``z`` from the prior, ``z_low`` those of least q(z), ``z_data``
-    from the aggregate posterior, each with its decoded mean ``x...`` and, for the prior's, its
-    place ``z0...`` in generation space.
+    Samples are of shape (count, 2): ``z`` from the prior, ``z_low`` those of least q(z), and
+    ``z_data`` from the aggregate posterior; ``z0...`` are their places in generation space, and
+    ``x...`` the decoded means of the prior's.
     """
 
     symmetric_kl: Estimate

@@ -1,0 +1,218 @@
+"""The commands, called as a user calls them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from pyro_dpvae.cli import main
+from pyro_dpvae.runs import RunFolder
+
+FAST = ["--steps", "3", "--batch-size", "20", "--latent-dim", "2"]
+
+
+def train(*arguments: str) -> int:
+    return main(["train", *arguments, *FAST])
+
+
+def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = tmp_path / "run"
+    status = train(
+        *("--data", "digits", "--prior", "coupling", "--prior.blocks=4"),
+        *("--prior.hidden", "[8]", "--objective", "beta", "--objective.beta", "4"),
+        *("--likelihood", "logistic", "--network", "mlp", "--network.hidden", "[32]"),
+        *("--out", str(out)),
+    )
+    assert status == 0
+    assert "held-out ELBO" in capsys.readouterr().out
+    config = json.loads((out / "config.json").read_text())
+    assert config["prior"] == {"name": "coupling", "blocks": 4, "hidden": [8]}
+    assert config["objective"]["beta"] == 4
+    assert config["preprocessing"] == "grey"
+    records = list(RunFolder(out).records())
+    assert {"step", "loss", "distortion", "rate", "seconds"} <= set(records[0])
+    assert records[-1]["held_out"]["elbo"] < 0
+    assert RunFolder(out).state == {"item_shape": [1, 8, 8], "step": 3}
+
+    assert main(["sample", str(out), "--count", "7"]) == 0
+    samples = np.load(out / "samples.npy")
+    assert samples.shape == (7, 1, 8, 8)
+    assert 0 <= samples.min() <= samples.max() <= 1
+    assert main(["sample", str(out), "--count", "7", "--out", str(tmp_path / "again.png")]) == 0
+    assert np.array_equal(np.load(tmp_path / "again.npy"), samples)
+
+
+def test_a_run_is_repeated_by_its_seed(tmp_path: Path) -> None:
+    for name, seed in (("a", "0"), ("b", "0"), ("c", "1")):
+        assert train("--data", "two-moons", "--seed", seed, "--out", str(tmp_path / name)) == 0
+        assert main(["sample", str(tmp_path / name)]) == 0
+    a, b, c = (np.load(tmp_path / name / "samples.npy") for name in "abc")
+    assert np.array_equal(a, b)
+    assert not np.array_equal(a, c)
+
+
+def test_print_config_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["train", "--data", "two-moons", "--prior", "standard", *FAST, "--print-config"])
+    config = tmp_path / "config.yaml"
+    config.write_text(capsys.readouterr().out)
+    out = tmp_path / "run"
+    assert main(["train", "--config", str(config), "--out", str(out)]) == 0
+    assert json.loads((out / "config.json").read_text())["prior"] == {"name": "standard"}
+    again = str(tmp_path / "again")
+    assert main(["train", "--config", str(out / "config.json"), "--out", again]) == 0
+
+
+@pytest.mark.parametrize("network", ["mlp", "residual"])
+@pytest.mark.parametrize(
+    ("preprocessing", "likelihood"),
+    [
+        ("binary-static", "bernoulli"),
+        ("binary-dynamic", "bernoulli"),
+        ("grey", "continuous-bernoulli"),
+        ("grey", "logistic"),
+        ("dequantised", "gaussian-pixel"),
+        ("logit", "gaussian"),
+        ("grey", "gaussian-learned"),
+    ],
+)
+def test_every_likelihood_and_preprocessing(
+    tmp_path: Path, network: str, preprocessing: str, likelihood: str
+) -> None:
+    out = str(tmp_path / "run")
+    options = ["--preprocessing", preprocessing, "--likelihood", likelihood, "--network", network]
+    assert train("--data", "digits", *options, "--out", out) == 0
+    assert main(["sample", out, "--count", "4"]) == 0
+
+
+def save(folder: Path, **arrays: np.ndarray) -> str:
+    path = folder / "data.npz"
+    np.savez(path, **arrays)
+    return str(path)
+
+
+GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--data", "digits", "--likelihood", "bernoulli"], "Bernoulli .* binary-static"),
+        (["--data", "digits", "--network", "mnist"], r"28.*got \(1, 8, 8\).*residual"),
+        (["--data", "digits", "--preprocessing", "none"], "images need one of the others"),
+        (["--data", "digits", "--preprocessing", "gray"], "preprocessing must be one of"),
+        (["--data", "two-moons", "--batch-size", "3000"], "at most .* got 3000 for 2000"),
+        (["--data", "two-moons", "--latent-dim", "1"], r"got 1; use StandardNormal\(1\)"),
+        (["--data", "two-moons", "--epochs", "2"], "--steps or --epochs, not both"),
+        (["--data", "two-moons", "--device", "warp"], "device must be one that works here"),
+        (["--data", "nosuchdata"], "data must be one of .*two-moons.*got 'nosuchdata'"),
+        (["--data", "nosuch.npz"], "nosuch.npz must exist"),
+        (["--data", "mnist", "--root", "/nowhere"], "under /nowhere .*--download"),
+        (["--data", "two-moons", "--learning-rate", "0"], "learning_rate must be positive"),
+        (["--data", "two-moons", "--steps", "0"], "steps must be at least 1, got 0"),
+    ],
+)
+def test_bad_input_is_one_clear_error_before_training(
+    arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert main(["train", *FAST, *arguments, "--out", str(out)]) == 2
+    error = capsys.readouterr().err
+    assert re.search(message, error), error
+    assert len(error.strip().splitlines()) == 1
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        ({"images": np.arange(50)}, "these look like labels"),
+        ({"images": np.full((50, 4, 4), np.nan)}, "finite, got 800 values"),
+        ({"images": np.zeros((0, 4, 4), np.uint8)}, "got an empty array"),
+        ({"images": np.full((50, 4, 4), 2.0)}, r"must lie in \[0, 1\], got \[2, 2\]"),
+        ({"a": GREY, "b": GREY}, "must name its data .* got arrays"),
+        ({"images": GREY[:, None, :, :, None]}, r"got \(50, 1, 12, 10, 1\)"),
+    ],
+)
+def test_bad_files_are_refused(
+    arrays: dict[str, np.ndarray],
+    message: str,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    assert train("--data", save(tmp_path, **arrays), "--out", str(tmp_path / "run")) == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_images_of_any_size_from_a_file(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    assert train("--data", save(tmp_path, images=GREY), "--out", str(out)) == 0
+    assert RunFolder(out).state["item_shape"] == [1, 12, 10]
+
+
+@pytest.mark.parametrize("kind", ["prior", "likelihood", "network", "guide", "objective"])
+def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train("--data", "two-moons", f"--{kind}", "nonesuch")
+    assert "invalid choice: 'nonesuch'" in capsys.readouterr().err
+
+
+def test_an_option_of_another_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        train("--data", "two-moons", "--prior", "standard", "--prior.blocks", "3")
+    assert "--prior.blocks" in capsys.readouterr().err
+
+
+def test_a_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    out = str(tmp_path / "run")
+    assert train("--data", "two-moons", "--out", out) == 0
+    assert train("--data", "two-moons", "--out", out) == 2
+    assert "holds a run already" in capsys.readouterr().err
+    assert main(["sample", str(tmp_path)]) == 2
+    assert "a run folder holds config.json" in capsys.readouterr().err
+
+
+def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    command = [sys.executable, "-m", "pyro_dpvae", "train", "--data", "two-moons"]
+    process = subprocess.Popen(
+        [*command, "--steps", "1000000", "--out", str(out)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+    )
+    for _ in range(600):
+        if (out / "metrics.jsonl").exists():
+            break
+        time.sleep(0.1)
+    process.send_signal(signal.SIGINT)
+    output, error = process.communicate(timeout=60)
+    assert process.returncode == 130, error
+    assert "the run is usable" in output
+    assert main(["sample", str(out)]) == 0
+
+
+def test_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert main(["--version"]) == 0
+    assert main(["nonesuch"]) == 2
+    assert "must be one of demo, sample, train; got 'nonesuch'" in capsys.readouterr().err
+    with pytest.raises(SystemExit, match="0"):
+        main(["train", "--help"])
+    text = capsys.readouterr().out
+    assert "--prior {" in text
+    assert "--prior.blocks" in text
+
+
+def test_the_demo_draws_its_picture(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["demo", "--steps", "20", "--out", str(tmp_path)]) == 0
+    assert (tmp_path / "two-moons.png").stat().st_size > 50_000
+    assert capsys.readouterr().out.count("+-") >= 6
