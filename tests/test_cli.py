@@ -104,7 +104,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--data", "digits", "--likelihood", "bernoulli"], "Bernoulli .* binary-static"),
+        (["--data", "digits", "--likelihood", "bernoulli"], "Bernoulli .*binary-static"),
         (["--data", "digits", "--network", "mnist"], r"28.*got \(1, 8, 8\).*residual"),
         (["--data", "digits", "--preprocessing", "none"], "images need one of the others"),
         (["--data", "digits", "--preprocessing", "gray"], "preprocessing must be one of"),

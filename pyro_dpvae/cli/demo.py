@@ -36,7 +36,7 @@ def main(arguments: Sequence[str]) -> int:
         results[title] = measure_moons(system, data, seed=options.seed)
     picture = Path(options.out) / "two-moons.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
-    moons_figure(results, data.train).savefig(picture, dpi=150)
+    moons_figure(results).savefig(picture, dpi=150)
     print(_table(results))
     print(f"picture: {picture}")
     return 0

@@ -77,9 +77,9 @@ class PartParser(ArgumentParser):
             elif builder is not None:
                 group.add_function_arguments(builder, part, as_group=False, skip=set(kind.skip))
 
-    def format_help(self) -> str:
+    def format_help(self, *arguments: Any) -> str:
         """Return the help, with parts spelled as users spell them."""
-        text = super().format_help()
+        text = super().format_help(*arguments)
         for part in PARTS:
             text = text.replace(f"--{part}.name", f"--{part}")
         return text

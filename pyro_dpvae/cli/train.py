@@ -11,6 +11,7 @@ import torch
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.parts import PARTS, PartParser, spell_out
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
+from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import build_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, fit
@@ -40,20 +41,11 @@ def main(arguments: Sequence[str]) -> int:
     )
     for module in (system.model, system.guide):
         module.to(device)
-    train, test = (
-        Batches(
-            split,
-            batch_size=min(options["batch_size"], limit),
-            preprocessing=options["preprocessing"],
-            device=device,
-            seed=options["seed"],
-            shuffle=shuffle,
-        )
-        for split, limit, shuffle in (
-            (data.train, options["batch_size"], True),
-            (data.test, len(data.test), False),
-        )
-    )
+    batch_size = options["batch_size"]
+    cut = {"preprocessing": options["preprocessing"], "device": device, "seed": options["seed"]}
+    train = Batches(data.train, batch_size=batch_size, **cut)
+    test_size = min(batch_size, split_size(data.test))
+    test = Batches(data.test, batch_size=test_size, shuffle=False, **cut)
     config = TrainConfig(
         steps=_steps(options, len(train)),
         learning_rate=options["learning_rate"],
@@ -64,7 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
-        f"out; {config.steps} steps of batch {options['batch_size']} on {device}",
+        f"out; {config.steps} steps of batch {batch_size} on {device}",
         file=sys.stderr,
     )
     history = fit(

@@ -119,7 +119,7 @@ def _channels_first(images: Tensor, where: str) -> Tensor:
 
 
 def _data_name(arrays: dict[str, Array], where: str) -> str:
-    known = [name for name in ("train", "images", "x") if name in arrays]
+    known: list[str] = [name for name in ("train", "images", "x") if name in arrays]
     candidates = known[:1] or [name for name in arrays if "label" not in name]
     if len(candidates) != 1:
         raise ValueError(

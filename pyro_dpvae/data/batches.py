@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.data.dataset import Split, split_shape
+from pyro_dpvae.data.dataset import Split, split_shape, split_size
 from pyro_dpvae.data.preprocessing import PREPROCESSING, binarise_once, check_preprocessing
 
 __all__ = ["Batches"]
@@ -50,7 +50,7 @@ class Batches:
         seed: int = 0,
         shuffle: bool = True,
     ) -> None:
-        self.size: int = len(split)  # type: ignore[arg-type]
+        self.size = split_size(split)
         self.item_shape = split_shape(split)
         self.batch_size = check_positive_int("batch_size", batch_size)
         if batch_size > self.size:
@@ -107,7 +107,7 @@ class _Numbered(Dataset[Tensor]):
         self.split, self.binarise = split, binarise
 
     def __len__(self) -> int:
-        return len(self.split)  # type: ignore[arg-type]
+        return split_size(self.split)
 
     def __getitem__(self, index: int) -> Tensor:
         image: Tensor = self.split[index]

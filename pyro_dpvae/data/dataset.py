@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["DataSet", "Split", "split_shape"]
+__all__ = ["DataSet", "Split", "split_shape", "split_size"]
 
 Split = Tensor | Dataset[Any]
 """Images as uint8 (count, channels, height, width), vectors as float32 (count, size), or a
@@ -42,7 +42,7 @@ class DataSet:
     def __post_init__(self) -> None:
         for part, split in (("train", self.train), ("test", self.test)):
             where = f"the {part} split of {self.name!r}"
-            if len(split) == 0:  # type: ignore[arg-type]
+            if split_size(split) == 0:
                 raise ValueError(f"a data set needs data, got none in {where}")
             if isinstance(split, Tensor):
                 _check_tensor(split, where)
@@ -61,6 +61,11 @@ class DataSet:
     def is_images(self) -> bool:
         """Whether the data are images, of 8-bit pixels, rather than vectors."""
         return len(self.item_shape) == 3
+
+
+def split_size(split: Split) -> int:
+    """Return how many data a split has."""
+    return len(split)  # type: ignore[arg-type]  # map-style data sets have a length, untyped
 
 
 def split_shape(split: Split) -> tuple[int, ...]:

@@ -37,8 +37,8 @@ def load_folder(path: Path) -> DataSet:
     if files.nbytes <= _LARGEST_IN_MEMORY:
         return held_out_split(path.name, files.stacked(), None)
     order = held_out_split(path.name, torch.arange(len(files), dtype=torch.float32)[:, None], None)
-    train, test = (Subset(files, _indices(part)) for part in (order.train, order.test))
-    return DataSet(path.name, train, test)
+    parts = [Subset(files, _indices(part)) for part in (order.train, order.test)]
+    return DataSet(path.name, train=parts[0], test=parts[1])
 
 
 class _ImageFiles(Dataset[Tensor]):

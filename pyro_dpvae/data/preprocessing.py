@@ -22,7 +22,8 @@ def _drawn(images: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def _dequantised(images: Tensor, generator: torch.Generator) -> Tensor:
-    return (images + _uniform(images, generator)) / 256
+    # A u so near to 1 that v + u rounds to the next level would leave [v, v + 1).
+    return (images + _uniform(images, generator).clamp(max=1 - 2**-16)) / 256
 
 
 def _logit(images: Tensor, generator: torch.Generator) -> Tensor:

@@ -1,5 +1,6 @@
 """What a metric returns: a value, its standard error, and the settings that define it."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 __all__ = ["Estimate"]
@@ -21,7 +22,7 @@ class Estimate:
 
     value: float
     standard_error: float
-    settings: dict[str, int | float | str] = field(default_factory=dict)
+    settings: Mapping[str, int | float | str] = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.value:.4f} +- {self.standard_error:.4f}"

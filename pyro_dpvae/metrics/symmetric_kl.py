@@ -49,5 +49,8 @@ def symmetric_kl(
         backward = aggregate.log_prob(from_aggregate.double()) - p.log_prob(from_aggregate)
     value = forward.mean() + backward.mean()
     variance = (forward.var() + backward.var()) / samples
-    settings = {"samples": samples, "components": len(aggregate.loc), "estimator": "exact density"}
-    return Estimate(float(value), float(variance.sqrt()), settings)
+    return Estimate(
+        float(value),
+        float(variance.sqrt()),
+        {"samples": samples, "components": len(aggregate.loc), "estimator": "exact density"},
+    )

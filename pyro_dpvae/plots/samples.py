@@ -30,7 +30,8 @@ def sample_figure(samples: Tensor) -> Figure:
         axes.set_axis_off()
     elif samples.dim() == 2 and samples.shape[1] == 2:
         figure.set_size_inches(6, 6)
-        axes.scatter(*samples.T.numpy(), s=4)
+        x, y = samples.T.numpy()
+        axes.scatter(x, y, s=4)
         axes.set_aspect("equal")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
     elif samples.dim() == 2:

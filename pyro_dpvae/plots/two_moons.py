@@ -19,7 +19,7 @@ _TITLES = (
 )
 
 
-def moons_figure(results: Mapping[str, MoonsResult], data: Tensor, *, shown: int = 1000) -> Figure:
+def moons_figure(results: Mapping[str, MoonsResult], *, shown: int = 1000) -> Figure:
     """Return a figure with a row of four panels for each system.
 
     The panels are, after figures 1 and 3 of Bhalodia, Lee, Elhabian (2020): decoded prior samples
@@ -28,19 +28,18 @@ def moons_figure(results: Mapping[str, MoonsResult], data: Tensor, *, shown: int
 
     Args:
         results: the systems by title.
-        data: the training data, of shape (count, 2).
         shown: how many prior samples are drawn.
     """
     figure = Figure(figsize=(14, 3.6 * len(results)), layout="constrained")
     rows = figure.subplots(len(results), 4, squeeze=False)
     for row, (title, result) in zip(rows, results.items(), strict=True):
-        _scatter(row[0], data, _DATA, "data")
+        _scatter(row[0], result.data, _DATA, "data")
         _scatter(row[0], result.x[:shown], _PRIOR, "decoded prior samples")
         for axes, prefix in ((row[1], "z"), (row[2], "z0")):
             _scatter(axes, getattr(result, f"{prefix}_data"), _DATA, "aggregate posterior")
             _scatter(axes, getattr(result, prefix)[:shown], _PRIOR, "prior samples")
             _scatter(axes, getattr(result, f"{prefix}_low"), _LOW, "low-posterior samples")
-        _scatter(row[3], data, _DATA, "data")
+        _scatter(row[3], result.data, _DATA, "data")
         _scatter(row[3], result.x_low, _LOW, "decoded low-posterior samples")
         row[0].set_ylabel(title, fontsize=13)
         for axes in row:
@@ -65,4 +64,5 @@ def moons_figure(results: Mapping[str, MoonsResult], data: Tensor, *, shown: int
 
 
 def _scatter(axes: Axes, points: Tensor, color: str, label: str) -> None:
-    axes.scatter(*points.cpu().T.numpy(), s=3, c=color, alpha=0.6, lw=0, label=label)
+    x, y = points.cpu().T.numpy()
+    axes.scatter(x, y, s=3, c=color, alpha=0.6, lw=0, label=label)

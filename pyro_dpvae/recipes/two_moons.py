@@ -25,7 +25,7 @@ class MoonsResult:
 
     Samples are of shape (count, 2): ``z`` from the prior, ``z_low`` those of least q(z), and
     ``z_data`` from the aggregate posterior; ``z0...`` are their places in generation space, and
-    ``x...`` the decoded means of the prior's.
+    ``x...`` the decoded means of the prior's. ``data`` is what was trained on.
     """
 
     symmetric_kl: Estimate
@@ -39,6 +39,7 @@ class MoonsResult:
     z0_data: Tensor
     x: Tensor
     x_low: Tensor
+    data: Tensor
 
 
 def train_moons(
@@ -60,17 +61,18 @@ def train_moons(
         guide={"name": "amortized"},
         objective={"name": "beta", "beta": beta},
     )
-    batches = {
-        name: Batches(split, batch_size=100, preprocessing="none", seed=seed)
-        for name, split in (("train", data.train), ("test", data.test))
-    }
+    train, test = (
+        Batches(split, batch_size=100, preprocessing="none", seed=seed)
+        for split in (data.train, data.test)
+    )
     fit(
         system.model,
         system.guide,
         objective=system.objective,
+        train=train,
+        test=test,
         config=TrainConfig(steps=steps, seed=seed, evaluate_every=steps),
         progress=progress,
-        **batches,
     )
     return system, data
 
@@ -99,4 +101,5 @@ def measure_moons(system: System, data: DataSet, *, seed: int = 0) -> MoonsResul
             z0_data=prior.to_generation(z_data)[0],
             x=x,
             x_low=x_low,
+            data=train,
         )
