@@ -134,9 +134,11 @@ class AggregatePosterior(TorchDistribution):
             self._weights.split(_COMPONENTS), self._offsets.split(_COMPONENTS), strict=True
         ):
             exponents = torch.addmm(offsets, features, weights.T)
-            largest = exponents.amax(-1, keepdim=True)
-            terms = (exponents - largest).clamp(min=_NEGLIGIBLE).exp()
-            total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).log())
+            largest = exponents.detach().amax(-1, keepdim=True)
+            # Differences from the largest lose nothing that matters in float32, and its exp is
+            # several times faster.
+            terms = (exponents - largest).float().clamp_(min=_NEGLIGIBLE).exp()
+            total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).double().log())
         return total
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

@@ -178,6 +178,12 @@ def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) 
     Raises:
         ValueError: with the reason as the refusing part gave it.
     """
+    bad = int((~x.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"data must be finite, got {bad} values of {x.numel()} that are NaN or infinite in "
+            "the first batch; repair or leave out those data"
+        )
     with _aside(model, guide), pyro.validation_enabled(True):
         try:
             objective.loss(model, guide, x)

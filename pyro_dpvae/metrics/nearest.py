@@ -1,7 +1,6 @@
 """How far samples lie from the data: distances to the nearest datum."""
 
 import torch
-from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae.metrics.estimate import Estimate
@@ -9,9 +8,7 @@ from pyro_dpvae.metrics.estimate import Estimate
 __all__ = ["distance_to_data"]
 
 
-def distance_to_data(
-    samples: Float[Tensor, "samples *data"], data: Float[Tensor, "count *data"]
-) -> Estimate:
+def distance_to_data(samples: Tensor, data: Tensor) -> Estimate:
     """Return the mean Euclidean distance of samples to their nearest datum, in the data's units.
 
     Args:
