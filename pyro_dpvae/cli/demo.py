@@ -22,7 +22,7 @@ def main(arguments: Sequence[str]) -> int:
         allow_abbrev=False,
     )
     parser.add_argument("--out", type=str, default="demo", help="the folder for the picture")
-    parser.add_argument("--beta", type=float, default=4.0, help="the weight of the rate")
+    parser.add_argument("--beta", type=float, default=2.0, help="the weight of the rate")
     parser.add_argument("--steps", type=int, default=2500, help="training steps of each")
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
     options = parser.parse_args(list(arguments))

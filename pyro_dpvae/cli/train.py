@@ -102,7 +102,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser = PartParser(
         arguments,
         prog="dpvae train",
-        description="Train a VAE and write a run folder: config.json, metrics.jsonl, checkpoint/.",
+        description="Train a VAE and write a run folder: config.json, metrics.jsonl, checkpoint/. "
+        "Parts have options of their own: '--objective beta --help' shows those of beta.",
     )
     parser.add_argument(
         "--config",

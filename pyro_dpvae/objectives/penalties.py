@@ -12,7 +12,10 @@ __all__ = ["AbstractPenalty", "LatentSite"]
 
 @dataclass(frozen=True)
 class LatentSite:
-    """One latent site of a batch: its name, q(z | x), p(z), and the z drawn from q."""
+    """One latent site of a batch: its name, q(z | x), p(z), and the z drawn from q.
+
+    ``value`` has shape (batch, L), with a dimension for particles before it if they are vectorized.
+    """
 
     name: str
     posterior: TorchDistributionMixin
