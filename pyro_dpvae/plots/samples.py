@@ -32,7 +32,7 @@ def sample_figure(samples: Tensor) -> Figure:
         figure.set_size_inches(6, 6)
         x, y = samples.T.numpy()
         axes.scatter(x, y, s=4)
-        axes.set_aspect("equal")
+        axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
     elif samples.dim() == 2:
         figure.set_size_inches(8, 4)
