@@ -158,6 +158,24 @@ def test_images_of_any_size_from_a_file(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["prior", "likelihood", "network", "guide", "objective"])
+def test_a_part_without_a_mapping_is_refused(
+    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(f"{kind}: nonesuch\n")
+    arguments = ["--config", str(config), "--data", "two-moons", "--out", str(tmp_path / "run")]
+    assert train(*arguments) == 2
+    assert f"{kind} must be a mapping of its name and options" in capsys.readouterr().err
+
+
+def test_arrays_of_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "objects.npy"
+    np.save(path, np.array([{}], dtype=object), allow_pickle=True)
+    assert train("--data", str(path), "--out", str(tmp_path / "run")) == 2
+    assert "arrays of objects are not unpickled" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("kind", ["prior", "likelihood", "network", "guide", "objective"])
 def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit, match="2"):
         train("--data", "two-moons", f"--{kind}", "nonesuch")

@@ -114,8 +114,13 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
         if option == "--config" and Path(value).is_file():
             file = yaml.safe_load(Path(value).read_text())
             for part in PARTS:
-                section = file.get(part) if isinstance(file, dict) else None
-                if isinstance(section, dict) and "name" in section:
+                section = file.get(part, {}) if isinstance(file, dict) else {}
+                if not isinstance(section, dict):
+                    raise ValueError(
+                        f"{part} must be a mapping of its name and options, got {section!r} in "
+                        f"{value}; write {part}: {{name: {section}}}"
+                    )
+                if "name" in section:
                     names[part] = str(section["name"])
         part = option.removeprefix("--").removesuffix(".name")
         if option == f"--{part}.name" and part in PARTS:

@@ -32,7 +32,10 @@ def load_arrays(path: Path) -> DataSet:
         content = np.load(path, allow_pickle=False)
         arrays = {"images": content} if isinstance(content, np.ndarray) else dict(content.items())
     except (ValueError, OSError, EOFError) as error:
-        raise ValueError(f"{path} must be a .npy or .npz file of numbers, got: {error}") from error
+        raise ValueError(
+            f"{path} must be a .npy or .npz file of numbers, and cannot be read as one; "
+            "arrays of objects are not unpickled"
+        ) from error
     where = str(path)
     if "train" in arrays:
         held_out = next((name for name in ("test", "valid") if name in arrays), None)

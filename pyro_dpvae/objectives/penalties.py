@@ -14,7 +14,7 @@ __all__ = ["AbstractPenalty", "LatentSite"]
 class LatentSite:
     """One latent site of a batch: its name, q(z | x), p(z), and the z drawn from q.
 
-    ``value`` has shape (batch, L), with a dimension for particles before it if they are vectorized.
+    ``value`` has shape (batch, L), or (particles, batch, L) if particles are vectorized.
     """
 
     name: str

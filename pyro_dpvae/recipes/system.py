@@ -90,11 +90,6 @@ def build_system(
     )
 
 
-def _named(kind: str, part: object, choices: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    if not isinstance(part, Mapping):
-        raise TypeError(
-            f"{kind} must be a mapping of its name and options, got {part!r}; "
-            f"write {{name: {part}}}"
-        )
+def _named(kind: str, part: Part, choices: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
     options = dict(part)
     return check_choice(kind, options.pop("name", ""), choices), options
