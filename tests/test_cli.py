@@ -168,6 +168,21 @@ def test_a_part_without_a_mapping_is_refused(
     assert f"{kind} must be a mapping of its name and options" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("a: [b", "must be YAML or JSON, got"), ("", "must map options to values, got None")],
+)
+def test_bad_configurations_are_refused(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(text)
+    assert train("--config", str(config), "--data", "two-moons") == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert len(error.strip().splitlines()) == 1
+
+
 def test_arrays_of_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "objects.npy"
     np.save(path, np.array([{}], dtype=object), allow_pickle=True)

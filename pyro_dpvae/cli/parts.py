@@ -112,9 +112,9 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for option, value in pairs:
         if option == "--config" and Path(value).is_file():
-            file = yaml.safe_load(Path(value).read_text())
+            file = _read(Path(value))
             for part in PARTS:
-                section = file.get(part, {}) if isinstance(file, dict) else {}
+                section = file.get(part, {})
                 if not isinstance(section, dict):
                     raise ValueError(
                         f"{part} must be a mapping of its name and options, got {section!r} in "
@@ -126,3 +126,14 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
         if option == f"--{part}.name" and part in PARTS:
             names[part] = value
     return names
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        reason = str(error).replace("\n", " ")
+        raise ValueError(f"a configuration must be YAML or JSON, got {path}: {reason}") from error
+    if not isinstance(content, dict):
+        raise ValueError(f"a configuration must map options to values, got {content!r} in {path}")
+    return content
