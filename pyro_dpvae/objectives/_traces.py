@@ -75,7 +75,7 @@ def rate(model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles:
             f"every latent site of the model must be in the guide, got none for {unguided}; "
             "sample it in the guide or observe it in the model"
         )
-    total = torch.zeros(plate.size)
+    terms = []
     for name, guide_site in guide_latents.items():
         if not guide_site["fn"].has_rsample:
             raise ValueError(
@@ -83,10 +83,11 @@ def rate(model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles:
                 f"{type(guide_site['fn']).__name__} at {name!r}; use pyro.infer.TraceGraph_ELBO, "
                 "or sum the site out"
             )
-        total = total.to(guide_site["value"])
-        for term, site in _rate_terms(model_latents.get(name), guide_site):
-            total = total + plate.per_datum(term, site, particles=particles)
-    return total
+        terms += [
+            plate.per_datum(term, site, particles=particles)
+            for term, site in _rate_terms(model_latents.get(name), guide_site)
+        ]
+    return torch.stack(terms).sum(0)
 
 
 def latent_sites(model_trace: Trace, guide_trace: Trace) -> list[LatentSite]:
