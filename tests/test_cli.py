@@ -1,7 +1,6 @@
 """The commands, called as a user calls them."""
 
 import json
-import os
 import re
 import signal
 import subprocess
@@ -215,19 +214,23 @@ def test_a_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     command = [sys.executable, "-m", "pyro_dpvae", "train", "--data", "two-moons"]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*command, "--steps", "1000000", "--out", str(out)],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
-    )
-    for _ in range(600):
-        if (out / "metrics.jsonl").exists():
-            break
-        time.sleep(0.1)
-    process.send_signal(signal.SIGINT)
-    output, error = process.communicate(timeout=60)
+        # A shell ignores Ctrl-C on behalf of what it runs in the background, tests included.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    ) as process:
+        try:
+            for _ in range(600):
+                if (out / "metrics.jsonl").exists():
+                    break
+                time.sleep(0.1)
+            process.send_signal(signal.SIGINT)
+            output, error = process.communicate(timeout=60)
+        finally:
+            process.kill()
     assert process.returncode == 130, error
     assert "the run is usable" in output
     assert main(["sample", str(out)]) == 0
