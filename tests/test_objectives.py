@@ -81,6 +81,17 @@ def test_exact_posterior_gives_log_p_of_x_to_1e_5_without_chance(exact: LinearGa
     assert bound == pytest.approx(float(exact.log_prob(x).sum()), abs=1e-5)
 
 
+@pytest.mark.parametrize(("vectorize", "count"), [(True, 4000), (False, 200)])
+def test_particles_average(exact: LinearGaussian, vectorize: bool, count: int) -> None:
+    x = exact.data(20)
+    objective = ELBO(num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1)
+    z = exact.guide.encoder(x).sample((2000,))
+    spread = float(exact.model.decoder(z).log_prob(x).sum(-1).detach().std())
+    loss = objective.loss(exact.model, exact.guide, x)
+    assert loss == pytest.approx(-float(exact.log_prob(x).sum()), abs=4 * spread / count**0.5)
+    assert loss == pytest.approx(20 * float(objective.terms["loss"]))
+
+
 def test_terms_are_per_datum_and_in_closed_form(exact: LinearGaussian) -> None:
     x = exact.data(50)
     objective = BetaVAE(3.0)
