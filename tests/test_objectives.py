@@ -11,7 +11,7 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_EL
 from torch import Tensor
 
 from pyro_dpvae.models import VAE
-from pyro_dpvae.objectives import ELBO, AbstractPenalty, Beta, BetaVAE, LatentSite
+from pyro_dpvae.objectives import ELBO, AbstractPenalty, Beta, BetaVAE, Latents
 from pyro_dpvae.priors import CouplingPrior
 from tests.linear_gaussian import LATENT, LinearGaussian
 
@@ -218,13 +218,14 @@ def test_subsampling_scales_the_loss_and_leaves_the_terms_per_datum(exact: Linea
 class MeanSquare(AbstractPenalty):
     """A penalty whose value is known: the mean square of z, times a weight."""
 
-    name = "mean-square"
+    def __init__(self) -> None:
+        super().__init__(mean_square=0.5)
 
-    def __call__(self, latents: list[LatentSite]) -> Tensor:
-        (site,) = latents
+    def forward(self, latents: Latents) -> dict[str, Tensor]:
+        (site,) = latents.sites
         assert site.name == "z"
         assert site.posterior.event_shape == site.prior.event_shape == (LATENT,)
-        return 0.5 * site.value.square().sum(-1).mean()
+        return {"mean_square": latents.value.square().sum(-1).mean()}
 
 
 def test_a_penalty_adds_exactly_itself_per_datum(exact: LinearGaussian) -> None:
@@ -236,9 +237,9 @@ def test_a_penalty_adds_exactly_itself_per_datum(exact: LinearGaussian) -> None:
     loss = penalised.loss(exact.model, exact.guide, x)
     pyro.set_rng_seed(0)
     z = exact.guide.encoder(x).rsample()
-    expected = (0.5 * z.square().sum(-1).mean()).detach()
-    torch.testing.assert_close(penalised.terms["mean-square"], expected)
-    assert loss - without == pytest.approx(12 * float(expected))
+    expected = z.square().sum(-1).mean().detach()
+    torch.testing.assert_close(penalised.terms["mean_square"], expected)
+    assert loss - without == pytest.approx(12 * 0.5 * float(expected))
 
 
 def test_loss_forms_agree_and_the_step_is_a_batch_sum(exact: LinearGaussian) -> None:

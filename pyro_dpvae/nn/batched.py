@@ -4,12 +4,13 @@ from collections.abc import Sequence
 from math import prod
 from typing import final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_shape
 
-__all__ = ["Batched"]
+__all__ = ["Batched", "at_least_float32"]
 
 
 @final
@@ -17,6 +18,8 @@ class Batched(nn.Module):
     """A network with known shapes: (*batch, *in_shape) -> (*batch, *out_shape).
 
     All leading dimensions are folded into one, which is what convolutions and batch norm expect.
+    Where the body runs in a precision below float32, as under ``torch.autocast``, its output is
+    returned in float32, in which the densities are then computed.
 
     Args:
         body: the network, (N, *in_shape) -> (N, *out_shape).
@@ -28,7 +31,6 @@ class Batched(nn.Module):
             differ from ``in_shape``, or the body answers with another shape than ``out_shape``.
 
     Example:
-        >>> import torch
         >>> network = Batched(nn.Conv2d(1, 3, 1), in_shape=(1, 8, 8), out_shape=(3, 8, 8))
         >>> network(torch.zeros(1, 8, 8)).shape, network(torch.zeros(4, 2, 1, 8, 8)).shape
         (torch.Size([3, 8, 8]), torch.Size([4, 2, 3, 8, 8]))
@@ -60,4 +62,9 @@ class Batched(nn.Module):
                 f"the body must return the shape {(count, *self.out_shape)}, "
                 f"got {tuple(y.shape)}; correct out_shape or the body's last layer"
             )
-        return y.reshape(*batch, *self.out_shape)
+        return at_least_float32(y.reshape(*batch, *self.out_shape))
+
+
+def at_least_float32(y: Tensor) -> Tensor:
+    """Return a tensor of lower precision in float32, and any other as it is."""
+    return y.float() if y.dtype in (torch.bfloat16, torch.float16) else y

@@ -1,18 +1,88 @@
 """Objectives for pyro.infer.SVI: the evidence lower bound with any rate and any penalties."""
 
-from pyro_dpvae.objectives.elbo import ELBO, BetaVAE
-from pyro_dpvae.objectives.penalties import AbstractPenalty, LatentSite
-from pyro_dpvae.objectives.rates import AbstractRate, Beta
+from pyro_dpvae.objectives.elbo import ELBO
+from pyro_dpvae.objectives.penalties import (
+    DIP,
+    MMD,
+    AbstractPenalty,
+    AdversarialDivergence,
+    AdversarialTotalCorrelation,
+    Latents,
+    LatentSite,
+    MutualDivergence,
+    SteinDiscrepancy,
+    TotalCorrelation,
+)
+from pyro_dpvae.objectives.presets import (
+    DIPVAE,
+    MAE,
+    BetaTCVAE,
+    BetaVAE,
+    CapacityVAE,
+    FactorVAE,
+    InfoVAE,
+)
+from pyro_dpvae.objectives.rates import (
+    AbstractRate,
+    Beta,
+    Capacity,
+    FreeBits,
+    SiteRate,
+    SoftFreeBits,
+)
+from pyro_dpvae.objectives.schedules import (
+    SCHEDULES,
+    AbstractSchedule,
+    Cosine,
+    Cyclic,
+    Exponential,
+    Linear,
+    Weight,
+)
 
 __all__ = [
+    "DIP",
+    "DIPVAE",
     "ELBO",
+    "MAE",
+    "MMD",
     "OBJECTIVES",
+    "SCHEDULES",
     "AbstractPenalty",
     "AbstractRate",
+    "AbstractSchedule",
+    "AdversarialDivergence",
+    "AdversarialTotalCorrelation",
     "Beta",
+    "BetaTCVAE",
     "BetaVAE",
+    "Capacity",
+    "CapacityVAE",
+    "Cosine",
+    "Cyclic",
+    "Exponential",
+    "FactorVAE",
+    "FreeBits",
+    "InfoVAE",
     "LatentSite",
+    "Latents",
+    "Linear",
+    "MutualDivergence",
+    "SiteRate",
+    "SoftFreeBits",
+    "SteinDiscrepancy",
+    "TotalCorrelation",
+    "Weight",
 ]
 
-OBJECTIVES: dict[str, type[ELBO]] = {"beta": BetaVAE, "elbo": ELBO}
+OBJECTIVES: dict[str, type[ELBO]] = {
+    "beta": BetaVAE,
+    "beta-tc": BetaTCVAE,
+    "capacity": CapacityVAE,
+    "dip": DIPVAE,
+    "elbo": ELBO,
+    "factor": FactorVAE,
+    "info": InfoVAE,
+    "mae": MAE,
+}
 """The objectives by the names of the command line."""

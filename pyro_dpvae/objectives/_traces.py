@@ -7,12 +7,13 @@ import torch
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
-from torch.distributions import kl_divergence
+from torch.distributions import Independent, kl_divergence
 
-from pyro_dpvae.objectives.penalties import LatentSite
+from pyro_dpvae.objectives.penalties import Latents, LatentSite
+from pyro_dpvae.objectives.rates import SiteRate
 from pyro_dpvae.sites import PLATE
 
-__all__ = ["DataPlate", "distortion", "latent_sites", "rate"]
+__all__ = ["DataPlate", "distortion", "latents", "site_rates"]
 
 Site = dict[str, Any]
 
@@ -38,12 +39,20 @@ class DataPlate:
         self.size: int = frames[PLATE].size
         self.full_size: int = frames[PLATE].full_size or self.size
 
-    def per_datum(self, term: Tensor, site: Site, *, particles: int) -> Tensor:
+    def per_datum(
+        self, term: Tensor, site: Site, *, particles: int, coordinates: bool = False
+    ) -> Tensor:
         """Reduce a term of a site to shape (batch,), in the units of one datum.
 
         Plates other than the data's are summed, vectorized particles averaged, and a term from
-        outside the data plate is shared out evenly.
+        outside the data plate is shared out evenly. With ``coordinates`` the term's last
+        dimension is none of the plates, and stays.
         """
+        if coordinates:
+            by_coordinate = [
+                self.per_datum(one, site, particles=particles) for one in term.unbind(-1)
+            ]
+            return torch.stack(by_coordinate, -1)
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
         subsampling = self.full_size / self.size
         if PLATE not in frames:
@@ -65,8 +74,13 @@ def distortion(model_trace: Trace, plate: DataPlate, *, particles: int) -> Tenso
     return torch.stack(terms).sum(0)
 
 
-def rate(model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles: int) -> Tensor:
-    """Return E_q[log q(z | x) - log p(z)] of each datum, of shape (batch,)."""
+def site_rates(
+    model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles: int, coordinates: bool
+) -> list[SiteRate]:
+    """Return E_q[log q(z | x) - log p(z)] of each latent site and datum.
+
+    With ``coordinates``, also that of each coordinate, where it exists.
+    """
     model_latents = {s["name"]: s for s in _sample_sites(model_trace) if not s["is_observed"]}
     guide_latents = {s["name"]: s for s in _sample_sites(guide_trace)}
     unguided = sorted(model_latents.keys() - guide_latents.keys())
@@ -75,7 +89,7 @@ def rate(model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles:
             f"every latent site of the model must be in the guide, got none for {unguided}; "
             "sample it in the guide or observe it in the model"
         )
-    terms = []
+    rates = []
     for name, guide_site in guide_latents.items():
         if not guide_site["fn"].has_rsample:
             raise ValueError(
@@ -83,21 +97,50 @@ def rate(model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles:
                 f"{type(guide_site['fn']).__name__} at {name!r}; use pyro.infer.TraceGraph_ELBO, "
                 "or sum the site out"
             )
-        terms += [
+        model_site = model_latents.get(name)
+        terms = [
             plate.per_datum(term, site, particles=particles)
-            for term, site in _rate_terms(model_latents.get(name), guide_site)
+            for term, site in _rate_terms(model_site, guide_site)
         ]
-    return torch.stack(terms).sum(0)
+        by_coordinate = None
+        if coordinates and model_site is not None:
+            divergence = _coordinate_divergence(model_site, guide_site)
+            if divergence is not None:
+                by_coordinate = plate.per_datum(
+                    divergence, guide_site, particles=particles, coordinates=True
+                )
+        rates.append(SiteRate(name, torch.stack(terms).sum(0), by_coordinate))
+    return rates
 
 
-def latent_sites(model_trace: Trace, guide_trace: Trace) -> list[LatentSite]:
-    """Return the latent sites that model and guide share, for penalties."""
+def latents(model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Latents:
+    """Return the latent sites of the data plate that model and guide share, for penalties."""
     guide_sites = {site["name"]: site for site in _sample_sites(guide_trace)}
-    return [
-        LatentSite(site["name"], guide_sites[site["name"]]["fn"], site["fn"], site["value"])
-        for site in _sample_sites(model_trace)
-        if not site["is_observed"]
-    ]
+    sites = []
+    for site in _sample_sites(model_trace):
+        if site["is_observed"] or PLATE not in {f.name for f in site["cond_indep_stack"]}:
+            continue
+        guide_site = guide_sites[site["name"]]
+        if plate.dim != -1:
+            raise ValueError(
+                f"penalties need latents whose innermost plate is {PLATE!r}, got {site['name']!r} "
+                "inside another plate within it; declare that dimension with to_event"
+            )
+        sites.append(
+            LatentSite(
+                site["name"],
+                guide_site["fn"],
+                site["fn"],
+                site["value"],
+                guide_site["unscaled_log_prob"],
+                site["unscaled_log_prob"],
+            )
+        )
+    if not sites:
+        raise ValueError(
+            f"penalties need a latent site inside pyro.plate({PLATE!r}, batch size), got none"
+        )
+    return Latents(tuple(sites))
 
 
 def _rate_terms(model_site: Site | None, guide_site: Site) -> Iterator[tuple[Tensor, Site]]:
@@ -117,6 +160,30 @@ def _rate_terms(model_site: Site | None, guide_site: Site) -> Iterator[tuple[Ten
         yield guide_site["log_prob"], guide_site
     if model_site is not None:
         yield -model_site["log_prob"], model_site
+
+
+def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
+    """Return KL of each coordinate, (*plates, L), if both sides factorise in closed form."""
+    q, p = guide_site["fn"], model_site["fn"]
+    if not (
+        _same_handling(model_site, guide_site)
+        and isinstance(q, Independent)
+        and isinstance(p, Independent)
+        and not q.base_dist.event_shape
+        and not p.base_dist.event_shape
+    ):
+        return None
+    try:
+        divergence = kl_divergence(q.base_dist, p.base_dist).flatten(-len(q.event_shape))
+    except NotImplementedError:
+        return None
+    mask = guide_site["mask"]
+    if isinstance(mask, Tensor):
+        mask = mask.unsqueeze(-1)
+    scale = guide_site["scale"]
+    if isinstance(scale, Tensor) and scale.dim():
+        scale = scale.unsqueeze(-1)
+    return scale_and_mask(divergence, scale, mask)
 
 
 def _same_handling(one: Site, other: Site) -> bool:

@@ -1,6 +1,9 @@
 """The decomposed evidence lower bound: distortion, weighted rate, penalties."""
 
-from collections.abc import Iterable
+import itertools
+import math
+from collections.abc import Container, Iterable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import pyro.infer
@@ -11,24 +14,34 @@ from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor
 
-from pyro_dpvae.objectives._traces import DataPlate, distortion, latent_sites, rate
-from pyro_dpvae.objectives.penalties import AbstractPenalty
-from pyro_dpvae.objectives.rates import AbstractRate, Beta
+from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
+from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
+from pyro_dpvae.objectives.rates import AbstractRate, Beta, SiteRate
+from pyro_dpvae.objectives.weights import WeightedModule
 
-__all__ = ["ELBO", "BetaVAE"]
+__all__ = ["ELBO"]
+
+_STEP = "step"
 
 
 class ELBO(pyro.infer.ELBO):
-    """The loss of a regularized VAE, for ``pyro.infer.SVI``.
+    """The loss of a regularized VAE, for ``pyro.infer.SVI`` or as a module.
 
     With D = -E_q[log p(x | z)] and R = E_q[log q(z | x) - log p(z)] of a datum,
 
-        loss = sum over the batch of  D + rate(R) + sum of penalties.
+        loss = sum over the batch of  D + rate(R) + sum of weight x penalty.
 
     The divergence R is in closed form where q and p allow it; otherwise the entropy of q is,
     where q allows it, and log p(z) is taken at the sample. The step returns the loss summed over
     the batch, as every Pyro objective does; ``terms`` holds the terms of the last evaluation per
-    datum, in nats: ``loss``, ``distortion``, ``rate`` (without its weight) and each penalty.
+    datum, in nats and without weights: ``distortion``, ``rate`` and those of each penalty, and
+    with weights the ``loss``.
+
+    Every evaluation under gradients is a training step: schedules go on by one, and adversaries
+    learn. ``loss(...)`` and evaluations under ``torch.no_grad()`` change nothing.
+
+    Without SVI, ``objective(model, guide)`` is a module with the parameters of both; its call
+    on a batch returns the loss, for ``backward()`` and any torch optimizer.
 
     Args:
         rate: what R is charged; the default charges R itself.
@@ -39,15 +52,19 @@ class ELBO(pyro.infer.ELBO):
 
     Raises:
         ValueError: on a step, if the model observes nothing inside the data plate, if a latent
-            site is missing from the guide, or if one cannot be reparameterised.
+            site is missing from the guide, if one cannot be reparameterised, or if the batch is
+            too small for a penalty.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia,
         Lee, Elhabian (2020), dpVAEs, equation 5 for the rate under a decoupled prior.
 
     Example:
-        >>> ELBO(rate=Beta(4.0)).terms
-        {}
+        >>> from pyro_dpvae.objectives import MMD, TotalCorrelation
+        >>> penalties = [TotalCorrelation(6.0, dataset_size=60_000), MMD(100.0)]
+        >>> objective = ELBO(rate=Beta(4.0), penalties=penalties)
+        >>> objective.step
+        0
     """
 
     def __init__(
@@ -57,7 +74,7 @@ class ELBO(pyro.infer.ELBO):
         penalties: Iterable[AbstractPenalty] = (),
         num_particles: int = 1,
         vectorize_particles: bool = False,
-        max_plate_nesting: int | float = float("inf"),
+        max_plate_nesting: int | float = math.inf,
     ) -> None:
         super().__init__(
             num_particles=num_particles,
@@ -67,6 +84,7 @@ class ELBO(pyro.infer.ELBO):
         self.rate = Beta() if rate is None else rate
         self.penalties = tuple(penalties)
         self.terms: dict[str, Tensor] = {}
+        self.step = 0
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Return the loss summed over the batch, without gradients."""
@@ -82,50 +100,163 @@ class ELBO(pyro.infer.ELBO):
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss summed over the batch, as a tensor with a graph."""
+        if torch.is_grad_enabled():
+            self.advance()
         particles = [
             self._particle(model_trace, guide_trace)
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs)
         ]
-        loss = torch.stack([loss for loss, _ in particles]).mean()
-        self.terms = {
-            name: torch.stack([terms[name] for _, terms in particles]).mean()
-            for name in particles[0][1]
-        }
+        plate = particles[0].plate
+        # Densities keep float32 where the networks ran in less.
+        with torch.autocast(particles[0].distortion.device.type, enabled=False):
+            distortion = torch.stack([one.distortion for one in particles]).mean()
+            rates = _averaged([one.rates for one in particles])
+            loss = distortion + self.rate(rates)
+            terms = {"distortion": distortion}
+            terms["rate"] = torch.stack([rate.total for rate in rates]).sum(0).mean()
+            for penalty in self.penalties:
+                penalty.check_size(plate.size)
+                evaluations = [penalty(one.latents) for one in particles]
+                found = {
+                    name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
+                    for name in evaluations[0]
+                }
+                loss = sum(penalty.charges(found), start=loss)
+                terms.update({_unused(name, terms): term for name, term in found.items()})
+        self.terms = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
         warn_if_nan(loss, "loss")
-        return loss
+        return plate.full_size * loss
 
-    def _particle(
-        self, model_trace: Trace, guide_trace: Trace
-    ) -> tuple[Tensor, dict[str, Tensor]]:
+    def advance(self) -> None:
+        """Set the weights that have schedules to the present step, and count the step."""
+        for part in self._parts():
+            part.set_step(self.step)
+        self.step += 1
+
+    def to(self, device: torch.device | str) -> "ELBO":
+        """Move what the objective holds, such as an adversary, to a device; returns itself."""
+        for part in self._parts():
+            part.to(device)
+        return self
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Return what training has changed in the objective, as tensors by name.
+
+        That is the step, and of rates and penalties their adversaries with the optimizers of
+        these; weights are no part of it.
+        """
+        state = {_STEP: torch.tensor(self.step)}
+        for name, part in self._named_parts():
+            state.update(part.state_dict(prefix=f"{name}."))
+        return state
+
+    def load_state_dict(self, state: dict[str, Tensor]) -> None:
+        """Take on a state, as of :meth:`state_dict` of an objective made in the same way.
+
+        Raises:
+            ValueError: if the state has no step.
+            RuntimeError: if entries are missing, unknown or of other shapes.
+        """
+        if _STEP not in state:
+            raise ValueError(
+                f"an objective's state has the entry {_STEP!r}, got {sorted(state)[:5]}; "
+                "give what state_dict() returned"
+            )
+        for name, part in self._named_parts():
+            start = f"{name}."
+            part.load_state_dict(
+                {
+                    key.removeprefix(start): tensor
+                    for key, tensor in state.items()
+                    if key.startswith(start)
+                }
+            )
+        self.step = int(state[_STEP])
+        for part in self._parts():
+            part.set_step(max(self.step - 1, 0))
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """What defines the objective, for the record, as JSON holds it."""
+        return {
+            "name": type(self).__name__,
+            "rate": {"name": type(self.rate).__name__, **self.rate.settings},
+            "penalties": [
+                {"name": type(penalty).__name__, **penalty.settings} for penalty in self.penalties
+            ],
+            "num_particles": self.num_particles,
+        }
+
+    def unfinished(self, steps: int) -> dict[str, int]:
+        """Return the schedules that a run of a number of steps does not finish, with lengths."""
+        return {
+            f"{name}.{weight}": length
+            for name, part in self._named_parts()
+            for weight, length in part.schedule_lengths.items()
+            if length > steps
+        }
+
+    @property
+    def smallest_batch(self) -> int:
+        """How many data a batch must have for all penalties to be defined."""
+        return max((penalty.smallest_batch for penalty in self.penalties), default=1)
+
+    def _parts(self) -> list[WeightedModule]:
+        return [self.rate, *self.penalties]
+
+    def _named_parts(self) -> Iterator[tuple[str, WeightedModule]]:
+        yield "rate", self.rate
+        for index, penalty in enumerate(self.penalties):
+            yield f"penalties.{index}", penalty
+
+    def _particle(self, model_trace: Trace, guide_trace: Trace) -> "_Particle":
         plate = DataPlate(model_trace)
         count = self.num_particles if self.vectorize_particles else 1
-        distortions = distortion(model_trace, plate, particles=count)
-        rates = rate(model_trace, guide_trace, plate, particles=count)
-        terms = {"distortion": distortions.mean(), "rate": rates.mean()}
-        loss = (distortions + self.rate(rates)).mean()
-        if self.penalties:
-            latents = latent_sites(model_trace, guide_trace)
-            for penalty in self.penalties:
-                terms[penalty.name] = penalty(latents)
-                loss = loss + terms[penalty.name]
-        logged = {"loss": loss, **terms}
-        return plate.full_size * loss, {name: term.detach() for name, term in logged.items()}
+        return _Particle(
+            plate,
+            distortion(model_trace, plate, particles=count),
+            site_rates(
+                model_trace,
+                guide_trace,
+                plate,
+                particles=count,
+                coordinates=self.rate.needs_coordinates,
+            ),
+            latents(model_trace, guide_trace, plate) if self.penalties else None,
+        )
 
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
         return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
 
 
-class BetaVAE(ELBO):
-    """The beta-VAE objective: distortion + beta * rate (Higgins et al., 2017, equation 4).
+@dataclass(frozen=True)
+class _Particle:
+    """What one pair of traces says of a batch."""
 
-    Args:
-        beta: the weight of the rate, 0 or more.
-        options: further options of :class:`ELBO`.
+    plate: DataPlate
+    distortion: Tensor
+    rates: list[SiteRate]
+    latents: Latents | None
 
-    Example:
-        >>> BetaVAE(4.0).rate.beta
-        4.0
-    """
 
-    def __init__(self, beta: float = 4.0, **options: Any) -> None:
-        super().__init__(rate=Beta(beta), **options)
+def _averaged(particles: list[list[SiteRate]]) -> list[SiteRate]:
+    """Return the rates of each site, averaged over particles."""
+    if len(particles) == 1:
+        return particles[0]
+    averaged = []
+    for sites in zip(*particles, strict=True):
+        coordinates = [site.coordinates for site in sites if site.coordinates is not None]
+        averaged.append(
+            SiteRate(
+                sites[0].name,
+                torch.stack([site.total for site in sites]).mean(0),
+                torch.stack(coordinates).mean(0) if coordinates else None,
+            )
+        )
+    return averaged
+
+
+def _unused(name: str, terms: Container[str]) -> str:
+    """Return the name, numbered if it is taken: two penalties may have a term of one name."""
+    numbered = (f"{name}_{number}" for number in itertools.count(2))
+    return name if name not in terms else next(new for new in numbered if new not in terms)

@@ -1,25 +1,54 @@
 """Rates: how an objective weighs the divergence of q(z | x) from the prior."""
 
 from abc import ABC, abstractmethod
-from typing import final
+from dataclasses import dataclass
+from typing import Any, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-__all__ = ["AbstractRate", "Beta"]
+from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae.objectives.schedules import Linear, Weight
+from pyro_dpvae.objectives.weights import WeightedModule
+
+__all__ = ["AbstractRate", "Beta", "Capacity", "FreeBits", "SiteRate", "SoftFreeBits"]
 
 
-class AbstractRate(ABC):
-    """What an objective charges for the rate E_q[log q(z | x) - log p(z)] of each datum."""
+@dataclass(frozen=True)
+class SiteRate:
+    """The rate E_q[log q(z | x) - log p(z)] of one latent site, in nats.
+
+    Attributes:
+        name: the site's.
+        total: of each datum, of shape (batch,).
+        coordinates: of each datum and coordinate of z, of shape (batch, L), where both q and p
+            factorise and their divergence is known in closed form; otherwise None.
+    """
+
+    name: str
+    total: Tensor
+    coordinates: Tensor | None
+
+
+class AbstractRate(WeightedModule, ABC):
+    """What an objective charges for the rates of a batch."""
+
+    @property
+    def needs_coordinates(self) -> bool:
+        """Whether the rate of each coordinate of z is asked for, where it exists."""
+        return False
 
     @abstractmethod
-    def __call__(self, rate: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
-        """Return the charge of each datum, in nats, given its rate in nats."""
+    def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
+        """Return the charge per datum, in nats, the mean over the batch."""
 
 
 @final
 class Beta(AbstractRate):
-    """The rate times a constant: beta-VAE (Higgins et al., 2017, equation 4).
+    """The rate times a weight: beta-VAE (Higgins et al., 2017, equation 4).
+
+        beta KL(q(z | x) || p(z))
 
     Args:
         beta: the weight, 0 or more; 1 gives the evidence lower bound.
@@ -28,16 +57,182 @@ class Beta(AbstractRate):
         ValueError: if ``beta`` is negative.
 
     Example:
-        >>> import torch
-        >>> Beta(4.0)(torch.tensor([0.5, 1.0]))
-        tensor([2., 4.])
+        >>> rate = SiteRate("z", torch.tensor([0.5, 1.0]), None)
+        >>> Beta(4.0)([rate])
+        tensor(3.)
     """
 
-    def __init__(self, beta: float = 1.0) -> None:
-        if not beta >= 0:
-            raise ValueError(f"beta must be 0 or more, got {beta}")
-        self.beta = beta
+    def __init__(self, beta: Weight = 1.0) -> None:
+        super().__init__(beta=beta)
 
-    def __call__(self, rate: Float[Tensor, " batch"]) -> Float[Tensor, " batch"]:
+    def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return beta times the rate."""
-        return self.beta * rate
+        return self.weight("beta") * _total(rates).mean()
+
+
+@final
+class Capacity(AbstractRate):
+    """The distance of the rate from a capacity that grows: annealed beta-VAE.
+
+        gamma | E_x[KL(q(z | x) || p(z))] - C |,    C in nats per datum
+
+    Args:
+        gamma: the weight.
+        capacity: C.
+        per_sample: whether the distance is that of each datum, E_x |KL - C|, instead of the
+            batch mean's.
+
+    Raises:
+        ValueError: if a weight is negative.
+
+    References:
+        Burgess et al. (2018), Understanding disentangling in beta-VAE, equation 8.
+
+    Example:
+        >>> rate = SiteRate("z", torch.tensor([1.0, 4.0]), None)
+        >>> Capacity(10.0, 2.0)([rate]), Capacity(10.0, 2.0, per_sample=True)([rate])
+        (tensor(5.), tensor(15.))
+    """
+
+    def __init__(
+        self,
+        gamma: Weight = 1000.0,
+        capacity: Weight = Linear(0.0, 25.0, 100_000),  # noqa: B008
+        *,
+        per_sample: bool = False,
+    ) -> None:
+        super().__init__(gamma=gamma, capacity=capacity)
+        self.per_sample = per_sample
+
+    def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
+        """Return gamma times the distance."""
+        total = _total(rates)
+        distance = ((total if self.per_sample else total.mean()) - self.weight("capacity")).abs()
+        return self.weight("gamma") * distance.mean()
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weights, and whether the distance is each datum's."""
+        return {**super().settings, "per_sample": self.per_sample}
+
+
+@final
+class FreeBits(AbstractRate):
+    """Rates below a threshold cost nothing more: free bits.
+
+        sum over groups j of  max(lambda, E_x[KL_j])
+
+    A group is a latent site, or ``group_size`` neighbouring coordinates of one. KL_j of a group
+    of coordinates exists where q and p both factorise, so not under a coupling prior.
+
+    Args:
+        threshold: lambda, in nats per group.
+        group_size: how many coordinates make a group; None makes a site one.
+
+    Raises:
+        ValueError: if a weight is negative; on a step, if the rate does not split into
+            coordinates or they do not split into groups.
+
+    References:
+        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
+        equation 15.
+
+    Example:
+        >>> rate = SiteRate("z", torch.tensor([0.5]), torch.tensor([[0.1, 0.4]]))
+        >>> FreeBits(0.2, group_size=1)([rate])
+        tensor(0.6000)
+    """
+
+    def __init__(self, threshold: Weight, *, group_size: int | None = None) -> None:
+        super().__init__(threshold=threshold)
+        self.group_size = (
+            None if group_size is None else check_positive_int("group_size", group_size)
+        )
+
+    def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
+        """Return the sum over groups of their rate or the threshold, whichever is more."""
+        groups = torch.cat([self._groups(rate) for rate in rates])
+        return groups.clamp(min=self.weight("threshold")).sum()
+
+    @property
+    def needs_coordinates(self) -> bool:
+        """Whether groups are made of coordinates."""
+        return self.group_size is not None
+
+    def _groups(self, rate: SiteRate) -> Tensor:
+        if self.group_size is None:
+            return rate.total.mean().unsqueeze(0)
+        if rate.coordinates is None:
+            raise ValueError(
+                "free bits of groups of coordinates need a rate that splits into coordinates, and "
+                f"that of {rate.name!r} does not: its prior or posterior does not factorise; use "
+                "FreeBits(..., group_size=None)"
+            )
+        size = rate.coordinates.shape[-1]
+        if size % self.group_size:
+            raise ValueError(
+                f"group_size must divide the {size} coordinates of {rate.name!r}, "
+                f"got {self.group_size}"
+            )
+        return rate.coordinates.mean(0).reshape(-1, self.group_size).sum(-1)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The threshold and the size of a group."""
+        return {**super().settings, "group_size": self.group_size}
+
+
+@final
+class SoftFreeBits(AbstractRate):
+    """The rate times a weight that keeps it slightly above a target: soft free bits.
+
+        gamma E_x[KL],    0 < gamma <= 1
+
+    After each training step gamma grows by a tenth if the rate exceeds the target by more than
+    the tolerance, and shrinks by a tenth if the rate is below the target.
+
+    Args:
+        target: of the rate, in nats per datum.
+        tolerance: the part of the target by which the rate may exceed it.
+
+    Raises:
+        ValueError: if the target is negative or the tolerance not positive.
+
+    References:
+        Chen et al. (2017), Variational lossy autoencoder, appendix C.
+
+    Example:
+        >>> rate = SoftFreeBits(10.0)
+        >>> _ = rate([SiteRate("z", torch.tensor([2.0], requires_grad=True), None)])
+        >>> rate.gamma
+        tensor(0.9000)
+    """
+
+    gamma: Tensor
+
+    def __init__(self, target: Weight, *, tolerance: float = 0.05) -> None:
+        super().__init__(target=target)
+        self.tolerance = check_positive("tolerance", tolerance)
+        self.register_buffer("gamma", torch.ones(()))
+
+    def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
+        """Return gamma times the rate; under gradients, adapt gamma to the rate."""
+        mean = _total(rates).mean()
+        gamma = self.gamma.clone()  # what the gradient needs must not change in place
+        if torch.is_grad_enabled():
+            target = self.weight("target")
+            found = mean.detach()
+            factor = torch.where(
+                found > (1 + self.tolerance) * target, 1.1, torch.where(found < target, 0.9, 1.0)
+            )
+            self.gamma.mul_(factor).clamp_(max=1.0)
+        return gamma * mean
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The target and the tolerance."""
+        return {**super().settings, "tolerance": self.tolerance}
+
+
+def _total(rates: list[SiteRate]) -> Tensor:
+    return torch.stack([rate.total for rate in rates]).sum(0)

@@ -11,6 +11,7 @@ from pyro.distributions.transforms import AffineCoupling, Permute
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.priors._base import AbstractPrior
 
 __all__ = ["CouplingPrior"]
@@ -136,7 +137,9 @@ class _ScaleAndShift(nn.Module):
         self.shift = _perceptron([kept, *hidden, moved])
 
     def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        return self.bound(self.shift(kept)), self.bound(self.scale(kept))
+        # Bounded in float32: log-determinants add up over blocks, whatever the networks ran in.
+        shift, scale = at_least_float32(self.shift(kept)), at_least_float32(self.scale(kept))
+        return self.bound(shift), self.bound(scale)
 
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:

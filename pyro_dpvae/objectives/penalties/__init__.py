@@ -1,0 +1,26 @@
+"""Penalties: what an objective charges a whole batch of representations."""
+
+from pyro_dpvae.objectives.penalties.adversarial import (
+    AdversarialDivergence,
+    AdversarialTotalCorrelation,
+)
+from pyro_dpvae.objectives.penalties.base import AbstractPenalty
+from pyro_dpvae.objectives.penalties.dip import DIP
+from pyro_dpvae.objectives.penalties.latents import Latents, LatentSite
+from pyro_dpvae.objectives.penalties.mmd import MMD
+from pyro_dpvae.objectives.penalties.mutual_divergence import MutualDivergence
+from pyro_dpvae.objectives.penalties.stein import SteinDiscrepancy
+from pyro_dpvae.objectives.penalties.total_correlation import TotalCorrelation
+
+__all__ = [
+    "DIP",
+    "MMD",
+    "AbstractPenalty",
+    "AdversarialDivergence",
+    "AdversarialTotalCorrelation",
+    "LatentSite",
+    "Latents",
+    "MutualDivergence",
+    "SteinDiscrepancy",
+    "TotalCorrelation",
+]

@@ -1,0 +1,150 @@
+"""Penalties whose densities an adversary learns: FactorVAE, and InfoVAE's adversarial form."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.nn.functional import logsigmoid
+
+from pyro_dpvae.objectives.penalties.adversary import Adversary
+from pyro_dpvae.objectives.penalties.base import AbstractPenalty
+from pyro_dpvae.objectives.penalties.latents import Latents
+from pyro_dpvae.objectives.schedules import Weight
+
+__all__ = ["AdversarialDivergence", "AdversarialTotalCorrelation", "permute_coordinates"]
+
+_HIDDEN = (1000,) * 5
+
+
+def permute_coordinates(
+    z: Float[Tensor, "*particles batch latent"],
+) -> Float[Tensor, "*particles batch latent"]:
+    """Return z with each coordinate permuted by itself over the batch.
+
+    The result is a sample of prod_d q(z_d) if z is one of q(z).
+
+    References:
+        Kim, Mnih (2018), Disentangling by factorising, algorithm 1.
+    """
+    return z.gather(-2, torch.rand_like(z).argsort(-2))
+
+
+@final
+class AdversarialTotalCorrelation(AbstractPenalty):
+    """The total correlation of q(z) as an adversary estimates it: FactorVAE.
+
+        TC = KL(q(z) || prod_d q(z_d)) ~ mean of D(z) over the batch
+
+    In each training step D first gives the estimate, then learns to tell z of the batch's first
+    half from z of its second half with each coordinate permuted over the data: the two samples
+    are independent. A batch of twice the size thus is the two batches of the paper. The term is
+    ``adversarial_total_correlation``.
+
+    Args:
+        weight: gamma.
+        latent_dim: the size L of z.
+        hidden: the widths of D's layers.
+        learning_rate: of D's optimizer, Adam with betas (0.5, 0.9).
+
+    Raises:
+        ValueError: if a size is below 1 or the learning rate not positive; on a step, if the
+            batch has fewer than four data, or z is of another size or on another device.
+
+    References:
+        Kim, Mnih (2018), Disentangling by factorising, equations 2 and 3, algorithm 2, appendix A
+        (learning rate, betas). Bhalodia, Lee, Elhabian (2020), dpVAEs, appendix B (layers).
+
+    Example:
+        >>> penalty = AdversarialTotalCorrelation(10.0, latent_dim=4)
+        >>> sum(p.numel() for p in penalty.adversary.parameters())
+        4010001
+    """
+
+    smallest_batch: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        weight: Weight,
+        *,
+        latent_dim: int,
+        hidden: Sequence[int] = _HIDDEN,
+        learning_rate: float = 1e-4,
+    ) -> None:
+        super().__init__(adversarial_total_correlation=weight)
+        self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+
+    def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
+        """Return the term; under gradients, let the adversary learn."""
+        z = latents.value
+        estimate = self.adversary.estimate(torch.mean, z)
+        if torch.is_grad_enabled():
+            half = latents.size // 2
+            joint, other = z.detach().split([half, latents.size - half], -2)
+            self.adversary.learn(joint, permute_coordinates(other))
+        return {"adversarial_total_correlation": estimate}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weight and the adversary's sizes and learning rate."""
+        return {**super().settings, **self.adversary.settings}
+
+
+@final
+class AdversarialDivergence(AbstractPenalty):
+    """The Jensen-Shannon divergence of q(z) from p(z) as an adversary estimates it.
+
+        JS = log 2 + E_q[log sigmoid(D(z))] / 2 + E_p[log sigmoid(-D(z))] / 2
+
+    a lower bound of the divergence, tight for the best D. In each training step D first gives
+    the estimate, then learns to tell z of the batch from as many of the prior. Gradients reach the
+    encoder, and through the prior's draws the prior. The term is ``jensen_shannon``.
+
+    Args:
+        weight: of the term.
+        latent_dim: the size L of z.
+        hidden: the widths of D's layers.
+        learning_rate: of D's optimizer, Adam with betas (0.5, 0.9).
+
+    Raises:
+        ValueError: if a size is below 1 or the learning rate not positive; on a step, if z is of
+            another size or on another device.
+
+    References:
+        Zhao, Song, Ermon (2019), InfoVAE, section 3.2. Makhzani et al. (2015), Adversarial
+        autoencoders.
+
+    Example:
+        >>> AdversarialDivergence(10.0, latent_dim=4).settings["jensen_shannon"]
+        10.0
+    """
+
+    def __init__(
+        self,
+        weight: Weight,
+        *,
+        latent_dim: int,
+        hidden: Sequence[int] = _HIDDEN,
+        learning_rate: float = 1e-4,
+    ) -> None:
+        super().__init__(jensen_shannon=weight)
+        self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+
+    def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
+        """Return the term; under gradients, let the adversary learn."""
+        q, p = latents.value, latents.prior_sample()
+        estimate = self.adversary.estimate(_jensen_shannon, q, p)
+        if torch.is_grad_enabled():
+            self.adversary.learn(q, p)
+        return {"jensen_shannon": estimate}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weight and the adversary's sizes and learning rate."""
+        return {**super().settings, **self.adversary.settings}
+
+
+def _jensen_shannon(of_q: Tensor, of_p: Tensor) -> Tensor:
+    return math.log(2) + (logsigmoid(of_q).mean() + logsigmoid(-of_p).mean()) / 2

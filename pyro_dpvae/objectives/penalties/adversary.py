@@ -1,0 +1,135 @@
+"""An adversary that tells two samples apart, and learns within the objective's step."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import softplus
+
+from pyro_dpvae._checks import check_positive, check_positive_int
+
+__all__ = ["Adversary"]
+
+
+@final
+class Adversary(nn.Module):
+    """A network D(z) with an optimizer of its own, that learns log r(z) - log s(z) of two laws.
+
+    D is trained by logistic regression to tell z of law r from z of law s; at its best,
+    D(z) = log r(z) - log s(z). Its gradients stay with it: :meth:`learn` takes the samples
+    without their graphs, and :meth:`estimate` leaves no graph to D's parameters.
+
+    Args:
+        latent_dim: the size L of z.
+        hidden: the widths of the hidden layers, with leaky ReLUs of slope 0.2.
+        learning_rate: of Adam, with betas (0.5, 0.9).
+
+    Raises:
+        ValueError: if a size is below 1 or the learning rate not positive.
+
+    References:
+        Kim, Mnih (2018), Disentangling by factorising, section 3 and appendix A. With one
+        output, the difference of their two logits.
+
+    Example:
+        >>> adversary = Adversary(3, hidden=(8,), learning_rate=1e-4)
+        >>> adversary.logits(torch.zeros(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, latent_dim: int, *, hidden: Sequence[int], learning_rate: float) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+        self.hidden = [check_positive_int("every width in hidden", width) for width in hidden]
+        self.learning_rate = check_positive("learning_rate", learning_rate)
+        layers: list[nn.Module] = []
+        for inputs, outputs in pairwise([latent_dim, *self.hidden]):
+            layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
+        self.network = nn.Sequential(*layers, nn.Linear([latent_dim, *self.hidden][-1], 1))
+        self.optimizer = torch.optim.Adam(
+            self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9)
+        )
+        self.register_state_dict_post_hook(_save_optimizer)
+        self.register_load_state_dict_pre_hook(_load_optimizer)
+
+    def logits(self, z: Tensor) -> Tensor:
+        """Return D(z), of shape (*batch,), for z of shape (*batch, L).
+
+        Raises:
+            ValueError: if z has another size or lies on another device.
+        """
+        weight = next(self.network.parameters())
+        if z.shape[-1] != self.latent_dim:
+            raise ValueError(
+                f"the adversary's latent_dim must be the size of z, {z.shape[-1]}, "
+                f"got {self.latent_dim}"
+            )
+        if z.device != weight.device:
+            raise ValueError(
+                f"the adversary must be where z is, on {z.device}, got {weight.device}; "
+                f"call objective.to({str(z.device)!r})"
+            )
+        return self.network(z.to(weight.dtype)).squeeze(-1)
+
+    def estimate(self, of_logits: Any, *samples: Tensor) -> Tensor:
+        """Return a function of D at samples, with gradients to the samples alone.
+
+        The gradient is taken at once, so D may change in place before the caller's own backward
+        pass; a second derivative does not exist.
+
+        Args:
+            of_logits: D(z) of each sample -> a tensor of no dimensions.
+            samples: tensors of shape (*batch, L).
+        """
+        points = [z.detach().requires_grad_(torch.is_grad_enabled()) for z in samples]
+        value = of_logits(*map(self.logits, points))
+        if not torch.is_grad_enabled():
+            return value
+        slopes = torch.autograd.grad(value, points)
+        moved = [
+            (slope * (z - z.detach())).sum() for slope, z in zip(slopes, samples, strict=True)
+        ]
+        return value.detach() + torch.stack(moved).sum()
+
+    def learn(self, r: Tensor, s: Tensor) -> None:
+        """Take one optimizer step on half the cross-entropy of each law."""
+        with torch.enable_grad():
+            of_r, of_s = self.logits(r.detach()), self.logits(s.detach())
+            loss = (softplus(-of_r).mean() + softplus(of_s).mean()) / 2
+            gradients = torch.autograd.grad(loss, list(self.network.parameters()))
+        for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
+            parameter.grad = gradient
+        self.optimizer.step()
+        self.optimizer.zero_grad(set_to_none=True)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The sizes of the network and the learning rate."""
+        return {"hidden": self.hidden, "learning_rate": self.learning_rate}
+
+
+_PREFIX = "optimizer."
+
+
+def _save_optimizer(
+    adversary: nn.Module, state: dict[str, Any], prefix: str, _metadata: dict[str, Any]
+) -> None:
+    assert isinstance(adversary, Adversary)
+    for index, entries in adversary.optimizer.state_dict()["state"].items():
+        for name, tensor in entries.items():
+            state[f"{prefix}{_PREFIX}{index}.{name}"] = tensor
+
+
+def _load_optimizer(
+    adversary: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any
+) -> None:
+    assert isinstance(adversary, Adversary)
+    entries: dict[int, dict[str, Tensor]] = {}
+    start = prefix + _PREFIX
+    for key in [key for key in state if key.startswith(start)]:
+        index, name = key.removeprefix(start).split(".")
+        entries.setdefault(int(index), {})[name] = state.pop(key)
+    whole = adversary.optimizer.state_dict()
+    adversary.optimizer.load_state_dict({**whole, "state": entries})

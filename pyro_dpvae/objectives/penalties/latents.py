@@ -1,0 +1,111 @@
+"""The representations of a batch, as penalties see them."""
+
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.distributions import Distribution
+
+from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob
+
+__all__ = ["LatentSite", "Latents", "flatten_event"]
+
+
+@dataclass(frozen=True)
+class LatentSite:
+    """One latent site of a batch.
+
+    Attributes:
+        name: the site's.
+        posterior: q(z | x), of batch shape (*particles, batch).
+        prior: p(z), of the same batch shape.
+        value: z drawn from q, of shape (*particles, batch, *event).
+        log_posterior: log q(z | x) at the value, of shape (*particles, batch).
+        log_prior: log p(z) at the value, of shape (*particles, batch).
+    """
+
+    name: str
+    posterior: Any
+    prior: Any
+    value: Tensor
+    log_posterior: Tensor
+    log_prior: Tensor
+
+    @property
+    def points(self) -> Tensor:
+        """The values as points for every q(z | x_j): (batch i, *particles, 1, *event)."""
+        plate = -1 - len(self.posterior.event_shape)
+        return self.value.movedim(plate, 0).unsqueeze(plate)
+
+
+@final
+class Latents:
+    """All representations of a batch: its latent sites, side by side as one vector z.
+
+    Sites are taken as independent given x, and as independent under the prior: log q(z | x) and
+    log p(z) are sums over sites.
+
+    Args:
+        sites: at least one, all with the same particles and batch.
+    """
+
+    def __init__(self, sites: tuple[LatentSite, ...]) -> None:
+        self.sites = sites
+
+    @cached_property
+    def value(self) -> Tensor:
+        """Z drawn from q(z | x), of shape (*particles, batch, L)."""
+        return torch.cat([flatten_event(site.value, site.posterior) for site in self.sites], -1)
+
+    @property
+    def size(self) -> int:
+        """The number of data in the batch."""
+        return self.value.shape[-2]
+
+    @cached_property
+    def log_posterior(self) -> Tensor:
+        """Log q(z | x) of each datum at its own z, of shape (*particles, batch)."""
+        return torch.stack([site.log_posterior for site in self.sites]).sum(0)
+
+    @cached_property
+    def log_prior(self) -> Tensor:
+        """Log p(z) at each z, of shape (*particles, batch)."""
+        return torch.stack([site.log_prior for site in self.sites]).sum(0)
+
+    def prior_sample(self) -> Tensor:
+        """Return z drawn from the prior, one for each datum, of shape (*particles, batch, L).
+
+        Gradients reach the prior's parameters where its sampling is reparameterised.
+        """
+        draws = [
+            site.prior.rsample() if site.prior.has_rsample else site.prior.sample()
+            for site in self.sites
+        ]
+        flat = [
+            flatten_event(draw, site.posterior)
+            for draw, site in zip(draws, self.sites, strict=True)
+        ]
+        return torch.cat(flat, -1)
+
+    def pairwise_log_posterior(self) -> Tensor:
+        """Return log q(z_i | x_j), of shape (batch i, *particles, batch j)."""
+        pairs = [site.posterior.log_prob(site.points) for site in self.sites]
+        return torch.stack(pairs).sum(0)
+
+    def pairwise_coordinate_log_posterior(self) -> Tensor:
+        """Return log q(z_id | x_j) of each coordinate d, (batch i, *particles, batch j, L).
+
+        Raises:
+            TypeError: if the coordinates of a site's q(z | x) have no known densities.
+        """
+        return torch.cat(
+            [coordinate_log_prob(site.posterior, site.points) for site in self.sites], -1
+        )
+
+
+def flatten_event(value: Tensor, distribution: Distribution) -> Tensor:
+    """Return a value of a distribution with its event as one vector, (*batch, L)."""
+    dims = len(distribution.event_shape)
+    return value.flatten(-dims) if dims else value.unsqueeze(-1)

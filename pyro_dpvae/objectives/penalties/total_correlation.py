@@ -1,0 +1,158 @@
+"""Total correlation of q(z), estimated from the densities of a batch: beta-TCVAE."""
+
+import math
+from typing import Any, ClassVar, final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.objectives.penalties.base import AbstractPenalty
+from pyro_dpvae.objectives.penalties.latents import Latents
+from pyro_dpvae.objectives.schedules import Weight
+
+__all__ = ["ESTIMATORS", "TotalCorrelation", "log_aggregate", "log_component_weights"]
+
+ESTIMATORS = ("stratified", "weighted", "in-batch")
+"""How q(z) is estimated from a batch; see :func:`log_component_weights`."""
+
+
+def log_component_weights(estimator: str, batch: int, dataset_size: int) -> Tensor:
+    """Return log W, the weights that make a batch's posteriors an estimate of q(z).
+
+        q(z_i) is estimated by  sum_j W_ij q(z_i | x_j)
+
+    With N data, a batch of B, and M = B - 1,
+
+    - ``stratified``: W_ii = 1/N, one other of each row (N - M) / (N M), the rest 1/M. Without
+      bias for q(z_i); its logarithm is biased downwards (Jensen's inequality), the more, the
+      more the posteriors lie apart.
+    - ``weighted``: all 1 / (N B). A lower bound of log q(z) in expectation; the terms are off by
+      several nats, their gradients are usable.
+    - ``in-batch``: all 1/B, the exact q(z) of the batch. The mutual information cannot exceed
+      log B.
+
+    Args:
+        estimator: one of ``ESTIMATORS``.
+        batch: B, at least 2.
+        dataset_size: N, at least B.
+
+    Returns:
+        log W, of shape (B, B), in float64.
+
+    Raises:
+        ValueError: if the batch is larger than the data set.
+
+    References:
+        Chen et al. (2018), Isolating sources of disentanglement, appendix C.1 (weighted) and C.2
+        (stratified, here with the sample's own posterior on the diagonal).
+
+    Example:
+        >>> log_component_weights("stratified", 4, 100).exp().sum(1)
+        tensor([1., 1., 1., 1.], dtype=torch.float64)
+    """
+    if batch > dataset_size:
+        raise ValueError(
+            "dataset_size must be the number of training data, at least the batch's "
+            f"{batch}; got {dataset_size}"
+        )
+    if estimator == "weighted":
+        return torch.full((batch, batch), -math.log(dataset_size * batch), dtype=torch.float64)
+    if estimator == "in-batch":
+        return torch.full((batch, batch), -math.log(batch), dtype=torch.float64)
+    others = batch - 1
+    weights = torch.full((batch, batch), 1 / others, dtype=torch.float64)
+    weights.fill_diagonal_(1 / dataset_size)
+    rows = torch.arange(batch)
+    weights[rows, (rows + 1) % batch] = (dataset_size - others) / (dataset_size * others)
+    return weights.log()
+
+
+def log_aggregate(
+    log_weights: Float[Tensor, "i j"], log_posterior: Float[Tensor, "i *particles j"]
+) -> Float[Tensor, "i *particles"]:
+    """Return log sum_j W_ij q(z_i | x_j)."""
+    shape = (len(log_weights), *(1,) * (log_posterior.dim() - 2), len(log_weights))
+    return torch.logsumexp(log_weights.reshape(shape) + log_posterior, -1)
+
+
+@final
+class TotalCorrelation(AbstractPenalty):
+    """The total correlation of q(z), in the split of the rate that beta-TCVAE weighs.
+
+        KL(q(z | x) || p(z)) = MI + TC + DW,   on average over data, with
+        MI = E[log q(z | x) - log q(z)]        the mutual information of x and z,
+        TC = E[log q(z) - sum_d log q(z_d)]    the total correlation,
+        DW = E[sum_d log q(z_d) - log p(z)]    the divergence of each dimension from the prior.
+
+    The penalty is added to the rate: the objective REC + alpha MI + beta TC + gamma DW has the
+    rate ``Beta(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma; that is
+    ``BetaTCVAE``. The terms ``mutual_information``, ``total_correlation`` and
+    ``dimension_wise_kl`` are estimated from the batch, with a bias: see
+    :func:`log_component_weights`.
+
+    Args:
+        weight: of the total correlation.
+        dataset_size: the number N of training data.
+        mutual_information: weight of the mutual information.
+        dimension_wise_kl: weight of the dimension-wise divergence.
+        estimator: one of ``ESTIMATORS``.
+
+    Raises:
+        ValueError: if ``dataset_size`` is below 1 or the estimator unknown; on a step, if the
+            batch has one datum or more data than the data set.
+        TypeError: on a step, if the coordinates of q(z | x) have no known densities, as those of
+            a flow.
+
+    References:
+        Chen et al. (2018), Isolating sources of disentanglement in VAEs, equations 2 and 4.
+
+    Example:
+        >>> TotalCorrelation(5.0, dataset_size=60_000).settings["estimator"]
+        'stratified'
+    """
+
+    smallest_batch: ClassVar[int] = 2
+
+    def __init__(
+        self,
+        weight: Weight,
+        *,
+        dataset_size: int,
+        mutual_information: Weight = 0.0,
+        dimension_wise_kl: Weight = 0.0,
+        estimator: str = "stratified",
+    ) -> None:
+        super().__init__(
+            signed=True,
+            total_correlation=weight,
+            mutual_information=mutual_information,
+            dimension_wise_kl=dimension_wise_kl,
+        )
+        self.dataset_size = check_positive_int("dataset_size", dataset_size)
+        self.estimator = check_choice("estimator", estimator, ESTIMATORS)
+
+    def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
+        """Return the three terms."""
+        coordinates = latents.pairwise_coordinate_log_posterior()
+        joint = latents.pairwise_log_posterior()
+        log_weights = log_component_weights(self.estimator, latents.size, self.dataset_size)
+        log_weights = log_weights.to(joint)
+        log_q = log_aggregate(log_weights, joint).movedim(0, -1)
+        log_marginals = log_aggregate(log_weights, coordinates.movedim(-1, 1))
+        log_product = log_marginals.sum(1).movedim(0, -1)
+        return {
+            "mutual_information": (latents.log_posterior - log_q).mean(),
+            "total_correlation": (log_q - log_product).mean(),
+            "dimension_wise_kl": (log_product - latents.log_prior).mean(),
+        }
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weights, the size of the data set and the estimator."""
+        return {
+            **super().settings,
+            "dataset_size": self.dataset_size,
+            "estimator": self.estimator,
+        }

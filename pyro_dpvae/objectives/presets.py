@@ -1,0 +1,233 @@
+"""The objectives of the papers, by their names: a rate and penalties each."""
+
+from typing import Any, final
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.objectives.elbo import ELBO
+from pyro_dpvae.objectives.penalties import (
+    DIP,
+    MMD,
+    AbstractPenalty,
+    AdversarialDivergence,
+    AdversarialTotalCorrelation,
+    MutualDivergence,
+    SteinDiscrepancy,
+    TotalCorrelation,
+)
+from pyro_dpvae.objectives.rates import Beta, Capacity
+from pyro_dpvae.objectives.schedules import Linear, Weight, combined
+
+__all__ = ["DIPVAE", "MAE", "BetaTCVAE", "BetaVAE", "CapacityVAE", "FactorVAE", "InfoVAE"]
+
+
+@final
+class BetaVAE(ELBO):
+    """REC + beta KL: beta-VAE (Higgins et al., 2017, equation 4).
+
+    Args:
+        beta: the weight of the rate, 0 or more.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> BetaVAE(4.0).settings["rate"]["beta"]
+        4.0
+    """
+
+    def __init__(self, beta: Weight = 4.0, **options: Any) -> None:
+        super().__init__(rate=Beta(beta), **options)
+
+
+@final
+class CapacityVAE(ELBO):
+    """REC + gamma |KL - C|: beta-VAE with a growing capacity (Burgess et al., 2018, equation 8).
+
+    Args:
+        gamma: the weight of the distance.
+        capacity: C, in nats per datum.
+        per_sample: whether the distance is that of each datum instead of the batch mean's.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> CapacityVAE(15.0, Linear(0.0, 25.0, 10_000)).settings["rate"]["capacity"]
+        'Linear(0, 25, 10000)'
+    """
+
+    def __init__(
+        self,
+        gamma: Weight = 1000.0,
+        capacity: Weight = Linear(0.0, 25.0, 100_000),  # noqa: B008
+        *,
+        per_sample: bool = False,
+        **options: Any,
+    ) -> None:
+        super().__init__(rate=Capacity(gamma, capacity, per_sample=per_sample), **options)
+
+
+@final
+class BetaTCVAE(ELBO):
+    """REC + alpha MI + beta TC + gamma DW: beta-TCVAE (Chen et al., 2018, equation 4).
+
+    It is computed as gamma KL + (alpha - gamma) MI + (beta - gamma) TC, which is the same, with
+    the divergence in closed form where there is one.
+
+    Args:
+        beta: the weight of the total correlation.
+        dataset_size: the number of training data.
+        alpha: the weight of the mutual information.
+        gamma: the weight of the dimension-wise divergence from the prior.
+        estimator: of q(z), see :class:`TotalCorrelation`.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> BetaTCVAE(6.0, dataset_size=60_000).settings["penalties"][0]["total_correlation"]
+        5.0
+    """
+
+    def __init__(
+        self,
+        beta: Weight = 6.0,
+        *,
+        dataset_size: int,
+        alpha: Weight = 1.0,
+        gamma: Weight = 1.0,
+        estimator: str = "stratified",
+        **options: Any,
+    ) -> None:
+        penalty = TotalCorrelation(
+            combined(lambda b, g: b - g, beta, gamma),
+            mutual_information=combined(lambda a, g: a - g, alpha, gamma),
+            dataset_size=dataset_size,
+            estimator=estimator,
+        )
+        super().__init__(rate=Beta(gamma), penalties=[penalty], **options)
+
+
+@final
+class FactorVAE(ELBO):
+    """REC + KL + gamma TC, with an adversary for TC: FactorVAE (Kim, Mnih, 2018, equation 2).
+
+    Args:
+        gamma: the weight of the total correlation.
+        latent_dim: the size of z.
+        hidden: the widths of the adversary's layers.
+        learning_rate: of the adversary's optimizer, Adam with betas (0.5, 0.9).
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> FactorVAE(10.0, latent_dim=4).settings["penalties"][0]["learning_rate"]
+        0.0001
+    """
+
+    def __init__(
+        self,
+        gamma: Weight = 10.0,
+        *,
+        latent_dim: int,
+        hidden: tuple[int, ...] = (1000, 1000, 1000, 1000, 1000),
+        learning_rate: float = 1e-4,
+        **options: Any,
+    ) -> None:
+        penalty = AdversarialTotalCorrelation(
+            gamma, latent_dim=latent_dim, hidden=hidden, learning_rate=learning_rate
+        )
+        super().__init__(penalties=[penalty], **options)
+
+
+@final
+class InfoVAE(ELBO):
+    """REC + (1 - alpha) KL + (alpha + lambda - 1) D(q(z), p(z)): InfoVAE (Zhao et al., 2019).
+
+    Args:
+        alpha: the weight of the mutual information of x and z, at most 1.
+        lambda_: the weight of the divergence D; alpha + lambda must be at least 1.
+        latent_dim: the size of z, which the adversarial divergence needs.
+        divergence: D: ``mmd``, ``adversarial`` or ``stein``.
+        kernel: of ``mmd``: ``rbf``, ``imq`` or ``authors``.
+        bandwidth: of the kernel of ``mmd`` and ``stein``; by default sqrt(L).
+        options: further options of :class:`ELBO`.
+
+    Raises:
+        ValueError: for an unknown divergence, or ``adversarial`` without ``latent_dim``.
+
+    Example:
+        >>> InfoVAE(0.0, 1000.0).settings["penalties"][0]["mmd"]
+        999.0
+    """
+
+    def __init__(
+        self,
+        alpha: Weight = 0.0,
+        lambda_: Weight = 1000.0,
+        *,
+        latent_dim: int | None = None,
+        divergence: str = "mmd",
+        kernel: str = "rbf",
+        bandwidth: float | None = None,
+        **options: Any,
+    ) -> None:
+        weight = combined(lambda a, b: a + b - 1, alpha, lambda_)
+        check_choice("divergence", divergence, ("mmd", "adversarial", "stein"))
+        penalty: AbstractPenalty
+        if divergence == "mmd":
+            penalty = MMD(weight, kernel=kernel, bandwidth=bandwidth)
+        elif divergence == "stein":
+            penalty = SteinDiscrepancy(weight, bandwidth=bandwidth)
+        elif latent_dim is None:
+            raise ValueError(
+                "the adversarial divergence needs latent_dim, the size of z, got None; "
+                "give InfoVAE(..., latent_dim=L)"
+            )
+        else:
+            penalty = AdversarialDivergence(weight, latent_dim=latent_dim)
+        rate = Beta(combined(lambda a: 1 - a, alpha))
+        super().__init__(rate=rate, penalties=[penalty], **options)
+
+
+@final
+class MAE(ELBO):
+    """REC + KL + eta diversity + gamma smoothness: mutual posterior divergence (Ma et al., 2019).
+
+    The paper's weights are not known; the defaults are those of a published reproduction.
+
+    Args:
+        eta: the weight of the diversity.
+        gamma: the weight of the smoothness.
+        form: of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> MAE(1.0, 0.01).settings["penalties"][0]["form"]
+        'paper'
+    """
+
+    def __init__(
+        self, eta: Weight = 1.0, gamma: Weight = 0.01, *, form: str = "paper", **options: Any
+    ) -> None:
+        super().__init__(penalties=[MutualDivergence(eta, gamma, form=form)], **options)
+
+
+@final
+class DIPVAE(ELBO):
+    """REC + KL + the covariance of q(z) against the identity: DIP-VAE (Kumar et al., 2018).
+
+    Args:
+        off_diagonal: the weight of the off-diagonal entries.
+        diagonal: the weight of the diagonal; the paper takes ten times ``off_diagonal`` for form
+            I and as much for form II.
+        form: ``I`` or ``II``.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> DIPVAE(5.0, 5.0, form="II").settings["penalties"][0]["form"]
+        'II'
+    """
+
+    def __init__(
+        self,
+        off_diagonal: Weight = 10.0,
+        diagonal: Weight = 100.0,
+        *,
+        form: str = "I",
+        **options: Any,
+    ) -> None:
+        super().__init__(penalties=[DIP(off_diagonal, diagonal, form=form)], **options)

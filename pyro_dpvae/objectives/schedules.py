@@ -1,0 +1,199 @@
+"""Schedules: weights that change with the training step."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from typing import final
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = [
+    "SCHEDULES",
+    "AbstractSchedule",
+    "Cosine",
+    "Cyclic",
+    "Exponential",
+    "Linear",
+    "Weight",
+    "combined",
+]
+
+Weight = float | int | Callable[[int], float]
+"""A weight of an objective: a number, a schedule, or any function of the training step."""
+
+
+class AbstractSchedule(ABC):
+    """A weight that goes from ``start`` to ``end`` in a number of steps and stays there.
+
+    Args:
+        start: the weight at step 0.
+        end: the weight from step ``steps`` on.
+        steps: how many training steps the change takes.
+
+    Raises:
+        ValueError: if a weight is not finite, or ``steps`` below 1.
+    """
+
+    def __init__(self, start: int | float, end: int | float, steps: int) -> None:
+        for name, value in (("start", start), ("end", end)):
+            if not math.isfinite(value):
+                raise ValueError(f"{name} must be finite, got {value}")
+        self.start, self.end = float(start), float(end)
+        self.steps = check_positive_int("steps", steps)
+
+    def __call__(self, step: int) -> float:
+        """Return the weight at a training step, counted from 0."""
+        if step >= self.steps:
+            return self.end
+        return self.between(step / self.steps)
+
+    @abstractmethod
+    def between(self, fraction: float) -> float:
+        """Return the weight when a fraction of the steps, in [0, 1), is done."""
+
+    def __repr__(self) -> str:
+        name = type(self).__name__
+        return f"{name}({self.start:g}, {self.end:g}, {self.steps}{self._more()})"
+
+    def _more(self) -> str:
+        return ""
+
+
+@final
+class Linear(AbstractSchedule):
+    """A straight line from start to end: the capacity of Burgess et al. (2018), KL warm-up.
+
+    Example:
+        >>> capacity = Linear(0.0, 25.0, 100_000)
+        >>> capacity(50_000), capacity(200_000)
+        (12.5, 25.0)
+    """
+
+    def between(self, fraction: float) -> float:
+        """Return start + fraction (end - start)."""
+        return self.start + fraction * (self.end - self.start)
+
+
+@final
+class Cosine(AbstractSchedule):
+    """Half a cosine wave from start to end: slow at both ends.
+
+    Example:
+        >>> round(Cosine(0.0, 4.0, 100)(50), 6)
+        2.0
+    """
+
+    def between(self, fraction: float) -> float:
+        """Return start + (1 - cos(pi fraction)) / 2 (end - start)."""
+        return self.start + (1 - math.cos(math.pi * fraction)) / 2 * (self.end - self.start)
+
+
+@final
+class Exponential(AbstractSchedule):
+    """A geometric change from start to end: equal factors in equal times.
+
+    Raises:
+        ValueError: if a weight is not positive.
+
+    Example:
+        >>> round(Exponential(0.01, 1.0, 100)(50), 6)
+        0.1
+    """
+
+    def __init__(self, start: int | float, end: int | float, steps: int) -> None:
+        super().__init__(start, end, steps)
+        if not (start > 0 and end > 0):
+            raise ValueError(
+                f"an exponential schedule needs positive weights, got {start} and {end}; "
+                "start from a small positive one, or use Linear"
+            )
+
+    def between(self, fraction: float) -> float:
+        """Return start (end / start) ^ fraction."""
+        return self.start * (self.end / self.start) ** fraction
+
+
+@final
+class Cyclic(AbstractSchedule):
+    """Cycles that each rise from start to end on a line, and stay at end for their rest.
+
+    Args:
+        start: the weight at the beginning of each cycle.
+        end: the weight that each cycle reaches, and from step ``steps`` on.
+        steps: how many training steps all cycles take.
+        cycles: how many there are.
+        ramp: the part of a cycle in which the weight rises, in (0, 1].
+
+    Raises:
+        ValueError: if ``cycles`` is below 1 or ``ramp`` not in (0, 1].
+
+    References:
+        Fu et al. (2019), Cyclical annealing schedule, equations 6 and 7.
+
+    Example:
+        >>> beta = Cyclic(0.0, 1.0, 400, cycles=4, ramp=0.5)
+        >>> [beta(step) for step in (0, 25, 50, 99, 100)]
+        [0.0, 0.5, 1.0, 1.0, 0.0]
+    """
+
+    def __init__(
+        self,
+        start: int | float,
+        end: int | float,
+        steps: int,
+        *,
+        cycles: int = 4,
+        ramp: int | float = 0.5,
+    ) -> None:
+        super().__init__(start, end, steps)
+        self.cycles = check_positive_int("cycles", cycles)
+        if not 0 < ramp <= 1:
+            raise ValueError(f"ramp must be a part of a cycle, in (0, 1], got {ramp}")
+        self.ramp = float(ramp)
+
+    def between(self, fraction: float) -> float:
+        """Return the weight within the cycle that the fraction falls into."""
+        within = fraction * self.cycles % 1.0
+        return self.start + min(within / self.ramp, 1.0) * (self.end - self.start)
+
+    def _more(self) -> str:
+        return f", cycles={self.cycles}, ramp={self.ramp:g}"
+
+
+SCHEDULES: dict[str, type[AbstractSchedule]] = {
+    "cosine": Cosine,
+    "cyclic": Cyclic,
+    "exponential": Exponential,
+    "linear": Linear,
+}
+"""The schedules by the names of the command line."""
+
+
+def combined(function: Callable[..., float], *weights: Weight) -> Weight:
+    """Return a function of weights as a weight: a number if all are numbers.
+
+    Example:
+        >>> combined(lambda a, b: a - b, 6.0, 1.0)
+        5.0
+        >>> combined(lambda a, b: a - b, Linear(1.0, 6.0, 10), 1.0)(5)
+        2.5
+    """
+    if not any(callable(weight) for weight in weights):
+        return function(*weights)
+    return _Combined(function, weights)
+
+
+class _Combined:
+    """A function of weights, of which at least one has a schedule."""
+
+    def __init__(self, function: Callable[..., float], weights: tuple[Weight, ...]) -> None:
+        self._function, self._weights = function, weights
+        lengths = [weight.steps for weight in weights if hasattr(weight, "steps")]
+        if lengths:
+            self.steps = max(lengths)
+
+    def __call__(self, step: int) -> float:
+        return self._function(*(w(step) if callable(w) else w for w in self._weights))
+
+    def __repr__(self) -> str:
+        return f"a function of {', '.join(map(repr, self._weights))}"
