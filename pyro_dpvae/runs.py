@@ -4,17 +4,27 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any, final
+from typing import Any, Protocol, final, runtime_checkable
 
 from safetensors.torch import load_file, save
-from torch import nn
 
-__all__ = ["RunFolder"]
+__all__ = ["RunFolder", "Stateful"]
 
 _CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
 _WEIGHTS = "weights.safetensors"
 _STATE = "state.json"
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """What a checkpoint holds: a module, or an objective."""
+
+    def state_dict(self) -> Mapping[str, Any]:
+        """Return its tensors by name."""
+
+    def load_state_dict(self, state: dict[str, Any], /) -> Any:
+        """Take on tensors by name."""
 
 
 @final
@@ -84,8 +94,8 @@ class RunFolder:
         with (self.path / _METRICS).open() as file:
             yield from map(json.loads, file)
 
-    def save(self, modules: Mapping[str, nn.Module], state: Mapping[str, Any]) -> None:
-        """Write a checkpoint: the weights of the modules, then the state."""
+    def save(self, modules: Mapping[str, Stateful], state: Mapping[str, Any]) -> None:
+        """Write a checkpoint: the tensors of modules and objectives, then the state."""
         folder = self.path / "checkpoint"
         folder.mkdir(exist_ok=True)
         weights = {
@@ -96,8 +106,8 @@ class RunFolder:
         _write(folder / _WEIGHTS, save(weights))
         _write(folder / _STATE, json.dumps(dict(state), indent=2).encode())
 
-    def load(self, modules: Mapping[str, nn.Module]) -> None:
-        """Load the checkpoint's weights into modules of the same names and shapes."""
+    def load(self, modules: Mapping[str, Stateful]) -> None:
+        """Load the checkpoint's tensors into modules and objectives of the same names."""
         weights = load_file(self.path / "checkpoint" / _WEIGHTS)
         for name, module in modules.items():
             prefix = f"{name}."

@@ -1,6 +1,7 @@
 """Training: a loop of svi.step with progress, held-out evaluation, logs and checkpoints."""
 
 import time
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -16,9 +17,9 @@ from tqdm import tqdm
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.data import Batches
 from pyro_dpvae.objectives import ELBO
-from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.runs import RunFolder, Stateful
 
-__all__ = ["History", "TrainConfig", "check_batch", "evaluate_elbo", "fit"]
+__all__ = ["History", "TrainConfig", "check_batch", "check_last_batch", "evaluate_elbo", "fit"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,14 +93,25 @@ def fit(
         progress: whether a bar is shown.
 
     Returns:
-        The records: ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
+        The records: first ``{"step": 0, "objective": ...}``, the settings of the objective; then
+        ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
         and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats.
         Losses in the held-out terms carry no weights.
 
     Raises:
         ValueError: if the parts and the data do not fit each other.
+
+    Warns:
+        UserWarning: if a schedule takes more steps than the run.
     """
     check_batch(model, guide, objective, next(train.epoch(0)))
+    check_last_batch(objective, train)
+    for name, steps in objective.unfinished(config.steps).items():
+        warnings.warn(
+            f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: it ends "
+            "before the schedule does; train longer or shorten the schedule",
+            stacklevel=2,
+        )
     pyro.set_rng_seed(config.seed)
     svi = pyro.infer.SVI(
         model, guide, pyro.optim.Adam({"lr": config.learning_rate}), loss=objective
@@ -113,11 +125,14 @@ def fit(
         if run is not None:
             run.log(entry)
 
+    record({"step": 0, "objective": objective.settings})
+
     def conclude() -> dict[str, float]:
         held_out = evaluate_elbo(model, guide, test)
         record({"step": step, "held_out": held_out})
         if run is not None:
-            run.save({"model": model, "guide": guide}, {**(state or {}), "step": step})
+            parts: dict[str, Stateful] = {"model": model, "guide": guide, "objective": objective}
+            run.save(parts, {**(state or {}), "step": step})
         return held_out
 
     bar = tqdm(total=config.steps, disable=not progress, unit="step", dynamic_ncols=True)
@@ -192,6 +207,21 @@ def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) 
             while cause.__cause__ is not None:  # Pyro wraps the reason in the trace's shapes
                 cause = cause.__cause__
             raise ValueError(str(cause)) from error
+
+
+def check_last_batch(objective: ELBO, train: Batches) -> None:
+    """Refuse batches of which the last of a pass is too small for the objective's penalties.
+
+    Raises:
+        ValueError: with the sizes.
+    """
+    last = train.size % train.batch_size or train.batch_size
+    if last < objective.smallest_batch:
+        raise ValueError(
+            f"the objective compares at least {objective.smallest_batch} data of a batch, and "
+            f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
+            "choose another batch_size"
+        )
 
 
 @contextmanager

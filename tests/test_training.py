@@ -21,6 +21,7 @@ def moons(network: str = "moons") -> tuple[System, Batches, Batches]:
     system = build_system(
         data.item_shape,
         latent_dim=2,
+        dataset_size=1000,
         prior={"name": "coupling", "blocks": 2},
         likelihood={"name": "gaussian-learned"},
         network={"name": network},

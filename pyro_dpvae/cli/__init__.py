@@ -1,8 +1,10 @@
 """The command line: parse, build, call."""
 
 import sys
+import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
+from typing import Any
 
 from pyro_dpvae.cli import demo, sample, train
 
@@ -43,8 +45,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
             file=sys.stderr,
         )
         return 2
+
+    def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
+        print(f"dpvae {command}: warning: {message}", file=sys.stderr)
+
     try:
-        return _COMMANDS[command](rest)
+        with warnings.catch_warnings():
+            warnings.showwarning = show
+            return _COMMANDS[command](rest)
     except (ValueError, TypeError, OSError) as error:
         print(f"dpvae {command}: error: {error}", file=sys.stderr)
         return 2

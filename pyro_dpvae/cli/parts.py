@@ -1,5 +1,6 @@
 """Swappable parts on the command line: ``--prior coupling --prior.blocks 4``."""
 
+import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +11,7 @@ from jsonargparse import ArgumentParser
 
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import OBJECTIVES
+from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
 from pyro_dpvae.priors import PRIORS
 from pyro_dpvae.recipes import GUIDES
 
@@ -29,7 +30,7 @@ class _Kind:
 
 # What the system itself supplies, and functions and objects, which have no spelling here.
 _BUILT = frozenset(
-    {"latent_dim", "shape", "image_shape", "raw_shape", "features", "encoder"}
+    {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "encoder"}
     | {"bound", "activation", "rate", "penalties", "max_plate_nesting"}
 )
 
@@ -73,15 +74,53 @@ class PartParser(ArgumentParser):
             )
             builder = kind.choices.get(name)
             if isinstance(builder, type):
-                group.add_class_arguments(builder, part, as_group=False, skip=set(kind.skip))
+                weights = _weights(builder)
+                skip = set(kind.skip) | set(weights)
+                group.add_class_arguments(builder, part, as_group=False, skip=skip)
+                for weight, default in weights.items():
+                    self._add_weight(group, part, weight, default)
             elif builder is not None:
                 group.add_function_arguments(builder, part, as_group=False, skip=set(kind.skip))
+
+    def _add_weight(self, group: Any, part: str, weight: str, default: Any) -> None:
+        """Add a weight, and the schedule on which it gets there."""
+        scheduled = isinstance(default, AbstractSchedule)
+        key = f"{part}.schedule.{weight}"
+        constant = type(default) if scheduled else None
+        usual = next((n for n, kind in SCHEDULES.items() if kind is constant), "constant")
+        name = self._choices.get(key, usual)
+        group.add_argument(
+            f"--{part}.{weight}",
+            type=float,
+            default=default.end if scheduled else default,
+            help="a weight, where its schedule ends",
+        )
+        group.add_argument(
+            f"--{key}.name",
+            choices=["constant", *SCHEDULES],
+            default=usual,
+            help=f"how {weight} gets there",
+        )
+        if name not in SCHEDULES:
+            return
+        steps = default.steps if scheduled else None
+        start = default.start if scheduled else 0.0
+        group.add_argument(f"--{key}.start", type=float, default=start, help=f"{weight} at step 0")
+        group.add_argument(
+            f"--{key}.steps",
+            type=int,
+            default=steps,
+            required=steps is None,
+            help="how many training steps it takes",
+        )
+        skip = {"start", "end", "steps"}
+        group.add_class_arguments(SCHEDULES[name], key, as_group=False, skip=skip)
 
     def format_help(self, *arguments: Any) -> str:
         """Return the help, with parts spelled as users spell them."""
         text = super().format_help(*arguments)
-        for part in PARTS:
-            text = text.replace(f"--{part}.name", f"--{part}")
+        for key in _named_keys():
+            text = text.replace(f"--{key}.name", f"--{key}")
         return text
 
 
@@ -95,7 +134,7 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
     spelled = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
-        if option.removeprefix("--") in PARTS and option.startswith("--"):
+        if option.removeprefix("--") in _named_keys() and option.startswith("--"):
             option = f"{option}.name"
         spelled.append(f"{option}{equals}{value}")
     return spelled
@@ -112,20 +151,47 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
     names: dict[str, str] = {}
     for option, value in pairs:
         if option == "--config" and Path(value).is_file():
-            file = _read(Path(value))
-            for part in PARTS:
-                section = file.get(part, {})
-                if not isinstance(section, dict):
-                    raise ValueError(
-                        f"{part} must be a mapping of its name and options, got {section!r} in "
-                        f"{value}; write {part}: {{name: {section}}}"
-                    )
-                if "name" in section:
-                    names[part] = str(section["name"])
-        part = option.removeprefix("--").removesuffix(".name")
-        if option == f"--{part}.name" and part in PARTS:
-            names[part] = value
+            names.update(_chosen_in_file(Path(value)))
+        key = option.removeprefix("--").removesuffix(".name")
+        if option == f"--{key}.name" and key in _named_keys():
+            names[key] = value
     return names
+
+
+def _chosen_in_file(path: Path) -> dict[str, str]:
+    content = _read(path)
+    names: dict[str, str] = {}
+    for key in _named_keys():
+        section: Any = content
+        for level in key.split("."):
+            section = section.get(level, {})
+            if not isinstance(section, dict):
+                raise ValueError(
+                    f"{key} must be a mapping of its name and options, got {section!r} in "
+                    f"{path}; write {level}: {{name: {section}}}"
+                )
+        if "name" in section:
+            names[key] = str(section["name"])
+    return names
+
+
+def _named_keys() -> list[str]:
+    """Return the dotted keys of what is chosen by name: parts, and schedules of weights."""
+    schedules = {
+        f"objective.schedule.{weight}"
+        for objective in OBJECTIVES.values()
+        for weight in _weights(objective)
+    }
+    return [*PARTS, *sorted(schedules)]
+
+
+def _weights(builder: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a part that are weights, with their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.annotation == Weight
+    }
 
 
 def _read(path: Path) -> dict[str, Any]:

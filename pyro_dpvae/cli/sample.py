@@ -43,6 +43,7 @@ def main(arguments: Sequence[str]) -> int:
     system = build_system(
         run.state["item_shape"],
         latent_dim=config["latent_dim"],
+        dataset_size=run.state["dataset_size"],
         **{part: config[part] for part in PARTS},
     )
     run.load({"model": system.model, "guide": system.guide})

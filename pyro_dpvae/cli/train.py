@@ -14,7 +14,7 @@ from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import build_system
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.training import TrainConfig, check_batch, fit
+from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit
 
 __all__ = ["main"]
 
@@ -37,10 +37,12 @@ def main(arguments: Sequence[str]) -> int:
     system = build_system(
         data.item_shape,
         latent_dim=options["latent_dim"],
+        dataset_size=split_size(data.train),
         **{part: options[part] for part in PARTS},
     )
     for module in (system.model, system.guide):
         module.to(device)
+    system.objective.to(device)
     batch_size = options["batch_size"]
     cut = {"preprocessing": options["preprocessing"], "device": device, "seed": options["seed"]}
     train = Batches(data.train, batch_size=batch_size, **cut)
@@ -53,6 +55,7 @@ def main(arguments: Sequence[str]) -> int:
         evaluate_every=options["evaluate_every"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
+    check_last_batch(system.objective, train)
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
@@ -67,7 +70,7 @@ def main(arguments: Sequence[str]) -> int:
         test=test,
         config=config,
         run=run,
-        state={"item_shape": list(data.item_shape)},
+        state={"item_shape": list(data.item_shape), "dataset_size": train.size},
     )
     held_out = history.held_out
     print(

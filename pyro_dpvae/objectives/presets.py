@@ -94,8 +94,8 @@ class BetaTCVAE(ELBO):
         **options: Any,
     ) -> None:
         penalty = TotalCorrelation(
-            combined(lambda b, g: b - g, beta, gamma),
-            mutual_information=combined(lambda a, g: a - g, alpha, gamma),
+            combined("{} - {}", lambda b, g: b - g, beta, gamma),
+            mutual_information=combined("{} - {}", lambda a, g: a - g, alpha, gamma),
             dataset_size=dataset_size,
             estimator=estimator,
         )
@@ -165,7 +165,7 @@ class InfoVAE(ELBO):
         bandwidth: float | None = None,
         **options: Any,
     ) -> None:
-        weight = combined(lambda a, b: a + b - 1, alpha, lambda_)
+        weight = combined("{} + {} - 1", lambda a, b: a + b - 1, alpha, lambda_)
         check_choice("divergence", divergence, ("mmd", "adversarial", "stein"))
         penalty: AbstractPenalty
         if divergence == "mmd":
@@ -179,7 +179,7 @@ class InfoVAE(ELBO):
             )
         else:
             penalty = AdversarialDivergence(weight, latent_dim=latent_dim)
-        rate = Beta(combined(lambda a: 1 - a, alpha))
+        rate = Beta(combined("1 - {}", lambda a: 1 - a, alpha))
         super().__init__(rate=rate, penalties=[penalty], **options)
 
 

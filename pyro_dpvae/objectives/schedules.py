@@ -169,25 +169,33 @@ SCHEDULES: dict[str, type[AbstractSchedule]] = {
 """The schedules by the names of the command line."""
 
 
-def combined(function: Callable[..., float], *weights: Weight) -> Weight:
+def combined(formula: str, function: Callable[..., float], *weights: Weight) -> Weight:
     """Return a function of weights as a weight: a number if all are numbers.
 
+    Args:
+        formula: how the function is written, with a place for each weight.
+        function: of the weights' values.
+        weights: numbers, schedules or functions of the step.
+
     Example:
-        >>> combined(lambda a, b: a - b, 6.0, 1.0)
+        >>> combined("{} - {}", lambda a, b: a - b, 6.0, 1.0)
         5.0
-        >>> combined(lambda a, b: a - b, Linear(1.0, 6.0, 10), 1.0)(5)
-        2.5
+        >>> weight = combined("{} - {}", lambda a, b: a - b, Linear(1.0, 6.0, 10), 1.0)
+        >>> weight, weight(5)
+        (Linear(1, 6, 10) - 1.0, 2.5)
     """
     if not any(callable(weight) for weight in weights):
         return function(*weights)
-    return _Combined(function, weights)
+    return _Combined(formula, function, weights)
 
 
 class _Combined:
     """A function of weights, of which at least one has a schedule."""
 
-    def __init__(self, function: Callable[..., float], weights: tuple[Weight, ...]) -> None:
-        self._function, self._weights = function, weights
+    def __init__(
+        self, formula: str, function: Callable[..., float], weights: tuple[Weight, ...]
+    ) -> None:
+        self._formula, self._function, self._weights = formula, function, weights
         lengths = [weight.steps for weight in weights if hasattr(weight, "steps")]
         if lengths:
             self.steps = max(lengths)
@@ -196,4 +204,4 @@ class _Combined:
         return self._function(*(w(step) if callable(w) else w for w in self._weights))
 
     def __repr__(self) -> str:
-        return f"a function of {', '.join(map(repr, self._weights))}"
+        return self._formula.format(*self._weights)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.data import Batches, DataSet, load
+from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.metrics import Estimate, distance_to_data, low_posterior_samples, symmetric_kl
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.recipes.system import System, build_system
@@ -55,6 +56,7 @@ def train_moons(
     system = build_system(
         data.item_shape,
         latent_dim=2,
+        dataset_size=split_size(data.train),
         prior={"name": prior},
         likelihood={"name": "gaussian", "variance": 0.01},
         network={"name": "moons"},
