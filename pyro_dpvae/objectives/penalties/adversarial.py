@@ -82,7 +82,7 @@ class AdversarialTotalCorrelation(AbstractPenalty):
         estimate = self.adversary.estimate(torch.mean, z)
         if torch.is_grad_enabled():
             half = latents.size // 2
-            joint, other = z.detach().split([half, latents.size - half], -2)
+            joint, other = z.split([half, latents.size - half], -2)
             self.adversary.learn(joint, permute_coordinates(other))
         return {"adversarial_total_correlation": estimate}
 

@@ -1,6 +1,7 @@
 """What penalties need to know of q(z | x) beyond samples: its coordinates and its moments."""
 
 import torch
+from pyro.distributions import MixtureOfDiagNormals
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from torch import Tensor
 from torch.distributions import (
@@ -38,6 +39,10 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
         of_component = coordinate_log_prob(components, value.unsqueeze(-1 - event))
         log_weights = distribution.mixture_distribution.logits.unsqueeze(-1)
         return torch.logsumexp(log_weights + of_component, -2)
+    if isinstance(distribution, MixtureOfDiagNormals):
+        of_component = Normal(distribution.locs, distribution.coord_scale, validate_args=False)
+        log_weights = distribution.component_logits.log_softmax(-1).unsqueeze(-1)
+        return torch.logsumexp(log_weights + of_component.log_prob(value.unsqueeze(-2)), -2)
     marginals = _univariate(distribution)
     if marginals is None:
         raise TypeError(
