@@ -62,9 +62,11 @@ def test_preset_trains_without_nan(
     before = evaluate_elbo(system.model, system.guide, test)
     losses = []
     batches = endless(train)
-    with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
-        for _ in range(STEPS):
-            losses.append(svi.step(next(batches)))
+    for _ in range(STEPS):
+        x = next(batches)
+        # A context around the loop would keep its bf16 copies of the first step's weights.
+        with torch.autocast("cpu", torch.bfloat16, enabled=precision == "bfloat16"):
+            losses.append(svi.step(x))
     held_out = evaluate_elbo(system.model, system.guide, test)
     assert torch.tensor(losses).isfinite().all()
     assert all(
