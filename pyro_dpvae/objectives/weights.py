@@ -1,6 +1,7 @@
 """Weighted parts: modules whose named weights are numbers or follow schedules."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -29,13 +30,14 @@ class WeightedModule(nn.Module):
     def __init__(self, *, signed: bool = False, **weights: Weight) -> None:
         super().__init__()
         self._signed = signed
-        self._weights = weights
+        self._weights: dict[str, float | Callable[[int], float]] = {}
         for name, weight in weights.items():
             if callable(weight):
+                self._weights[name] = weight
                 value = torch.tensor(self._checked(name, weight(0), step=0))
                 self.register_buffer(f"_{name}", value, persistent=False)
             else:
-                self._checked(name, weight)
+                self._weights[name] = self._checked(name, weight)
 
     def weight(self, name: str) -> float | Tensor:
         """Return the weight at the present step: a number, or a tensor of no dimensions."""
@@ -68,7 +70,7 @@ class WeightedModule(nn.Module):
             for name, weight in self._weights.items()
         }
 
-    def _checked(self, name: str, value: float, *, step: int | None = None) -> float:
+    def _checked(self, name: str, value: int | float, *, step: int | None = None) -> float:
         at = "" if step is None else f" at step {step}"
         if not math.isfinite(value):
             raise ValueError(f"{name} must be finite, got {value}{at}")

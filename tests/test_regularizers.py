@@ -1,0 +1,441 @@
+"""Every objective, on every kind of prior, posterior and model, with SVI and without."""
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor
+
+from pyro_dpvae.models import VAE
+from pyro_dpvae.objectives import (
+    DIPVAE,
+    ELBO,
+    MAE,
+    MMD,
+    Beta,
+    BetaTCVAE,
+    BetaVAE,
+    Capacity,
+    CapacityVAE,
+    FactorVAE,
+    FreeBits,
+    InfoVAE,
+    MutualDivergence,
+    SoftFreeBits,
+    SteinDiscrepancy,
+    TotalCorrelation,
+)
+from pyro_dpvae.priors import CouplingPrior, StandardNormal
+from tests.linear_gaussian import LATENT, LinearGaussian
+
+BATCH, COUNT = 8, 100
+
+
+def in_double(objective: ELBO) -> ELBO:
+    for penalty in objective.penalties:
+        penalty.double()
+    return objective
+
+
+def factor(latent_dim: int = LATENT, **options: Any) -> ELBO:
+    return in_double(FactorVAE(5.0, latent_dim=latent_dim, hidden=(16,), **options))
+
+
+def adversarial(latent_dim: int = LATENT, **options: Any) -> ELBO:
+    divergence = {"divergence": "adversarial", "latent_dim": latent_dim}
+    return in_double(InfoVAE(0.2, 20.0, **divergence, **options))
+
+
+def several(**options: Any) -> ELBO:
+    penalties = [TotalCorrelation(6, dataset_size=COUNT), MMD(100.0), MutualDivergence(1, 1)]
+    return ELBO(rate=Beta(4), penalties=penalties, **options)
+
+
+def capacity_and_penalties(**options: Any) -> ELBO:
+    penalties = [MMD(10.0, kernel="imq"), SteinDiscrepancy(5.0)]
+    return ELBO(rate=Capacity(10.0, 1.0), penalties=penalties, **options)
+
+
+beta_tc = partial(BetaTCVAE, 6.0, dataset_size=COUNT)
+info = partial(InfoVAE, 0.2, 20.0)
+
+OBJECTIVES: dict[str, Callable[..., ELBO]] = {
+    "elbo": ELBO,
+    "beta": partial(BetaVAE, 3.0),
+    "capacity": partial(CapacityVAE, 10.0, 1.0),
+    "capacity-per-sample": partial(CapacityVAE, 10.0, 1.0, per_sample=True),
+    "free-bits": lambda **options: ELBO(rate=FreeBits(0.3), **options),
+    "soft-free-bits": lambda **options: ELBO(rate=SoftFreeBits(1.0), **options),
+    "beta-tc": partial(beta_tc, alpha=0.5, gamma=2.0),
+    "beta-tc-weighted": partial(beta_tc, estimator="weighted"),
+    "beta-tc-in-batch": partial(beta_tc, estimator="in-batch"),
+    "factor": factor,
+    "info": info,
+    "info-imq": partial(info, kernel="imq"),
+    "info-authors": partial(info, kernel="authors"),
+    "info-stein": partial(info, divergence="stein"),
+    "info-adversarial": adversarial,
+    "mae": partial(MAE, 2.0, 0.5),
+    "mae-code": partial(MAE, 2.0, 0.5, form="code"),
+    "dip-1": partial(DIPVAE, 2.0, 3.0),
+    "dip-2": partial(DIPVAE, 2.0, 3.0, form="II"),
+    "several": several,
+    "capacity-and-penalties": capacity_and_penalties,
+}
+
+
+@pytest.fixture
+def exact() -> LinearGaussian:
+    return LinearGaussian()
+
+
+def model_of(exact: LinearGaussian, prior: str) -> VAE:
+    chosen = CouplingPrior(LATENT) if prior == "coupling" else StandardNormal(LATENT)
+    return VAE(chosen.double(), exact.model.decoder)
+
+
+@pytest.mark.parametrize("prior", ["standard", "coupling"])
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_gradients_agree_with_finite_differences(
+    exact: LinearGaussian, name: str, prior: str
+) -> None:
+    model, x = model_of(exact, prior), exact.data(BATCH)
+    with torch.no_grad():  # away from the exact posterior, where slopes vanish
+        for parameter in exact.guide.parameters():
+            parameter += 0.2 * torch.randn_like(parameter)
+    objective = OBJECTIVES[name]()
+    parameters = [*model.parameters(), *exact.guide.parameters()]
+    directions = [torch.randn_like(parameter) for parameter in parameters]
+
+    def loss_at(distance: float) -> float:
+        with torch.no_grad():
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter += distance * direction
+            pyro.set_rng_seed(3)
+            value = float(objective.differentiable_loss(model, exact.guide, x))
+            for parameter, direction in zip(parameters, directions, strict=True):
+                parameter -= distance * direction
+        return value
+
+    step = 1e-6
+    slope = (loss_at(step) - loss_at(-step)) / (2 * step)
+    pyro.set_rng_seed(3)
+    objective.loss_and_grads(model, exact.guide, x)
+    along = sum(
+        float((parameter.grad * direction).sum())
+        for parameter, direction in zip(parameters, directions, strict=True)
+    )
+    assert along == pytest.approx(slope, rel=1e-5, abs=1e-5)
+    assert slope != 0
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_svi_and_a_torch_optimizer_take_the_same_steps(exact: LinearGaussian, name: str) -> None:
+    batches = [exact.data(BATCH) for _ in range(3)]
+    model, guide = model_of(exact, "coupling"), exact.guide
+    twin_model, twin_guide = copy.deepcopy((model, guide))
+    torch.manual_seed(1)
+    objective = OBJECTIVES[name]()
+    torch.manual_seed(1)
+    twin = OBJECTIVES[name]()
+
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=objective)
+    losses = []
+    for seed, x in enumerate(batches):
+        pyro.set_rng_seed(seed)
+        losses.append(svi.step(x))
+    pyro.clear_param_store()
+
+    module = twin(twin_model, twin_guide)
+    optimizer = torch.optim.Adam(module.parameters(), lr=1e-2)
+    for seed, x in enumerate(batches):
+        pyro.set_rng_seed(seed)
+        loss = module(x)
+        assert float(loss.detach()) == pytest.approx(losses[seed])
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    pairs = zip(
+        [*model.parameters(), *guide.parameters()],
+        [*twin_model.parameters(), *twin_guide.parameters()],
+        strict=True,
+    )
+    for ours, theirs in pairs:
+        torch.testing.assert_close(ours, theirs)
+    state = twin.state_dict()
+    for key, tensor in objective.state_dict().items():
+        torch.testing.assert_close(tensor, state[key])
+    for penalty in twin.penalties:
+        owned = {id(parameter) for parameter in penalty.parameters()}
+        assert not owned & {id(parameter) for parameter in module.parameters()}
+
+
+# Other posteriors, and models of several sites.
+
+
+def full_covariance_guide(x: Tensor) -> None:
+    mean = x[:, :LATENT]
+    factor = torch.tensor([[0.5, 0.0], [0.3, 0.4]], dtype=torch.float64)
+    with pyro.plate("data", len(x)):
+        pyro.sample("z", dist.MultivariateNormal(mean, scale_tril=factor.expand(len(x), 2, 2)))
+
+
+def mixture_guide(x: Tensor) -> None:
+    means = torch.stack([x[:, :LATENT], -x[:, :LATENT]], 1)
+    with pyro.plate("data", len(x)):
+        pyro.sample(
+            "z",
+            dist.MixtureOfDiagNormals(means, torch.full_like(means, 0.5), torch.zeros(len(x), 2)),
+        )
+
+
+class FlowGuide:
+    def __init__(self) -> None:
+        self.flow = CouplingPrior(LATENT, blocks=2).double()
+
+    def __call__(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", self.flow())
+
+
+# These need densities of the coordinates, or moments, of q(z | x).
+NEED_DENSITIES = {"beta-tc", "beta-tc-weighted", "beta-tc-in-batch", "mae", "mae-code", "several"}
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("posterior", ["full", "mixture", "flow"])
+def test_other_posteriors(exact: LinearGaussian, name: str, posterior: str) -> None:
+    guides: dict[str, Callable[[Tensor], None]] = {
+        "full": full_covariance_guide,
+        "mixture": mixture_guide,
+        "flow": FlowGuide(),
+    }
+    model, x = model_of(exact, "coupling"), exact.data(BATCH)
+    objective = OBJECTIVES[name]()
+    unknown_mean = name == "dip-1" and posterior != "full"
+    if unknown_mean or (name in NEED_DENSITIES and posterior == "flow"):
+        with pytest.raises(TypeError, match=r"; use "):
+            objective.loss_and_grads(model, guides[posterior], x)
+        return
+    objective.loss_and_grads(model, guides[posterior], x)
+    assert all(bool(term.isfinite()) for term in objective.terms.values())
+    assert all(bool(p.grad.isfinite().all()) for p in model.parameters())
+
+
+class TwoSites:
+    """A global latent of an event of two dimensions, and one of a coordinate without an event."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            a = pyro.sample("a", dist.Normal(torch.zeros(2, 2), 1.0).to_event(2))
+            b = pyro.sample("b", dist.Normal(a.sum((-2, -1)), 1.0))
+            mean = torch.cat([a.flatten(-2), b.unsqueeze(-1)], -1)
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        means = x[:, :4].reshape(-1, 2, 2)
+        with pyro.plate("data", len(x)):
+            pyro.sample("a", dist.Normal(means, 0.5).to_event(2))
+            pyro.sample("b", dist.Normal(x[:, 4], 0.5))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_several_sites_and_particles(name: str, vectorize: bool) -> None:
+    system, x = TwoSites(), torch.randn(BATCH, 5, dtype=torch.float64)
+    size = {"latent_dim": 5} if name in ("factor", "info-adversarial") else {}
+    objective = OBJECTIVES[name](
+        num_particles=3, vectorize_particles=vectorize, max_plate_nesting=1, **size
+    )
+    x.requires_grad_()
+    loss = objective.differentiable_loss(system.model, system.guide, x)
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert all(bool(term.isfinite()) for term in objective.terms.values())
+    assert bool(gradient.isfinite().all())
+    assert float(objective.terms["loss"]) == pytest.approx(float(loss.detach()) / BATCH)
+
+
+# What presets are made of.
+
+
+def loss_of(objective: Any, exact: LinearGaussian, x: Tensor, prior: str = "standard") -> float:
+    pyro.set_rng_seed(1)
+    model = model_of(exact, prior)
+    pyro.set_rng_seed(2)
+    return float(objective.loss(model, exact.guide, x))
+
+
+def test_neutral_weights_give_the_bound(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    for prior in ("standard", "coupling"):
+        expected = loss_of(ELBO(), exact, x, prior)
+        neutral = [
+            BetaVAE(1.0),
+            BetaTCVAE(1.0, dataset_size=COUNT),
+            FactorVAE(0.0, latent_dim=LATENT, hidden=(4,)),
+            InfoVAE(0.0, 1.0),
+            MAE(0.0, 0.0),
+            DIPVAE(0.0, 0.0),
+            ELBO(rate=FreeBits(0.0)),
+        ]
+        for objective in neutral:
+            assert loss_of(objective, exact, x, prior) == pytest.approx(expected)
+
+
+def test_presets_weigh_their_terms_as_the_papers_do(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    objective: ELBO = BetaTCVAE(6.0, dataset_size=COUNT, alpha=0.5, gamma=2.0)
+    loss = loss_of(objective, exact, x, "coupling") / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    expected = (
+        t["distortion"] + 2.0 * t["rate"]
+        + (0.5 - 2.0) * t["mutual_information"] + (6.0 - 2.0) * t["total_correlation"]
+    )  # fmt: skip
+    assert loss == pytest.approx(expected)
+
+    objective = InfoVAE(-9.0, 20.0)
+    loss = loss_of(objective, exact, x) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    assert loss == pytest.approx(t["distortion"] + 10.0 * t["rate"] + 10.0 * t["mmd"])
+
+    objective = FactorVAE(7.0, latent_dim=LATENT, hidden=(4,))
+    loss = loss_of(objective, exact, x) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    expected = t["distortion"] + t["rate"] + 7.0 * t["adversarial_total_correlation"]
+    assert loss == pytest.approx(expected)
+
+    objective = OBJECTIVES["several"]()
+    loss = loss_of(objective, exact, x) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    expected = (
+        t["distortion"] + 4.0 * t["rate"] + 6.0 * t["total_correlation"] + 100.0 * t["mmd"]
+        + t["diversity"] + t["smoothness"]
+    )  # fmt: skip
+    assert loss == pytest.approx(expected)
+
+
+def test_one_penalty_twice_keeps_both_terms(exact: LinearGaussian) -> None:
+    objective = ELBO(penalties=[MMD(1.0), MMD(2.0, kernel="imq")])
+    loss = loss_of(objective, exact, exact.data(BATCH)) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    assert loss == pytest.approx(t["distortion"] + t["rate"] + t["mmd"] + 2.0 * t["mmd_2"])
+
+
+def test_bad_weights_are_refused() -> None:
+    with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
+        InfoVAE(2.0, 20.0)
+    with pytest.raises(ValueError, match=r"mmd must be 0 or more, got -0.5"):
+        InfoVAE(0.0, 0.5)
+    with pytest.raises(ValueError, match="adversarial divergence needs latent_dim"):
+        InfoVAE(divergence="adversarial")
+    with pytest.raises(ValueError, match="divergence must be one of"):
+        InfoVAE(divergence="kl")
+
+
+def test_penalties_need_latents_of_the_data_plate(exact: LinearGaussian) -> None:
+    def model(x: Tensor) -> None:
+        w = pyro.sample("w", dist.Normal(0.0, 1.0))
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(w, 1.0).expand([3]).to_event(1), obs=x)
+
+    def guide(x: Tensor) -> None:
+        pyro.sample("w", dist.Normal(x.mean(), 1.0))
+
+    with pytest.raises(
+        ValueError, match=r"penalties need a latent site inside pyro.plate\('data'"
+    ):
+        ELBO(penalties=[MMD(1.0)]).loss(model, guide, exact.data(BATCH))
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_terms_keep_float32_under_autocast(name: str) -> None:
+    exact = LinearGaussian()
+    model = model_of(exact, "coupling").float()
+    guide = exact.guide.float()
+    objective = OBJECTIVES[name]()
+    for penalty in objective.penalties:
+        penalty.float()
+    with torch.autocast("cpu", torch.bfloat16):
+        objective.loss_and_grads(model, guide, exact.data(BATCH).float())
+    for term in objective.terms.values():
+        assert term.dtype == torch.float32
+        assert bool(term.isfinite())
+
+
+# Regularizers that a user writes into the model.
+
+
+def with_factor(exact: LinearGaussian, kind: str) -> Callable[[Tensor], None]:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            pyro.sample("x", exact.model.decoder(z), obs=x)
+            squares = z.square().sum(-1)
+            if kind == "per datum":
+                pyro.factor("regularizer", -0.5 * squares)
+            if kind == "scalar inside":
+                pyro.factor("regularizer", -0.5 * squares.mean())
+        if kind == "scalar outside":
+            pyro.factor("regularizer", -0.5 * squares.sum())
+
+    return model
+
+
+def test_factors_of_each_datum_are_penalties(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    losses = {}
+    for kind in ("none", "per datum", "scalar inside", "scalar outside"):
+        pyro.set_rng_seed(4)
+        losses[kind] = ELBO().loss(with_factor(exact, kind), exact.guide, x)
+    pyro.set_rng_seed(4)
+    squares = exact.guide.encoder(x).rsample().detach().square().sum(-1)
+    expected = losses["none"] + 0.5 * float(squares.sum())
+    assert losses["per datum"] == pytest.approx(expected)
+    assert losses["scalar outside"] == pytest.approx(expected)
+    # Inside the plate a number is that of every datum.
+    assert losses["scalar inside"] == pytest.approx(expected)
+
+
+def test_a_factor_inside_the_plate_is_one_of_each_datum(exact: LinearGaussian) -> None:
+    # A term of the whole batch there is charged as many times as there are data.
+    x = exact.data(BATCH)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            pyro.sample("x", exact.model.decoder(z), obs=x)
+            pyro.factor("of_the_batch", torch.tensor(-3.0))
+
+    def charged(objective: Any) -> float:
+        pyro.set_rng_seed(4)
+        with_it = objective.loss(model, exact.guide, x)
+        pyro.set_rng_seed(4)
+        return float(with_it - objective.loss(exact.model, exact.guide, x))
+
+    assert charged(ELBO()) == pytest.approx(3.0 * BATCH)
+    assert charged(Trace_ELBO()) == pytest.approx(3.0 * BATCH)
+    # Factors of the model are distortion: no rate weighs them.
+    assert charged(BetaVAE(5.0)) == pytest.approx(3.0 * BATCH)
+
+
+def test_a_factor_in_the_guide_must_say_that_it_is_reparameterised(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+
+    def guide(x: Tensor, has_rsample: bool = True) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.guide.encoder(x))
+            pyro.factor("regularizer", 0.5 * z.square().sum(-1), has_rsample=has_rsample)
+
+    pyro.set_rng_seed(4)
+    found = ELBO().loss(exact.model, guide, x)
+    pyro.set_rng_seed(4)
+    expected = ELBO().loss(with_factor(exact, "per datum"), exact.guide, x)
+    assert found == pytest.approx(expected)
+    with pytest.raises(ValueError, match=r"reparameterised .* got Unit at 'regularizer'"):
+        ELBO().loss(exact.model, lambda x: guide(x, has_rsample=False), x)
