@@ -1,5 +1,6 @@
 """The objectives of the papers, by their names: a rate and penalties each."""
 
+from collections.abc import Sequence
 from typing import Any, final
 
 from pyro_dpvae._checks import check_choice
@@ -123,7 +124,7 @@ class FactorVAE(ELBO):
         gamma: Weight = 10.0,
         *,
         latent_dim: int,
-        hidden: tuple[int, ...] = (1000, 1000, 1000, 1000, 1000),
+        hidden: Sequence[int] = (1000, 1000, 1000, 1000, 1000),
         learning_rate: float = 1e-4,
         **options: Any,
     ) -> None:

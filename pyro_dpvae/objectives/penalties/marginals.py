@@ -40,9 +40,9 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
         log_weights = distribution.mixture_distribution.logits.unsqueeze(-1)
         return torch.logsumexp(log_weights + of_component, -2)
     if isinstance(distribution, MixtureOfDiagNormals):
-        of_component = Normal(distribution.locs, distribution.coord_scale, validate_args=False)
+        components = Normal(distribution.locs, distribution.coord_scale, validate_args=False)
         log_weights = distribution.component_logits.log_softmax(-1).unsqueeze(-1)
-        return torch.logsumexp(log_weights + of_component.log_prob(value.unsqueeze(-2)), -2)
+        return torch.logsumexp(log_weights + components.log_prob(value.unsqueeze(-2)), -2)
     marginals = _univariate(distribution)
     if marginals is None:
         raise TypeError(
