@@ -70,14 +70,20 @@ def test_files_are_small_and_say_what_they_hold() -> None:
 
 def test_public_names_are_these() -> None:
     assert pyro_dpvae.__all__ == [
+        "DIPVAE",
         "ELBO",
+        "MAE",
         "VAE",
         "AggregatePosterior",
         "AmortizedGaussian",
+        "BetaTCVAE",
         "BetaVAE",
+        "CapacityVAE",
         "CouplingPrior",
         "Decoder",
+        "FactorVAE",
         "GaussianEncoder",
+        "InfoVAE",
         "StandardNormal",
     ]
     for name in pyro_dpvae.__all__:

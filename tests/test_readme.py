@@ -1,4 +1,4 @@
-"""The README's code blocks run as they are written."""
+"""Code blocks of the README and the documentation run as they are written."""
 
 import os
 import re
@@ -9,11 +9,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-BLOCKS = re.findall(r"```(\w+)\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
 
 
-def blocks(language: str) -> list[str]:
-    return [code for name, code in BLOCKS if name == language]
+def blocks(language: str, page: str = "README.md") -> list[str]:
+    text = (ROOT / page).read_text()
+    return re.findall(rf"```{language}\n(.*?)```", text, re.DOTALL)
 
 
 def run(command: list[str], folder: Path) -> str:
@@ -42,8 +42,16 @@ def test_the_mnist_commands(real_data: Path, tmp_path: Path) -> None:
 
 
 def test_the_other_commands(tmp_path: Path) -> None:
-    output = run(["bash", "-e", "-c", blocks("bash")[1]], tmp_path)
-    assert output.count("held-out ELBO") == 2
+    output = run(["bash", "-e", "-c", "\n".join(blocks("bash")[1:])], tmp_path)
+    assert output.count("held-out ELBO") == 3
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
+def test_python_blocks_of_the_documentation(page: str, tmp_path: Path) -> None:
+    for number, code in enumerate(blocks("python", f"docs/{page}")):
+        script = tmp_path / f"script{number}.py"
+        script.write_text(code)
+        run([sys.executable, str(script)], tmp_path)
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
