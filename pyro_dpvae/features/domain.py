@@ -1,0 +1,123 @@
+"""A domain network: the features of a small classifier of the data themselves."""
+
+import hashlib
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors.torch import load_file, save
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, relu
+from tqdm import tqdm
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.features.base import AbstractFeatures
+
+__all__ = ["DomainFeatures", "train_domain_network"]
+
+_FEATURES = 128
+
+
+@final
+class DomainFeatures(AbstractFeatures):
+    """The last hidden layer, of 128 units, of a convolutional classifier of images.
+
+    Its distances say how samples differ from the data in what tells the classes apart. They are
+    no FID: the name of the network is that of the data set and of its weights.
+
+    Args:
+        data: the name of the data set.
+        channels: of the images.
+        classes: how many classes there are.
+    """
+
+    def __init__(self, data: str, *, channels: int, classes: int) -> None:
+        super().__init__()
+        self.data, self.classes = data, check_positive_int("classes", classes)
+        self.convolutions = nn.Sequential(
+            *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
+        )
+        self.hidden = nn.Linear(64 * 16, _FEATURES)
+        self.classify = nn.Linear(_FEATURES, classes)
+        self._named()
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features, of shape (batch, 128)."""
+        return relu(self.hidden(self.convolutions(images).flatten(1)))
+
+    def save(self, path: Path) -> None:
+        """Write the weights, as safetensors that name data and classes."""
+        path.parent.mkdir(parents=True, exist_ok=True)
+        metadata = {"data": self.data, "classes": str(self.classes)}
+        path.write_bytes(save(dict(self.state_dict()), metadata))
+
+    @classmethod
+    def load(cls, path: Path, data: str) -> "DomainFeatures":
+        """Return the network of a file that :meth:`save` wrote."""
+        state = load_file(path)
+        network = cls(
+            data,
+            channels=state["convolutions.0.weight"].shape[1],
+            classes=len(state["classify.bias"]),
+        )
+        network.load_state_dict(state)
+        network._named()
+        return network
+
+    def _named(self) -> None:
+        digest = hashlib.sha256()
+        for tensor in self.state_dict().values():
+            digest.update(tensor.detach().cpu().numpy().tobytes())
+        self.name = f"{self.data}-classifier-{digest.hexdigest()[:8]}"
+        self.settings = {"network": self.name, "resize": "none"}
+
+
+def train_domain_network(
+    name: str,
+    images: Tensor,
+    labels: Tensor,
+    *,
+    epochs: int = 2,
+    seed: int = 0,
+    progress: bool = True,
+) -> DomainFeatures:
+    """Train a classifier on labelled images, for its features.
+
+    Args:
+        name: of the data set.
+        images: the training split, uint8 of shape (count, channels, height, width).
+        labels: a class per image, of shape (count,).
+        epochs: passes over the data, with Adam at 1e-3 and batches of 128.
+        seed: of the weights and the order.
+        progress: whether a bar is shown.
+
+    Raises:
+        ValueError: if images and labels do not fit each other.
+    """
+    if images.dim() != 4 or images.dtype != torch.uint8 or labels.shape != (len(images),):
+        raise ValueError(
+            "a domain network learns from uint8 images (count, channels, height, width) and a "
+            f"label for each, got {images.dtype} {tuple(images.shape)} and {tuple(labels.shape)}"
+        )
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        network = DomainFeatures(name, channels=images.shape[1], classes=int(labels.max()) + 1)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        order = [torch.randperm(len(images)).split(128) for _ in range(epochs)]
+        bar = tqdm(
+            [chosen for epoch in order for chosen in epoch],
+            f"domain network of {name}",
+            unit="step",
+            disable=not progress,
+        )
+        network.train()
+        for chosen in bar:
+            logits = network.classify(network(images[chosen].float() / 255))
+            loss = cross_entropy(logits, labels[chosen])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+    network._named()
+    return network.eval()

@@ -1,0 +1,78 @@
+"""The Inception network of FID, with pytorch-fid's weights."""
+
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pytorch_fid import inception
+from torch import Tensor
+
+from pyro_dpvae.features.base import AbstractFeatures
+
+__all__ = ["InceptionFeatures", "inception_weights"]
+
+_FILE = inception.FID_WEIGHTS_URL.rsplit("/", 1)[-1]
+
+
+def inception_weights(path: str | Path | None = None, *, download: bool = False) -> Path:
+    """Return where the weights of the FID network lie.
+
+    Args:
+        path: of the weights; by default the cache of torch.hub, where pytorch-fid keeps them.
+        download: whether they may be fetched into the cache, 91 MB.
+
+    Raises:
+        FileNotFoundError: if they are not there.
+    """
+    place = Path(path) if path is not None else Path(torch.hub.get_dir()) / "checkpoints" / _FILE
+    if not place.is_file() and path is None and download:
+        place.parent.mkdir(parents=True, exist_ok=True)
+        torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(place), progress=True)
+    if not place.is_file():
+        raise FileNotFoundError(
+            f"FID needs the weights of its Inception network, and {place} does not exist; give "
+            f"--inception FILE, or --download to fetch {_FILE} (91 MB), or use the domain network"
+        )
+    return place
+
+
+@final
+class InceptionFeatures(AbstractFeatures):
+    """The 2048 pooled features of the Inception network that FID is defined by.
+
+    Images are resized to 299 x 299, bilinearly, and grey ones repeated for three channels.
+
+    Args:
+        weights: the file of pytorch-fid's weights, as of :func:`inception_weights`.
+
+    Raises:
+        ValueError: if the file holds other weights.
+
+    References:
+        Heusel et al. (2017), GANs trained by a two time-scale update rule. Szegedy et al.
+        (2016), Rethinking the Inception architecture.
+    """
+
+    name = "inception"
+
+    def __init__(self, weights: str | Path) -> None:
+        super().__init__()
+        state = torch.load(weights, map_location="cpu", weights_only=True)
+        # pytorch-fid fetches its weights while it builds the network; these are here already.
+        original = inception.load_state_dict_from_url
+        inception.load_state_dict_from_url = lambda *_args, **_kwargs: state
+        try:
+            self.network: Any = inception.InceptionV3([3], requires_grad=False)
+        except (RuntimeError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"{weights} must hold the weights of pytorch-fid's Inception network, got "
+                f"something else: {str(error).splitlines()[0]}"
+            ) from error
+        finally:
+            inception.load_state_dict_from_url = original
+        self.settings = {"network": self.name, "resize": "299x299 bilinear", "grey": "repeated"}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Return the features, of shape (batch, 2048)."""
+        (features,) = self.network(images.expand(-1, 3, -1, -1))
+        return features.flatten(1)

@@ -1,0 +1,126 @@
+"""Marginal likelihood: -log p(x) of held-out data, by importance sampling."""
+
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.importance import log_weight_chunks, pareto_k_of_tail, tail_length
+from pyro_dpvae.metrics.estimate import Estimate
+
+__all__ = ["LikelihoodEstimates", "log_likelihoods", "negative_log_likelihood"]
+
+
+@dataclass(frozen=True)
+class LikelihoodEstimates:
+    """Estimates of log p(x) of each datum, with what tells whether they hold.
+
+    Attributes:
+        log_likelihood: log 1/K sum w, in nats, of shape (data,), float64.
+        effective_samples: (sum w)^2 / sum w^2, from 1 to K.
+        pareto_k: k-hat; below 0.7 the estimate can be relied on.
+        samples: K.
+    """
+
+    log_likelihood: Tensor
+    effective_samples: Tensor
+    pareto_k: Tensor
+    samples: int
+
+    def __len__(self) -> int:
+        return len(self.log_likelihood)
+
+    @property
+    def monte_carlo_error(self) -> float:
+        """The standard error of the mean from the draws of z alone, by the delta method."""
+        variances = 1 / self.effective_samples - 1 / self.samples
+        return float(variances.clamp(min=0).sum().sqrt()) / len(self)
+
+
+def log_likelihoods(
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    batches: Iterable[Tensor],
+    *,
+    samples: int = 21_000,
+    chunk: int | None = None,
+    progress: bool = True,
+) -> LikelihoodEstimates:
+    """Estimate log p(x) of each datum with K samples of q(z | x), in fixed memory.
+
+    Args:
+        model: p(x, z), a Pyro model called with a batch.
+        guide: q(z | x), a Pyro guide called with a batch.
+        batches: the data.
+        samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
+        chunk: how many samples are drawn at once; by default as many as suit the memory.
+        progress: whether a bar is shown.
+
+    Raises:
+        ValueError: as :func:`pyro_dpvae.importance.log_weights`, or if there are no data.
+    """
+    check_positive_int("samples", samples)
+    parts = [
+        _of_batch(model, guide, x, samples, chunk)
+        for x in tqdm(batches, "log p(x)", unit="batch", disable=not progress)
+    ]
+    if not parts:
+        raise ValueError("a likelihood needs at least one batch of data, got none")
+    log_likelihood, effective, pareto = (torch.cat(part) for part in zip(*parts, strict=True))
+    return LikelihoodEstimates(log_likelihood, effective, pareto, samples)
+
+
+def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
+    """Return the mean of -log p(x) over data, in nats per datum.
+
+    The standard error is that of the mean over data, of which the draws of z are a part;
+    ``settings`` has their share, and how many k-hat are above 0.7.
+
+    Example:
+        >>> print(
+        ...     negative_log_likelihood(
+        ...         LikelihoodEstimates(
+        ...             torch.tensor([-1.0, -3.0]), torch.full((2,), 90.0), torch.zeros(2), 100
+        ...         )
+        ...     )
+        ... )
+        2.0000 +- 1.0000
+    """
+    values = -estimates.log_likelihood
+    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
+    settings = {
+        "samples": estimates.samples,
+        "data": len(estimates),
+        "monte_carlo_error": estimates.monte_carlo_error,
+        "effective_samples_median": float(estimates.effective_samples.median()),
+        "effective_samples_least": float(estimates.effective_samples.min()),
+        "pareto_k_above_0.7": float((estimates.pareto_k > 0.7).double().mean()),
+    }
+    return Estimate(float(values.mean()), error, settings)
+
+
+def _of_batch(
+    model: Any, guide: Any, x: Tensor, samples: int, chunk: int | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Return log p(x), effective samples and k-hat of a batch, from running sums and a tail."""
+    kept = tail_length(samples) + 1
+    total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
+    squares, tail = total, total.new_empty(0, len(x))
+    for weights in log_weight_chunks(model, guide, x, samples, chunk=chunk):
+        total = torch.logaddexp(total, weights.logsumexp(0))
+        squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
+        largest = torch.cat([tail, weights])
+        tail = largest.topk(min(kept, len(largest)), dim=0).values
+    bad = int((~total.isfinite()).sum())
+    if bad:
+        raise ValueError(
+            f"log p(x) must be finite, got {bad} of {len(x)} data of a batch where it is not; the "
+            "model gives them no density, or a weight is NaN"
+        )
+    effective = (2 * total - squares).exp()
+    return (total - math.log(samples)).cpu(), effective.cpu(), pareto_k_of_tail(tail)
