@@ -1,5 +1,13 @@
 """Metrics: functions that return an estimate with its standard error and its settings."""
 
+from pyro_dpvae.metrics.disentanglement import (
+    DISENTANGLEMENT,
+    dci,
+    factor_vae_score,
+    mig,
+    modularity,
+    sap,
+)
 from pyro_dpvae.metrics.elbo_split import active_units, rate_split, unit_activity
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.metrics.features import kernel_distance, precision_and_recall
@@ -12,25 +20,43 @@ from pyro_dpvae.metrics.likelihood import (
 )
 from pyro_dpvae.metrics.nearest import distance_to_data
 from pyro_dpvae.metrics.pockets import high_posterior_samples, low_posterior_samples
+from pyro_dpvae.metrics.representation import (
+    cluster_accuracy,
+    cluster_information,
+    k_means,
+    linear_probe_accuracy,
+    nearest_neighbour_accuracy,
+)
 from pyro_dpvae.metrics.symmetric_kl import symmetric_kl
 
 __all__ = [
+    "DISENTANGLEMENT",
     "THRESHOLDS",
     "Estimate",
     "FeatureStatistics",
     "LikelihoodEstimates",
     "active_units",
+    "cluster_accuracy",
+    "cluster_information",
+    "dci",
     "distance_to_data",
+    "factor_vae_score",
     "frechet_distance",
     "frechet_estimate",
     "high_posterior_samples",
+    "k_means",
     "kernel_distance",
     "leakage_curve",
+    "linear_probe_accuracy",
     "log_likelihoods",
     "low_posterior_samples",
+    "mig",
+    "modularity",
+    "nearest_neighbour_accuracy",
     "negative_log_likelihood",
     "precision_and_recall",
     "rate_split",
+    "sap",
     "symmetric_kl",
     "unit_activity",
 ]

@@ -3,7 +3,10 @@
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Estimate"]
+__all__ = ["Estimate", "Settings"]
+
+Settings = Mapping[str, int | float | str]
+"""What defines an estimate, by name."""
 
 
 @dataclass(frozen=True)
@@ -22,7 +25,7 @@ class Estimate:
 
     value: float
     standard_error: float
-    settings: Mapping[str, int | float | str] = field(default_factory=dict)
+    settings: Settings = field(default_factory=dict)
 
     def __str__(self) -> str:
         return f"{self.value:.4f} +- {self.standard_error:.4f}"

@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.metrics.estimate import Estimate, Settings
 
 __all__ = ["kernel_distance", "precision_and_recall"]
 
@@ -57,7 +57,7 @@ def kernel_distance(
         ]
     )
     error = float(values.std()) / math.sqrt(blocks)
-    settings = {"samples": blocks * size, "reference": blocks * size, "block_size": size}
+    settings: Settings = {"samples": blocks * size, "reference": blocks * size, "block_size": size}
     return Estimate(float(values.mean()), error, settings)
 
 
@@ -97,7 +97,11 @@ def precision_and_recall(
         raise ValueError(
             f"both sets need more data than neighbours, {neighbours}, got {least}; draw more"
         )
-    settings = {"samples": len(samples), "reference": len(reference), "neighbours": neighbours}
+    settings: Settings = {
+        "samples": len(samples),
+        "reference": len(reference),
+        "neighbours": neighbours,
+    }
     return (
         _share(_covered(samples, reference, neighbours), settings),
         _share(_covered(reference, samples, neighbours), settings),
@@ -129,7 +133,7 @@ def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
     )
 
 
-def _share(hits: Tensor, settings: dict[str, int]) -> Estimate:
+def _share(hits: Tensor, settings: Settings) -> Estimate:
     share = float(hits.double().mean())
     return Estimate(share, math.sqrt(share * (1 - share) / len(hits)), settings)
 

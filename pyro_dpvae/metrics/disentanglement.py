@@ -1,0 +1,282 @@
+"""Disentanglement: how coordinates of z and known factors of variation correspond."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from sklearn.ensemble import RandomForestClassifier
+from sklearn.metrics import mutual_info_score
+from sklearn.svm import LinearSVC
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.metrics.estimate import Estimate, Settings
+
+__all__ = ["DISENTANGLEMENT", "dci", "factor_vae_score", "mig", "modularity", "sap"]
+
+_BINS = 20
+_RESAMPLES = 20
+
+Array = NDArray[Any]
+
+
+def mig(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+    """Return the mutual information gap, in [0, 1].
+
+    For each factor v, the difference of the two largest I(z_d; v) over coordinates d, divided by
+    H(v); the mean over factors. Coordinates are cut into 20 bins of equal width.
+
+    Raises:
+        ValueError: if the shapes do not fit, z has one coordinate, or a factor does not vary.
+
+    References:
+        Chen et al. (2018), Isolating sources of disentanglement in VAEs, section 4.1.
+    """
+    _check(z, factors, least=2)
+
+    def score(codes: Array, values: Array) -> float:
+        information = _information(codes, values)
+        top = np.sort(information, 0)[-2:]
+        return float(((top[1] - top[0]) / _entropies(values)).mean())
+
+    return _resampled(score, z, factors, {"bins": _BINS})
+
+
+def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+    """Return the modularity, in [0, 1]: how nearly each coordinate knows of one factor alone.
+
+    With m_df = I(z_d; v_f) and its largest entry theta_d at coordinate d, it is the mean over d
+    of 1 - sum over the other f of m_df^2 / (theta_d^2 (F - 1)). Coordinates that know of no
+    factor count as 0.
+
+    Raises:
+        ValueError: if the shapes do not fit, or there is one factor or one that does not vary.
+
+    References:
+        Ridgeway, Mozer (2018), Learning deep disentangled embeddings with the F-statistic loss,
+        section 3.
+    """
+    _check(z, factors, least=1)
+    if factors.shape[1] < 2:
+        raise ValueError("modularity compares factors, got one")
+
+    def score(codes: Array, values: Array) -> float:
+        squares = np.square(_information(codes, values))
+        largest = squares.max(1)
+        others = squares.sum(1) - largest
+        with np.errstate(invalid="ignore", divide="ignore"):
+            of_coordinate = 1 - others / (largest * (squares.shape[1] - 1))
+        return float(np.where(largest > 0, of_coordinate, 0.0).mean())
+
+    return _resampled(score, z, factors, {"bins": _BINS})
+
+
+def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+    """Return the separated attribute predictability, in [0, 1].
+
+    For each factor, the difference of the two best held-out accuracies of a linear classifier on
+    a single coordinate; the mean over factors. Half of the data are held out.
+
+    Raises:
+        ValueError: if the shapes do not fit, z has one coordinate, or a factor does not vary.
+
+    References:
+        Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
+        concepts, section 3.
+    """
+    _check(z, factors, least=2)
+
+    def score(codes: Array, values: Array) -> float:
+        half = len(codes) // 2
+        scales = codes.std(0) + 1e-12
+        accuracies = np.zeros((codes.shape[1], values.shape[1]))
+        for d in range(codes.shape[1]):
+            column = codes[:, d : d + 1] / scales[d]
+            for f in range(values.shape[1]):
+                machine = LinearSVC(C=0.01, class_weight="balanced", dual=False)
+                machine.fit(column[:half], values[:half, f])
+                accuracies[d, f] = machine.score(column[half:], values[half:, f])
+        top = np.sort(accuracies, 0)[-2:]
+        return float((top[1] - top[0]).mean())
+
+    settings: Settings = {"classifier": "linear SVM, C 0.01, balanced"}
+    return _resampled(score, z, factors, settings, resamples=5)
+
+
+def dci(
+    z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]
+) -> dict[str, Estimate]:
+    """Return disentanglement, completeness and informativeness, each in [0, 1].
+
+    A random forest predicts each factor from z; R_df is the importance of coordinate d to factor
+    f. Disentanglement is 1 - H of each coordinate's row of R over factors, weighted by the rows'
+    sums; completeness 1 - H of each factor's column over coordinates; informativeness the held-out
+    accuracy. Entropies are to the base of their number of outcomes. Half of the data are held out.
+
+    Raises:
+        ValueError: if the shapes do not fit, z has one coordinate, there is one factor, or one
+            that does not vary.
+
+    References:
+        Eastwood, Williams (2018), A framework for the quantitative evaluation of disentangled
+        representations, section 2.
+    """
+    _check(z, factors, least=2)
+    if factors.shape[1] < 2:
+        raise ValueError("disentanglement compares factors, got one")
+
+    def scores(codes: Array, values: Array) -> Array:
+        half = len(codes) // 2
+        importances, accuracies = [], []
+        for f in range(values.shape[1]):
+            # Every split may take any coordinate: a random choice would spread the importance.
+            forest = RandomForestClassifier(
+                30, max_depth=10, max_features=None, min_samples_leaf=5, random_state=0
+            )
+            forest.fit(codes[:half], values[:half, f])
+            importances.append(forest.feature_importances_)
+            accuracies.append(forest.score(codes[half:], values[half:, f]))
+        relative = np.stack(importances, 1)
+        weights = relative.sum(1) / relative.sum()
+        disentangled = float((weights * (1 - _entropy_of_rows(relative))).sum())
+        complete = float((1 - _entropy_of_rows(relative.T)).mean())
+        return np.array([disentangled, complete, np.mean(accuracies)])
+
+    codes, values = _arrays(z, factors)
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(codes))
+    found = scores(codes[order], values[order])
+    repeats = np.stack(
+        [
+            scores(codes[chosen], values[chosen])
+            for chosen in (generator.choice(len(codes), len(codes) // 2, False) for _ in range(5))
+        ]
+    )
+    errors = repeats.std(0, ddof=1)  # as of halves in _resampled
+    settings: Settings = {"classifier": "random forest of 30, depth 10", "data": len(codes)}
+    names = ("disentanglement", "completeness", "informativeness")
+    return {
+        name: Estimate(float(value), float(error), settings)
+        for name, value, error in zip(names, found, errors, strict=True)
+    }
+
+
+def factor_vae_score(
+    z: Float[Tensor, "data latent"],
+    factors: Int[Tensor, "rows factors"],
+    *,
+    votes: int = 800,
+    batch: int = 64,
+    seed: int = 0,
+) -> Estimate:
+    """Return the FactorVAE score: accuracy of the majority vote of least varying coordinates.
+
+    A vote fixes one factor in a batch of data and names the coordinate of least variance relative
+    to its variance over all data. Half of the votes make the classifier from coordinates to
+    factors, the other half test it. Coordinates that hardly vary at all take no part.
+
+    Args:
+        z: representations.
+        factors: of each datum.
+        votes: how many.
+        batch: data in a vote.
+        seed: of the votes.
+
+    Raises:
+        ValueError: if the shapes do not fit or a factor does not vary.
+
+    References:
+        Kim, Mnih (2018), Disentangling by factorising, section 4 and appendix B.
+    """
+    _check(z, factors, least=1)
+    check_positive_int("votes", votes)
+    codes, values = _arrays(z, factors)
+    spread = codes.var(0)
+    active = spread > 1e-3 * spread.max()
+    codes, spread = codes[:, active], spread[active]
+    generator = np.random.default_rng(seed)
+    table = np.zeros((2, codes.shape[1], values.shape[1]), np.int64)
+    for vote in range(votes):
+        factor = generator.integers(values.shape[1])
+        value = generator.choice(values[:, factor])
+        alike = np.flatnonzero(values[:, factor] == value)
+        chosen = generator.choice(alike, batch)
+        least = (codes[chosen].var(0) / spread).argmin()
+        table[vote % 2, least, factor] += 1
+    predicted = table[0].argmax(1)
+    hits = table[1][np.arange(len(predicted)), predicted].sum()
+    tested = table[1].sum()
+    share = float(hits / tested)
+    settings: Settings = {"votes": votes, "batch": batch, "active": int(active.sum())}
+    return Estimate(share, float(np.sqrt(share * (1 - share) / tested)), settings)
+
+
+def _information(codes: Array, values: Array) -> Array:
+    """Return I(z_d; v_f) in nats, of shape (latent, factors)."""
+    cut = [np.digitize(c, np.histogram_bin_edges(c, _BINS)[1:-1]) for c in codes.T]
+    return np.array([[mutual_info_score(c, v) for v in values.T] for c in cut])
+
+
+def _entropies(values: Array) -> Array:
+    return np.array([mutual_info_score(v, v) for v in values.T])
+
+
+def _entropy_of_rows(weights: Array) -> Array:
+    """Return the entropy of each row as a distribution, to the base of its length."""
+    totals = weights.sum(1, keepdims=True)
+    shares = np.where(totals > 0, weights / np.where(totals > 0, totals, 1), 1 / weights.shape[1])
+    logs = np.log(np.where(shares > 0, shares, 1))
+    return -(shares * logs).sum(1) / np.log(weights.shape[1])
+
+
+def _resampled(
+    score: Callable[[Array, Array], float],
+    z: Tensor,
+    factors: Tensor,
+    settings: Settings,
+    *,
+    resamples: int = _RESAMPLES,
+) -> Estimate:
+    """Return a score of all data, with an error from halves of them.
+
+    A mean over half of N data drawn without replacement has the variance (2/N - 1/N) sigma^2
+    about that of all: the spread of halves is the standard error itself.
+    """
+    codes, values = _arrays(z, factors)
+    generator = np.random.default_rng(0)
+    order = generator.permutation(len(codes))
+    value = score(codes[order], values[order])
+    halves = []
+    for _ in range(resamples):
+        chosen = generator.choice(len(codes), len(codes) // 2, replace=False)
+        halves.append(score(codes[chosen], values[chosen]))
+    error = float(np.std(halves, ddof=1))
+    return Estimate(value, error, {**settings, "data": len(codes), "error": f"{resamples} halves"})
+
+
+def _check(z: Tensor, factors: Tensor, *, least: int) -> None:
+    if len(z) != len(factors) or len(z) < 4:
+        raise ValueError(
+            f"every representation needs its factors, got {len(z)} and {len(factors)}"
+        )
+    if z.shape[1] < least:
+        raise ValueError(f"this score compares coordinates of z, got {z.shape[1]}")
+    constant = [f for f in range(factors.shape[1]) if len(factors[:, f].unique()) < 2]
+    if constant:
+        raise ValueError(f"every factor must vary, got one value in columns {constant}")
+
+
+def _arrays(z: Tensor, factors: Tensor) -> tuple[Array, Array]:
+    return z.detach().double().cpu().numpy(), factors.cpu().numpy()
+
+
+DISENTANGLEMENT: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estimate]]] = {
+    "dci": dci,
+    "factor-vae-score": factor_vae_score,
+    "mig": mig,
+    "modularity": modularity,
+    "sap": sap,
+}
+"""The scores by the names of the command line."""

@@ -1,0 +1,182 @@
+"""What a representation is worth: how well labels can be read off it, and clusters found in it."""
+
+import math
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from numpy.typing import NDArray
+from scipy.optimize import linear_sum_assignment
+from sklearn.cluster import KMeans
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import normalized_mutual_info_score
+from sklearn.neighbors import KNeighborsClassifier
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.metrics.estimate import Estimate, Settings
+
+__all__ = [
+    "cluster_accuracy",
+    "cluster_information",
+    "k_means",
+    "linear_probe_accuracy",
+    "nearest_neighbour_accuracy",
+]
+
+
+def linear_probe_accuracy(
+    train: Float[Tensor, "train latent"],
+    train_labels: Int[Tensor, " train_labels"],
+    test: Float[Tensor, "test latent"],
+    test_labels: Int[Tensor, " test_labels"],
+) -> Estimate:
+    """Return the held-out accuracy of a logistic regression on the representations.
+
+    Each coordinate is standardised; the regression is scikit-learn's, with its default penalty.
+    The standard error is that of a share of the held-out data.
+
+    Raises:
+        ValueError: if representations and labels do not fit each other.
+
+    Example:
+        >>> z = torch.cat([torch.randn(50, 2) - 4, torch.randn(50, 2) + 4])
+        >>> labels = torch.arange(100) // 50
+        >>> linear_probe_accuracy(z, labels, z, labels).value
+        1.0
+    """
+    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
+    settings: Settings = {"classifier": "logistic regression, standardised", "train": len(train)}
+    return _accuracy(probe, train, train_labels, test, test_labels, settings)
+
+
+def nearest_neighbour_accuracy(
+    train: Float[Tensor, "train latent"],
+    train_labels: Int[Tensor, " train_labels"],
+    test: Float[Tensor, "test latent"],
+    test_labels: Int[Tensor, " test_labels"],
+    *,
+    neighbours: int = 10,
+) -> Estimate:
+    """Return the held-out accuracy of a vote of the nearest training representations.
+
+    Distances are Euclidean, in the units of z. The standard error is that of a share of the
+    held-out data.
+
+    Raises:
+        ValueError: if representations and labels do not fit each other, or there are fewer
+            training data than neighbours.
+    """
+    if check_positive_int("neighbours", neighbours) > len(train):
+        raise ValueError(f"neighbours must be at most the {len(train)} data, got {neighbours}")
+    classifier = KNeighborsClassifier(neighbours)
+    settings: Settings = {"neighbours": neighbours, "train": len(train)}
+    return _accuracy(classifier, train, train_labels, test, test_labels, settings)
+
+
+def k_means(z: Float[Tensor, "data latent"], clusters: int, *, seed: int = 0) -> Tensor:
+    """Return the cluster of each representation by k-means, the best of ten starts."""
+    if check_positive_int("clusters", clusters) > len(z):
+        raise ValueError(f"clusters must be at most the {len(z)} data, got {clusters}")
+    found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(_numpy(z))
+    return torch.from_numpy(found.astype(np.int64))
+
+
+def cluster_accuracy(
+    clusters: Int[Tensor, " data"], labels: Int[Tensor, " rows"], *, matching: str = "hungarian"
+) -> Estimate:
+    """Return the share of data whose cluster stands for their label.
+
+    ``hungarian`` gives each cluster a label of its own, the best such matching; ``majority``
+    gives each the label most frequent in it, several clusters the same one if need be.
+
+    Raises:
+        ValueError: if the two differ in size, or for an unknown matching.
+
+    References:
+        Kuhn (1955), The Hungarian method for the assignment problem.
+
+    Example:
+        >>> clusters, labels = torch.tensor([0, 0, 1, 1]), torch.tensor([1, 1, 0, 1])
+        >>> cluster_accuracy(clusters, labels).value
+        0.75
+    """
+    table = _contingency(clusters, labels)
+    if matching == "hungarian":
+        rows, columns = linear_sum_assignment(table, maximize=True)
+        hits = table[rows, columns].sum()
+    elif matching == "majority":
+        hits = table.max(1).sum()
+    else:
+        raise ValueError(f"matching must be one of hungarian, majority; got {matching!r}")
+    settings: Settings = {"data": len(labels), "clusters": len(table), "matching": matching}
+    return _share(hits / len(labels), len(labels), settings)
+
+
+def cluster_information(
+    clusters: Int[Tensor, " data"], labels: Int[Tensor, " rows"], *, resamples: int = 100
+) -> Estimate:
+    """Return the normalized mutual information of clusters and labels, in [0, 1].
+
+    It is I / mean(H(clusters), H(labels)); its standard error is from resampled data.
+
+    Raises:
+        ValueError: if the two differ in size.
+    """
+    _contingency(clusters, labels)
+    a, b = _numpy(clusters), _numpy(labels)
+    generator = np.random.default_rng(0)
+    found = []
+    for _ in range(resamples):
+        chosen = generator.integers(len(a), size=len(a))
+        found.append(normalized_mutual_info_score(a[chosen], b[chosen]))
+    value = float(normalized_mutual_info_score(a, b))
+    settings: Settings = {
+        "data": len(a),
+        "normalization": "arithmetic mean",
+        "resamples": resamples,
+    }
+    return Estimate(value, float(np.std(found, ddof=1)), settings)
+
+
+def _accuracy(
+    classifier: Any,
+    train: Tensor,
+    train_labels: Tensor,
+    test: Tensor,
+    test_labels: Tensor,
+    settings: Settings,
+) -> Estimate:
+    for z, labels in ((train, train_labels), (test, test_labels)):
+        if len(z) != len(labels) or len(z) == 0:
+            raise ValueError(f"every representation needs a label, got {len(z)} and {len(labels)}")
+    if len(train_labels.unique()) < 2:
+        raise ValueError("a classifier needs at least two classes, got one")
+    classifier.fit(_numpy(train), _numpy(train_labels))
+    score = float((classifier.predict(_numpy(test)) == _numpy(test_labels)).mean())
+    return _share(score, len(test), {**settings, "test": len(test)})
+
+
+def _contingency(clusters: Tensor, labels: Tensor) -> NDArray[np.int64]:
+    if clusters.shape != labels.shape or clusters.dim() != 1 or len(labels) == 0:
+        raise ValueError(
+            "every datum needs a cluster and a label, got shapes "
+            f"{tuple(clusters.shape)} and {tuple(labels.shape)}"
+        )
+    rows = np.unique(_numpy(clusters), return_inverse=True)[1]
+    columns = np.unique(_numpy(labels), return_inverse=True)[1]
+    table = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
+    np.add.at(table, (rows, columns), 1)
+    return table
+
+
+def _share(share: float, count: int, settings: Settings) -> Estimate:
+    share = float(share)
+    return Estimate(share, math.sqrt(share * (1 - share) / count), settings)
+
+
+def _numpy(tensor: Tensor) -> NDArray[Any]:
+    return tensor.detach().cpu().numpy()
