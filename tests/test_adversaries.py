@@ -161,7 +161,7 @@ def check_learned_total_correlation() -> None:
 
     scale = torch.ones(1000, 2)
     for _ in range(400):
-        penalty(latents_of(torch.zeros(1000, 2), scale, draw(1000)))
+        penalty.learn([latents_of(torch.zeros(1000, 2), scale, draw(1000))])
     with torch.no_grad():
         points = draw(20_000)
         latents = latents_of(torch.zeros_like(points), torch.ones_like(points), points)
@@ -209,7 +209,7 @@ def test_the_adversary_learns_the_jensen_shannon_divergence() -> None:
         return latents_of(torch.full((count, 1), shift), torch.ones(count, 1))
 
     for _ in range(300):
-        penalty(latents(1000))
+        penalty.learn([latents(1000)])
     with torch.no_grad():
         found = float(penalty(latents(50_000))["jensen_shannon"])
     grid = torch.linspace(-8, 10, 20_001, dtype=torch.float64)
@@ -226,7 +226,8 @@ def test_the_jensen_shannon_gradient_moves_q_towards_p_and_reaches_the_prior() -
     loc = torch.full((200, 2), 2.0, requires_grad=True)
     for _ in range(100):
         latents = latents_of(loc, torch.ones(200, 2), prior=prior().expand((200,)))
-        term = penalty(latents)["jensen_shannon"]
+        penalty.learn([latents])
+    term = penalty(latents)["jensen_shannon"]
     gradients = torch.autograd.grad(term, [loc, *prior.parameters()])
     assert bool((gradients[0].mean(0) > 0).all())
     assert all(bool((gradient != 0).any()) for gradient in gradients)
@@ -257,6 +258,32 @@ def test_a_restored_objective_goes_on_bit_for_bit(exact: LinearGaussian) -> None
         assert torch.equal(found[name], tensor), name
 
 
+def test_loading_copies_and_refuses_what_does_not_fit(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    first, second = factor(), factor()
+    first.loss_and_grads(exact.model, exact.guide, x)
+    before = {name: tensor.clone() for name, tensor in first.state_dict().items()}
+    second.load_state_dict(first.state_dict())
+    second.loss_and_grads(exact.model, exact.guide, x)
+    for name, tensor in first.state_dict().items():
+        assert torch.equal(tensor, before[name]), name
+
+    partial = {name: t for name, t in before.items() if not name.endswith("0.exp_avg_sq")}
+    small = FactorVAE(1.0, latent_dim=LATENT, hidden=(4,))
+    small.loss_and_grads(exact.model, exact.guide, x)
+    for state, message in (
+        (partial, r"parameter 0 .* must be step, exp_avg and exp_avg_sq of shape \(16, 2\)"),
+        (small.state_dict(), "size mismatch"),
+        (
+            {**before, "nonsense": torch.zeros(1)},
+            r"of an objective with other parts, got \['nonse",
+        ),
+    ):
+        with pytest.raises(RuntimeError, match=message):
+            first.load_state_dict(state)
+        first.loss_and_grads(exact.model, exact.guide, x)
+
+
 def test_an_unused_objective_has_a_state() -> None:
     other = FactorVAE(30.0, latent_dim=LATENT, hidden=(16, 16))
     other.load_state_dict(factor().state_dict())
@@ -281,6 +308,42 @@ def test_bad_sizes_are_refused(exact: LinearGaussian) -> None:
     elsewhere = FactorVAE(1.0, latent_dim=LATENT, hidden=(8,)).to("meta")
     with pytest.raises(ValueError, match=r"must be where z is, on cpu, got meta; call objective"):
         elsewhere.loss(exact.model, exact.guide, exact.data(BATCH))
+
+
+def test_a_batch_with_nan_does_no_lasting_harm(exact: LinearGaussian) -> None:
+    objective = factor()
+    bad = exact.data(BATCH)
+    bad[0] = torch.nan
+    pyro.enable_validation(False)
+    with pytest.warns(UserWarning, match="Encountered NaN"):
+        objective.differentiable_loss(exact.model, exact.guide, bad)
+    assert all(bool(weight.isfinite().all()) for weight in weights(adversary_of(objective)))
+    assert objective.loss_and_grads(exact.model, exact.guide, exact.data(BATCH)).isfinite()
+
+
+def test_the_adversary_learns_once_a_step_from_all_particles(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    for vectorize in (False, True):
+        objective = FactorVAE(
+            1.0,
+            latent_dim=LATENT,
+            hidden=(4,),
+            num_particles=3,
+            vectorize_particles=vectorize,
+            max_plate_nesting=1,
+        )
+        objective.loss_and_grads(exact.model, exact.guide, x)
+        steps = objective.state_dict()["penalties.0.adversary.optimizer.0.step"]
+        assert float(steps) == 1.0
+
+
+def test_the_optimizer_goes_where_the_adversary_goes(exact: LinearGaussian) -> None:
+    objective = factor()
+    objective.loss_and_grads(exact.model, exact.guide, exact.data(BATCH))
+    objective.penalties[0].double()
+    objective.loss_and_grads(exact.model, exact.guide, exact.data(BATCH))
+    moments = objective.to("meta").state_dict()["penalties.0.adversary.optimizer.0.exp_avg"]
+    assert moments.device.type == "meta"
 
 
 def test_couplings_learn_under_the_adversary(exact: LinearGaussian) -> None:

@@ -117,7 +117,7 @@ def test_help_shows_the_weights_and_their_schedules(capsys: pytest.CaptureFixtur
     ("arguments", "message"),
     [
         (["--objective", "beta", "--objective.beta", "-1"], "beta must be 0 or more, got -1"),
-        (["--objective", "info", "--objective.alpha", "2"], "beta must be 0 or more, got -1"),
+        (["--objective", "info", "--objective.alpha", "2"], "alpha must be at most 1 in InfoVAE"),
         (["--objective", "beta-tc", "--objective.estimator", "mws"], "estimator must be one of"),
         (
             ["--objective", "beta", SCHEDULE[0], "exponential", *SCHEDULE[2:]],
@@ -156,6 +156,27 @@ def test_unknown_or_missing_options_are_refused(
     with pytest.raises(SystemExit, match="2"):
         train("--objective", "beta", *arguments)
     assert arguments[0].removesuffix(".beta").removesuffix(".gamma") in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("section", "message"),
+    [
+        ({"name": "beta", "schedule": "linear"}, "objective.schedule must map weights to sched"),
+        ({"name": "beta", "schedule": {"beta": "linear"}}, r"write beta: {name: linear}"),
+    ],
+)
+def test_schedules_that_are_no_mappings_are_refused(
+    section: dict[str, Any], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = tmp_path / "config.yaml"
+    config.write_text(yaml.safe_dump({"objective": section}))
+    assert train("--config", str(config), "--out", str(tmp_path / "run")) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_a_schedule_without_its_weight_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert train("--objective", "beta", "--objective.schedule", "linear") == 2
+    assert "write --objective.schedule.beta linear" in capsys.readouterr().err
 
 
 def test_the_adversary_is_part_of_the_checkpoint(tmp_path: Path) -> None:

@@ -57,7 +57,7 @@ def test_dip_two_adds_the_mean_covariance(low_rank: bool) -> None:
     torch.testing.assert_close(found, expected)
 
 
-def test_dip_two_of_two_sites_is_of_their_whole_vector() -> None:
+def test_dip_of_two_sites_is_of_their_whole_vector() -> None:
     loc, scale = posteriors()
     split = Latents(
         (
@@ -65,9 +65,20 @@ def test_dip_two_of_two_sites_is_of_their_whole_vector() -> None:
             site_of(dist.Normal(loc[:, 1:], scale[:, 1:]).to_event(1), name="b"),
         )
     )
-    for form in ("I", "II"):
-        penalty = DIP(1.0, 1.0, form=form)
-        torch.testing.assert_close(penalty(split), penalty(latents_of(loc, scale)))
+    penalty = DIP(1.0, 1.0)
+    torch.testing.assert_close(penalty(split), penalty(latents_of(loc, scale)))
+    # One site may depend on another, so the covariance is that of the z drawn.
+    expected = dip_terms(split.value.T.cov())
+    torch.testing.assert_close(DIP(1.0, 1.0, form="II")(split), expected)
+
+
+def test_dip_two_of_unknown_variance_is_of_the_z_drawn() -> None:
+    transform = dist.transforms.AffineTransform(1.0, 2.0)
+    base = dist.Normal(torch.randn(BATCH, LATENT), 1.0)
+    q = dist.TransformedDistribution(base, [transform]).to_event(1)
+    latents = Latents((site_of(q),))
+    found = DIP(1.0, 1.0, form="II")(latents)
+    torch.testing.assert_close(found, dip_terms(latents.value.T.cov()))
 
 
 def test_dip_of_a_flow() -> None:

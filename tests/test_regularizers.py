@@ -1,6 +1,7 @@
 """Every objective, on every kind of prior, posterior and model, with SVI and without."""
 
 import copy
+import math
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -9,7 +10,9 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+from pyro import poutine
 from pyro.infer import SVI, Trace_ELBO
+from pyro.infer.autoguide import AutoDiagonalNormal
 from torch import Tensor
 
 from pyro_dpvae.models import VAE
@@ -18,6 +21,7 @@ from pyro_dpvae.objectives import (
     ELBO,
     MAE,
     MMD,
+    AbstractPenalty,
     Beta,
     BetaTCVAE,
     BetaVAE,
@@ -26,6 +30,8 @@ from pyro_dpvae.objectives import (
     FactorVAE,
     FreeBits,
     InfoVAE,
+    Latents,
+    Linear,
     MutualDivergence,
     SoftFreeBits,
     SteinDiscrepancy,
@@ -327,15 +333,26 @@ def test_one_penalty_twice_keeps_both_terms(exact: LinearGaussian) -> None:
     assert loss == pytest.approx(t["distortion"] + t["rate"] + t["mmd"] + 2.0 * t["mmd_2"])
 
 
-def test_bad_weights_are_refused() -> None:
-    with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
-        InfoVAE(2.0, 20.0)
-    with pytest.raises(ValueError, match=r"mmd must be 0 or more, got -0.5"):
-        InfoVAE(0.0, 0.5)
-    with pytest.raises(ValueError, match="adversarial divergence needs latent_dim"):
-        InfoVAE(divergence="adversarial")
-    with pytest.raises(ValueError, match="divergence must be one of"):
-        InfoVAE(divergence="kl")
+@pytest.mark.parametrize(
+    ("arguments", "options", "message"),
+    [
+        ((2.0, 20.0), {}, "alpha must be at most 1 in InfoVAE, got 2"),
+        ((0.0, 0.5), {}, r"alpha \+ lambda must be at least 1 in InfoVAE, got 0.0 \+ 0.5"),
+        ((), {"divergence": "adversarial"}, "adversarial divergence needs latent_dim"),
+        ((), {"divergence": "kl"}, "divergence must be one of"),
+        ((), {"divergence": "stein", "kernel": "imq"}, "kernel is an option of mmd, got 'imq'"),
+        (
+            (),
+            {"divergence": "adversarial", "latent_dim": 2, "bandwidth": 3.0},
+            "an adversary has no kernel, got the bandwidth 3.0",
+        ),
+    ],
+)
+def test_bad_options_of_info_vae_are_refused(
+    arguments: tuple[float, ...], options: dict[str, Any], message: str
+) -> None:
+    with pytest.raises(ValueError, match=message):
+        InfoVAE(*arguments, **options)
 
 
 def test_penalties_need_latents_of_the_data_plate(exact: LinearGaussian) -> None:
@@ -439,3 +456,153 @@ def test_a_factor_in_the_guide_must_say_that_it_is_reparameterised(exact: Linear
     assert found == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"reparameterised .* got Unit at 'regularizer'"):
         ELBO().loss(exact.model, lambda x: guide(x, has_rsample=False), x)
+
+
+# Dependent sites, change of variables, scales and masks.
+
+
+class Ladder:
+    """Sites that model and guide draw in opposite orders, each given the one before."""
+
+    def model(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            top = pyro.sample("top", dist.Normal(torch.zeros(1), 1.0).to_event(1))
+            bottom = pyro.sample("bottom", dist.Normal(top, 0.5).to_event(1))
+            pyro.sample("x", dist.Normal(bottom, 1.0).to_event(1), obs=x)
+
+    def guide(self, x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            bottom = pyro.sample("bottom", dist.Normal(0.7 * x, 0.6).to_event(1))
+            pyro.sample("top", dist.Normal(0.9 * bottom, 0.4).to_event(1))
+
+
+def test_a_guide_in_another_order_has_its_exact_bound() -> None:
+    # E of quadratics under bottom ~ N(.7 x, .36), top ~ N(.9 bottom, .16), by hand.
+    x = torch.tensor([[0.5], [2.0], [-1.0], [1.5]], dtype=torch.float64)
+    mean = 0.7 * x
+    log_2pi = math.log(2 * math.pi)
+    top_square = 0.81 * (mean.square() + 0.36) + 0.16
+    gap_square = 0.01 * (mean.square() + 0.36) + 0.16  # E (bottom - top)^2
+    log_p = (
+        -0.5 * top_square - 0.5 * log_2pi
+        - 0.5 * gap_square / 0.25 - 0.5 * math.log(0.25) - 0.5 * log_2pi
+        - 0.5 * ((x - mean).square() + 0.36) - 0.5 * log_2pi
+    )  # fmt: skip
+    entropy = 0.5 * (2 + 2 * log_2pi + math.log(0.36) + math.log(0.16))
+    exact = -float((log_p + entropy).sum())
+    objective = ELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=1)
+    found = objective.loss(Ladder().model, Ladder().guide, x)
+    assert found == pytest.approx(exact, rel=0.01)
+    oracle = Trace_ELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=1)
+    assert found == pytest.approx(oracle.loss(Ladder().model, Ladder().guide, x), rel=0.02)
+
+
+def test_stein_is_the_same_in_training_and_evaluation() -> None:
+    x = torch.randn(12, 1)
+    objective = ELBO(penalties=[SteinDiscrepancy(1.0)])
+    pyro.set_rng_seed(0)
+    objective.loss(Ladder().model, Ladder().guide, x)
+    evaluated = objective.terms["stein"]
+    pyro.set_rng_seed(0)
+    objective.differentiable_loss(Ladder().model, Ladder().guide, x)
+    torch.testing.assert_close(objective.terms["stein"], evaluated)
+    with (
+        torch.inference_mode(),
+        pytest.raises(
+            ValueError, match=r"inference_mode\(\) forbids; evaluate under torch.no_grad"
+        ),
+    ):
+        objective.loss(Ladder().model, Ladder().guide, x)
+
+
+def test_autoguides_of_constrained_sites_keep_their_change_of_variables() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.LogNormal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z.log(), 1.0), obs=x)
+
+    x = torch.tensor([0.3, -1.0, 2.0, 0.0])
+    guide = AutoDiagonalNormal(model, init_scale=0.7)
+    guide(x)
+    options = {"num_particles": 20_000, "vectorize_particles": True, "max_plate_nesting": 1}
+    found = ELBO(**options).loss(model, guide, x)
+    # In log z the guide is N(m, .49) and the model a linear Gaussian.
+    mean = guide.loc.detach()
+    kl = 0.5 * (mean.square() + 0.49 - 1) - math.log(0.7)
+    distortion = 0.5 * ((x - mean).square() + 0.49) + 0.5 * math.log(2 * math.pi)
+    assert found == pytest.approx(float((kl + distortion).sum()), rel=0.01)
+
+
+def test_scales_that_are_tensors_keep_the_closed_form(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    scale = torch.tensor(2.0, dtype=torch.float64)
+    rates = []
+    for model_scale, guide_scale in ((scale, scale), (2.0, 2.0), (2.0, scale)):
+        model = poutine.scale(exact.model, model_scale)
+        guide = poutine.scale(exact.guide, guide_scale)
+        objective = ELBO()
+        for seed in (0, 1):
+            pyro.set_rng_seed(seed)
+            objective.loss(model, guide, x)
+            rates.append(float(objective.terms["rate"]))
+    assert rates == pytest.approx([rates[0]] * len(rates))
+
+
+def test_unequal_scales_weigh_the_two_expectations(exact: LinearGaussian) -> None:
+    # E[3 log q - 2 log p] = 2 KL - H(q)
+    x = exact.data(BATCH)
+    objective = ELBO()
+    objective.loss(poutine.scale(exact.model, 2.0), poutine.scale(exact.guide, 3.0), x)
+    q = exact.guide.encoder(x)
+    standard = dist.Normal(torch.zeros(LATENT), 1.0).to_event(1)
+    expected = (2 * torch.distributions.kl_divergence(q, standard) - q.entropy()).mean()
+    torch.testing.assert_close(objective.terms["rate"], expected.detach().double())
+
+
+def test_penalties_refuse_masks_and_plates_of_one_datum(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    mask = torch.arange(BATCH) < 5
+    objective = ELBO(penalties=[MMD(1.0)])
+    with pytest.raises(ValueError, match="got a mask at 'z'; leave masked data out of the batch"):
+        objective.loss(poutine.mask(exact.model, mask), poutine.mask(exact.guide, mask), x)
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("parts", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x.T)
+
+    def guide(x: Tensor) -> None:
+        with pyro.plate("parts", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
+            pyro.sample("z", dist.Normal(x.T, 1.0))
+
+    with pytest.raises(ValueError, match=r"got 'z' in \['data', 'parts'\] .* with to_event"):
+        objective.loss(model, guide, x)
+
+
+def test_a_loop_over_data_is_refused(exact: LinearGaussian) -> None:
+    def program(x: Tensor) -> None:
+        for i in pyro.plate("data", len(x)):
+            z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+            pyro.sample(f"x{i}", dist.Normal(z, 1.0), obs=x[i, 0])
+
+    def guide(x: Tensor) -> None:
+        for i in pyro.plate("data", len(x)):
+            pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="the data plate must be vectorized, got a loop"):
+        ELBO().loss(program, guide, exact.data(3))
+
+
+def test_a_penalty_may_name_its_term_as_it_likes(exact: LinearGaussian) -> None:
+    class Loss(AbstractPenalty):
+        def __init__(self) -> None:
+            super().__init__(loss=Linear(2.0, 3.0, 5))
+
+        def forward(self, latents: Latents) -> dict[str, Tensor]:
+            return {"loss": latents.value.mean()}
+
+    objective = ELBO(penalties=[Loss()])
+    loss = objective.loss(exact.model, exact.guide, exact.data(BATCH)) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    assert t["loss"] == pytest.approx(loss)
+    assert loss == pytest.approx(t["distortion"] + t["rate"] + 2.0 * t["loss_2"])

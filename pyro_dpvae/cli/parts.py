@@ -134,6 +134,11 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
     spelled = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
+        if option == "--objective.schedule":
+            raise ValueError(
+                "a schedule is that of one weight, got --objective.schedule; write "
+                "--objective.schedule.beta linear --objective.schedule.beta.steps 1000"
+            )
         if option.removeprefix("--") in _named_keys() and option.startswith("--"):
             option = f"{option}.name"
         spelled.append(f"{option}{equals}{value}")
@@ -145,6 +150,11 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
     pairs: list[tuple[str, str]] = []
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
+        if option == "--objective.schedule":
+            raise ValueError(
+                "a schedule is that of one weight, got --objective.schedule; write "
+                "--objective.schedule.beta linear --objective.schedule.beta.steps 1000"
+            )
         if not equals:
             value = arguments[position + 1] if position + 1 < len(arguments) else ""
         pairs.append((option, value))
@@ -164,10 +174,13 @@ def _chosen_in_file(path: Path) -> dict[str, str]:
     for key in _named_keys():
         section: Any = content
         for level in key.split("."):
-            section = section.get(level, {})
+            section = section.get(level) or {}
             if not isinstance(section, dict):
                 raise ValueError(
-                    f"{key} must be a mapping of its name and options, got {section!r} in "
+                    f"objective.schedule must map weights to schedules, got {section!r} in "
+                    f"{path}; write schedule: {{beta: {{name: linear, steps: 1000}}}}"
+                    if level == "schedule"
+                    else f"{key} must be a mapping of its name and options, got {section!r} in "
                     f"{path}; write {level}: {{name: {section}}}"
                 )
         if "name" in section:

@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
@@ -16,6 +17,8 @@ from pyro_dpvae.sites import PLATE
 __all__ = ["DataPlate", "distortion", "latents", "site_rates"]
 
 Site = dict[str, Any]
+
+_PARTICLES = "num_particles_vectorized"  # Pyro's name of the plate of its samples
 
 
 class DataPlate:
@@ -34,6 +37,11 @@ class DataPlate:
                 f"the model must observe its data inside pyro.plate({PLATE!r}, batch size), "
                 f"got observed sites {[site['name'] for site in observed]} "
                 f"in plates {sorted(frames)}"
+            )
+        if not frames[PLATE].vectorized:
+            raise ValueError(
+                f"the data plate must be vectorized, got a loop over pyro.plate({PLATE!r}, ...); "
+                "write 'with pyro.plate(...):' and observe the whole batch at once"
             )
         self.dim: int = frames[PLATE].dim
         self.size: int = frames[PLATE].size
@@ -90,7 +98,8 @@ def site_rates(
             "sample it in the guide or observe it in the model"
         )
     rates = []
-    for name, guide_site in guide_latents.items():
+    order = list(model_latents)
+    for index, (name, guide_site) in enumerate(guide_latents.items()):
         if not guide_site["fn"].has_rsample:
             raise ValueError(
                 "every guide site must be reparameterised for this objective, got "
@@ -98,12 +107,18 @@ def site_rates(
                 "or sum the site out"
             )
         model_site = model_latents.get(name)
+        # The divergence given the model's parents averages over this site alone: under q they
+        # must not depend on it, as they do not where the guide has drawn them before.
+        drawn = list(guide_latents)[:index]
+        closed = model_site is not None and all(
+            parent in drawn for parent in order[: order.index(name)]
+        )
         terms = [
             plate.per_datum(term, site, particles=particles)
-            for term, site in _rate_terms(model_site, guide_site)
+            for term, site in _rate_terms(model_site, guide_site, closed=closed)
         ]
         by_coordinate = None
-        if coordinates and model_site is not None:
+        if coordinates and model_site is not None and closed:
             divergence = _coordinate_divergence(model_site, guide_site)
             if divergence is not None:
                 by_coordinate = plate.per_datum(
@@ -121,11 +136,19 @@ def latents(model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Latents
         if site["is_observed"] or PLATE not in {f.name for f in site["cond_indep_stack"]}:
             continue
         guide_site = guide_sites[site["name"]]
-        if plate.dim != -1:
+        others = {frame.name for frame in site["cond_indep_stack"]} - {PLATE, _PARTICLES}
+        if others or plate.dim != -1:
             raise ValueError(
-                f"penalties need latents whose innermost plate is {PLATE!r}, got {site['name']!r} "
-                "inside another plate within it; declare that dimension with to_event"
+                f"penalties need latents in the plate {PLATE!r} alone, as dimension -1; got "
+                f"{site['name']!r} in {sorted(others | {PLATE})} with {PLATE!r} at {plate.dim}; "
+                "declare dimensions of one datum's latents with to_event"
             )
+        for one in (site, guide_site):
+            if one["mask"] is not None and one["mask"] is not True:
+                raise ValueError(
+                    f"penalties take every datum of a batch, got a mask at {site['name']!r}; "
+                    "leave masked data out of the batch"
+                )
         sites.append(
             LatentSite(
                 site["name"],
@@ -143,30 +166,52 @@ def latents(model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Latents
     return Latents(tuple(sites))
 
 
-def _rate_terms(model_site: Site | None, guide_site: Site) -> Iterator[tuple[Tensor, Site]]:
-    # With different scales on its two sides the rate is no multiple of a divergence, and only
-    # the two expectations are defined.
-    if model_site is not None and _same_handling(model_site, guide_site):
+def _rate_terms(
+    model_site: Site | None, guide_site: Site, *, closed: bool
+) -> Iterator[tuple[Tensor, Site]]:
+    """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
+    q = guide_site["fn"]
+    if model_site is not None and closed and _same_mask(model_site, guide_site):
         try:
-            divergence = kl_divergence(guide_site["fn"], model_site["fn"])
+            divergence = None if _is_delta(q) else kl_divergence(q, model_site["fn"])
         except NotImplementedError:
-            pass
-        else:
-            yield _handled(divergence, guide_site), guide_site
+            divergence = None
+        if divergence is not None:
+            # b KL + (a - b) E[log q]: no comparison of scales that are tensors
+            yield _handled(divergence, model_site), model_site
+            if not _same_scale(model_site, guide_site):
+                yield from _expected_log_posterior(guide_site)
+                rescaled = {**guide_site, "scale": model_site["scale"]}
+                for term, site in _expected_log_posterior(rescaled):
+                    yield -term, site
             return
-    try:
-        yield _handled(-guide_site["fn"].entropy(), guide_site), guide_site
-    except NotImplementedError:
-        yield guide_site["log_prob"], guide_site
+    yield from _expected_log_posterior(guide_site)
     if model_site is not None:
         yield -model_site["log_prob"], model_site
+
+
+def _expected_log_posterior(site: Site) -> Iterator[tuple[Tensor, Site]]:
+    try:
+        if _is_delta(site["fn"]):
+            # Its density is what an autoguide makes of a change of variables.
+            raise NotImplementedError
+        yield _handled(-site["fn"].entropy(), site), site
+    except NotImplementedError:
+        yield _handled(site["unscaled_log_prob"], site), site
+
+
+def _is_delta(distribution: Any) -> bool:
+    while not isinstance(distribution, Delta) and hasattr(distribution, "base_dist"):
+        distribution = distribution.base_dist
+    return isinstance(distribution, Delta)
 
 
 def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
     """Return KL of each coordinate, (*plates, L), if both sides factorise in closed form."""
     q, p = guide_site["fn"], model_site["fn"]
     if not (
-        _same_handling(model_site, guide_site)
+        _same_mask(model_site, guide_site)
+        and _same_scale(model_site, guide_site)
         and isinstance(q, Independent)
         and isinstance(p, Independent)
         and not q.base_dist.event_shape
@@ -186,12 +231,17 @@ def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
     return scale_and_mask(divergence, scale, mask)
 
 
-def _same_handling(one: Site, other: Site) -> bool:
-    # Tensors are compared by identity: a comparison of values would wait for the device.
-    def same(a: Any, b: Any) -> bool:
-        return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+def _same_mask(one: Site, other: Site) -> bool:
+    return _same(one["mask"], other["mask"])
 
-    return same(one["scale"], other["scale"]) and same(one["mask"], other["mask"])
+
+def _same_scale(one: Site, other: Site) -> bool:
+    return _same(one["scale"], other["scale"])
+
+
+def _same(a: Any, b: Any) -> bool:
+    # Tensors are compared by identity: a comparison of values would wait for the device.
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
 
 
 def _handled(term: Tensor, site: Site) -> Tensor:

@@ -12,7 +12,7 @@ from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import torch_item
 from pyro.poutine import Trace
 from pyro.util import warn_if_nan
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
 from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
@@ -82,7 +82,16 @@ class ELBO(pyro.infer.ELBO):
             max_plate_nesting=max_plate_nesting,
         )
         self.rate = Beta() if rate is None else rate
+        if not isinstance(self.rate, AbstractRate):
+            raise TypeError(f"rate must be a rate, such as Beta(4.0), got {rate!r}")
+        if isinstance(penalties, nn.Module):
+            raise TypeError(f"penalties must be a list of penalties, got {penalties!r}")
         self.penalties = tuple(penalties)
+        for penalty in self.penalties:
+            if not isinstance(penalty, AbstractPenalty):
+                raise TypeError(
+                    f"penalties must hold penalties, such as MMD(100.0), got {penalty!r}"
+                )
         self.terms: dict[str, Tensor] = {}
         self.step = 0
 
@@ -100,8 +109,10 @@ class ELBO(pyro.infer.ELBO):
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss summed over the batch, as a tensor with a graph."""
-        if torch.is_grad_enabled():
-            self.advance()
+        training = torch.is_grad_enabled()
+        if training:
+            for part in self._parts():
+                part.set_step(self.step)
         particles = [
             self._particle(model_trace, guide_trace)
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs)
@@ -111,27 +122,26 @@ class ELBO(pyro.infer.ELBO):
         with torch.autocast(particles[0].distortion.device.type, enabled=False):
             distortion = torch.stack([one.distortion for one in particles]).mean()
             rates = _averaged([one.rates for one in particles])
+            drawn = [one.latents for one in particles if one.latents is not None]
             loss = distortion + self.rate(rates)
-            terms = {"distortion": distortion}
+            terms = {"loss": loss, "distortion": distortion}
             terms["rate"] = torch.stack([rate.total for rate in rates]).sum(0).mean()
             for penalty in self.penalties:
                 penalty.check_size(plate.size)
-                evaluations = [penalty(one.latents) for one in particles]
+                evaluations = [penalty(latents) for latents in drawn]
                 found = {
                     name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
                     for name in evaluations[0]
                 }
                 loss = sum(penalty.charges(found), start=loss)
                 terms.update({_unused(name, terms): term for name, term in found.items()})
-        self.terms = {name: term.detach() for name, term in {"loss": loss, **terms}.items()}
+                if training:
+                    penalty.learn(drawn)
+        terms["loss"] = loss
+        self.terms = {name: term.detach() for name, term in terms.items()}
+        self.step += training
         warn_if_nan(loss, "loss")
         return plate.full_size * loss
-
-    def advance(self) -> None:
-        """Set the weights that have schedules to the present step, and count the step."""
-        for part in self._parts():
-            part.set_step(self.step)
-        self.step += 1
 
     def to(self, device: torch.device | str) -> "ELBO":
         """Move what the objective holds, such as an adversary, to a device; returns itself."""
@@ -162,14 +172,15 @@ class ELBO(pyro.infer.ELBO):
                 f"an objective's state has the entry {_STEP!r}, got {sorted(state)[:5]}; "
                 "give what state_dict() returned"
             )
+        rest = {key: tensor for key, tensor in state.items() if key != _STEP}
         for name, part in self._named_parts():
             start = f"{name}."
-            part.load_state_dict(
-                {
-                    key.removeprefix(start): tensor
-                    for key, tensor in state.items()
-                    if key.startswith(start)
-                }
+            own = [key for key in rest if key.startswith(start)]
+            part.load_state_dict({key.removeprefix(start): rest.pop(key) for key in own})
+        if rest:
+            raise RuntimeError(
+                f"the state is of an objective with other parts, got {sorted(rest)[:5]}; "
+                f"this one has {dict(self._named_parts())}"
             )
         self.step = int(state[_STEP])
         for part in self._parts():

@@ -1,5 +1,6 @@
 """The objectives of the papers, by their names: a rate and penalties each."""
 
+import operator
 from collections.abc import Sequence
 from typing import Any, final
 
@@ -95,8 +96,8 @@ class BetaTCVAE(ELBO):
         **options: Any,
     ) -> None:
         penalty = TotalCorrelation(
-            combined("{} - {}", lambda b, g: b - g, beta, gamma),
-            mutual_information=combined("{} - {}", lambda a, g: a - g, alpha, gamma),
+            combined("{} - {}", operator.sub, beta, gamma),
+            mutual_information=combined("{} - {}", operator.sub, alpha, gamma),
             dataset_size=dataset_size,
             estimator=estimator,
         )
@@ -143,12 +144,13 @@ class InfoVAE(ELBO):
         lambda_: the weight of the divergence D; alpha + lambda must be at least 1.
         latent_dim: the size of z, which the adversarial divergence needs.
         divergence: D: ``mmd``, ``adversarial`` or ``stein``.
-        kernel: of ``mmd``: ``rbf``, ``imq`` or ``authors``.
+        kernel: of ``mmd``: ``rbf`` (the default), ``imq`` or ``authors``.
         bandwidth: of the kernel of ``mmd`` and ``stein``; by default sqrt(L).
         options: further options of :class:`ELBO`.
 
     Raises:
-        ValueError: for an unknown divergence, or ``adversarial`` without ``latent_dim``.
+        ValueError: for weights out of range, an unknown divergence, ``adversarial`` without
+            ``latent_dim``, or an option of another divergence.
 
     Example:
         >>> InfoVAE(0.0, 1000.0).settings["penalties"][0]["mmd"]
@@ -162,15 +164,25 @@ class InfoVAE(ELBO):
         *,
         latent_dim: int | None = None,
         divergence: str = "mmd",
-        kernel: str = "rbf",
+        kernel: str | None = None,
         bandwidth: float | None = None,
         **options: Any,
     ) -> None:
-        weight = combined("{} + {} - 1", lambda a, b: a + b - 1, alpha, lambda_)
+        if not callable(alpha) and alpha > 1:
+            raise ValueError(f"alpha must be at most 1 in InfoVAE, got {alpha}")
+        if not callable(alpha) and not callable(lambda_) and alpha + lambda_ < 1:
+            raise ValueError(
+                f"alpha + lambda must be at least 1 in InfoVAE, got {alpha} + {lambda_}"
+            )
+        weight = combined("{} + {} - 1", _weight_of_divergence, alpha, lambda_)
         check_choice("divergence", divergence, ("mmd", "adversarial", "stein"))
+        if kernel is not None and divergence != "mmd":
+            raise ValueError(f"kernel is an option of mmd, got {kernel!r} for {divergence!r}")
+        if bandwidth is not None and divergence == "adversarial":
+            raise ValueError(f"an adversary has no kernel, got the bandwidth {bandwidth}")
         penalty: AbstractPenalty
         if divergence == "mmd":
-            penalty = MMD(weight, kernel=kernel, bandwidth=bandwidth)
+            penalty = MMD(weight, kernel=kernel or "rbf", bandwidth=bandwidth)
         elif divergence == "stein":
             penalty = SteinDiscrepancy(weight, bandwidth=bandwidth)
         elif latent_dim is None:
@@ -180,7 +192,7 @@ class InfoVAE(ELBO):
             )
         else:
             penalty = AdversarialDivergence(weight, latent_dim=latent_dim)
-        rate = Beta(combined("1 - {}", lambda a: 1 - a, alpha))
+        rate = Beta(combined("1 - {}", _weight_of_rate, alpha))
         super().__init__(rate=rate, penalties=[penalty], **options)
 
 
@@ -232,3 +244,11 @@ class DIPVAE(ELBO):
         **options: Any,
     ) -> None:
         super().__init__(penalties=[DIP(off_diagonal, diagonal, form=form)], **options)
+
+
+def _weight_of_rate(alpha: float) -> float:
+    return 1 - alpha
+
+
+def _weight_of_divergence(alpha: float, lambda_: float) -> float:
+    return alpha + lambda_ - 1

@@ -14,6 +14,9 @@ from pyro_dpvae.objectives.weights import WeightedModule
 
 __all__ = ["AbstractRate", "Beta", "Capacity", "FreeBits", "SiteRate", "SoftFreeBits"]
 
+# From here a hundred steps lead back to 1; without a floor, a long collapse would be for good.
+_LEAST_GAMMA = 1e-4
+
 
 @dataclass(frozen=True)
 class SiteRate:
@@ -165,7 +168,8 @@ class FreeBits(AbstractRate):
         if rate.coordinates is None:
             raise ValueError(
                 "free bits of groups of coordinates need a rate that splits into coordinates, and "
-                f"that of {rate.name!r} does not: its prior or posterior does not factorise; use "
+                f"that of {rate.name!r} does not: its prior or posterior does not factorise, or "
+                "model and guide differ in its parents or scale; use "
                 "FreeBits(..., group_size=None)"
             )
         size = rate.coordinates.shape[-1]
@@ -186,7 +190,7 @@ class FreeBits(AbstractRate):
 class SoftFreeBits(AbstractRate):
     """The rate times a weight that keeps it slightly above a target: soft free bits.
 
-        gamma E_x[KL],    0 < gamma <= 1
+        gamma E_x[KL],    1e-4 <= gamma <= 1
 
     After each training step gamma grows by a tenth if the rate exceeds the target by more than
     the tolerance, and shrinks by a tenth if the rate is below the target.
@@ -225,7 +229,7 @@ class SoftFreeBits(AbstractRate):
             factor = torch.where(
                 found > (1 + self.tolerance) * target, 1.1, torch.where(found < target, 0.9, 1.0)
             )
-            self.gamma.mul_(factor).clamp_(max=1.0)
+            self.gamma.mul_(factor).clamp_(_LEAST_GAMMA, 1.0)
         return gamma * mean
 
     @property

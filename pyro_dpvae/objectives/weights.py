@@ -35,7 +35,7 @@ class WeightedModule(nn.Module):
             if callable(weight):
                 self._weights[name] = weight
                 value = torch.tensor(self._checked(name, weight(0), step=0))
-                self.register_buffer(f"_{name}", value, persistent=False)
+                self.register_buffer(f"scheduled_{name}", value, persistent=False)
             else:
                 self._weights[name] = self._checked(name, weight)
 
@@ -43,15 +43,17 @@ class WeightedModule(nn.Module):
         """Return the weight at the present step: a number, or a tensor of no dimensions."""
         weight = self._weights[name]
         if callable(weight):
-            value: Tensor = getattr(self, f"_{name}")
-            return value
+            value: Tensor = getattr(self, f"scheduled_{name}")
+            return value.clone()  # what a gradient needs must not change in place
         return weight
 
     def set_step(self, step: int) -> None:
         """Set the weights that have schedules to their values at a training step."""
         for name, weight in self._weights.items():
             if callable(weight):
-                getattr(self, f"_{name}").fill_(self._checked(name, weight(step), step=step))
+                getattr(self, f"scheduled_{name}").fill_(
+                    self._checked(name, weight(step), step=step)
+                )
 
     @property
     def schedule_lengths(self) -> dict[str, int]:

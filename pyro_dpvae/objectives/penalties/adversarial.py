@@ -77,14 +77,16 @@ class AdversarialTotalCorrelation(AbstractPenalty):
         self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
-        """Return the term; under gradients, let the adversary learn."""
-        z = latents.value
-        estimate = self.adversary.estimate(torch.mean, z)
-        if torch.is_grad_enabled():
-            half = latents.size // 2
-            joint, other = z.split([half, latents.size - half], -2)
-            self.adversary.learn(joint, permute_coordinates(other))
+        """Return the term."""
+        estimate = self.adversary.estimate(torch.mean, latents.value)
         return {"adversarial_total_correlation": estimate}
+
+    def learn(self, particles: Sequence[Latents]) -> None:
+        """Let the adversary learn, from the halves of the batch."""
+        half = particles[0].size // 2
+        joint = [latents.value[..., :half, :] for latents in particles]
+        permuted = [permute_coordinates(latents.value[..., half:, :]) for latents in particles]
+        self.adversary.learn(torch.cat(joint), torch.cat(permuted))
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -133,12 +135,15 @@ class AdversarialDivergence(AbstractPenalty):
         self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
-        """Return the term; under gradients, let the adversary learn."""
+        """Return the term."""
         q, p = latents.value, latents.prior_sample()
-        estimate = self.adversary.estimate(_jensen_shannon, q, p)
-        if torch.is_grad_enabled():
-            self.adversary.learn(q, p)
-        return {"jensen_shannon": estimate}
+        return {"jensen_shannon": self.adversary.estimate(_jensen_shannon, q, p)}
+
+    def learn(self, particles: Sequence[Latents]) -> None:
+        """Let the adversary learn, from the batch and as many draws of the prior."""
+        with torch.no_grad():
+            p = torch.cat([latents.prior_sample() for latents in particles])
+        self.adversary.learn(torch.cat([latents.value for latents in particles]), p)
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -1,6 +1,6 @@
 """An adversary that tells two samples apart, and learns within the objective's step."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any, final
 
@@ -94,13 +94,18 @@ class Adversary(nn.Module):
         return value.detach() + torch.stack(moved).sum()
 
     def learn(self, r: Tensor, s: Tensor) -> None:
-        """Take one optimizer step on half the cross-entropy of each law."""
+        """Take one optimizer step on half the cross-entropy of each law.
+
+        A gradient that is not finite teaches it nothing, so that a batch with NaN does no harm
+        that lasts.
+        """
         with torch.enable_grad():
             of_r, of_s = self.logits(r.detach()), self.logits(s.detach())
             loss = (softplus(-of_r).mean() + softplus(of_s).mean()) / 2
             gradients = torch.autograd.grad(loss, list(self.network.parameters()))
+        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
-            parameter.grad = gradient
+            parameter.grad = torch.where(finite, gradient, torch.zeros_like(gradient))
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -108,6 +113,15 @@ class Adversary(nn.Module):
     def settings(self) -> dict[str, Any]:
         """The sizes of the network and the learning rate."""
         return {"hidden": self.hidden, "learning_rate": self.learning_rate}
+
+    def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adversary":
+        # Adam's moments follow the parameters; its step counter stays where Adam wants it.
+        super()._apply(fn, recurse)
+        for entries in self.optimizer.state.values():
+            for name, tensor in entries.items():
+                if name != "step":
+                    entries[name] = fn(tensor)
+        return self
 
 
 _PREFIX = "optimizer."
@@ -123,13 +137,33 @@ def _save_optimizer(
 
 
 def _load_optimizer(
-    adversary: nn.Module, state: dict[str, Any], prefix: str, *_unused: Any
+    adversary: nn.Module,
+    state: dict[str, Any],
+    prefix: str,
+    _metadata: dict[str, Any],
+    _strict: bool,
+    _missing: list[str],
+    _unexpected: list[str],
+    errors: list[str],
 ) -> None:
     assert isinstance(adversary, Adversary)
     entries: dict[int, dict[str, Tensor]] = {}
     start = prefix + _PREFIX
     for key in [key for key in state if key.startswith(start)]:
         index, name = key.removeprefix(start).split(".")
-        entries.setdefault(int(index), {})[name] = state.pop(key)
-    whole = adversary.optimizer.state_dict()
-    adversary.optimizer.load_state_dict({**whole, "state": entries})
+        entries.setdefault(int(index), {})[name] = state.pop(key).clone()
+    # Before the first step the optimizer has no state; after it, all of this.
+    for number, parameter in enumerate(adversary.network.parameters()):
+        if not entries:
+            break
+        own = entries.get(number, {})
+        found = {name: tuple(tensor.shape) for name, tensor in own.items()}
+        shape = tuple(parameter.shape)
+        if found != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
+            errors.append(
+                f"the optimizer's state of parameter {number} under {prefix!r} must be step, "
+                f"exp_avg and exp_avg_sq of shape {shape}, got {found}"
+            )
+    if not errors:
+        whole = adversary.optimizer.state_dict()
+        adversary.optimizer.load_state_dict({**whole, "state": entries})

@@ -1,7 +1,7 @@
 """What a penalty is: named terms on the representations of a batch, and their weights."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
 from jaxtyping import Float
@@ -38,6 +38,13 @@ class AbstractPenalty(WeightedModule, ABC):
     @abstractmethod
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the terms by name, per datum, in nats, without weights."""
+
+    def learn(self, particles: Sequence[Latents]) -> None:
+        """Let what the penalty owns, such as an adversary, learn: once a step, after the terms.
+
+        Args:
+            particles: the representations of the step, one for each sample of z drawn in a loop.
+        """
 
     def charges(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
         """Yield weight x term of the terms that have a weight other than the number 0."""

@@ -24,7 +24,8 @@ class DIP(AbstractPenalty):
         off_diagonal = sum_{i != j} C_ij^2,    diagonal = sum_i (C_ii - 1)^2
 
     Form I takes C = Cov_x[mu(x)], the covariance of the posterior means; form II the covariance
-    of q(z), C = E_x[Sigma(x)] + Cov_x[mu(x)], or of the z drawn where Sigma is not known.
+    of q(z), C = E_x[Sigma(x)] + Cov_x[mu(x)], or of the z drawn where Sigma is not known: with
+    several sites, which may depend on each other, it is not.
     Covariances are those of the batch, with the divisor B - 1.
 
     Args:
@@ -81,26 +82,15 @@ def _of_means(latents: Latents) -> Tensor:
 
 
 def _of_aggregate(latents: Latents) -> Tensor:
-    covariances = [posterior_covariance(site.posterior) for site in latents.sites]
-    known = [covariance.mean(-3) for covariance in covariances if covariance is not None]
-    if len(known) < len(covariances):
+    if len(latents.sites) > 1:
         return _covariance(latents.value)
-    within = known[0] if len(known) == 1 else _block_diagonal(known)
-    return within + _of_means(latents)
+    within = posterior_covariance(latents.sites[0].posterior)
+    if within is None:
+        return _covariance(latents.value)
+    return within.mean(-3) + _of_means(latents)
 
 
 def _covariance(z: Tensor) -> Tensor:
     """Return the covariance over the batch, (*particles, L, L), of z (*particles, batch, L)."""
     centred = z - z.mean(-2, keepdim=True)
     return centred.mT @ centred / (z.shape[-2] - 1)
-
-
-def _block_diagonal(blocks: list[Tensor]) -> Tensor:
-    size = sum(block.shape[-1] for block in blocks)
-    whole = blocks[0].new_zeros(*blocks[0].shape[:-2], size, size)
-    start = 0
-    for block in blocks:
-        end = start + block.shape[-1]
-        whole[..., start:end, start:end] = block
-        start = end
-    return whole

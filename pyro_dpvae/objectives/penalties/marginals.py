@@ -78,7 +78,10 @@ def posterior_covariance(distribution: Distribution) -> Tensor | None:
     if marginals is None:
         return None
     event = len(distribution.event_shape)
-    variance = marginals.variance
+    try:
+        variance = marginals.variance
+    except NotImplementedError:
+        return None
     return torch.diag_embed(variance.flatten(-event) if event else variance.unsqueeze(-1))
 
 

@@ -54,7 +54,8 @@ class SteinDiscrepancy(AbstractPenalty):
         bandwidth: of the Gaussian kernel; by default sqrt(L).
 
     Raises:
-        ValueError: if the bandwidth is not positive; on a step, if the batch has one datum.
+        ValueError: if the bandwidth is not positive; on a step, if the batch has one datum, or
+            in inference mode.
 
     References:
         Zhao, Song, Ermon (2019), InfoVAE, section 3.2. Liu, Wang (2016), Stein variational
@@ -73,15 +74,29 @@ class SteinDiscrepancy(AbstractPenalty):
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
+        if torch.is_inference_mode_enabled():
+            raise ValueError(
+                "the score of the prior needs gradients, which torch.inference_mode() forbids; "
+                "evaluate under torch.no_grad()"
+            )
         learning = torch.is_grad_enabled()
         z, scores = latents.value, []
         with torch.enable_grad():
             for site in latents.sites:
-                value = site.value if learning else site.value.detach()
+                # The score is of this site's own value: a copy, since sites below depend on it.
+                value = site.value.clone() if learning else site.value.detach()
                 if not value.requires_grad:
                     value = value.detach().requires_grad_()
                 log_prior = site.prior.log_prob(value).sum()
-                (score,) = torch.autograd.grad(log_prior, value, create_graph=learning)
+                score = torch.zeros_like(value)
+                if log_prior.requires_grad:
+                    (score,) = torch.autograd.grad(
+                        log_prior,
+                        value,
+                        create_graph=learning,
+                        allow_unused=True,
+                        materialize_grads=True,
+                    )
                 scores.append(score.reshape(*z.shape[:-1], -1))
         discrepancy = stein_squared(z, torch.cat(scores, -1), self.kernel.scale(z.shape[-1]))
         return {"stein": discrepancy.mean()}
