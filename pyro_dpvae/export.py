@@ -1,0 +1,84 @@
+"""Export to ArviZ: draws, data and log likelihoods as one data tree."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import arviz
+import pyro
+import torch
+from pyro import poutine
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = ["to_arviz"]
+
+
+def to_arviz(
+    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *, samples: int = 500
+) -> Any:
+    """Return draws of z from guide and prior, the data and log p(x | z), for ArviZ.
+
+    The groups are ``posterior`` (each latent site, drawn from the guide), ``prior`` (each latent
+    site, drawn from the model), ``log_likelihood`` and ``observed_data`` (each observed site). A
+    draw of all data is one of ArviZ's draws, of one chain. The posterior is the guide's: weight
+    it by :func:`pyro_dpvae.importance.log_weights` for the model's.
+
+    Args:
+        model: p(x, z), a Pyro model called with x; for the prior, it is called with x as well and
+            its observations are ignored.
+        guide: q(z | x), a Pyro guide called with x.
+        x: data, of shape (batch, *data).
+        samples: how many draws.
+
+    Returns:
+        An ``arviz.InferenceData``, or from ArviZ 1 on an ``xarray.DataTree``.
+
+    Raises:
+        ValueError: if ``samples`` is below 1.
+    """
+    check_positive_int("samples", samples)
+    draws: dict[str, dict[str, list[Tensor]]] = {
+        "posterior": {},
+        "prior": {},
+        "log_likelihood": {},
+    }
+    observed: dict[str, Tensor] = {}
+    with torch.no_grad():
+        for _ in range(samples):
+            guide_trace = poutine.trace(guide).get_trace(x)
+            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+            model_trace.compute_log_prob()
+            for name, site in _sites(model_trace).items():
+                if site["is_observed"]:
+                    observed[name] = site["value"]
+                    _append(draws["log_likelihood"], name, site["unscaled_log_prob"])
+                else:
+                    _append(draws["posterior"], name, site["value"])
+            prior_trace = poutine.trace(model).get_trace(x)
+            for name, site in _sites(prior_trace).items():
+                if not site["is_observed"]:
+                    _append(draws["prior"], name, site["value"])
+    groups: dict[str, dict[str, Any]] = {
+        group: {name: torch.stack(values)[None].cpu().numpy() for name, values in sites.items()}
+        for group, sites in draws.items()
+    }
+    groups["observed_data"] = {name: value.cpu().numpy() for name, value in observed.items()}
+    if "data" in inspect.signature(arviz.from_dict).parameters:  # from ArviZ 1 on
+        return arviz.from_dict(groups)
+    return arviz.from_dict(**groups)
+
+
+def _sites(trace: Any) -> dict[str, Any]:
+    return {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample"
+        and not pyro.poutine.util.site_is_subsample(site)
+        and not site["infer"].get("_deterministic")
+    }
+
+
+def _append(draws: dict[str, list[Tensor]], name: str, value: Tensor) -> None:
+    draws.setdefault(name, []).append(value)
