@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
 from safetensors.torch import load_file, save
+from torch import Tensor
 
 __all__ = ["RunFolder", "Stateful"]
 
@@ -32,8 +33,8 @@ class RunFolder:
     """A folder that holds all of one training run.
 
     It has ``config.json`` (what was trained, as resolved from the command line),
-    ``metrics.jsonl`` (a JSON object a line) and ``checkpoint/`` (the weights as safetensors,
-    their step as JSON). Nothing in it is ever unpickled.
+    ``metrics.jsonl`` (a JSON object a line), ``checkpoint/`` (the weights as safetensors, their
+    step as JSON) and, once measured, ``evaluation.json``. Nothing in it is ever unpickled.
 
     Use :meth:`create` for a new run and :meth:`open` for one that exists.
     """
@@ -83,6 +84,24 @@ class RunFolder:
     def state(self) -> dict[str, Any]:
         """What the checkpoint says of itself, such as its step."""
         return json.loads((self.path / "checkpoint" / _STATE).read_text())
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder, such as ``evaluation.json``."""
+        _write(self.path / name, json.dumps(content, indent=2, allow_nan=False).encode())
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the folder, empty if it is not there."""
+        path = self.path / name
+        return json.loads(path.read_text()) if path.exists() else {}
+
+    def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
+        """Write a safetensors file of the folder."""
+        _write(self.path / name, save({key: t.contiguous() for key, t in tensors.items()}))
+
+    def read_tensors(self, name: str) -> dict[str, Tensor]:
+        """Return a safetensors file of the folder, empty if it is not there."""
+        path = self.path / name
+        return load_file(path) if path.exists() else {}
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a record to the metrics."""

@@ -6,12 +6,15 @@ from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
-from pyro_dpvae.cli import demo, sample, train
+from pyro_dpvae.cli import compare, demo, evaluate, plot, sample, train
 
 __all__ = ["main"]
 
 _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
+    "compare": compare.main,
     "demo": demo.main,
+    "evaluate": evaluate.main,
+    "plot": plot.main,
     "sample": sample.main,
     "train": train.main,
 }
@@ -21,9 +24,12 @@ usage: dpvae COMMAND [OPTIONS]
 
 Variational autoencoders in Pyro that represent and generate.
 
-  dpvae demo     train a beta-VAE and a beta-dpVAE on two moons and draw both
-  dpvae train    train a system on a data set by name, file or folder; writes a run folder
-  dpvae sample   draw samples from a trained run
+  dpvae demo       train a beta-VAE and a beta-dpVAE on two moons and draw both
+  dpvae train      train a system on a data set by name, file or folder; writes a run folder
+  dpvae sample     draw samples from a trained run
+  dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation
+  dpvae compare    set evaluated runs side by side, with paired differences
+  dpvae plot       draw a trained run: samples, latent space, traversals, leakage
 
 'dpvae COMMAND --help' lists the options of a command, 'dpvae --version' prints the version.
 """

@@ -9,12 +9,10 @@ import torch
 from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.cli.parts import PARTS
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.plots import sample_figure
-from pyro_dpvae.recipes import build_system
-from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.recipes import open_system
 
 __all__ = ["main"]
 
@@ -38,20 +36,12 @@ def main(arguments: Sequence[str]) -> int:
     options = parser.parse_args(list(arguments))
     count = check_positive_int("count", options.count)
     device = check_device(options.device)
-    run = RunFolder.open(options.run)
-    config = run.config
-    system = build_system(
-        run.state["item_shape"],
-        latent_dim=config["latent_dim"],
-        dataset_size=run.state["dataset_size"],
-        **{part: config[part] for part in PARTS},
-    )
-    run.load({"model": system.model, "guide": system.guide})
-    model = system.model.to(device).eval()
+    saved = open_system(options.run, device)
+    run, model = saved.run, saved.system.model
     pyro.set_rng_seed(options.seed)
     with torch.no_grad():
         mean = model.decoder(model.prior().sample((count,))).mean.cpu()
-    x = to_unit(mean, config["preprocessing"])
+    x = to_unit(mean, run.config["preprocessing"])
     picture = Path(options.out) if options.out else run.path / "samples.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     sample_figure(x).savefig(picture, dpi=150)

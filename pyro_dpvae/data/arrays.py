@@ -22,8 +22,9 @@ def load_arrays(path: Path) -> DataSet:
 
     A .npz file holds ``train``, and ``test`` or else ``valid`` as held-out data; or one array of
     data, as ``images`` or ``x`` or its only array. Labels are kept where an array of that name
-    (``labels``, ``train_labels``, ``test_labels``) fits. Without held-out data, a tenth is held
-    out at random, the same tenth each time.
+    (``labels``, ``train_labels``, ``test_labels``) fits, and factors of variation, a column each,
+    where one of the name ``factors`` or ``test_factors`` does. Without held-out data, a tenth is
+    held out at random, the same tenth each time.
 
     Raises:
         ValueError: if the file is none, or its arrays are not data.
@@ -46,22 +47,31 @@ def load_arrays(path: Path) -> DataSet:
                 to_data(arrays[held_out], f"{held_out!r} of {where}"),
                 _labels(arrays, "train_labels", len(arrays["train"])),
                 _labels(arrays, f"{held_out}_labels", len(arrays[held_out])),
+                _factors(arrays, f"{held_out}_factors", len(arrays[held_out])),
             )
     name = _data_name(arrays, where)
     data = to_data(arrays[name], f"{name!r} of {where}")
-    return held_out_split(path.stem, data, _labels(arrays, "labels", len(data)))
+    labels, factors = _labels(arrays, "labels", len(data)), _factors(arrays, "factors", len(data))
+    return held_out_split(path.stem, data, labels, factors)
 
 
-def held_out_split(name: str, data: Tensor, labels: Tensor | None) -> DataSet:
+def held_out_split(
+    name: str, data: Tensor, labels: Tensor | None, factors: Tensor | None = None
+) -> DataSet:
     """Return a data set with a tenth held out at random, the same tenth each time."""
     if len(data) < 2:
         raise ValueError(f"at least 2 data are needed to hold some out, got {len(data)} in {name}")
     order = torch.randperm(len(data), generator=torch.Generator().manual_seed(_SEED))
     count = max(1, round(_HELD_OUT * len(data)))
     test, train = order[:count], order[count:]
-    if labels is None:
-        return DataSet(name, data[train], data[test])
-    return DataSet(name, data[train], data[test], labels[train], labels[test])
+    return DataSet(
+        name,
+        data[train],
+        data[test],
+        None if labels is None else labels[train],
+        None if labels is None else labels[test],
+        None if factors is None else factors[test],
+    )
 
 
 def to_data(array: Array, where: str) -> Tensor:
@@ -123,7 +133,9 @@ def _channels_first(images: Tensor, where: str) -> Tensor:
 
 def _data_name(arrays: dict[str, Array], where: str) -> str:
     known: list[str] = [name for name in ("train", "images", "x") if name in arrays]
-    candidates = known[:1] or [name for name in arrays if "label" not in name]
+    candidates = known[:1] or [
+        name for name in arrays if "label" not in name and "factor" not in name
+    ]
     if len(candidates) != 1:
         raise ValueError(
             f"a .npz file must name its data 'train' and 'test', or 'images', or 'x', "
@@ -135,5 +147,12 @@ def _data_name(arrays: dict[str, Array], where: str) -> str:
 def _labels(arrays: dict[str, Array], name: str, count: int) -> Tensor | None:
     array = arrays.get(name)
     if array is None or array.shape != (count,) or array.dtype.kind not in "bui":
+        return None
+    return torch.from_numpy(array.astype(np.int64))
+
+
+def _factors(arrays: dict[str, Array], name: str, count: int) -> Tensor | None:
+    array = arrays.get(name)
+    if array is None or array.ndim != 2 or len(array) != count or array.dtype.kind not in "bui":
         return None
     return torch.from_numpy(array.astype(np.int64))

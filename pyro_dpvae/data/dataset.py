@@ -24,6 +24,8 @@ class DataSet:
         test: the held-out data.
         train_labels: a class per datum, where known.
         test_labels: likewise.
+        test_factors: the factors of variation of each held-out datum, of shape (count, factors),
+            where known.
 
     Raises:
         ValueError: if a split is empty, has another shape, or holds what is not finite.
@@ -38,6 +40,7 @@ class DataSet:
     test: Split
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    test_factors: Tensor | None = None
 
     def __post_init__(self) -> None:
         for part, split in (("train", self.train), ("test", self.test)):

@@ -4,14 +4,11 @@ from pathlib import Path
 from typing import Any, final
 
 import torch
-from pytorch_fid import inception
 from torch import Tensor
 
 from pyro_dpvae.features.base import AbstractFeatures
 
 __all__ = ["InceptionFeatures", "inception_weights"]
-
-_FILE = inception.FID_WEIGHTS_URL.rsplit("/", 1)[-1]
 
 
 def inception_weights(path: str | Path | None = None, *, download: bool = False) -> Path:
@@ -24,14 +21,17 @@ def inception_weights(path: str | Path | None = None, *, download: bool = False)
     Raises:
         FileNotFoundError: if they are not there.
     """
-    place = Path(path) if path is not None else Path(torch.hub.get_dir()) / "checkpoints" / _FILE
+    from pytorch_fid.inception import FID_WEIGHTS_URL
+
+    file = FID_WEIGHTS_URL.rsplit("/", 1)[-1]
+    place = Path(path) if path is not None else Path(torch.hub.get_dir()) / "checkpoints" / file
     if not place.is_file() and path is None and download:
         place.parent.mkdir(parents=True, exist_ok=True)
-        torch.hub.download_url_to_file(inception.FID_WEIGHTS_URL, str(place), progress=True)
+        torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(place), progress=True)
     if not place.is_file():
         raise FileNotFoundError(
             f"FID needs the weights of its Inception network, and {place} does not exist; give "
-            f"--inception FILE, or --download to fetch {_FILE} (91 MB), or use the domain network"
+            f"--inception FILE, or --download to fetch {file} (91 MB), or use the domain network"
         )
     return place
 
@@ -56,6 +56,8 @@ class InceptionFeatures(AbstractFeatures):
     name = "inception"
 
     def __init__(self, weights: str | Path) -> None:
+        from pytorch_fid import inception  # it imports torchvision, which takes seconds
+
         super().__init__()
         state = torch.load(weights, map_location="cpu", weights_only=True)
         # pytorch-fid fetches its weights while it builds the network; these are here already.

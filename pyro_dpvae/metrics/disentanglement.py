@@ -139,7 +139,7 @@ def dci(
             importances.append(forest.feature_importances_)
             accuracies.append(forest.score(codes[half:], values[half:, f]))
         relative = np.stack(importances, 1)
-        weights = relative.sum(1) / relative.sum()
+        weights = relative.sum(1) / max(relative.sum(), 1e-12)  # no forest may find a split
         disentangled = float((weights * (1 - _entropy_of_rows(relative))).sum())
         complete = float((1 - _entropy_of_rows(relative.T)).mean())
         return np.array([disentangled, complete, np.mean(accuracies)])

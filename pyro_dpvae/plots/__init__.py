@@ -1,6 +1,17 @@
 """Figures from arrays."""
 
+from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.leakage import leakage_figure
+from pyro_dpvae.plots.pockets import pockets_figure
 from pyro_dpvae.plots.samples import sample_figure
+from pyro_dpvae.plots.traversal import traversal_figure
 from pyro_dpvae.plots.two_moons import moons_figure
 
-__all__ = ["moons_figure", "sample_figure"]
+__all__ = [
+    "latent_figure",
+    "leakage_figure",
+    "moons_figure",
+    "pockets_figure",
+    "sample_figure",
+    "traversal_figure",
+]

@@ -3,10 +3,11 @@
 import math
 
 import torch
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["sample_figure"]
+__all__ = ["draw_samples", "image_grid", "sample_figure"]
 
 
 def sample_figure(samples: Tensor) -> Figure:
@@ -19,37 +20,47 @@ def sample_figure(samples: Tensor) -> Figure:
     Raises:
         ValueError: for another shape.
     """
-    samples = samples.detach().cpu()
     figure = Figure(layout="constrained")
-    axes = figure.subplots()
+    width, height = draw_samples(figure.subplots(), samples)
+    figure.set_size_inches(width, height)
+    return figure
+
+
+def draw_samples(axes: Axes, samples: Tensor) -> tuple[float, float]:
+    """Draw samples, as :func:`sample_figure` does, and return the size that suits, in inches."""
+    samples = samples.detach().cpu()
     if samples.dim() == 4 and samples.shape[1] in (1, 3):
-        grid = _grid(samples.clamp(0, 1))
+        grid = image_grid(samples.clamp(0, 1))
         height, width = grid.shape[:2]
-        figure.set_size_inches(8, 8 * height / width)
         axes.imshow(grid.numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         axes.set_axis_off()
-    elif samples.dim() == 2 and samples.shape[1] == 2:
-        figure.set_size_inches(6, 6)
+        return 8.0, 8.0 * height / width
+    if samples.dim() == 2 and samples.shape[1] == 2:
         x, y = samples.T.numpy()
         axes.scatter(x, y, s=4)
         axes.set_aspect("equal", adjustable="datalim")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
-    elif samples.dim() == 2:
-        figure.set_size_inches(8, 4)
+        return 6.0, 6.0
+    if samples.dim() == 2:
         axes.plot(samples.T.numpy(), lw=0.8)
         axes.set(xlabel="coordinate", ylabel="value")
-    else:
-        raise ValueError(
-            "samples must be images (count, 1 or 3, height, width) or vectors (count, size), "
-            f"got {tuple(samples.shape)}"
-        )
-    return figure
+        return 8.0, 4.0
+    raise ValueError(
+        "samples must be images (count, 1 or 3, height, width) or vectors (count, size), "
+        f"got {tuple(samples.shape)}"
+    )
 
 
-def _grid(images: Tensor) -> Tensor:
-    """Return images side by side, of shape (height, width, channels), with a grey line between."""
+def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
+    """Return images side by side, of shape (height, width, channels), with a grey line between.
+
+    Args:
+        images: of shape (count, channels, height, width).
+        columns: how many in a row; by default as many as make a square.
+    """
     count, channels, height, width = images.shape
-    columns = math.ceil(math.sqrt(count * height / width))
+    if columns is None:
+        columns = math.ceil(math.sqrt(count * height / width))
     rows = math.ceil(count / columns)
     canvas = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 0.5)
     for index, image in enumerate(images):

@@ -1,6 +1,16 @@
 """Named systems: which parts, which numbers, from which source."""
 
+from pyro_dpvae.recipes.saved import SavedSystem, open_system
 from pyro_dpvae.recipes.system import GUIDES, System, build_system
 from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
-__all__ = ["GUIDES", "MoonsResult", "System", "build_system", "measure_moons", "train_moons"]
+__all__ = [
+    "GUIDES",
+    "MoonsResult",
+    "SavedSystem",
+    "System",
+    "build_system",
+    "measure_moons",
+    "open_system",
+    "train_moons",
+]

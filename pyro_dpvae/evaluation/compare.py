@@ -1,0 +1,211 @@
+"""Comparison of evaluated runs: differences, paired where they can be, with intervals."""
+
+import json
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from scipy import stats
+
+from pyro_dpvae.evaluation.evaluate import FILE, TENSORS
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds"]
+
+_LEVEL = 0.95
+
+# What may differ between runs that are repetitions of each other.
+_INCIDENTAL = ("seed", "out", "device", "root", "download")
+
+
+@dataclass(frozen=True)
+class Difference:
+    """A value less that of the first column, with its interval of 95 %.
+
+    Attributes:
+        value: the difference.
+        half_width: half the interval; NaN where an error is unknown.
+        how: where the interval is from: ``paired data``, ``paired seeds``, ``seeds`` or
+            ``standard errors``.
+    """
+
+    value: float
+    half_width: float
+    how: str
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """Metrics of several columns, runs or groups of runs that differ in their seeds.
+
+    Attributes:
+        columns: their titles.
+        values: by metric: for each column value and standard error, None where not measured.
+        differences: by metric: for each column but the first its difference from it, or None.
+        differing: the options in which the columns' configurations differ.
+    """
+
+    columns: list[str]
+    values: dict[str, list[tuple[float, float] | None]]
+    differences: dict[str, list[Difference | None]]
+    differing: dict[str, list[str]]
+
+
+def compare_runs(paths: Sequence[str]) -> Comparison:
+    """Compare evaluated runs with the first of them.
+
+    The likelihoods of two runs are compared datum by datum if they were measured on the same
+    number of data of one data set: the interval is that of the mean difference. Others are taken
+    as independent, and their standard errors added in squares.
+
+    Raises:
+        ValueError: if there are fewer than two runs, or one is not evaluated or evaluated
+            with other numbers than the first.
+    """
+    if len(paths) < 2:
+        raise ValueError(f"a comparison needs at least two runs, got {len(paths)}")
+    runs = [_Evaluated(path) for path in paths]
+    _check_basis(runs)
+    metrics = _metrics(runs)
+    values = {name: [run.value(name) for run in runs] for name in metrics}
+    differences = {
+        name: [_run_difference(name, runs[0], run) for run in runs[1:]] for name in metrics
+    }
+    return Comparison(list(paths), values, differences, _differing(runs))
+
+
+def compare_seeds(paths: Sequence[str]) -> Comparison:
+    """Compare groups of evaluated runs that differ in their seed alone with the first group.
+
+    Values are means over seeds, with their standard errors. Intervals are Student's t of the
+    differences seed by seed where the groups have the same seeds, otherwise Welch's.
+
+    Raises:
+        ValueError: if there are fewer than two groups, a group has one run, or a run is not
+            evaluated or evaluated with other numbers than the first.
+    """
+    runs = [_Evaluated(path) for path in paths]
+    if not runs:
+        raise ValueError("a comparison needs at least two groups of runs, got no run")
+    _check_basis(runs)
+    groups: dict[str, list[_Evaluated]] = {}
+    for run in runs:
+        groups.setdefault(json.dumps(run.essential, sort_keys=True), []).append(run)
+    grouped = list(groups.values())
+    if len(grouped) < 2 or min(map(len, grouped)) < 2:
+        raise ValueError(
+            "a comparison over seeds needs at least two groups of at least two runs that differ "
+            f"in their seed alone, got groups of {[len(group) for group in grouped]}"
+        )
+    for group in grouped:
+        seeds = [run.config["seed"] for run in group]
+        if len(set(seeds)) < len(seeds):
+            raise ValueError(f"runs of one group must have seeds of their own, got {seeds}")
+    columns = [f"{group[0].path} and {len(group) - 1} more seeds" for group in grouped]
+    metrics = _metrics(runs)
+    values: dict[str, list[tuple[float, float] | None]] = {}
+    differences: dict[str, list[Difference | None]] = {}
+    for name in metrics:
+        found = [_of_seeds(group, name) for group in grouped]
+        values[name] = [
+            None if one is None else (float(one.mean()), float(stats.sem(one))) for one in found
+        ]
+        differences[name] = [
+            _seed_difference(found[0], other, grouped[0], group)
+            for other, group in zip(found[1:], grouped[1:], strict=True)
+        ]
+    firsts = [group[0] for group in grouped]
+    return Comparison(columns, values, differences, _differing(firsts))
+
+
+class _Evaluated:
+    """A run folder with its evaluation."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.folder = RunFolder.open(path)
+        self.config = self.folder.config
+        content = self.folder.read(FILE)
+        if not content:
+            raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {path}")
+        self.metrics: dict[str, dict[str, Any]] = content["metrics"]
+        self.basis = {key: value for key, value in content["basis"].items() if key != "step"}
+
+    @property
+    def essential(self) -> dict[str, Any]:
+        return {key: value for key, value in self.config.items() if key not in _INCIDENTAL}
+
+    def value(self, name: str) -> tuple[float, float] | None:
+        entry = self.metrics.get(name)
+        if entry is None:
+            return None
+        error = entry["standard_error"]
+        return entry["value"], math.nan if error is None else error
+
+
+def _check_basis(runs: Sequence[_Evaluated]) -> None:
+    for run in runs[1:]:
+        if run.basis != runs[0].basis:
+            raise ValueError(
+                f"runs must be evaluated with the same numbers, got {runs[0].basis} of "
+                f"{runs[0].path} and {run.basis} of {run.path}; evaluate one of them again"
+            )
+        for name in set(run.metrics) & set(runs[0].metrics):
+            networks = [one.metrics[name]["settings"].get("network") for one in (runs[0], run)]
+            if networks[0] != networks[1]:
+                raise ValueError(
+                    f"{name} must be of one feature network, got {networks[0]} in "
+                    f"{runs[0].path} and {networks[1]} in {run.path}; evaluate with one --cache"
+                )
+
+
+def _metrics(runs: Sequence[_Evaluated]) -> list[str]:
+    return list(dict.fromkeys(name for run in runs for name in run.metrics))
+
+
+def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Difference | None:
+    a, b = first.value(name), other.value(name)
+    if a is None or b is None:
+        return None
+    if name == "nll" and first.config["data"] == other.config["data"]:
+        one, two = (run.folder.read_tensors(TENSORS).get(name) for run in (first, other))
+        if one is not None and two is not None and len(one) == len(two):
+            gaps = (two - one).numpy()
+            return Difference(float(gaps.mean()), _half_width(gaps), "paired data")
+    width = stats.norm.ppf((1 + _LEVEL) / 2) * math.hypot(a[1], b[1])
+    return Difference(b[0] - a[0], float(width), "standard errors")
+
+
+def _of_seeds(group: Sequence[_Evaluated], name: str) -> Any:
+    values = [run.value(name) for run in group]
+    if any(value is None for value in values):
+        return None
+    return np.array([value[0] for value in values if value is not None])
+
+
+def _seed_difference(
+    first: Any, other: Any, first_group: Sequence[_Evaluated], group: Sequence[_Evaluated]
+) -> Difference | None:
+    if first is None or other is None:
+        return None
+    seeds = [[run.config["seed"] for run in runs] for runs in (first_group, group)]
+    if sorted(seeds[0]) == sorted(seeds[1]):
+        order = [np.argsort(one) for one in seeds]
+        gaps = other[order[1]] - first[order[0]]
+        return Difference(float(gaps.mean()), _half_width(gaps), "paired seeds")
+    result = stats.ttest_ind(other, first, equal_var=False)
+    low, high = result.confidence_interval(_LEVEL)
+    value = float(other.mean() - first.mean())
+    return Difference(value, float(high - low) / 2, "seeds")
+
+
+def _half_width(gaps: Any) -> float:
+    return float(stats.t.ppf((1 + _LEVEL) / 2, len(gaps) - 1) * stats.sem(gaps))
+
+
+def _differing(runs: Sequence[_Evaluated]) -> dict[str, list[str]]:
+    keys = dict.fromkeys(key for run in runs for key in run.config)
+    found = {key: [json.dumps(run.config.get(key)) for run in runs] for key in keys}
+    return {key: values for key, values in found.items() if len(set(values)) > 1 and key != "out"}

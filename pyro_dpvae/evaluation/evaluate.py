@@ -1,0 +1,302 @@
+"""Groups of metrics of a trained run, and the file that they are kept in."""
+
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.evaluation.subject import Subject
+from pyro_dpvae.features import AbstractFeatures
+from pyro_dpvae.importance import log_weights
+from pyro_dpvae.metrics import (
+    DISENTANGLEMENT,
+    Estimate,
+    FeatureStatistics,
+    active_units,
+    cluster_accuracy,
+    cluster_information,
+    distance_to_data,
+    frechet_estimate,
+    k_means,
+    kernel_distance,
+    leakage_curve,
+    linear_probe_accuracy,
+    log_likelihoods,
+    nearest_neighbour_accuracy,
+    negative_log_likelihood,
+    precision_and_recall,
+    rate_split,
+    symmetric_kl,
+)
+
+__all__ = ["FILE", "GROUPS", "TENSORS", "applicable", "evaluate_run"]
+
+FILE, TENSORS = "evaluation.json", "evaluation.safetensors"
+
+_ELBO_SAMPLES = 10
+_PROBE_DATA = 10_000
+
+Estimates = dict[str, Estimate]
+
+
+@dataclass(frozen=True)
+class _Group:
+    """Metrics that are measured together, and whether a run's data allow them."""
+
+    measure: Callable[[Subject], Estimates]
+    what: str
+    applies: Callable[[Subject], bool] = lambda subject: True
+
+
+def evaluate_run(
+    subject: Subject, groups: Sequence[str] | None = None
+) -> dict[str, dict[str, Any]]:
+    """Measure groups of metrics and keep them in the run's ``evaluation.json``.
+
+    What the file holds of the same checkpoint and the same numbers is not measured again, so an
+    interrupted evaluation goes on where it was. Each group has draws of its own from the seed:
+    a value does not depend on which others are asked for.
+
+    Args:
+        subject: the run.
+        groups: some of ``GROUPS``; by default all that apply, ``fid`` only if its weights are
+            there.
+
+    Returns:
+        The metrics by name: ``{"value", "standard_error", "settings"}``; an unknown standard
+        error is None.
+
+    Raises:
+        ValueError: for an unknown group, or one that the run's data do not allow.
+    """
+    chosen = applicable(subject) if groups is None else list(groups)
+    for name in chosen:
+        group = GROUPS[check_choice("metrics", name, GROUPS)]
+        if not group.applies(subject):
+            raise ValueError(f"{name} needs {group.what}, and {subject.data.name!r} has none")
+    run = subject.saved.run
+    basis = {"step": run.state["step"], **subject.config.numbers}
+    content = run.read(FILE)
+    if content.get("basis") != basis:
+        content = {"basis": basis, "groups": {}, "metrics": {}}
+    for name in chosen:
+        if name in content["groups"]:
+            continue
+        with torch.random.fork_rng():
+            torch.manual_seed(subject.config.seed)
+            found = GROUPS[name].measure(subject)
+        content["groups"][name] = sorted(found)
+        content["metrics"].update({key: _plain(estimate) for key, estimate in found.items()})
+        if subject.per_datum:
+            run.write_tensors(TENSORS, {**run.read_tensors(TENSORS), **subject.per_datum})
+        run.write(FILE, content)
+    wanted = {key for name in chosen for key in content["groups"][name]}
+    return {key: value for key, value in content["metrics"].items() if key in wanted}
+
+
+def applicable(subject: Subject) -> list[str]:
+    """Return the groups that the run's data allow, without those that need a download."""
+    return [name for name, group in GROUPS.items() if group.applies(subject) and name != "fid"]
+
+
+def _plain(estimate: Estimate) -> dict[str, Any]:
+    error = estimate.standard_error
+    return {
+        "value": estimate.value,
+        "standard_error": None if math.isnan(error) else error,
+        "settings": dict(estimate.settings),
+    }
+
+
+def _elbo(subject: Subject) -> Estimates:
+    bounds = torch.cat(
+        [
+            log_weights(subject.model, subject.guide, x, _ELBO_SAMPLES).mean(0).cpu()
+            for x in subject.test.epoch(0)
+        ]
+    )
+    error = float(bounds.std()) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.nan
+    settings = {"samples": _ELBO_SAMPLES, "data": len(bounds)}
+    return {"elbo": Estimate(float(bounds.mean()), error, settings)}
+
+
+def _likelihood(subject: Subject) -> Estimates:
+    config = subject.config
+    batches = _first(subject, config.nll_data)
+    found = log_likelihoods(
+        subject.model,
+        subject.guide,
+        batches,
+        samples=config.nll_samples,
+        progress=subject.progress,
+    )
+    subject.per_datum["nll"] = -found.log_likelihood
+    return {"nll": negative_log_likelihood(found)}
+
+
+def _first(subject: Subject, count: int) -> list[Tensor]:
+    """Return the first held-out data, in batches of 32."""
+    batches, left = [], count
+    for x in subject.test.epoch(0):
+        batches += list(x[:left].split(32))
+        left -= min(left, len(x))
+        if not left:
+            break
+    return batches
+
+
+def _symmetric_kl(subject: Subject) -> Estimates:
+    samples = subject.config.latent_samples
+    return {
+        "skl": symmetric_kl(subject.prior, subject.aggregate, samples=samples),
+        "skl_nearest": symmetric_kl(
+            subject.prior, subject.aggregate, samples=samples, estimator="nearest"
+        ),
+    }
+
+
+def _leakage(subject: Subject) -> Estimates:
+    found = {}
+    for conditional, name in ((False, "leakage"), (True, "leakage_conditional")):
+        curve = leakage_curve(
+            subject.prior,
+            subject.aggregate,
+            samples=subject.config.latent_samples,
+            conditional=conditional,
+        )
+        for estimate in curve:
+            found[f"{name}_{estimate.settings['threshold']:g}"] = estimate
+    return found
+
+
+def _split(subject: Subject) -> Estimates:
+    split = rate_split(subject.prior, subject.aggregate, samples=subject.config.latent_samples)
+    return {**split, "active_units": active_units(subject.aggregate)}
+
+
+def _distances(subject: Subject) -> Estimates:
+    with torch.no_grad():
+        prior = subject.prior().sample((subject.config.latent_samples,))
+    low = subject.low_posterior(max(2, subject.config.latent_samples // 5))
+    assert isinstance(subject.data.train, Tensor)
+    data = subject.data.train
+    return {
+        "distance": distance_to_data(torch.cat(list(subject.decoded(prior))).cpu(), data),
+        "distance_low_posterior": distance_to_data(
+            torch.cat(list(subject.decoded(low))).cpu(), data
+        ),
+    }
+
+
+def _inception(subject: Subject) -> Estimates:
+    found = _feature_metrics(subject, subject.inception())
+    names = {"frechet": "fid", "frechet_low_posterior": "fid_low_posterior", "kernel": "kid"}
+    return {names.get(name, f"{name}_inception"): value for name, value in found.items()}
+
+
+def _domain(subject: Subject) -> Estimates:
+    found = _feature_metrics(subject, subject.domain_network())
+    return {f"{name}_domain": value for name, value in found.items()}
+
+
+def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
+    reference = subject.reference_features(network)
+    statistics = FeatureStatistics.of([reference])
+    count = subject.config.images
+    with torch.no_grad():
+        prior = subject.prior().sample((count,))
+    samples = subject.sample_features(network, prior, "features of prior samples")
+    low = subject.sample_features(
+        network, subject.low_posterior(count), "features of low-posterior samples"
+    )
+    precision, recall = precision_and_recall(samples, reference)
+    found = {
+        "frechet": frechet_estimate(samples, statistics),
+        "frechet_low_posterior": frechet_estimate(low, statistics),
+        "kernel": kernel_distance(samples, reference),
+        "precision": precision,
+        "recall": recall,
+    }
+    common = {"images": "means of p(x|z)", "reference_split": "train", **network.settings}
+    return {
+        name: Estimate(one.value, one.standard_error, {**one.settings, **common})
+        for name, one in found.items()
+    }
+
+
+def _probe(subject: Subject) -> Estimates:
+    train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
+    assert train_labels is not None
+    assert test_labels is not None
+    train = subject.train_means[:_PROBE_DATA], train_labels[:_PROBE_DATA]
+    test = subject.test_means, test_labels
+    return {
+        "probe": linear_probe_accuracy(*train, *test),
+        "nearest_neighbours": nearest_neighbour_accuracy(*train, *test),
+    }
+
+
+def _clusters(subject: Subject) -> Estimates:
+    labels = subject.data.test_labels
+    assert labels is not None
+    found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
+    return {
+        "cluster_accuracy": cluster_accuracy(found, labels),
+        "cluster_majority": cluster_accuracy(found, labels, matching="majority"),
+        "cluster_nmi": cluster_information(found, labels),
+    }
+
+
+def _disentanglement(subject: Subject) -> Estimates:
+    factors = subject.data.test_factors
+    assert factors is not None
+    found: Estimates = {}
+    for name, score in DISENTANGLEMENT.items():
+        result = score(subject.test_means, factors)
+        if isinstance(result, Estimate):
+            found[name.replace("-", "_")] = result
+        else:
+            found.update({f"{name}_{part}": estimate for part, estimate in result.items()})
+    return found
+
+
+def _has_images(subject: Subject) -> bool:
+    return subject.data.is_images
+
+
+def _has_labels(subject: Subject) -> bool:
+    return subject.data.train_labels is not None and subject.data.test_labels is not None
+
+
+GROUPS: dict[str, _Group] = {
+    "elbo": _Group(_elbo, "data"),
+    "skl": _Group(_symmetric_kl, "data"),
+    "leakage": _Group(_leakage, "data"),
+    "split": _Group(_split, "data"),
+    "distance": _Group(
+        _distances, "vectors of data in memory", lambda subject: not subject.data.is_images
+    ),
+    "probe": _Group(_probe, "labels of both splits", _has_labels),
+    "clusters": _Group(_clusters, "labels of both splits", _has_labels),
+    "disentanglement": _Group(
+        _disentanglement,
+        "factors of variation (the array 'factors' of a .npz file)",
+        lambda subject: subject.data.test_factors is not None,
+    ),
+    "domain": _Group(
+        _domain,
+        "labelled images in memory",
+        lambda subject: (
+            _has_images(subject)
+            and _has_labels(subject)
+            and isinstance(subject.data.train, Tensor)
+        ),
+    ),
+    "fid": _Group(_inception, "images", _has_images),
+    "nll": _Group(_likelihood, "data"),
+}
+"""What can be measured of a run, by the names of the command line."""

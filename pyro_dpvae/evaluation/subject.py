@@ -1,0 +1,184 @@
+"""What an evaluation measures: a trained run, its data, and what several metrics share."""
+
+import hashlib
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import final
+
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.data import Batches, DataSet, to_unit
+from pyro_dpvae.features import (
+    AbstractFeatures,
+    DomainFeatures,
+    InceptionFeatures,
+    extract,
+    train_domain_network,
+)
+from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.metrics import low_posterior_samples
+from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.recipes import SavedSystem
+
+__all__ = ["EvaluationConfig", "Subject", "default_cache"]
+
+_BATCH = 250
+_CANDIDATES = 5  # prior draws for each low-posterior sample: the least fifth, as the authors take
+
+
+def default_cache() -> Path:
+    """Return the folder of the user's caches for this library."""
+    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+    return Path(home) / "pyro-dpvae"
+
+
+@dataclass(frozen=True, kw_only=True)
+class EvaluationConfig:
+    """How much is measured, and with what.
+
+    Args:
+        nll_samples: draws of z for each datum's likelihood.
+        nll_data: held-out data whose likelihood is measured, the first of the split.
+        latent_samples: draws for divergences, leakage and the split of the rate.
+        images: samples, and reference images of the training split, in feature space.
+        seed: of all draws.
+        inception: the file of the Inception network's weights; None for torch.hub's cache.
+        download: whether those weights may be fetched.
+        cache: the folder of domain networks and reference features.
+
+    Raises:
+        ValueError: if a count is below 2.
+    """
+
+    nll_samples: int = 21_000
+    nll_data: int = 256
+    latent_samples: int = 5000
+    images: int = 10_000
+    seed: int = 0
+    inception: str | None = None
+    download: bool = False
+    cache: Path = field(default_factory=default_cache)
+
+    def __post_init__(self) -> None:
+        for name in ("nll_samples", "nll_data", "latent_samples", "images"):
+            if check_positive_int(name, getattr(self, name)) < 2:
+                raise ValueError(f"{name} must be at least 2 for a standard error, got 1")
+
+    @property
+    def numbers(self) -> dict[str, int]:
+        """What the values depend on beside the run."""
+        names = ("nll_samples", "nll_data", "latent_samples", "images", "seed")
+        return {name: getattr(self, name) for name in names}
+
+
+@final
+class Subject:
+    """A trained run under evaluation.
+
+    Args:
+        saved: the run with its system.
+        data: its data set.
+        config: how much is measured.
+        progress: whether bars are shown.
+    """
+
+    def __init__(
+        self, saved: SavedSystem, data: DataSet, config: EvaluationConfig, *, progress: bool = True
+    ) -> None:
+        self.saved, self.data, self.config, self.progress = saved, data, config, progress
+        self.model, self.guide = saved.system.model, saved.system.guide
+        self.prior = self.model.prior
+        self.per_datum: dict[str, Tensor] = {}
+
+    @cached_property
+    def aggregate(self) -> AggregatePosterior:
+        """q(z) over the whole training split."""
+        return self.saved.aggregate(self.data.train)
+
+    @cached_property
+    def test(self) -> Batches:
+        """The held-out split as the model sees it."""
+        return self.saved.batches(self.data.test)
+
+    @cached_property
+    def train_means(self) -> Tensor:
+        """The means of q(z | x) over the training split, on the CPU."""
+        return self.aggregate.loc.cpu()
+
+    @cached_property
+    def test_means(self) -> Tensor:
+        """The means of q(z | x) over the held-out split, on the CPU."""
+        return self.saved.aggregate(self.data.test).loc.cpu()
+
+    def low_posterior(self, count: int) -> Tensor:
+        """Return the fifth of prior draws of least q(z)."""
+        return low_posterior_samples(
+            self.prior, self.aggregate, samples=count, candidates=_CANDIDATES * count
+        )
+
+    def decoded(self, z: Tensor) -> Iterator[Tensor]:
+        """Yield the means of p(x | z), images as grey values in [0, 1]."""
+        with torch.no_grad():
+            for part in z.split(_BATCH):
+                yield to_unit(
+                    self.model.decoder(part).mean, self.saved.run.config["preprocessing"]
+                )
+
+    def sample_features(self, network: AbstractFeatures, z: Tensor, label: str) -> Tensor:
+        """Return the features of decoded z."""
+        images = list(self.decoded(z))
+        return torch.cat(list(extract(network, images, label=label, progress=self.progress)))
+
+    @cached_property
+    def reference_images(self) -> Tensor:
+        """The first images of the training split, uint8."""
+        if isinstance(self.data.train, Tensor):
+            return self.data.train[: self.config.images]
+        count = min(self.config.images, len(self.data.train))  # type: ignore[arg-type]
+        return torch.stack([self.data.train[index] for index in range(count)])
+
+    def reference_features(self, network: AbstractFeatures) -> Tensor:
+        """Return the features of the reference images, from the cache if they are there."""
+        digest = hashlib.sha256(self.reference_images.numpy().tobytes()).hexdigest()[:12]
+        path = self.config.cache / "features" / f"{network.name}-{digest}.safetensors"
+        if path.exists():
+            return load_file(path)["features"]
+        batches = [
+            images.float().to(self.saved.device) / 255
+            for images in self.reference_images.split(_BATCH)
+        ]
+        parts = extract(network, batches, label="reference features", progress=self.progress)
+        features = torch.cat(list(parts)).contiguous()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        save_file({"features": features}, path)
+        return features
+
+    def inception(self) -> AbstractFeatures:
+        """Return the Inception network of FID."""
+        weights = inception_weights(self.config.inception, download=self.config.download)
+        return InceptionFeatures(weights).to(self.saved.device)
+
+    def domain_network(self) -> AbstractFeatures:
+        """Return the classifier of the data set, trained now or before.
+
+        Raises:
+            ValueError: if the data have no labels, or are not in memory.
+        """
+        images, labels = self.data.train, self.data.train_labels
+        if labels is None or not isinstance(images, Tensor):
+            raise ValueError(
+                f"a domain network learns from labelled images in memory, and {self.data.name!r} "
+                "has none; use fid, with the Inception network"
+            )
+        digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
+        name = f"{self.data.name}-{digest[:12]}"
+        path = self.config.cache / "domain" / f"{name}.safetensors"
+        if not path.exists():
+            train_domain_network(self.data.name, images, labels, progress=self.progress).save(path)
+        return DomainFeatures.load(path, self.data.name).to(self.saved.device)

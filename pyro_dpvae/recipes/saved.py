@@ -1,0 +1,73 @@
+"""A trained run, opened: its system, its data and its aggregate posterior."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.data import Batches, DataSet, Split, load
+from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.recipes.system import System, build_system
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["SavedSystem", "open_system"]
+
+_BATCH = 500
+
+
+@dataclass(frozen=True)
+class SavedSystem:
+    """A run with its trained system, in evaluation mode.
+
+    Attributes:
+        run: the folder.
+        system: model, guide and objective, with the checkpoint's weights.
+        device: where they are.
+    """
+
+    run: RunFolder
+    system: System
+    device: torch.device
+
+    def data(self, root: str | None = None) -> DataSet:
+        """Return the data set of the run, from its own root or another."""
+        config = self.run.config
+        return load(config["data"], root=root if root is not None else config["root"])
+
+    def batches(self, split: Split, *, batch_size: int = _BATCH) -> Batches:
+        """Return a split as the model sees it, in order, with the noise of the first pass."""
+        return Batches(
+            split,
+            batch_size=min(check_positive_int("batch_size", batch_size), split_size(split)),
+            preprocessing=self.run.config["preprocessing"],
+            device=self.device,
+            seed=self.run.config["seed"],
+            shuffle=False,
+        )
+
+    def aggregate(self, split: Split) -> AggregatePosterior:
+        """Return q(z) over a split."""
+        return AggregatePosterior.of(self.system.guide.encoder, self.batches(split).epoch(0))
+
+
+def open_system(path: str | Path, device: torch.device | str = "cpu") -> SavedSystem:
+    """Open a run folder: rebuild its system and load its weights.
+
+    Raises:
+        FileNotFoundError: if no run with a checkpoint is there.
+    """
+    run = RunFolder.open(path)
+    config, state = run.config, run.state
+    kinds = ("prior", "likelihood", "network", "guide", "objective")
+    system = build_system(
+        state["item_shape"],
+        latent_dim=config["latent_dim"],
+        dataset_size=state["dataset_size"],
+        **{kind: config[kind] for kind in kinds},
+    )
+    run.load({"model": system.model, "guide": system.guide})
+    for module in (system.model, system.guide):
+        module.to(device).eval()
+    return SavedSystem(run, system, torch.device(device))

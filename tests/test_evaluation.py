@@ -1,0 +1,305 @@
+"""Evaluation, comparison and pictures of trained runs, from the command line."""
+
+import json
+import math
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+
+from pyro_dpvae.cli import main
+from pyro_dpvae.evaluation import (
+    GROUPS,
+    EvaluationConfig,
+    Subject,
+    compare_runs,
+    compare_seeds,
+    evaluate_run,
+)
+from pyro_dpvae.importance import log_mean_exp, log_weights
+from pyro_dpvae.recipes import open_system
+from pyro_dpvae.runs import RunFolder
+
+QUICK = ["--nll-samples", "60", "--nll-data", "40", "--latent-samples", "300", "--images", "120"]
+
+
+def train(folder: Path, name: str, *arguments: str, steps: int = 30) -> Path:
+    out = folder / name
+    assert main(["train", *arguments, "--steps", str(steps), "--out", str(out)]) == 0
+    return out
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Runs on two moons of two priors and two seeds, and one on images."""
+    folder = tmp_path_factory.mktemp("runs")
+    for prior in ("standard", "coupling"):
+        for seed in ("0", "1"):
+            arguments = ["--data", "two-moons", "--prior", prior, "--latent-dim", "2"]
+            train(folder, f"{prior}-{seed}", *arguments, "--seed", seed)
+    images = ["--data", "digits", "--prior", "coupling", "--latent-dim", "3"]
+    train(folder, "digits", *images, "--network", "mlp")
+    return folder
+
+
+def evaluate(run: Path, *arguments: str) -> int:
+    return main(["evaluate", str(run), *QUICK, "--cache", str(run.parent / "cache"), *arguments])
+
+
+def metrics_of(run: Path) -> dict[str, Any]:
+    return json.loads((run / "evaluation.json").read_text())["metrics"]
+
+
+@pytest.fixture(scope="module")
+def evaluated(folder: Path) -> Path:
+    for run in sorted(folder.iterdir()):
+        if (run / "config.json").exists():
+            assert evaluate(run) == 0
+    return folder
+
+
+def test_the_file_holds_every_applicable_metric(evaluated: Path) -> None:
+    moons, digits = metrics_of(evaluated / "coupling-0"), metrics_of(evaluated / "digits")
+    common = {"elbo", "nll", "skl", "skl_nearest", "leakage_-90", "leakage_conditional_-1"}
+    common |= {"mutual_information", "total_correlation", "active_units", "probe", "cluster_nmi"}
+    assert common | {"distance", "distance_low_posterior"} <= set(moons)
+    of_features = {"frechet_domain", "frechet_low_posterior_domain", "kernel_domain"}
+    assert common | of_features | {"precision_domain", "recall_domain"} <= set(digits)
+    assert not of_features & set(moons)
+    assert "fid" not in digits
+    for entry in [*moons.values(), *digits.values()]:
+        assert set(entry) == {"value", "standard_error", "settings"}
+        assert math.isfinite(entry["value"])
+    network = digits["frechet_domain"]["settings"]["network"]
+    assert network.startswith("digits-classifier-")
+    assert digits["nll"]["settings"]["samples"] == 60
+    assert digits["nll"]["settings"]["data"] == 40
+
+
+def test_the_likelihood_is_of_the_first_held_out_data(evaluated: Path) -> None:
+    run = evaluated / "coupling-0"
+    saved = open_system(run)
+    x = next(saved.batches(saved.data().test).epoch(0))[:40]
+    torch.manual_seed(1)
+    weights = log_weights(saved.system.model, saved.system.guide, x, 3000)
+    kept = RunFolder(run).read_tensors("evaluation.safetensors")["nll"]
+    assert kept.shape == (40,)
+    torch.testing.assert_close(-kept, log_mean_exp(weights), rtol=0, atol=1.5)
+    found = metrics_of(run)["nll"]
+    assert found["value"] == pytest.approx(float(kept.mean()))
+    assert found["standard_error"] == pytest.approx(float(kept.std()) / math.sqrt(40))
+
+
+def test_what_is_there_is_not_measured_again(
+    evaluated: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluated / "standard-0"
+    before = metrics_of(run)
+    measured = []
+    for name, group in GROUPS.items():
+
+        def watched(subject: Subject, name: str = name, group: Any = group) -> Any:
+            measured.append(name)
+            return group.measure(subject)
+
+        monkeypatch.setitem(GROUPS, name, type(group)(watched, group.what, group.applies))
+    assert evaluate(run) == 0
+    assert measured == []
+    assert evaluate(run, "--metrics", "skl,split") == 0
+    printed = capsys.readouterr().out
+    assert "skl_nearest" in printed
+    assert measured == []
+    # Other numbers make a new evaluation.
+    assert evaluate(run, "--seed", "5", "--metrics", "skl") == 0
+    assert measured == ["skl"]
+    assert metrics_of(run)["skl"]["value"] != before["skl"]["value"]
+    assert set(metrics_of(run)) == {"skl", "skl_nearest"}
+    # A group has its own draws: alone it is what it was among others.
+    assert evaluate(run, "--metrics", "skl") == 0
+    assert metrics_of(run)["skl"] == before["skl"]
+    assert evaluate(run) == 0
+    assert metrics_of(run) == before
+
+
+def test_an_interrupted_evaluation_goes_on(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = train(tmp_path, "run", "--data", "two-moons", "--latent-dim", "2")
+    real = GROUPS["split"]
+
+    def interrupt(subject: Subject) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setitem(GROUPS, "split", type(real)(interrupt, real.what, real.applies))
+    assert evaluate(run) == 130
+    kept = metrics_of(run)
+    assert "skl" in kept
+    assert "mutual_information" not in kept
+    monkeypatch.setitem(GROUPS, "split", real)
+    assert evaluate(run) == 0
+    assert metrics_of(run).items() >= kept.items()
+    assert "mutual_information" in metrics_of(run)
+
+
+def test_fid_uses_the_inception_network(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pyro_dpvae.evaluation import subject as rooms
+    from pyro_dpvae.features import DomainFeatures
+
+    run = evaluated / "digits"
+    # The real network is tested by itself; here a small one takes its place.
+    monkeypatch.setattr(rooms, "inception_weights", lambda path, download: path)
+    monkeypatch.setattr(
+        rooms, "InceptionFeatures", lambda path: DomainFeatures("x", channels=1, classes=2)
+    )
+    assert evaluate(run, "--metrics", "fid", "--inception", "weights.pth") == 0
+    found = metrics_of(run)
+    assert {"fid", "fid_low_posterior", "kid", "precision_inception"} <= set(found)
+    assert found["fid"]["settings"]["samples"] == 120
+
+
+@pytest.mark.parametrize(
+    ("name", "metrics", "message"),
+    [
+        ("coupling-0", "domain", "domain needs labelled images in memory"),
+        ("coupling-0", "fid", "fid needs images, and 'two-moons' has none"),
+        ("digits", "disentanglement", "needs factors of variation .*'factors' of a .npz"),
+        ("digits", "inception", "metrics must be one of .*got 'inception'"),
+        ("digits", "fid", "FID needs the weights .* does not exist; give --inception FILE"),
+    ],
+)
+def test_what_cannot_be_measured_is_refused(
+    name: str,
+    metrics: str,
+    message: str,
+    evaluated: Path,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: "/nowhere")
+    assert evaluate(evaluated / name, "--metrics", metrics, "--seed", "9") == 2
+    assert re.search(message, capsys.readouterr().err)
+
+
+def test_disentanglement_of_a_file_with_factors(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    factors = generator.integers(0, 3, (300, 2))
+    images = np.zeros((300, 8, 8), np.uint8)
+    images[np.arange(300), factors[:, 0] * 2, factors[:, 1] * 2] = 255
+    path = tmp_path / "data.npz"
+    np.savez(path, images=images, factors=factors)
+    run = train(tmp_path, "run", "--data", str(path), "--network", "mlp", "--latent-dim", "3")
+    assert evaluate(run, "--metrics", "disentanglement") == 0
+    names = {"mig", "sap", "modularity", "factor_vae_score"}
+    names |= {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
+    assert set(metrics_of(run)) == names
+
+
+def test_counts_below_two_are_refused() -> None:
+    with pytest.raises(ValueError, match="nll_samples must be at least 2 for a standard error"):
+        EvaluationConfig(nll_samples=1)
+
+
+# Comparison.
+
+
+def test_runs_are_compared_with_the_first(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(evaluated / name) for name in ("standard-1", "coupling-1")]
+    comparison = compare_runs(paths)
+    assert comparison.columns == paths
+    a, b = (metrics_of(Path(path))["skl"] for path in paths)
+    (difference,) = comparison.differences["skl"]
+    assert difference is not None
+    assert difference.value == pytest.approx(b["value"] - a["value"])
+    assert difference.half_width == pytest.approx(
+        1.959964 * math.hypot(a["standard_error"], b["standard_error"]), rel=1e-5
+    )
+    one, two = (RunFolder(Path(p)).read_tensors("evaluation.safetensors")["nll"] for p in paths)
+    (paired,) = comparison.differences["nll"]
+    assert paired is not None
+    assert paired.how == "paired data"
+    assert paired.value == pytest.approx(float((two - one).mean()))
+    assert paired.half_width == pytest.approx(
+        2.022691 * float((two - one).std()) / math.sqrt(40), rel=1e-4
+    )
+    assert list(comparison.differing) == ["prior"]
+    assert main(["compare", *paths]) == 0
+    printed = capsys.readouterr().out
+    assert "B - A" in printed
+    assert "nll" in printed
+
+
+def test_seeds_are_repetitions(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    # standard-0 was evaluated anew by another test with the numbers of all.
+    names = ("standard-0", "standard-1", "coupling-1", "coupling-0")
+    paths = [str(evaluated / name) for name in names]
+    comparison = compare_seeds(paths)
+    assert len(comparison.columns) == 2
+    value = {name: metrics_of(evaluated / name)["skl"]["value"] for name in names}
+    gaps = np.array([value[f"coupling-{s}"] - value[f"standard-{s}"] for s in (0, 1)])
+    (difference,) = comparison.differences["skl"]
+    assert difference is not None
+    assert difference.how == "paired seeds"
+    assert difference.value == pytest.approx(gaps.mean())
+    assert difference.half_width == pytest.approx(12.7062 * abs(gaps[0] - gaps[1]) / 2, rel=1e-4)
+    mean, error = comparison.values["skl"][0] or (0.0, 0.0)
+    both = np.array([value["standard-0"], value["standard-1"]])
+    assert mean == pytest.approx(both.mean())
+    assert error == pytest.approx(abs(both[0] - both[1]) / 2)
+    assert main(["compare", "--seeds", *paths]) == 0
+    assert "paired seeds" in capsys.readouterr().out
+
+
+def test_what_cannot_be_compared_is_refused(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    one, other = (str(evaluated / name) for name in ("coupling-0", "coupling-1"))
+    assert main(["compare", one]) == 2
+    assert "needs at least two runs, got 1" in capsys.readouterr().err
+    bare = train(tmp_path, "bare", "--data", "two-moons", "--latent-dim", "2")
+    capsys.readouterr()
+    assert main(["compare", one, str(bare)]) == 2
+    assert f"is not evaluated; run: dpvae evaluate {bare}" in capsys.readouterr().err
+    assert evaluate(bare, "--metrics", "skl", "--seed", "3") == 0
+    assert main(["compare", one, str(bare)]) == 2
+    assert "must be evaluated with the same numbers" in capsys.readouterr().err
+    assert main(["compare", "--seeds", one, other]) == 2
+    assert "at least two groups of at least two runs" in capsys.readouterr().err
+
+
+# Pictures.
+
+
+@pytest.mark.parametrize("name", ["coupling-0", "standard-0", "digits"])
+def test_pictures_are_drawn_as_png_and_pdf(
+    name: str, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "plots"
+    assert main(["plot", str(evaluated / name), "--count", "9", "--out", str(out)]) == 0
+    for picture in ("samples", "latent", "pairs", "factors", "leakage"):
+        for suffix in ("png", "pdf"):
+            assert (out / f"{picture}.{suffix}").stat().st_size > 3000
+    assert "samples, latent, pairs, factors, leakage" in capsys.readouterr().out
+
+
+def test_pictures_of_longer_vectors_and_one_latent(tmp_path: Path) -> None:
+    path = tmp_path / "vectors.npy"
+    np.save(path, np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32))
+    arguments = ["--data", str(path), "--latent-dim", "1", "--prior", "standard"]
+    run = train(tmp_path, "run", *arguments)
+    assert main(["plot", str(run), "--count", "4"]) == 0
+    assert (run / "plots" / "latent.pdf").exists()
+
+
+def test_evaluation_is_the_same_from_python(evaluated: Path) -> None:
+    run = evaluated / "coupling-1"
+    saved = open_system(run)
+    config = EvaluationConfig(nll_samples=60, nll_data=40, latent_samples=300, images=120)
+    found = evaluate_run(Subject(saved, saved.data(), config, progress=False), ["skl"])
+    assert found["skl"] == metrics_of(run)["skl"]
