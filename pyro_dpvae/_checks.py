@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["check_choice", "check_positive", "check_positive_int", "check_shape"]
+__all__ = ["check_choice", "check_positive", "check_positive_int", "check_repeated", "check_shape"]
 
 
 def check_positive_int(name: str, value: object) -> int:
@@ -37,4 +37,15 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
     choices = sorted(choices)
     if value not in choices:
         raise ValueError(f"{name} must be one of {', '.join(choices)}; got {value!r}")
+    return value
+
+
+def check_repeated(name: str, value: int) -> int:
+    """Return a number of draws that allows a standard error.
+
+    Raises:
+        ValueError: if it is below 2.
+    """
+    if check_positive_int(name, value) < 2:
+        raise ValueError(f"{name} must be at least 2 for a standard error, got 1")
     return value

@@ -74,6 +74,22 @@ def test_the_standard_error_is_the_spread_of_repetitions() -> None:
         frechet_estimate(torch.zeros(10, 4), reference)
 
 
+def test_order_changes_nothing() -> None:
+    samples, reference = correlated(300, 6), correlated(300, 6, shift=0.2)
+    statistics = FeatureStatistics.of([reference])
+    shuffled = FeatureStatistics.of(reference[torch.randperm(300)].split(41))
+    order = torch.randperm(300)
+    one, other = (
+        frechet_estimate(samples, statistics),
+        frechet_estimate(samples[order], shuffled),
+    )
+    assert one.value == pytest.approx(other.value, rel=1e-9)
+    assert one.standard_error == pytest.approx(other.standard_error, rel=1e-9)
+    before = precision_and_recall(samples, reference)
+    after = precision_and_recall(samples[order], reference[order])
+    assert [e.value for e in before] == [e.value for e in after]
+
+
 def test_bad_features_are_refused() -> None:
     with pytest.raises(ValueError, match="need at least 2 data, got 0"):
         FeatureStatistics.of([])

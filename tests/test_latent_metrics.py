@@ -216,6 +216,19 @@ def test_a_coupling_prior_with_an_identity_flow_changes_nothing() -> None:
     assert found[0] == pytest.approx(found[1], rel=1e-6)
 
 
+def test_batches_of_the_data_change_nothing() -> None:
+    exact = LinearGaussian()
+    x = exact.data(100)
+    whole = AggregatePosterior.of(exact.guide.encoder, [x])
+    parts = AggregatePosterior.of(exact.guide.encoder, x[torch.randperm(100)].split(7))
+    z = torch.randn(20, LATENT, dtype=torch.float64)
+    torch.testing.assert_close(whole.log_prob(z), parts.log_prob(z))
+    for name, found in rate_split(exact.model.prior, whole, samples=4000).items():
+        other = rate_split(exact.model.prior, parts, samples=4000)[name]
+        error = math.hypot(found.standard_error, other.standard_error)
+        assert abs(found.value - other.value) < 4 * error, name
+
+
 def test_order_and_repetition_of_the_data_change_nothing() -> None:
     aggregate = some_posteriors()
     order = torch.randperm(5)

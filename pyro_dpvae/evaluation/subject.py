@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.data import Batches, DataSet, to_unit
 from pyro_dpvae.features import (
     AbstractFeatures,
@@ -67,8 +67,7 @@ class EvaluationConfig:
 
     def __post_init__(self) -> None:
         for name in ("nll_samples", "nll_data", "latent_samples", "images"):
-            if check_positive_int(name, getattr(self, name)) < 2:
-                raise ValueError(f"{name} must be at least 2 for a standard error, got 1")
+            check_repeated(name, getattr(self, name))
 
     @property
     def numbers(self) -> dict[str, int]:

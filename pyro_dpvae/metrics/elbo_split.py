@@ -4,7 +4,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.priors import AbstractPrior
@@ -47,8 +47,7 @@ def rate_split(
         >>> print(rate_split(StandardNormal(1), q)["mutual_information"])  # log 2
         0.6931 +- 0.0000
     """
-    if check_positive_int("samples", samples) < 2:
-        raise ValueError("samples must be at least 2 for a standard error, got 1")
+    check_repeated("samples", samples)
     with torch.no_grad():
         chosen = torch.randint(len(aggregate.loc), (samples,), device=aggregate.loc.device)
         loc, scale = aggregate.loc[chosen].double(), aggregate.scale[chosen].double()

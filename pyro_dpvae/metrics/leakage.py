@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import torch
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.priors import AbstractPrior
@@ -55,8 +55,7 @@ def leakage_curve(
         >>> abs(score.value - 18) < 4 * score.standard_error
         True
     """
-    if check_positive_int("samples", samples) < 2:
-        raise ValueError("samples must be at least 2 for a standard error, got 1")
+    check_repeated("samples", samples)
     with torch.no_grad():
         z = aggregate.sample((samples,))
         log_p = prior().log_prob(z).double()

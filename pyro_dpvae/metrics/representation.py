@@ -16,7 +16,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.metrics.estimate import Estimate, Settings
 
 __all__ = [
@@ -104,14 +104,13 @@ def cluster_accuracy(
         >>> cluster_accuracy(clusters, labels).value
         0.75
     """
+    check_choice("matching", matching, ("hungarian", "majority"))
     table = _contingency(clusters, labels)
     if matching == "hungarian":
         rows, columns = linear_sum_assignment(table, maximize=True)
         hits = table[rows, columns].sum()
-    elif matching == "majority":
-        hits = table.max(1).sum()
     else:
-        raise ValueError(f"matching must be one of hungarian, majority; got {matching!r}")
+        hits = table.max(1).sum()
     settings: Settings = {"data": len(labels), "clusters": len(table), "matching": matching}
     return _share(hits / len(labels), len(labels), settings)
 

@@ -6,7 +6,7 @@ import torch
 from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
-from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._checks import check_choice, check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.priors import AbstractPrior
@@ -58,8 +58,7 @@ def symmetric_kl(
         >>> abs(estimate.value - 1) < 4 * estimate.standard_error
         True
     """
-    if check_positive_int("samples", samples) < 2:
-        raise ValueError("samples must be at least 2 for a standard error, got 1")
+    check_repeated("samples", samples)
     check_choice("estimator", estimator, _ESTIMATORS)
     with torch.no_grad():
         p = prior()
