@@ -16,6 +16,7 @@ from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.data import Batches
+from pyro_dpvae.inference import FusedOptim
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import RunFolder, Stateful
 
@@ -113,9 +114,7 @@ def fit(
             stacklevel=2,
         )
     pyro.set_rng_seed(config.seed)
-    svi = pyro.infer.SVI(
-        model, guide, pyro.optim.Adam({"lr": config.learning_rate}), loss=objective
-    )
+    svi = pyro.infer.SVI(model, guide, FusedOptim({"lr": config.learning_rate}), loss=objective)
     history = History()
     start = time.monotonic()
     step = 0

@@ -242,7 +242,10 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert main(["--version"]) == 0
     assert main(["nonesuch"]) == 2
-    assert "must be one of compare, demo, evaluate, plot, sample, train; got 'nonesuch'" in capsys.readouterr().err
+    assert (
+        "must be one of compare, demo, evaluate, plot, sample, train; got 'nonesuch'"
+        in capsys.readouterr().err
+    )
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])
     text = capsys.readouterr().out

@@ -1,0 +1,5 @@
+"""Inference: optimizers for pyro.infer.SVI."""
+
+from pyro_dpvae.inference.fused import FusedOptim
+
+__all__ = ["FusedOptim"]

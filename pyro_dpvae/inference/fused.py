@@ -1,0 +1,138 @@
+"""One fused torch optimizer for all parameters, where Pyro's has one optimizer for each."""
+
+import inspect
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor
+from torch.optim import Optimizer
+
+__all__ = ["FusedOptim"]
+
+Options = dict[str, Any]
+
+
+@final
+class FusedOptim(PyroOptim):
+    """A Pyro optimizer that steps all parameters at once, for ``pyro.infer.SVI``.
+
+    It takes the steps of ``pyro.optim.Adam`` and its like with one call of one torch optimizer
+    instead of one for each parameter. Parameters may come and go: one that a step has no
+    gradient for keeps its state and its value.
+
+    States are those of Pyro's optimizers, by parameter name: either may load the other's.
+
+    Args:
+        options: of the torch optimizer, such as ``{"lr": 1e-3}``; or a function from the name of a
+            parameter to its options. Parameters of equal options make a group.
+        constructor: of the torch optimizer, which must take parameter groups. It is fused where
+            it can be, unless the options say otherwise.
+        clip_args: ``clip_norm`` and ``clip_value`` of each parameter's gradient, or a function of
+            module name and parameter name, as of Pyro's optimizers.
+
+    Attributes:
+        optimizer: the torch optimizer; None before the first step.
+
+    Example:
+        >>> from pyro.infer import SVI, Trace_ELBO
+        >>> import pyro.distributions as dist
+        >>> def model():
+        ...     pyro.sample("x", dist.Normal(pyro.param("m", torch.tensor(1.0)), 1.0),
+        ...                 obs=torch.tensor(0.0))
+        >>> def guide():
+        ...     pass
+        >>> svi = SVI(model, guide, FusedOptim({"lr": 0.1}), loss=Trace_ELBO())
+        >>> _ = svi.step()
+        >>> round(float(pyro.param("m").detach()), 4)
+        0.9
+    """
+
+    def __init__(
+        self,
+        options: Options | Callable[[str], Options],
+        *,
+        constructor: Callable[..., Optimizer] = torch.optim.Adam,
+        clip_args: Any = None,
+    ) -> None:
+        super().__init__(constructor, options, clip_args)
+        self.optimizer: Optimizer | None = None
+        self._names: dict[Tensor, str] = {}
+        self._groups: dict[str, int] = {}
+        self._fusible = "fused" in inspect.signature(constructor).parameters
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        """Take a step of the given parameters, with the gradients that they hold."""
+        present = {param: pyro.get_param_store().param_name(param) for param in params}
+        # SVI gives a set, whose order is not that of another process.
+        for param, name in sorted(present.items(), key=lambda item: item[1]):
+            if param not in self._names:
+                self._add(param, name)
+        for param in self._names:
+            if param not in present:
+                param.grad = None
+        for param in present:
+            clip = self.grad_clip[param]
+            if clip is not None:
+                clip(param)
+        if self.optimizer is not None:
+            self.optimizer.step(*args, **kwargs)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the optimizer's state by parameter name, each as a torch optimizer's."""
+        if self.optimizer is None:
+            return dict(self._state_waiting_to_be_consumed)
+        state = {}
+        for group in self.optimizer.param_groups:
+            options = {key: value for key, value in group.items() if key != "params"}
+            for param in group["params"]:
+                entries = self.optimizer.state.get(param, {})
+                state[self._names[param]] = {
+                    "state": {0: dict(entries)} if entries else {},
+                    "param_groups": [{**options, "params": [0]}],
+                }
+        return state
+
+    def set_state(self, state_dict: dict[str, Any]) -> None:
+        """Take on a state: of known parameters at once, of others when they come."""
+        by_name = {name: param for param, name in self._names.items()}
+        for name, state in state_dict.items():
+            if name in by_name:
+                self._load(by_name[name], state)
+            else:
+                self._state_waiting_to_be_consumed[name] = state
+
+    def _add(self, param: Tensor, name: str) -> None:
+        options = dict(self._get_optim_args(param))
+        if self._fusible and not options.keys() & {"fused", "foreach", "differentiable"}:
+            options["fused"] = True
+        key = repr(sorted(options.items()))
+        if self.optimizer is None:
+            self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
+            self._groups[key] = 0
+        elif key in self._groups:
+            self.optimizer.param_groups[self._groups[key]]["params"].append(param)
+        else:
+            self._groups[key] = len(self.optimizer.param_groups)
+            self.optimizer.add_param_group({"params": [param], **options})
+        self._names[param] = name
+        self.grad_clip[param] = self._get_grad_clip(param)
+        waiting = self._state_waiting_to_be_consumed.pop(name, None)
+        if waiting is not None:
+            self._load(param, waiting)
+
+    def _load(self, param: Tensor, state: dict[str, Any]) -> None:
+        assert self.optimizer is not None
+        entries = state["state"].get(0, {})
+        for name, value in entries.items():
+            if isinstance(value, Tensor) and value.dim() and value.shape != param.shape:
+                raise ValueError(
+                    f"the state of {self._names[param]!r} must be of its shape "
+                    f"{tuple(param.shape)}, got {name} of {tuple(value.shape)}"
+                )
+        self.optimizer.state[param] = {
+            name: value.detach().clone() if isinstance(value, Tensor) else value
+            for name, value in entries.items()
+        }

@@ -1,0 +1,169 @@
+"""The fused optimizer, against Pyro's own."""
+
+import copy
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro.infer import SVI
+from pyro.optim import PyroOptim
+from torch import Tensor
+
+from pyro_dpvae.inference import FusedOptim
+from pyro_dpvae.models import VAE
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.priors import CouplingPrior
+from tests.linear_gaussian import LATENT, LinearGaussian
+
+
+def by_name(name: str) -> dict[str, Any]:
+    return {"lr": 1e-2 if "prior" in name else 1e-3, "betas": (0.8, 0.99)}
+
+
+def trained(
+    optimizer: Callable[[], PyroOptim], *, steps: int = 5, first: PyroOptim | None = None
+) -> tuple[list[Tensor], PyroOptim]:
+    """Parameters of model and guide after some steps from one start."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    exact = LinearGaussian()
+    model = VAE(CouplingPrior(LATENT).double(), copy.deepcopy(exact.model.decoder))
+    optim = optimizer() if first is None else first
+    svi = SVI(model, exact.guide, optim, loss=ELBO())
+    for seed in range(steps):
+        pyro.set_rng_seed(seed)
+        svi.step(exact.data(8))
+    return [p.detach() for p in [*model.parameters(), *exact.guide.parameters()]], optim
+
+
+@pytest.mark.parametrize(
+    ("ours", "pyros"),
+    [
+        (lambda: FusedOptim({"lr": 1e-2}), lambda: pyro.optim.Adam({"lr": 1e-2})),
+        (lambda: FusedOptim(by_name), lambda: pyro.optim.Adam(by_name)),
+        (
+            lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.AdamW),
+            lambda: pyro.optim.AdamW({"lr": 1e-2}),
+        ),
+        (
+            lambda: FusedOptim({"lr": 1e-3, "momentum": 0.9}, constructor=torch.optim.SGD),
+            lambda: pyro.optim.SGD({"lr": 1e-3, "momentum": 0.9}),
+        ),
+        (
+            lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.RMSprop),
+            lambda: pyro.optim.RMSprop({"lr": 1e-2}),
+        ),
+        (
+            lambda: FusedOptim({"lr": 1e-2}, clip_args={"clip_norm": 0.1}),
+            lambda: pyro.optim.Adam({"lr": 1e-2}, {"clip_norm": 0.1}),
+        ),
+    ],
+    ids=["adam", "by-name", "adamw", "sgd", "rmsprop", "clipped"],
+)
+def test_the_steps_are_pyros(
+    ours: Callable[[], PyroOptim], pyros: Callable[[], PyroOptim]
+) -> None:
+    found, optim = trained(ours)
+    expected, _ = trained(pyros)
+    start, _ = trained(ours, steps=0)
+    for one, other, before in zip(found, expected, start, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        assert not torch.equal(one, before)
+    assert isinstance(optim, FusedOptim)
+    assert optim.optimizer is not None
+    grouped = [len(group["params"]) for group in optim.optimizer.param_groups]
+    assert sum(grouped) == len(found)
+    assert len(grouped) == (2 if ours().pt_optim_args is by_name else 1)
+
+
+MAKE: dict[str, Callable[[], PyroOptim]] = {
+    "ours": lambda: FusedOptim({"lr": 1e-2}),
+    "pyros": lambda: pyro.optim.Adam({"lr": 1e-2}),
+}
+
+
+def after_two_halves(first: str, second: str | None) -> list[Tensor]:
+    """Parameters after three steps, and three more with the state in another optimizer."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    exact = LinearGaussian()
+    batches = [exact.data(8) for _ in range(6)]
+    optim = MAKE[first]()
+    for half in (batches[:3], batches[3:]):
+        if half[0] is batches[3] and second is not None:
+            state = copy.deepcopy(optim.get_state())
+            optim = MAKE[second]()
+            optim.set_state(state)
+        svi = SVI(exact.model, exact.guide, optim, loss=ELBO())
+        for x in half:
+            svi.step(x)
+    return [p.detach() for p in [*exact.model.parameters(), *exact.guide.parameters()]]
+
+
+@pytest.mark.parametrize(
+    ("first", "second"), [("ours", "ours"), ("ours", "pyros"), ("pyros", "ours"), ("ours", None)]
+)
+def test_a_state_goes_on_in_either(first: str, second: str | None) -> None:
+    found, expected = after_two_halves(first, second), after_two_halves("pyros", None)
+    for one, other in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+
+
+def test_a_state_is_taken_on_in_the_middle() -> None:
+    parameter = torch.nn.Parameter(torch.tensor([1.0, 2.0]))
+    pyro.get_param_store().setdefault("p", parameter)
+    (unconstrained,) = (p.unconstrained() for p in [pyro.param("p")])
+
+    def step(optim: PyroOptim, gradient: float) -> None:
+        unconstrained.grad = torch.full((2,), gradient)
+        optim([unconstrained])
+
+    optim = FusedOptim({"lr": 0.1})
+    step(optim, 1.0)
+    state = copy.deepcopy(optim.get_state())
+    value = unconstrained.detach().clone()
+    step(optim, 5.0)
+    after = unconstrained.detach().clone()
+    for _ in range(3):
+        step(optim, -2.0)
+    optim.set_state(state)
+    unconstrained.data.copy_(value)
+    step(optim, 5.0)
+    torch.testing.assert_close(unconstrained.detach(), after)
+    state["p"]["state"][0]["exp_avg"] = torch.zeros(3)
+    with pytest.raises(
+        ValueError, match=r"the state of 'p' must be of its shape \(2,\), got exp_"
+    ):
+        optim.set_state(state)
+
+
+def test_parameters_come_and_go() -> None:
+    def model(extra: bool) -> None:
+        a = pyro.param("a", torch.tensor(1.0))
+        b = pyro.param("b", torch.tensor(1.0)) if extra else torch.tensor(0.0)
+        pyro.sample("x", dist.Normal(a + b, 1.0), obs=torch.tensor(5.0))
+
+    def guide(extra: bool) -> None:
+        pass
+
+    values = []
+    for optim in (FusedOptim({"lr": 0.1}), pyro.optim.Adam({"lr": 0.1})):
+        pyro.clear_param_store()
+        svi = SVI(model, guide, optim, loss=pyro.infer.Trace_ELBO())
+        for extra in (False, True, False, False, True):
+            before = pyro.param("b").item() if "b" in pyro.get_param_store() else None
+            svi.step(extra)
+            if not extra and before is not None:
+                assert pyro.param("b").item() == before
+        values.append([pyro.param(name).item() for name in ("a", "b")])
+    assert values[0] == pytest.approx(values[1])
+
+
+def test_every_parameter_of_model_and_guide_is_stepped() -> None:
+    found, optim = trained(lambda: FusedOptim({"lr": 1e-2}), steps=1)
+    assert isinstance(optim, FusedOptim)
+    assert len(optim.get_state()) == len(found)
+    assert all(entry["state"] for entry in optim.get_state().values())
