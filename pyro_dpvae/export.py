@@ -8,9 +8,12 @@ import arviz
 import pyro
 import torch
 from pyro import poutine
+from pyro.distributions import Unit
+from pyro.distributions.util import scale_and_mask
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.importance import check_latents
 
 __all__ = ["to_arviz"]
 
@@ -21,7 +24,8 @@ def to_arviz(
     """Return draws of z from guide and prior, the data and log p(x | z), for ArviZ.
 
     The groups are ``posterior`` (each latent site, drawn from the guide), ``prior`` (each latent
-    site, drawn from the model), ``log_likelihood`` and ``observed_data`` (each observed site). A
+    site, drawn from the model), ``log_likelihood`` and ``observed_data`` (each observed site;
+    factors are none, and masked data have a log likelihood of 0). A
     draw of all data is one of ArviZ's draws, of one chain. The posterior is the guide's: weight
     it by :func:`pyro_dpvae.importance.log_weights` for the model's.
 
@@ -36,7 +40,7 @@ def to_arviz(
         An ``arviz.InferenceData``, or from ArviZ 1 on an ``xarray.DataTree``.
 
     Raises:
-        ValueError: if ``samples`` is below 1.
+        ValueError: if ``samples`` is below 1, or model and guide differ in their latent sites.
     """
     check_positive_int("samples", samples)
     draws: dict[str, dict[str, list[Tensor]]] = {
@@ -49,11 +53,13 @@ def to_arviz(
         for _ in range(samples):
             guide_trace = poutine.trace(guide).get_trace(x)
             model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+            check_latents(model_trace, guide_trace)
             model_trace.compute_log_prob()
             for name, site in _sites(model_trace).items():
                 if site["is_observed"]:
                     observed[name] = site["value"]
-                    _append(draws["log_likelihood"], name, site["unscaled_log_prob"])
+                    log_likelihood = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
+                    _append(draws["log_likelihood"], name, log_likelihood)
                 else:
                     _append(draws["posterior"], name, site["value"])
             prior_trace = poutine.trace(model).get_trace(x)
@@ -64,7 +70,9 @@ def to_arviz(
         group: {name: torch.stack(values)[None].cpu().numpy() for name, values in sites.items()}
         for group, sites in draws.items()
     }
-    groups["observed_data"] = {name: value.cpu().numpy() for name, value in observed.items()}
+    groups["observed_data"] = {
+        name: value.detach().cpu().numpy() for name, value in observed.items()
+    }
     if "data" in inspect.signature(arviz.from_dict).parameters:  # from ArviZ 1 on
         return arviz.from_dict(groups)
     return arviz.from_dict(**groups)
@@ -77,6 +85,7 @@ def _sites(trace: Any) -> dict[str, Any]:
         if site["type"] == "sample"
         and not pyro.poutine.util.site_is_subsample(site)
         and not site["infer"].get("_deterministic")
+        and not isinstance(site["fn"], Unit)  # a pyro.factor
     }
 
 

@@ -22,6 +22,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.sites import PLATE
 
 __all__ = [
+    "check_latents",
     "effective_sample_size",
     "iwae_bound",
     "log_mean_exp",
@@ -32,8 +33,9 @@ __all__ = [
     "tail_length",
 ]
 
-# Values of x that one chunk decodes: 16 MB a layer of a datum's size, in float32.
-_CHUNK_VALUES = 2**22
+# Values of x that one chunk decodes, and data: 16 MB a layer of a datum's size, in float32, and
+# 128 MB a layer of 512 units.
+_CHUNK_VALUES, _CHUNK_DATA = 2**22, 2**16
 
 Site = dict[str, Any]
 
@@ -62,7 +64,8 @@ def log_weights(
     Raises:
         ValueError: if a latent or observed site lies outside ``pyro.plate("data", batch size)``,
             if the plate subsamples or a site is scaled, if the two programs do not share their
-            latent sites, or if a count is below 1.
+            latent sites or cannot make several draws at once, if there are no data, or if a
+            count is below 1.
 
     References:
         Rezende, Mohamed, Wierstra (2014), Stochastic backpropagation, appendix E.
@@ -99,12 +102,15 @@ def log_weight_chunks(
         ValueError: as :func:`log_weights` does, before the first chunk.
     """
     check_positive_int("samples", samples)
+    if x.numel() == 0:
+        raise ValueError(f"importance weights need data, got a batch of shape {tuple(x.shape)}")
     if chunk is None:
-        chunk = max(1, _CHUNK_VALUES // max(x.numel(), 1))
+        chunk = max(1, min(_CHUNK_VALUES // x.numel(), _CHUNK_DATA // len(x)))
     check_positive_int("chunk", chunk)
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        nesting = _checked_nesting(*_traces(model, guide, x))
+        nesting = _checked_nesting(*_traces(model, guide, x), len(x))
+        _check_vectorized(model, guide, x, nesting)
     done = 0
     while done < samples:
         size = min(chunk, samples - done)
@@ -205,17 +211,53 @@ def _chunk_weights(
     return total
 
 
-def _checked_nesting(model_trace: Trace, guide_trace: Trace) -> int:
-    """Return how deep the plates nest, of programs whose weights belong to single data."""
-    names = [
-        {s["name"] for s in _sample_sites(t) if not s["is_observed"]}
-        for t in (model_trace, guide_trace)
-    ]
-    if names[0] != names[1]:
+def _check_vectorized(model: Any, guide: Any, x: Tensor, nesting: int) -> None:
+    """Refuse programs that weigh two draws otherwise together than one by one."""
+    singles = [_traces(model, guide, x) for _ in range(2)]
+    expected = torch.cat([_chunk_weights(*traces, nesting, 1, len(x)) for traces in singles])
+    together = singles[0][1].copy()
+    for name, site in together.nodes.items():
+        if site["type"] == "sample" and not site_is_subsample(site):
+            pads = (1,) * (nesting - len(site["fn"].batch_shape))
+            draws = [guide_trace.nodes[name]["value"] for _, guide_trace in singles]
+            site["value"] = torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
+    plate = pyro.plate("importance", 2, dim=-nesting - 1)
+    try:
+        guide_trace = poutine.trace(poutine.replay(plate(guide), trace=together)).get_trace(x)
+        model_trace = poutine.trace(poutine.replay(plate(model), trace=guide_trace)).get_trace(x)
+        found = _chunk_weights(model_trace, guide_trace, nesting, 2, len(x))
+        same = torch.allclose(found, expected, rtol=1e-3, atol=1e-2, equal_nan=True)
+        reason = "give other densities"
+    except (RuntimeError, ValueError, IndexError) as error:
+        same, reason = False, f"fail: {error}".splitlines()[0]
+    if not same:
         raise ValueError(
-            "model and guide must have the same latent sites, got "
-            f"{sorted(names[0])} and {sorted(names[1])}; sample or observe the others in both"
+            "several draws at once need model and guide to take dimensions to the left of their "
+            f"plates, and with them they {reason}; count dimensions from the right, as in "
+            "softmax(-1), and expand data that are joined with draws"
         )
+
+
+def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
+    """Refuse programs that differ in their latent sites.
+
+    Raises:
+        ValueError: with both lists.
+    """
+    model, guide = (
+        sorted(site["name"] for site in _sample_sites(trace) if not site["is_observed"])
+        for trace in (model_trace, guide_trace)
+    )
+    if model != guide:
+        raise ValueError(
+            f"model and guide must have the same latent sites, got {model} and {guide}; "
+            "sample or observe the others in both"
+        )
+
+
+def _checked_nesting(model_trace: Trace, guide_trace: Trace, batch: int) -> int:
+    """Return how deep the plates nest, of programs whose weights belong to single data."""
+    check_latents(model_trace, guide_trace)
     model_trace.compute_log_prob()
     nesting = 0
     for site in [*_sample_sites(model_trace), *_sample_sites(guide_trace)]:
@@ -225,6 +267,12 @@ def _checked_nesting(model_trace: Trace, guide_trace: Trace) -> int:
                 "importance weights are of each datum, so every site must lie inside "
                 f"pyro.plate({PLATE!r}, batch size), got {site['name']!r} in plates "
                 f"{sorted(frames)}; condition the model on it, or draw it for each datum"
+            )
+        if not frames[PLATE].vectorized or frames[PLATE].size != batch:
+            raise ValueError(
+                f"pyro.plate({PLATE!r}, ...) must hold the batch of {batch} at once, got one of "
+                f"{frames[PLATE].size}{'' if frames[PLATE].vectorized else ', in a loop'} at "
+                f"{site['name']!r}"
             )
         scale = site["scale"]
         if (scale != 1).any() if isinstance(scale, Tensor) else scale != 1:

@@ -1,13 +1,15 @@
 """Run folders: config.json, metrics.jsonl and checkpoint/, each written whole or not at all."""
 
+import hashlib
 import json
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor
+
+from pyro_dpvae._files import read_tensors, write_whole
 
 __all__ = ["RunFolder", "Stateful"]
 
@@ -56,7 +58,7 @@ class RunFolder:
                 "name another with --out, or remove it"
             )
         run.path.mkdir(parents=True, exist_ok=True)
-        _write(run.path / _CONFIG, json.dumps(config, indent=2).encode())
+        write_whole(run.path / _CONFIG, json.dumps(config, indent=2).encode())
         return run
 
     @classmethod
@@ -87,21 +89,39 @@ class RunFolder:
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file of the folder, such as ``evaluation.json``."""
-        _write(self.path / name, json.dumps(content, indent=2, allow_nan=False).encode())
+        write_whole(self.path / name, json.dumps(content, indent=2, allow_nan=False).encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return a JSON file of the folder, empty if it is not there."""
+        """Return a JSON file of the folder, empty if it is not there.
+
+        Raises:
+            ValueError: if it holds no JSON object.
+        """
         path = self.path / name
-        return json.loads(path.read_text()) if path.exists() else {}
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_text())
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path} must be JSON, got {error}; remove it") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {content!r}; remove it")
+        return content
 
     def write_tensors(self, name: str, tensors: Mapping[str, Tensor]) -> None:
         """Write a safetensors file of the folder."""
-        _write(self.path / name, save({key: t.contiguous() for key, t in tensors.items()}))
+        write_whole(self.path / name, save({key: t.contiguous() for key, t in tensors.items()}))
 
     def read_tensors(self, name: str) -> dict[str, Tensor]:
         """Return a safetensors file of the folder, empty if it is not there."""
         path = self.path / name
-        return load_file(path) if path.exists() else {}
+        return read_tensors(path) if path.exists() else {}
+
+    @property
+    def digest(self) -> str:
+        """A name of the checkpoint's weights and of the configuration."""
+        weights = (self.path / "checkpoint" / _WEIGHTS).read_bytes()
+        return hashlib.sha256(weights + (self.path / _CONFIG).read_bytes()).hexdigest()[:12]
 
     def log(self, record: Mapping[str, Any]) -> None:
         """Add a record to the metrics."""
@@ -122,12 +142,12 @@ class RunFolder:
             for name, module in modules.items()
             for key, tensor in module.state_dict().items()
         }
-        _write(folder / _WEIGHTS, save(weights))
-        _write(folder / _STATE, json.dumps(dict(state), indent=2).encode())
+        write_whole(folder / _WEIGHTS, save(weights))
+        write_whole(folder / _STATE, json.dumps(dict(state), indent=2).encode())
 
     def load(self, modules: Mapping[str, Stateful]) -> None:
         """Load the checkpoint's tensors into modules and objectives of the same names."""
-        weights = load_file(self.path / "checkpoint" / _WEIGHTS)
+        weights = read_tensors(self.path / "checkpoint" / _WEIGHTS)
         for name, module in modules.items():
             prefix = f"{name}."
             module.load_state_dict(
@@ -137,13 +157,3 @@ class RunFolder:
                     if key.startswith(prefix)
                 }
             )
-
-
-def _write(path: Path, content: bytes) -> None:
-    # A reader sees the old file or the new one, also if the process ends in between.
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
-        file.write(content)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)

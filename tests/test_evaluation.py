@@ -1,5 +1,6 @@
 """Evaluation, comparison and pictures of trained runs, from the command line."""
 
+import dataclasses
 import json
 import math
 import re
@@ -105,23 +106,85 @@ def test_what_is_there_is_not_measured_again(
             measured.append(name)
             return group.measure(subject)
 
-        monkeypatch.setitem(GROUPS, name, type(group)(watched, group.what, group.applies))
+        monkeypatch.setitem(GROUPS, name, dataclasses.replace(group, measure=watched))
     assert evaluate(run) == 0
     assert measured == []
     assert evaluate(run, "--metrics", "skl,split") == 0
     printed = capsys.readouterr().out
     assert "skl_nearest" in printed
     assert measured == []
-    # Other numbers make a new evaluation.
-    assert evaluate(run, "--seed", "5", "--metrics", "skl") == 0
+    # Other numbers make a group be measured again, and leave what does not depend on them.
+    assert evaluate(run, "--latent-samples", "301", "--metrics", "skl, nll,skl") == 0
     assert measured == ["skl"]
     assert metrics_of(run)["skl"]["value"] != before["skl"]["value"]
-    assert set(metrics_of(run)) == {"skl", "skl_nearest"}
+    assert metrics_of(run)["nll"] == before["nll"]
     # A group has its own draws: alone it is what it was among others.
     assert evaluate(run, "--metrics", "skl") == 0
-    assert metrics_of(run)["skl"] == before["skl"]
-    assert evaluate(run) == 0
     assert metrics_of(run) == before
+
+
+def test_another_checkpoint_or_other_data_make_a_new_evaluation(tmp_path: Path) -> None:
+    path = tmp_path / "data.npy"
+    generator = np.random.default_rng(0)
+    np.save(path, generator.normal(size=(200, 3)).astype(np.float32))
+    run = train(tmp_path, "run", "--data", str(path), "--latent-dim", "2")
+    assert evaluate(run, "--metrics", "elbo,skl") == 0
+    first = metrics_of(run)
+    np.save(path, generator.normal(size=(200, 3), scale=2).astype(np.float32))
+    assert evaluate(run, "--metrics", "elbo") == 0
+    assert set(metrics_of(run)) == {"elbo"}
+    assert metrics_of(run)["elbo"]["value"] < first["elbo"]["value"] - 1
+    (run / "config.json").unlink()
+    train(tmp_path, "run", "--data", str(path), "--latent-dim", "2", "--seed", "3")
+    with pytest.raises(ValueError, match="was trained after its evaluation"):
+        compare_runs([str(run), str(run)])
+    second = metrics_of(run)
+    assert evaluate(run, "--metrics", "elbo") == 0
+    assert metrics_of(run) != second
+
+
+@pytest.mark.parametrize(
+    ("content", "status"), [("[]", 2), ("{", 2), ("null", 2), ("{}", 0), ('{"basis": {}}', 0)]
+)
+def test_a_broken_file_is_named_or_made_anew(
+    content: str, status: int, evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluated / "coupling-1"
+    kept = (run / "evaluation.json").read_bytes()
+    (run / "evaluation.json").write_text(content)
+    assert evaluate(run, "--metrics", "skl") == status
+    assert ("evaluation.json must" in capsys.readouterr().err) == bool(status)
+    (run / "evaluation.json").write_bytes(kept)
+
+
+def test_a_broken_cache_is_named(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (path,) = (evaluated / "cache" / "domain").iterdir()
+    kept = path.read_bytes()
+    path.write_bytes(kept[:100])
+    assert evaluate(evaluated / "digits", "--metrics", "domain", "--images", "60") == 2
+    assert f"{path} must be a safetensors file" in capsys.readouterr().err
+    path.write_bytes(kept)
+
+
+@pytest.mark.filterwarnings("always:.* is left out")
+def test_what_fails_on_the_data_is_left_out_of_all(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    generator = np.random.default_rng(0)
+    path = tmp_path / "data.npz"
+    images = generator.integers(0, 256, (120, 4, 4), dtype=np.uint8)
+    factors = generator.integers(0, 3, (120, 1))
+    np.savez(path, images=images, factors=factors, labels=np.zeros(120, np.int64))
+    arguments = ["--network", "mlp", "--latent-dim", "1", "--prior", "standard"]
+    run = train(tmp_path, "run", "--data", str(path), *arguments, "--batch-size", "20")
+    assert evaluate(run) == 0
+    error = capsys.readouterr().err
+    assert "probe is left out: a classifier needs at least two classes" in error
+    assert "dci is left out" in error
+    found = metrics_of(run)
+    assert {"nll", "factor_vae_score"} <= set(found)
+    assert "mig" not in found
+    assert evaluate(run, "--metrics", "probe") == 2
 
 
 def test_an_interrupted_evaluation_goes_on(
@@ -133,7 +196,7 @@ def test_an_interrupted_evaluation_goes_on(
     def interrupt(subject: Subject) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setitem(GROUPS, "split", type(real)(interrupt, real.what, real.applies))
+    monkeypatch.setitem(GROUPS, "split", dataclasses.replace(real, measure=interrupt))
     assert evaluate(run) == 130
     kept = metrics_of(run)
     assert "skl" in kept
@@ -213,6 +276,10 @@ def test_runs_are_compared_with_the_first(
     paths = [str(evaluated / name) for name in ("standard-1", "coupling-1")]
     comparison = compare_runs(paths)
     assert comparison.columns == paths
+    for metric in ("nll", "elbo"):
+        (paired,) = comparison.differences[metric]
+        assert paired is not None
+        assert paired.how == "paired data"
     a, b = (metrics_of(Path(path))["skl"] for path in paths)
     (difference,) = comparison.differences["skl"]
     assert difference is not None
@@ -235,8 +302,21 @@ def test_runs_are_compared_with_the_first(
     assert "nll" in printed
 
 
+def test_densities_of_other_things_have_no_difference(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    common = ["--data", "digits", "--latent-dim", "3", "--network", "mlp"]
+    bits = ["--preprocessing", "binary-dynamic", "--likelihood", "bernoulli"]
+    run = train(tmp_path, "bits", *common, *bits)
+    assert evaluate(run, "--metrics", "nll,skl") == 0
+    comparison = compare_runs([str(evaluated / "digits"), str(run)])
+    assert comparison.differences["nll"] == [None]
+    assert comparison.differences["skl"][0] is not None
+    assert main(["compare", str(evaluated / "digits"), str(evaluated / "coupling-0")]) == 2
+    assert "runs must be of the same data" in capsys.readouterr().err
+
+
 def test_seeds_are_repetitions(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    # standard-0 was evaluated anew by another test with the numbers of all.
     names = ("standard-0", "standard-1", "coupling-1", "coupling-0")
     paths = [str(evaluated / name) for name in names]
     comparison = compare_seeds(paths)
@@ -268,7 +348,7 @@ def test_what_cannot_be_compared_is_refused(
     assert f"is not evaluated; run: dpvae evaluate {bare}" in capsys.readouterr().err
     assert evaluate(bare, "--metrics", "skl", "--seed", "3") == 0
     assert main(["compare", one, str(bare)]) == 2
-    assert "must be evaluated with the same numbers" in capsys.readouterr().err
+    assert "skl must be measured with the same numbers" in capsys.readouterr().err
     assert main(["compare", "--seeds", one, other]) == 2
     assert "at least two groups of at least two runs" in capsys.readouterr().err
 

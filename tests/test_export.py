@@ -4,8 +4,10 @@ from typing import Any
 
 import arviz
 import numpy as np
+import pyro
 import pytest
 import torch
+from pyro import poutine
 
 from pyro_dpvae.export import to_arviz
 from tests.linear_gaussian import LinearGaussian
@@ -35,6 +37,32 @@ def test_groups_shapes_and_densities() -> None:
     assert len(summary) == 10
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         to_arviz(exact.model, exact.guide, x, samples=0)
+
+
+def test_masks_factors_and_other_guides(monkeypatch: pytest.MonkeyPatch) -> None:
+    exact = LinearGaussian()
+    x = exact.data(4).requires_grad_()
+    mask = torch.tensor([True, False, True, True])
+
+    def model(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            with poutine.mask(mask=mask):
+                pyro.sample("x", exact.model.decoder(z), obs=x)
+            pyro.factor("regularizer", -z.square().sum(-1))
+
+    tree = to_arviz(model, exact.guide, x, samples=5)
+    found = group(tree, "log_likelihood")
+    assert list(found.data_vars) == ["x"]
+    assert (found["x"].values[..., 1] == 0).all()
+    assert (found["x"].values[..., 0] != 0).all()
+
+    def misspelt(x: torch.Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("zz", exact.guide.encoder(x))
+
+    with pytest.raises(ValueError, match=r"the same latent sites, got \['z'\] and \['zz'\]"):
+        to_arviz(exact.model, misspelt, x, samples=5)
 
 
 def test_the_layout_follows_the_version_of_arviz(monkeypatch: pytest.MonkeyPatch) -> None:

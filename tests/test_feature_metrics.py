@@ -1,6 +1,7 @@
 """Frechet and kernel distance, precision and recall, and the networks behind them."""
 
 import math
+import re
 from pathlib import Path
 
 import numpy as np
@@ -90,6 +91,15 @@ def test_order_changes_nothing() -> None:
     assert [e.value for e in before] == [e.value for e in after]
 
 
+def test_the_distance_from_the_origin_changes_nothing() -> None:
+    samples, reference = torch.rand(300, 8), torch.rand(300, 8) + 0.1
+    near = precision_and_recall(samples, reference)
+    far = precision_and_recall(samples.double() + 3000, reference.double() + 3000)
+    assert [one.value for one in near] == [one.value for one in far]
+    in_float = precision_and_recall(samples + 3000, reference + 3000)
+    assert in_float[0].value == pytest.approx(near[0].value, abs=0.05)
+
+
 def test_bad_features_are_refused() -> None:
     with pytest.raises(ValueError, match="need at least 2 data, got 0"):
         FeatureStatistics.of([])
@@ -107,19 +117,15 @@ def test_the_kernel_distance_is_unbiased_and_its_blocks_its_error() -> None:
         return float((x.double() @ y.double() / 3 + 1) ** 3)
 
     blocks = []
-    for block in (slice(0, 3), slice(3, 6)):
-        p, q = a[block], b[block]
-        within = [
-            (kernel(p[i], p[j]) + kernel(q[i], q[j])) / 6
-            for i in range(3)
-            for j in range(3)
-            if i != j
-        ]
-        between = [2 * kernel(p[i], q[j]) / 9 for i in range(3) for j in range(3)]
-        blocks.append(sum(within) - sum(between))
+    for start in (0, 2, 4):
+        p, q = a[start : start + 2], b[start : start + 2]
+        within = kernel(p[0], p[1]) + kernel(q[0], q[1])
+        between = [2 * kernel(p[i], q[j]) / 4 for i in range(2) for j in range(2)]
+        blocks.append(within - sum(between))
     found = kernel_distance(a, b)
-    assert found.value == pytest.approx(sum(blocks) / 2)
-    assert found.standard_error == pytest.approx(abs(blocks[0] - blocks[1]) / 2)
+    assert found.value == pytest.approx(np.mean(blocks))
+    assert found.standard_error == pytest.approx(np.std(blocks, ddof=1) / math.sqrt(3))
+    assert kernel_distance(correlated(500, 4), correlated(500, 4)).settings["block_size"] == 50
     with pytest.raises(ValueError, match="at least 4 data and one size"):
         kernel_distance(a[:3], b)
 
@@ -140,7 +146,7 @@ def test_precision_and_recall_tell_quality_from_variety() -> None:
     inside, outside = line[-1:] + 2.9, line[-1:] + 3.1
     hits = precision_and_recall(torch.cat([inside, outside, outside, outside]), line)[0]
     assert hits.value == 0.25
-    assert hits.standard_error == pytest.approx(math.sqrt(0.25 * 0.75 / 4))
+    assert hits.standard_error == pytest.approx(math.sqrt(0.375 * 0.625 / 8))
     with pytest.raises(ValueError, match="more data than neighbours, 3, got 3"):
         precision_and_recall(reference[:3], reference)
 
@@ -180,6 +186,7 @@ def test_inception_features_are_those_of_pytorch_fid(
         expected = oracle(images.repeat(1, 3, 1, 1))[0].flatten(1)
     torch.testing.assert_close(found, expected)
     assert network.settings["resize"] == "299x299 bilinear"
+    assert re.fullmatch("inception-[0-9a-f]{8}", network.name)
 
 
 def test_missing_or_other_weights_are_refused(
@@ -192,8 +199,11 @@ def test_missing_or_other_weights_are_refused(
         inception_weights(tmp_path / "nowhere", download=True)
     other = tmp_path / "other.pth"
     torch.save({"a": torch.zeros(1)}, other)
-    with pytest.raises(ValueError, match="must hold the weights of pytorch-fid's Inception"):
-        InceptionFeatures(other)
+    for content in (None, b"root:x:0:0", b""):
+        if content is not None:
+            other.write_bytes(content)
+        with pytest.raises(ValueError, match="must hold the weights of pytorch-fid's Inception"):
+            InceptionFeatures(other)
 
 
 def test_the_domain_network_learns_and_is_named_by_its_weights(tmp_path: Path) -> None:
@@ -218,6 +228,12 @@ def test_the_domain_network_learns_and_is_named_by_its_weights(tmp_path: Path) -
         "digits", data.train, data.train_labels, epochs=1, seed=1, progress=False
     )
     assert other.name != network.name
+    odd = train_domain_network(
+        "odd", data.train[:40, :, :2, :2], data.train_labels[:40] * 1000 - 1, progress=False
+    )
+    assert odd(images[:5, :, :2, :2]).shape == (5, 128)
+    with pytest.raises(ValueError, match=r"tells classes apart, got one label, \[3\]"):
+        train_domain_network("one", data.train[:9], torch.full((9,), 3))
     with pytest.raises(ValueError, match="a label for each"):
         train_domain_network("digits", data.train, data.train_labels[:5])
 

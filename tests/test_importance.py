@@ -240,3 +240,60 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
         log_weights(exact.model, exact.guide, x, 0)
     with pytest.raises(ValueError, match="needs at least one batch of data"):
         log_likelihoods(exact.model, exact.guide, [], samples=3, progress=False)
+    with pytest.raises(ValueError, match=r"need data, got a batch of shape \(0, 3\)"):
+        log_weights(exact.model, exact.guide, x[:0], 10)
+
+    def in_a_loop(x: Tensor) -> None:
+        for i in pyro.plate("data", len(x)):
+            z = pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+            pyro.sample(f"x{i}", dist.Normal(z, 1.0), obs=x[i, 0])
+
+    def guide_in_a_loop(x: Tensor) -> None:
+        for i in pyro.plate("data", len(x)):
+            pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(
+        ValueError, match=r"must hold the batch of 4 at once, got one of 4, in a lo"
+    ):
+        log_weights(in_a_loop, guide_in_a_loop, x, 10)
+
+    def of_one(x: Tensor) -> None:
+        with pyro.plate("data", 1):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x[:1, 0])
+
+    def guide_of_one(x: Tensor) -> None:
+        with pyro.plate("data", 1):
+            pyro.sample("z", dist.Normal(0.0, 1.0))
+
+    with pytest.raises(ValueError, match="must hold the batch of 4 at once, got one of 1"):
+        log_weights(of_one, guide_of_one, x, 10)
+
+
+def test_programs_that_cannot_make_several_draws_at_once_are_refused(
+    exact: LinearGaussian,
+) -> None:
+    x = exact.data(4)
+
+    def across_the_batch(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            mean = (
+                torch.cat([z.softmax(1), z.sum(1, keepdim=True)], -1)
+                if z.dim() == 2
+                else (torch.cat([z.softmax(1), z.sum(-1, keepdim=True)], -1))
+            )
+            pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match=r"with them they give other densities; count dimensions"):
+        log_weights(across_the_batch, exact.guide, x, 10)
+
+    def joined(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            pyro.sample("x", dist.Normal(torch.cat([x, z], -1)[..., :3], 1.0).to_event(1), obs=x)
+
+    with pytest.raises(
+        ValueError, match=r"with them they fail: .*; count dimensions from the rig"
+    ):
+        log_weights(joined, exact.guide, x, 10)

@@ -97,7 +97,8 @@ def test_the_nearest_neighbour_estimate_is_near(densities: tuple[Tensor, Tensor]
     assert found.settings["estimator"] == "nearest"
     same = AggregatePosterior(torch.zeros(1, 2), torch.ones(1, 2))
     zero = symmetric_kl(StandardNormal(2), same, samples=5000, estimator="nearest")
-    assert abs(zero.value) < 4 * zero.standard_error
+    assert abs(zero.value) < 0.2
+    assert math.isnan(zero.standard_error)
     with pytest.raises(ValueError, match="estimator must be one of"):
         symmetric_kl(StandardNormal(2), same, estimator="kde")
 
@@ -139,7 +140,7 @@ def test_no_leak_is_a_score_of_zero() -> None:
         (found,) = leakage_curve(StandardNormal(2), q, thresholds=[-90.0], conditional=conditional)
         assert found.value == 0.0
         assert found.settings["share_below"] == 0.0
-        assert math.isnan(found.standard_error) == conditional
+        assert math.isnan(found.standard_error)
 
 
 def test_the_rate_splits_into_its_integrals(densities: tuple[Tensor, Tensor]) -> None:

@@ -58,6 +58,8 @@ def test_distance_to_data() -> None:
     samples = torch.tensor([[3.0, 4.0], [10.0, 1.0]])
     assert distance_to_data(samples, data).value == pytest.approx(3.0)
     assert distance_to_data(data, data).value == 0
+    far = distance_to_data(samples + 1e6, data + 1e6)
+    assert far.value == pytest.approx(3.0, rel=0.1)
     with pytest.raises(ValueError, match=r"of one shape are needed, got \(2, 2\) and \(3, 1\)"):
         distance_to_data(samples, torch.zeros(3, 1))
 

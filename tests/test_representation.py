@@ -44,8 +44,8 @@ def test_probes_read_what_can_be_read() -> None:
     linear = linear_probe_accuracy(*train, *test)
     assert linear.value < 0.65
     assert nearest_neighbour_accuracy(*train, *test).value > 0.98
-    share = linear.value
-    assert linear.standard_error == pytest.approx(math.sqrt(share * (1 - share) / 400))
+    share = (400 * linear.value + 2) / 404
+    assert linear.standard_error == pytest.approx(math.sqrt(share * (1 - share) / 404))
     noise = linear_probe_accuracy(torch.randn(500, 3), train[1].repeat(2)[:500], *blobs(500, 3))
     assert 0.2 < noise.value < 0.8
 
@@ -143,6 +143,11 @@ def test_the_gap_of_a_partly_known_factor_is_its_information() -> None:
     expected = (0.5 + 0.0) / 2
     assert found.value == pytest.approx(expected, abs=0.01)
     assert found.standard_error < 0.01
+
+
+def test_a_collapsed_representation_is_refused() -> None:
+    with pytest.raises(ValueError, match="needs a z that varies, got one value for all data"):
+        factor_vae_score(torch.zeros(200, 4), FACTORS[:200])
 
 
 @pytest.mark.parametrize("name", DISENTANGLEMENT)

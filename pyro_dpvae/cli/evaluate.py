@@ -29,7 +29,9 @@ def main(arguments: Sequence[str]) -> int:
     )
     saved = open_system(options.run, check_device(options.device))
     subject = Subject(saved, saved.data(options.root), config)
-    groups = options.metrics.split(",") if options.metrics else None
+    groups = None
+    if options.metrics is not None:
+        groups = [name.strip() for name in options.metrics.split(",")]
     metrics = evaluate_run(subject, groups)
     print(_table(metrics))
     print(f"kept in {saved.run.path / 'evaluation.json'}")

@@ -79,7 +79,10 @@ def _spaces_and_pairs(subject: Subject) -> dict[str, Figure]:
     """
     prior, aggregate = subject.prior, subject.aggregate
     ends = subject.test_means.to(subject.saved.device)
-    chosen = ends[torch.randperm(len(ends))[: 2 * _PAIRS].to(ends.device)]
+    if len(ends) < 2:
+        ends = torch.cat([ends, aggregate.loc[:1]])
+    pairs = min(_PAIRS, len(ends) // 2)
+    chosen = ends[torch.randperm(len(ends))[: 2 * pairs].to(ends.device)]
     start, end = prior.to_generation(chosen)[0].chunk(2)
     fractions = torch.linspace(0, 1, _STEPS, device=start.device)[:, None]
     lines = [a + fractions * (b - a) for a, b in zip(start, end, strict=False)]
@@ -108,10 +111,10 @@ def _spaces_and_pairs(subject: Subject) -> dict[str, Figure]:
         names[title] = first, second
     rows = [_decode(subject, prior.to_representation(line)) for line in lines]
     labels = [f"pair {number + 1}" for number in range(len(rows))]
-    pairs = traversal_figure(
+    lines_figure = traversal_figure(
         rows, labels, title="held-out pairs, straight in generation space", data=_points(subject)
     )
-    return {"latent": latent_figure(spaces, names=names, curves=curves), "pairs": pairs}
+    return {"latent": latent_figure(spaces, names=names, curves=curves), "pairs": lines_figure}
 
 
 def _most_active(subject: Subject, space: str) -> list[int]:

@@ -20,6 +20,10 @@ _LEVEL = 0.95
 _INCIDENTAL = ("seed", "out", "device", "root", "download")
 
 
+_DENSITIES = ("nll", "elbo")
+_PROBABILITIES = ("bernoulli", "logistic")
+
+
 @dataclass(frozen=True)
 class Difference:
     """A value less that of the first column, with its interval of 95 %.
@@ -56,13 +60,14 @@ class Comparison:
 def compare_runs(paths: Sequence[str]) -> Comparison:
     """Compare evaluated runs with the first of them.
 
-    The likelihoods of two runs are compared datum by datum if they were measured on the same
-    number of data of one data set: the interval is that of the mean difference. Others are taken
-    as independent, and their standard errors added in squares.
+    Likelihoods and bounds are compared datum by datum: the interval is that of the mean
+    difference. Of runs that differ in their preprocessing, or of which one has probabilities and
+    the other densities, they are not comparable and have no difference. Other metrics are taken as
+    independent, and their standard errors added in squares.
 
     Raises:
-        ValueError: if there are fewer than two runs, or one is not evaluated or evaluated
-            with other numbers than the first.
+        ValueError: if there are fewer than two runs, or one is not evaluated, of other data, or
+            evaluated with other numbers or another feature network than the first.
     """
     if len(paths) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(paths)}")
@@ -113,7 +118,9 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
             None if one is None else (float(one.mean()), float(stats.sem(one))) for one in found
         ]
         differences[name] = [
-            _seed_difference(found[0], other, grouped[0], group)
+            None
+            if name in _DENSITIES and group[0].observed != grouped[0][0].observed
+            else _seed_difference(found[0], other, grouped[0], group)
             for other, group in zip(found[1:], grouped[1:], strict=True)
         ]
     firsts = [group[0] for group in grouped]
@@ -128,10 +135,20 @@ class _Evaluated:
         self.folder = RunFolder.open(path)
         self.config = self.folder.config
         content = self.folder.read(FILE)
-        if not content:
+        if not {"basis", "groups", "metrics"} <= content.keys():
             raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {path}")
+        if content["basis"]["run"] != self.folder.digest:
+            raise ValueError(f"{path} was trained after its evaluation; evaluate it again")
         self.metrics: dict[str, dict[str, Any]] = content["metrics"]
-        self.basis = {key: value for key, value in content["basis"].items() if key != "step"}
+        self.groups: dict[str, dict[str, Any]] = content["groups"]
+        self.data: str = content["basis"]["data"]
+
+    @property
+    def observed(self) -> tuple[str, str]:
+        """What log p(x) is of: the preprocessing, and probabilities or densities of pixels."""
+        likelihood = self.config["likelihood"]["name"]
+        kind = likelihood if likelihood in _PROBABILITIES else "density"
+        return self.config["preprocessing"], kind
 
     @property
     def essential(self) -> dict[str, Any]:
@@ -147,11 +164,18 @@ class _Evaluated:
 
 def _check_basis(runs: Sequence[_Evaluated]) -> None:
     for run in runs[1:]:
-        if run.basis != runs[0].basis:
+        if run.data != runs[0].data:
             raise ValueError(
-                f"runs must be evaluated with the same numbers, got {runs[0].basis} of "
-                f"{runs[0].path} and {run.basis} of {run.path}; evaluate one of them again"
+                f"runs must be of the same data, got {runs[0].config['data']} in "
+                f"{runs[0].path} and {run.config['data']}, with other data, in {run.path}"
             )
+        for name in set(run.groups) & set(runs[0].groups):
+            numbers = [one.groups[name]["numbers"] for one in (runs[0], run)]
+            if numbers[0] != numbers[1]:
+                raise ValueError(
+                    f"{name} must be measured with the same numbers, got {numbers[0]} of "
+                    f"{runs[0].path} and {numbers[1]} of {run.path}; evaluate one of them again"
+                )
         for name in set(run.metrics) & set(runs[0].metrics):
             networks = [one.metrics[name]["settings"].get("network") for one in (runs[0], run)]
             if networks[0] != networks[1]:
@@ -169,7 +193,9 @@ def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Differen
     a, b = first.value(name), other.value(name)
     if a is None or b is None:
         return None
-    if name == "nll" and first.config["data"] == other.config["data"]:
+    if name in _DENSITIES:
+        if first.observed != other.observed:
+            return None
         one, two = (run.folder.read_tensors(TENSORS).get(name) for run in (first, other))
         if one is not None and two is not None and len(one) == len(two):
             gaps = (two - one).numpy()

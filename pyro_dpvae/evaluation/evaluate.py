@@ -1,6 +1,7 @@
 """Groups of metrics of a trained run, and the file that they are kept in."""
 
 import math
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -45,10 +46,18 @@ Estimates = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class _Group:
-    """Metrics that are measured together, and whether a run's data allow them."""
+    """Metrics that are measured together, and whether a run's data allow them.
+
+    Attributes:
+        measure: returns them.
+        numbers: what of the configuration they depend on, beside the seed.
+        what: what data they need.
+        applies: whether a run has it.
+    """
 
     measure: Callable[[Subject], Estimates]
-    what: str
+    numbers: tuple[str, ...] = ()
+    what: str = "data"
     applies: Callable[[Subject], bool] = lambda subject: True
 
 
@@ -57,14 +66,15 @@ def evaluate_run(
 ) -> dict[str, dict[str, Any]]:
     """Measure groups of metrics and keep them in the run's ``evaluation.json``.
 
-    What the file holds of the same checkpoint and the same numbers is not measured again, so an
-    interrupted evaluation goes on where it was. Each group has draws of its own from the seed:
-    a value does not depend on which others are asked for.
+    What the file holds of the same checkpoint, data and numbers is not measured again, so an
+    interrupted evaluation goes on where it was; what it holds of another checkpoint or other data
+    is dropped. Each group has draws of its own from the seed: a value does not depend on which
+    others are asked for.
 
     Args:
         subject: the run.
-        groups: some of ``GROUPS``; by default all that apply, ``fid`` only if its weights are
-            there.
+        groups: some of ``GROUPS``; by default all that apply but ``fid``. Of the default, those
+            that fail on the data are left out with a warning.
 
     Returns:
         The metrics by name: ``{"value", "standard_error", "settings"}``; an unknown standard
@@ -73,34 +83,52 @@ def evaluate_run(
     Raises:
         ValueError: for an unknown group, or one that the run's data do not allow.
     """
-    chosen = applicable(subject) if groups is None else list(groups)
+    chosen = applicable(subject) if groups is None else list(dict.fromkeys(groups))
     for name in chosen:
         group = GROUPS[check_choice("metrics", name, GROUPS)]
         if not group.applies(subject):
             raise ValueError(f"{name} needs {group.what}, and {subject.data.name!r} has none")
     run = subject.saved.run
-    basis = {"step": run.state["step"], **subject.config.numbers}
+    basis = {"run": run.digest, "data": subject.data_digest}
     content = run.read(FILE)
-    if content.get("basis") != basis:
+    if content.get("basis") != basis or not {"groups", "metrics"} <= content.keys():
         content = {"basis": basis, "groups": {}, "metrics": {}}
+    done = []
     for name in chosen:
-        if name in content["groups"]:
+        numbers = _numbers(subject, name)
+        if content["groups"].get(name, {}).get("numbers") == numbers:
+            done.append(name)
             continue
-        with torch.random.fork_rng():
-            torch.manual_seed(subject.config.seed)
-            found = GROUPS[name].measure(subject)
-        content["groups"][name] = sorted(found)
+        try:
+            with torch.random.fork_rng():
+                torch.manual_seed(subject.config.seed)
+                found = GROUPS[name].measure(subject)
+        except ValueError as error:
+            if groups is not None:
+                raise
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            continue
+        for key in content["groups"].get(name, {}).get("metrics", ()):
+            content["metrics"].pop(key, None)
+        content["groups"][name] = {"numbers": numbers, "metrics": list(found)}
         content["metrics"].update({key: _plain(estimate) for key, estimate in found.items()})
         if subject.per_datum:
-            run.write_tensors(TENSORS, {**run.read_tensors(TENSORS), **subject.per_datum})
+            kept = run.read_tensors(TENSORS) if content["groups"].keys() - {name} else {}
+            run.write_tensors(TENSORS, {**kept, **subject.per_datum})
         run.write(FILE, content)
-    wanted = {key for name in chosen for key in content["groups"][name]}
-    return {key: value for key, value in content["metrics"].items() if key in wanted}
+        done.append(name)
+    wanted = [key for name in done for key in content["groups"][name]["metrics"]]
+    return {key: content["metrics"][key] for key in wanted}
 
 
 def applicable(subject: Subject) -> list[str]:
     """Return the groups that the run's data allow, without those that need a download."""
     return [name for name, group in GROUPS.items() if group.applies(subject) and name != "fid"]
+
+
+def _numbers(subject: Subject, name: str) -> dict[str, Any]:
+    names = (*GROUPS[name].numbers, "seed")
+    return {number: getattr(subject.config, number) for number in names}
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
@@ -119,6 +147,7 @@ def _elbo(subject: Subject) -> Estimates:
             for x in subject.test.epoch(0)
         ]
     )
+    subject.per_datum["elbo"] = bounds
     error = float(bounds.std()) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.nan
     settings = {"samples": _ELBO_SAMPLES, "data": len(bounds)}
     return {"elbo": Estimate(float(bounds.mean()), error, settings)}
@@ -256,7 +285,11 @@ def _disentanglement(subject: Subject) -> Estimates:
     assert factors is not None
     found: Estimates = {}
     for name, score in DISENTANGLEMENT.items():
-        result = score(subject.test_means, factors)
+        try:
+            result = score(subject.test_means, factors)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            continue
         if isinstance(result, Estimate):
             found[name.replace("-", "_")] = result
         else:
@@ -272,23 +305,30 @@ def _has_labels(subject: Subject) -> bool:
     return subject.data.train_labels is not None and subject.data.test_labels is not None
 
 
+_LATENT = ("latent_samples",)
+
 GROUPS: dict[str, _Group] = {
-    "elbo": _Group(_elbo, "data"),
-    "skl": _Group(_symmetric_kl, "data"),
-    "leakage": _Group(_leakage, "data"),
-    "split": _Group(_split, "data"),
+    "elbo": _Group(_elbo),
+    "skl": _Group(_symmetric_kl, _LATENT),
+    "leakage": _Group(_leakage, _LATENT),
+    "split": _Group(_split, _LATENT),
     "distance": _Group(
-        _distances, "vectors of data in memory", lambda subject: not subject.data.is_images
+        _distances,
+        _LATENT,
+        "vectors of data in memory",
+        lambda subject: not subject.data.is_images,
     ),
-    "probe": _Group(_probe, "labels of both splits", _has_labels),
-    "clusters": _Group(_clusters, "labels of both splits", _has_labels),
+    "probe": _Group(_probe, (), "labels of both splits", _has_labels),
+    "clusters": _Group(_clusters, (), "labels of both splits", _has_labels),
     "disentanglement": _Group(
         _disentanglement,
+        (),
         "factors of variation (the array 'factors' of a .npz file)",
         lambda subject: subject.data.test_factors is not None,
     ),
     "domain": _Group(
         _domain,
+        ("images",),
         "labelled images in memory",
         lambda subject: (
             _has_images(subject)
@@ -296,7 +336,7 @@ GROUPS: dict[str, _Group] = {
             and isinstance(subject.data.train, Tensor)
         ),
     ),
-    "fid": _Group(_inception, "images", _has_images),
-    "nll": _Group(_likelihood, "data"),
+    "fid": _Group(_inception, ("images", "inception"), "images", _has_images),
+    "nll": _Group(_likelihood, ("nll_samples", "nll_data")),
 }
 """What can be measured of a run, by the names of the command line."""

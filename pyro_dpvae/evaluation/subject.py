@@ -9,11 +9,13 @@ from pathlib import Path
 from typing import final
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from pyro_dpvae._checks import check_repeated
+from pyro_dpvae._files import read_tensors, write_whole
 from pyro_dpvae.data import Batches, DataSet, to_unit
+from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.features import (
     AbstractFeatures,
     DomainFeatures,
@@ -69,12 +71,6 @@ class EvaluationConfig:
         for name in ("nll_samples", "nll_data", "latent_samples", "images"):
             check_repeated(name, getattr(self, name))
 
-    @property
-    def numbers(self) -> dict[str, int]:
-        """What the values depend on beside the run."""
-        names = ("nll_samples", "nll_data", "latent_samples", "images", "seed")
-        return {name: getattr(self, name) for name in names}
-
 
 @final
 class Subject:
@@ -94,6 +90,19 @@ class Subject:
         self.model, self.guide = saved.system.model, saved.system.guide
         self.prior = self.model.prior
         self.per_datum: dict[str, Tensor] = {}
+
+    @cached_property
+    def data_digest(self) -> str:
+        """A name of the data themselves; of data read as needed, of their name and number."""
+        digest = hashlib.sha256()
+        for split in (self.data.train, self.data.test):
+            content = split.numpy() if isinstance(split, Tensor) else None
+            digest.update(
+                f"{self.data.name} {split_size(split)}".encode()
+                if content is None
+                else content.tobytes()
+            )
+        return digest.hexdigest()[:12]
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
@@ -139,7 +148,7 @@ class Subject:
         """The first images of the training split, uint8."""
         if isinstance(self.data.train, Tensor):
             return self.data.train[: self.config.images]
-        count = min(self.config.images, len(self.data.train))  # type: ignore[arg-type]
+        count = min(self.config.images, split_size(self.data.train))
         return torch.stack([self.data.train[index] for index in range(count)])
 
     def reference_features(self, network: AbstractFeatures) -> Tensor:
@@ -147,15 +156,14 @@ class Subject:
         digest = hashlib.sha256(self.reference_images.numpy().tobytes()).hexdigest()[:12]
         path = self.config.cache / "features" / f"{network.name}-{digest}.safetensors"
         if path.exists():
-            return load_file(path)["features"]
+            return read_tensors(path)["features"]
         batches = [
             images.float().to(self.saved.device) / 255
             for images in self.reference_images.split(_BATCH)
         ]
         parts = extract(network, batches, label="reference features", progress=self.progress)
         features = torch.cat(list(parts)).contiguous()
-        path.parent.mkdir(parents=True, exist_ok=True)
-        save_file({"features": features}, path)
+        write_whole(path, save({"features": features}))
         return features
 
     def inception(self) -> AbstractFeatures:
@@ -175,8 +183,8 @@ class Subject:
                 f"a domain network learns from labelled images in memory, and {self.data.name!r} "
                 "has none; use fid, with the Inception network"
             )
-        digest = hashlib.sha256(images.numpy().tobytes() + labels.numpy().tobytes()).hexdigest()
-        name = f"{self.data.name}-{digest[:12]}"
+        digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
+        name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
         path = self.config.cache / "domain" / f"{name}.safetensors"
         if not path.exists():
             train_domain_network(self.data.name, images, labels, progress=self.progress).save(path)

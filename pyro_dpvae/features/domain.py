@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import final
 
 import torch
-from safetensors.torch import load_file, save
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._files import read_tensors, write_whole
 from pyro_dpvae.features.base import AbstractFeatures
 
 __all__ = ["DomainFeatures", "train_domain_network"]
@@ -35,8 +36,8 @@ class DomainFeatures(AbstractFeatures):
         super().__init__()
         self.data, self.classes = data, check_positive_int("classes", classes)
         self.convolutions = nn.Sequential(
-            *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
-            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2)),
+            *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
             *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
         )
         self.hidden = nn.Linear(64 * 16, _FEATURES)
@@ -49,14 +50,13 @@ class DomainFeatures(AbstractFeatures):
 
     def save(self, path: Path) -> None:
         """Write the weights, as safetensors that name data and classes."""
-        path.parent.mkdir(parents=True, exist_ok=True)
         metadata = {"data": self.data, "classes": str(self.classes)}
-        path.write_bytes(save(dict(self.state_dict()), metadata))
+        write_whole(path, save(dict(self.state_dict()), metadata))
 
     @classmethod
     def load(cls, path: Path, data: str) -> "DomainFeatures":
         """Return the network of a file that :meth:`save` wrote."""
-        state = load_file(path)
+        state = read_tensors(path)
         network = cls(
             data,
             channels=state["convolutions.0.weight"].shape[1],
@@ -88,7 +88,7 @@ def train_domain_network(
     Args:
         name: of the data set.
         images: the training split, uint8 of shape (count, channels, height, width).
-        labels: a class per image, of shape (count,).
+        labels: a class per image, of shape (count,); any integers.
         epochs: passes over the data, with Adam at 1e-3 and batches of 128.
         seed: of the weights and the order.
         progress: whether a bar is shown.
@@ -101,9 +101,12 @@ def train_domain_network(
             "a domain network learns from uint8 images (count, channels, height, width) and a "
             f"label for each, got {images.dtype} {tuple(images.shape)} and {tuple(labels.shape)}"
         )
+    found, labels = labels.unique(return_inverse=True)
+    if len(found) < 2:
+        raise ValueError(f"a domain network tells classes apart, got one label, {found.tolist()}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        network = DomainFeatures(name, channels=images.shape[1], classes=int(labels.max()) + 1)
+        network = DomainFeatures(name, channels=images.shape[1], classes=len(found))
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         order = [torch.randperm(len(images)).split(128) for _ in range(epochs)]
         bar = tqdm(

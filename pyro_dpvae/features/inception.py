@@ -1,5 +1,6 @@
 """The Inception network of FID, with pytorch-fid's weights."""
 
+import hashlib
 from pathlib import Path
 from typing import Any, final
 
@@ -53,22 +54,22 @@ class InceptionFeatures(AbstractFeatures):
         (2016), Rethinking the Inception architecture.
     """
 
-    name = "inception"
-
     def __init__(self, weights: str | Path) -> None:
         from pytorch_fid import inception  # it imports torchvision, which takes seconds
 
         super().__init__()
-        state = torch.load(weights, map_location="cpu", weights_only=True)
+        digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:8]
+        self.name = f"inception-{digest}"
         # pytorch-fid fetches its weights while it builds the network; these are here already.
         original = inception.load_state_dict_from_url
-        inception.load_state_dict_from_url = lambda *_args, **_kwargs: state
         try:
+            state = torch.load(weights, map_location="cpu", weights_only=True)
+            inception.load_state_dict_from_url = lambda *_args, **_kwargs: state
             self.network: Any = inception.InceptionV3([3], requires_grad=False)
-        except (RuntimeError, AttributeError, TypeError) as error:
+        except Exception as error:  # a file of another kind fails in many ways
             raise ValueError(
                 f"{weights} must hold the weights of pytorch-fid's Inception network, got "
-                f"something else: {str(error).splitlines()[0]}"
+                f"something else: {f'{error}'.splitlines()[:1]}"
             ) from error
         finally:
             inception.load_state_dict_from_url = original

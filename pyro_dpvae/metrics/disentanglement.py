@@ -12,7 +12,7 @@ from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.metrics.estimate import Estimate, Settings
+from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
 __all__ = ["DISENTANGLEMENT", "dci", "factor_vae_score", "mig", "modularity", "sap"]
 
@@ -194,6 +194,8 @@ def factor_vae_score(
     check_positive_int("votes", votes)
     codes, values = _arrays(z, factors)
     spread = codes.var(0)
+    if not spread.max() > 0:
+        raise ValueError("the FactorVAE score needs a z that varies, got one value for all data")
     active = spread > 1e-3 * spread.max()
     codes, spread = codes[:, active], spread[active]
     generator = np.random.default_rng(seed)
@@ -208,9 +210,8 @@ def factor_vae_score(
     predicted = table[0].argmax(1)
     hits = table[1][np.arange(len(predicted)), predicted].sum()
     tested = table[1].sum()
-    share = float(hits / tested)
     settings: Settings = {"votes": votes, "batch": batch, "active": int(active.sum())}
-    return Estimate(share, float(np.sqrt(share * (1 - share) / tested)), settings)
+    return share_estimate(int(hits), int(tested), settings)
 
 
 def _information(codes: Array, values: Array) -> Array:

@@ -1,9 +1,10 @@
 """What a metric returns: a value, its standard error, and the settings that define it."""
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Estimate", "Settings"]
+__all__ = ["Estimate", "Settings", "share_estimate"]
 
 Settings = Mapping[str, int | float | str]
 """What defines an estimate, by name."""
@@ -15,7 +16,7 @@ class Estimate:
 
     Args:
         value: the estimate.
-        standard_error: its standard error, in the same units.
+        standard_error: its standard error, in the same units; NaN where it is not known.
         settings: what defines the estimate, such as the number of samples.
 
     Example:
@@ -29,3 +30,13 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} +- {self.standard_error:.4f}"
+
+
+def share_estimate(hits: int, count: int, settings: Settings) -> Estimate:
+    """Return the share of ``hits`` among ``count``, with the error of Agresti and Coull.
+
+    Two hits and two misses are added for the error, which a share of 0 or 1 then has too.
+    """
+    adjusted = (hits + 2) / (count + 4)
+    error = math.sqrt(adjusted * (1 - adjusted) / (count + 4))
+    return Estimate(hits / count, error, settings)

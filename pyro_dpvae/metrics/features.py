@@ -7,7 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.metrics.estimate import Estimate, Settings
+from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
 __all__ = ["kernel_distance", "precision_and_recall"]
 
@@ -28,7 +28,8 @@ def kernel_distance(
     Args:
         samples: features of the samples.
         reference: features of the reference set, by the same network.
-        block_size: data of each set in a block; at most half the smaller set.
+        block_size: data of each set in a block; fewer where there would be less than ten
+            blocks otherwise.
 
     Raises:
         ValueError: if the sets have fewer than 4 data or other sizes of features.
@@ -44,7 +45,7 @@ def kernel_distance(
     """
     _check(samples, reference, least=4)
     least = min(len(samples), len(reference))
-    size = min(check_positive_int("block_size", block_size), least // 2)
+    size = min(check_positive_int("block_size", block_size), max(2, least // 10))
     blocks = least // size
     values = torch.stack(
         [
@@ -103,8 +104,12 @@ def precision_and_recall(
         "neighbours": neighbours,
     }
     return (
-        _share(_covered(samples, reference, neighbours), settings),
-        _share(_covered(reference, samples, neighbours), settings),
+        share_estimate(
+            int(_covered(samples, reference, neighbours).sum()), len(samples), settings
+        ),
+        share_estimate(
+            int(_covered(reference, samples, neighbours).sum()), len(reference), settings
+        ),
     )
 
 
@@ -122,6 +127,9 @@ def _unbiased_mmd(a: Tensor, b: Tensor) -> Tensor:
 
 def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
     """Return which points lie in a ball about a manifold point to its k-th neighbour."""
+    # About one centre and in float64: nothing is lost to the distance from the origin.
+    centre = manifold.double().mean(0)
+    points, manifold = points.double() - centre, manifold.double() - centre
     radii = torch.cat(
         [
             torch.cdist(tile, manifold).kthvalue(neighbours + 1).values  # itself is the first
@@ -131,11 +139,6 @@ def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
     return torch.cat(
         [(torch.cdist(tile, manifold) <= radii).any(-1) for tile in points.split(_TILE)]
     )
-
-
-def _share(hits: Tensor, settings: Settings) -> Estimate:
-    share = float(hits.double().mean())
-    return Estimate(share, math.sqrt(share * (1 - share) / len(hits)), settings)
 
 
 def _check(samples: Tensor, reference: Tensor, *, least: int) -> None:

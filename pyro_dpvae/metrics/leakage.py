@@ -15,6 +15,8 @@ __all__ = ["THRESHOLDS", "leakage_curve"]
 THRESHOLDS = (-90.0, -70.0, -50.0, -30.0, -10.0, -1.0)
 """The thresholds of the paper's authors, in nats."""
 
+_FEW = 10
+
 
 def leakage_curve(
     prior: AbstractPrior,
@@ -32,8 +34,8 @@ def leakage_curve(
         conditional     E_q[h(z) | log p(z) < tau]
 
     p(z) has the log-determinant of the prior's map. ``settings`` holds tau and the share of draws
-    below it. Where no draw is below tau the score is 0 in both forms, of unknown error (NaN) in
-    the conditional one.
+    below it. Where fewer than ten draws are below tau they tell nothing of the spread, and the
+    standard error is NaN; where none is, the score is 0.
 
     Args:
         prior: p(z).
@@ -64,9 +66,9 @@ def leakage_curve(
     for threshold in thresholds:
         below = log_p < threshold
         values = excess[below] if conditional else excess * below
-        count = len(values)
-        value = float(values.mean()) if count else 0.0
-        error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
+        value = float(values.mean()) if len(values) else 0.0
+        known = int(below.sum()) >= _FEW
+        error = float(values.std()) / math.sqrt(len(values)) if known else math.nan
         settings = {
             "threshold": threshold,
             "samples": samples,

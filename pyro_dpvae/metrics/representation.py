@@ -1,6 +1,5 @@
 """What a representation is worth: how well labels can be read off it, and clusters found in it."""
 
-import math
 from typing import Any
 
 import numpy as np
@@ -17,7 +16,7 @@ from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae.metrics.estimate import Estimate, Settings
+from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
 __all__ = [
     "cluster_accuracy",
@@ -112,7 +111,7 @@ def cluster_accuracy(
     else:
         hits = table.max(1).sum()
     settings: Settings = {"data": len(labels), "clusters": len(table), "matching": matching}
-    return _share(hits / len(labels), len(labels), settings)
+    return share_estimate(int(hits), len(labels), settings)
 
 
 def cluster_information(
@@ -155,8 +154,8 @@ def _accuracy(
     if len(train_labels.unique()) < 2:
         raise ValueError("a classifier needs at least two classes, got one")
     classifier.fit(_numpy(train), _numpy(train_labels))
-    score = float((classifier.predict(_numpy(test)) == _numpy(test_labels)).mean())
-    return _share(score, len(test), {**settings, "test": len(test)})
+    hits = int((classifier.predict(_numpy(test)) == _numpy(test_labels)).sum())
+    return share_estimate(hits, len(test), {**settings, "test": len(test)})
 
 
 def _contingency(clusters: Tensor, labels: Tensor) -> NDArray[np.int64]:
@@ -170,11 +169,6 @@ def _contingency(clusters: Tensor, labels: Tensor) -> NDArray[np.int64]:
     table = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
     np.add.at(table, (rows, columns), 1)
     return table
-
-
-def _share(share: float, count: int, settings: Settings) -> Estimate:
-    share = float(share)
-    return Estimate(share, math.sqrt(share * (1 - share) / count), settings)
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

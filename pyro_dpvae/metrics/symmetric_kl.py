@@ -32,8 +32,8 @@ def symmetric_kl(
     - ``nearest``: estimated from distances to nearest neighbours,
       d log(s_i / r_i) + log(m / (n - 1)) with r_i within the own sample and s_i to the other. It
       needs no density and is biased at these sample sizes; it is the dpVAE authors' estimator,
-      here in representation space for every prior. Its standard error takes the terms of the
-      sums as independent, which they are only nearly.
+      here in representation space for every prior. Its terms depend on each other, and its
+      standard error is not known (NaN).
 
     Args:
         prior: p(z).
@@ -69,10 +69,10 @@ def symmetric_kl(
             forward = p.log_prob(of_p).double() - aggregate.log_prob(of_p.double())
             backward = aggregate.log_prob(of_q.double()) - p.log_prob(of_q)
     value = forward.mean() + backward.mean()
-    variance = (forward.var() + backward.var()) / samples
+    error = ((forward.var() + backward.var()) / samples).sqrt()
     return Estimate(
         float(value),
-        float(variance.sqrt()),
+        math.nan if estimator == "nearest" else float(error),
         {"samples": samples, "components": len(aggregate.loc), "estimator": estimator},
     )
 
