@@ -122,7 +122,7 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(
     def fail(*arguments: object) -> None:
         raise OSError("disk full")
 
-    monkeypatch.setattr("pyro_dpvae.runs.os.fsync", fail)
+    monkeypatch.setattr("pyro_dpvae._files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         run.save({"layer": nn.Linear(2, 2)}, {"step": 2})
     assert run.state == {"step": 1}
