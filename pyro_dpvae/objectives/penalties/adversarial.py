@@ -1,6 +1,7 @@
 """Penalties whose densities an adversary learns: FactorVAE, and InfoVAE's adversarial form."""
 
 import math
+from abc import ABC
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
@@ -32,8 +33,30 @@ def permute_coordinates(
     return z.gather(-2, torch.rand_like(z).argsort(-2))
 
 
+class _AbstractAdversarial(AbstractPenalty, ABC):
+    """A penalty of one term, that an adversary of its own estimates."""
+
+    term: ClassVar[str]
+
+    def __init__(
+        self,
+        weight: Weight,
+        *,
+        latent_dim: int,
+        hidden: Sequence[int] = _HIDDEN,
+        learning_rate: float = 1e-4,
+    ) -> None:
+        super().__init__(signed=False, **{self.term: weight})
+        self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weight and the adversary's sizes and learning rate."""
+        return {**super().settings, **self.adversary.settings}
+
+
 @final
-class AdversarialTotalCorrelation(AbstractPenalty):
+class AdversarialTotalCorrelation(_AbstractAdversarial):
     """The total correlation of q(z) as an adversary estimates it: FactorVAE.
 
         TC = KL(q(z) || prod_d q(z_d)) ~ mean of D(z) over the batch
@@ -64,22 +87,12 @@ class AdversarialTotalCorrelation(AbstractPenalty):
     """
 
     smallest_batch: ClassVar[int] = 4
-
-    def __init__(
-        self,
-        weight: Weight,
-        *,
-        latent_dim: int,
-        hidden: Sequence[int] = _HIDDEN,
-        learning_rate: float = 1e-4,
-    ) -> None:
-        super().__init__(adversarial_total_correlation=weight)
-        self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+    term = "adversarial_total_correlation"
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
         estimate = self.adversary.estimate(torch.mean, latents.value)
-        return {"adversarial_total_correlation": estimate}
+        return {self.term: estimate}
 
     def learn(self, particles: Sequence[Latents]) -> None:
         """Let the adversary learn, from the halves of the batch."""
@@ -88,14 +101,9 @@ class AdversarialTotalCorrelation(AbstractPenalty):
         permuted = [permute_coordinates(latents.value[..., half:, :]) for latents in particles]
         self.adversary.learn(torch.cat(joint), torch.cat(permuted))
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weight and the adversary's sizes and learning rate."""
-        return {**super().settings, **self.adversary.settings}
-
 
 @final
-class AdversarialDivergence(AbstractPenalty):
+class AdversarialDivergence(_AbstractAdversarial):
     """The Jensen-Shannon divergence of q(z) from p(z) as an adversary estimates it.
 
         JS = log 2 + E_q[log sigmoid(D(z))] / 2 + E_p[log sigmoid(-D(z))] / 2
@@ -123,32 +131,18 @@ class AdversarialDivergence(AbstractPenalty):
         10.0
     """
 
-    def __init__(
-        self,
-        weight: Weight,
-        *,
-        latent_dim: int,
-        hidden: Sequence[int] = _HIDDEN,
-        learning_rate: float = 1e-4,
-    ) -> None:
-        super().__init__(jensen_shannon=weight)
-        self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+    term = "jensen_shannon"
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
         q, p = latents.value, latents.prior_sample()
-        return {"jensen_shannon": self.adversary.estimate(_jensen_shannon, q, p)}
+        return {self.term: self.adversary.estimate(_jensen_shannon, q, p)}
 
     def learn(self, particles: Sequence[Latents]) -> None:
         """Let the adversary learn, from the batch and as many draws of the prior."""
         with torch.no_grad():
             p = torch.cat([latents.prior_sample() for latents in particles])
         self.adversary.learn(torch.cat([latents.value for latents in particles]), p)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weight and the adversary's sizes and learning rate."""
-        return {**super().settings, **self.adversary.settings}
 
 
 def _jensen_shannon(of_q: Tensor, of_p: Tensor) -> Tensor:
