@@ -9,14 +9,14 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import Normal, constraints
 
-__all__ = ["AggregatePosterior"]
+__all__ = ["NEGLIGIBLE", "AggregatePosterior"]
 
 # A tile of log-densities in float64 then takes 1 MB and stays in a core's cache.
 _POINTS, _COMPONENTS = 128, 1024
 
 # Below exp(-80) of the largest component a term cannot change the sum, and exp of numbers near
 # the smallest float is many times slower than of others.
-_NEGLIGIBLE = -80.0
+NEGLIGIBLE = -80.0
 
 
 @final
@@ -137,7 +137,7 @@ class AggregatePosterior(TorchDistribution):
             largest = exponents.detach().amax(-1, keepdim=True)
             # Differences from the largest lose nothing that matters in float32, and its exp is
             # several times faster.
-            terms = (exponents - largest).float().clamp_(min=_NEGLIGIBLE).exp()
+            terms = (exponents - largest).float().clamp_(min=NEGLIGIBLE).exp()
             total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).double().log())
         return total
 

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.mixture import NEGLIGIBLE
 from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.latents import Latents
 from pyro_dpvae.objectives.schedules import Weight
@@ -74,7 +75,11 @@ def log_aggregate(
 ) -> Float[Tensor, "i *particles"]:
     """Return log sum_j W_ij q(z_i | x_j)."""
     shape = (len(log_weights), *(1,) * (log_posterior.dim() - 2), len(log_weights))
-    return torch.logsumexp(log_weights.reshape(shape) + log_posterior, -1)
+    terms = log_weights.reshape(shape) + log_posterior
+    largest = terms.detach().amax(-1, keepdim=True)
+    # Where posteriors lie apart, most terms are far below the largest: see NEGLIGIBLE.
+    ratios = (terms - largest).clamp(min=NEGLIGIBLE).exp()
+    return ratios.sum(-1).log() + largest.squeeze(-1)
 
 
 @final
