@@ -89,6 +89,10 @@ def test_a_configuration_file_holds_the_same(
     given = ["--objective.beta", "2", "--objective.schedule.beta.start", "1"]
     assert train("--config", str(config), *given, "--out", str(fourth)) == 0
     assert objective_of(fourth)["rate"]["beta"] == "Cosine(1, 2, 4)"
+    off = tmp_path / "off"
+    given = ["--objective.schedule.beta", "constant"]
+    assert train("--config", str(config), *given, "--out", str(off)) == 0
+    assert objective_of(off)["rate"]["beta"] == 4.0
     capsys.readouterr()
 
 
@@ -145,6 +149,7 @@ def test_bad_objectives_are_one_clear_error_before_training(
     "arguments",
     [
         ["--objective.schedule.beta", "linear"],
+        ["--objective.schedule.beta.steps", "5"],
         ["--objective.schedule.beta", "stepwise"],
         ["--objective.schedule.gamma", "linear", "--objective.schedule.gamma.steps", "3"],
         ["--objective.dataset_size", "3"],
@@ -155,7 +160,7 @@ def test_unknown_or_missing_options_are_refused(
 ) -> None:
     with pytest.raises(SystemExit, match="2"):
         train("--objective", "beta", *arguments)
-    assert arguments[0].removesuffix(".beta").removesuffix(".gamma") in capsys.readouterr().err
+    assert re.sub(r"\.(beta|gamma)(\.steps)?$", "", arguments[0]) in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

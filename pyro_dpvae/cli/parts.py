@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
+from jsonargparse import SUPPRESS, ArgumentParser
 
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES
@@ -59,7 +59,9 @@ class PartParser(ArgumentParser):
 
     def __init__(self, arguments: Sequence[str], **options: Any) -> None:
         super().__init__(print_config="--print-config", allow_abbrev=False, **options)
-        self._choices = _chosen(arguments)
+        given = _pairs(arguments)
+        self._in_files = _chosen([pair for pair in given if pair[0] == "--config"])
+        self._choices = _chosen(given)
 
     def add_parts(self) -> None:
         """Add the options of all parts, a group for each."""
@@ -102,6 +104,12 @@ class PartParser(ArgumentParser):
             help=f"how {weight} gets there",
         )
         if name not in SCHEDULES:
+            # A schedule of a file may be switched off; its other options then lie there unused.
+            filed = self._in_files.get(key, "constant") in SCHEDULES
+            for option in ("start", "steps", "cycles", "ramp") if filed else ():
+                group.add_argument(
+                    f"--{key}.{option}", type=float, default=SUPPRESS, help=SUPPRESS
+                )
             return
         steps = default.steps if scheduled else None
         start = default.start if scheduled else 0.0
@@ -145,8 +153,8 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
     return spelled
 
 
-def _chosen(arguments: Sequence[str]) -> dict[str, str]:
-    """Return the names of parts in a spelled-out command line and the files it names."""
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the options of a spelled-out command line with what follows each."""
     pairs: list[tuple[str, str]] = []
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
@@ -158,6 +166,11 @@ def _chosen(arguments: Sequence[str]) -> dict[str, str]:
         if not equals:
             value = arguments[position + 1] if position + 1 < len(arguments) else ""
         pairs.append((option, value))
+    return pairs
+
+
+def _chosen(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
+    """Return the names of parts that options give, and the files among them."""
     names: dict[str, str] = {}
     for option, value in pairs:
         if option == "--config" and Path(value).is_file():
