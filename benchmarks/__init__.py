@@ -1,0 +1,1 @@
+"""Benchmarks: ratios of things that run alternately in one process, on one thread."""

@@ -1,0 +1,52 @@
+"""Alternating measurement: every round times each variant once, in an order of its own."""
+
+import random
+import time
+from collections.abc import Callable, Mapping
+
+import numpy as np
+
+__all__ = ["ratios"]
+
+
+def ratios(
+    variants: Mapping[str, Callable[[], object]], *, base: str, rounds: int, seconds: float
+) -> dict[str, dict[str, float]]:
+    """Return the time of each variant over that of the base in the same round.
+
+    Args:
+        variants: what is timed, by name; each call is one step.
+        base: the variant that the others are divided by.
+        rounds: how many.
+        seconds: how long each variant is repeated in a round.
+
+    Returns:
+        By name: the median ``ratio`` with the quartiles ``q1`` and ``q3``, and the median
+        ``milliseconds`` of a step.
+    """
+    for step in variants.values():
+        step()
+    times: dict[str, list[float]] = {name: [] for name in variants}
+    order = list(variants)
+    for _ in range(rounds):
+        random.shuffle(order)
+        for name in order:
+            times[name].append(_time(variants[name], seconds))
+    of_base = np.array(times[base])
+    found = {}
+    for name, values in times.items():
+        quartiles = np.percentile(np.array(values) / of_base, [25, 50, 75])
+        q1, ratio, q3 = (round(float(value), 3) for value in quartiles)
+        milliseconds = round(1000 * float(np.median(values)), 3)
+        found[name] = {"ratio": ratio, "q1": q1, "q3": q3, "milliseconds": milliseconds}
+    return found
+
+
+def _time(step: Callable[[], object], seconds: float) -> float:
+    count, start = 0, time.perf_counter()
+    while True:
+        step()
+        count += 1
+        elapsed = time.perf_counter() - start
+        if elapsed > seconds:
+            return elapsed / count

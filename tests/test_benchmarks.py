@@ -1,0 +1,33 @@
+"""The benchmark programs run, and their variants train alike; times are no matter of tests."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+from benchmarks._alternate import ratios
+
+ROOT = Path(__file__).parents[1]
+
+
+def test_ratios_are_of_the_same_round() -> None:
+    calls: list[str] = []
+    found = ratios(
+        {"one": lambda: calls.append("one"), "other": lambda: calls.append("other")},
+        base="one",
+        rounds=5,
+        seconds=0.0,
+    )
+    assert calls.count("one") == calls.count("other") == 6
+    assert found["one"]["ratio"] == 1.0
+    assert found["other"]["q1"] <= found["other"]["ratio"] <= found["other"]["q3"]
+
+
+def test_the_step_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "step.json"
+    command = [sys.executable, "-m", "benchmarks.step", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads(path.read_text())
+    for system in ("mlp", "conv28", "conv64"):
+        assert set(report[system]) == {"bare", "stock", "stock_fused", "eager"}
+        assert report[system]["bare"]["ratio"] == 1.0
