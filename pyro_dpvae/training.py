@@ -100,7 +100,7 @@ def fit(
         Losses in the held-out terms carry no weights.
 
     Raises:
-        ValueError: if the parts and the data do not fit each other.
+        ValueError: if the parts and the data do not fit each other, or training diverges.
 
     Warns:
         UserWarning: if a schedule takes more steps than the run.
@@ -152,6 +152,15 @@ def fit(
                     bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
         except KeyboardInterrupt:
             history.interrupted = True
+        except ValueError as error:
+            # The first batch has been taken, so a distribution out of bounds now has diverged;
+            # torch's message of it is a page of numbers.
+            if step == 0 or "satisfy the constraint" not in str(error):
+                raise
+            raise ValueError(
+                f"training must stay finite, and after {step} steps it has diverged: "
+                f"{str(error).split(' (')[0]} ...; lower the learning rate"
+            ) from error
         bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
     return history
 

@@ -238,6 +238,16 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     assert main(["sample", str(out)]) == 0
 
 
+def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--data", "two-moons", "--learning-rate", "1e6", "--latent-dim", "2"]
+    assert main(["train", *arguments, "--steps", "200", "--out", str(tmp_path / "run")]) == 2
+    error = capsys.readouterr().err.splitlines()[-1]
+    assert re.search(
+        r"training must stay finite, and after \d+ steps it has diverged: .*; lower the learning",
+        error,
+    )
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert main(["--version"]) == 0

@@ -93,6 +93,16 @@ def test_a_configuration_file_holds_the_same(
     given = ["--objective.schedule.beta", "constant"]
     assert train("--config", str(config), *given, "--out", str(off)) == 0
     assert objective_of(off)["rate"]["beta"] == 4.0
+    # A part that is named otherwise loses the file's options, and steps its epochs.
+    fifth = tmp_path / "fifth"
+    given = ["--objective", "info", "--prior", "standard", "--out", str(fifth)]
+    assert train("--config", str(out / "config.json"), *given) == 0
+    assert objective_of(fifth)["name"] == "InfoVAE"
+    assert RunFolder(fifth).config["prior"] == {"name": "standard"}
+    sixth = tmp_path / "sixth"
+    given = [f"--config={out / 'config.json'}", "--epochs", "1", "--out", str(sixth)]
+    assert main(["train", *given, "--batch-size", "1000"]) == 0
+    assert RunFolder(sixth).state["step"] == 2
     capsys.readouterr()
 
 

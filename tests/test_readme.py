@@ -46,6 +46,15 @@ def test_the_other_commands(tmp_path: Path) -> None:
     assert output.count("held-out ELBO") == 3
 
 
+def test_the_yaml_block_is_a_configuration(tmp_path: Path) -> None:
+    (block,) = blocks("yaml")
+    (tmp_path / "config.yaml").write_text(block)
+    command = ["dpvae", "train", "--config", "config.yaml", "--steps", "3", "--out", "run"]
+    assert "held-out ELBO" in run(command, tmp_path)
+    again = ["dpvae", "train", "--config", "run/config.json", "--prior", "standard"]
+    assert "held-out ELBO" in run([*again, "--out", "standard"], tmp_path)
+
+
 @pytest.mark.parametrize("page", sorted(path.name for path in (ROOT / "docs").glob("*.md")))
 def test_python_blocks_of_the_documentation(page: str, tmp_path: Path) -> None:
     for number, code in enumerate(blocks("python", f"docs/{page}")):

@@ -1,13 +1,14 @@
 """Swappable parts on the command line: ``--prior coupling --prior.blocks 4``."""
 
 import inspect
+import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import SUPPRESS, ArgumentParser
+from jsonargparse import ArgumentParser
 
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES
@@ -15,7 +16,7 @@ from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weigh
 from pyro_dpvae.priors import PRIORS
 from pyro_dpvae.recipes import GUIDES
 
-__all__ = ["PARTS", "PartParser", "spell_out"]
+__all__ = ["PARTS", "PartParser", "merge_files", "spell_out"]
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class PartParser(ArgumentParser):
 
     def __init__(self, arguments: Sequence[str], **options: Any) -> None:
         super().__init__(print_config="--print-config", allow_abbrev=False, **options)
-        given = _pairs(arguments)
-        self._in_files = _chosen([pair for pair in given if pair[0] == "--config"])
-        self._choices = _chosen(given)
+        self._choices = _chosen(_pairs(arguments))
 
     def add_parts(self) -> None:
         """Add the options of all parts, a group for each."""
@@ -104,12 +103,6 @@ class PartParser(ArgumentParser):
             help=f"how {weight} gets there",
         )
         if name not in SCHEDULES:
-            # A schedule of a file may be switched off; its other options then lie there unused.
-            filed = self._in_files.get(key, "constant") in SCHEDULES
-            for option in ("start", "steps", "cycles", "ramp") if filed else ():
-                group.add_argument(
-                    f"--{key}.{option}", type=float, default=SUPPRESS, help=SUPPRESS
-                )
             return
         steps = default.steps if scheduled else None
         start = default.start if scheduled else 0.0
@@ -153,16 +146,51 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
     return spelled
 
 
+def merge_files(arguments: Sequence[str]) -> list[str]:
+    """Return a spelled-out command line with its configuration files written out.
+
+    What the command line says goes before what a file says: a part or a schedule that it names
+    otherwise loses the file's options of the other one, and a number of steps or of epochs the
+    file's other one.
+    """
+    pairs = _pairs(arguments)
+    names = _chosen([pair for pair in pairs if pair[0] != "--config"])
+    options = {option for option, _ in pairs}
+    merged = list(arguments)
+    for position, (option, value) in enumerate(pairs):
+        if option == "--config" and Path(value).is_file():
+            content = json.dumps(_yielding(_read(Path(value)), value, names, options))
+            if arguments[position] == "--config":
+                merged[position + 1] = content
+            else:
+                merged[position] = f"--config={content}"
+    return merged
+
+
+def _yielding(
+    content: dict[str, Any], where: str, names: dict[str, str], options: set[str]
+) -> dict[str, Any]:
+    """Return the content of a file without what the command line overrules."""
+    in_file = _chosen_in(content, where)
+    for key, name in names.items():
+        *levels, last = key.split(".")
+        section = content
+        for level in levels:
+            section = section.get(level) or {}
+        usual = PARTS[key].default if key in PARTS else "constant"
+        if last in section and in_file.get(key, usual) != name:
+            section[last] = {"name": name}
+    for one, other in (("steps", "epochs"), ("epochs", "steps")):
+        if f"--{one}" in options:
+            content.pop(other, None)
+    return content
+
+
 def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
     """Return the options of a spelled-out command line with what follows each."""
     pairs: list[tuple[str, str]] = []
     for position, argument in enumerate(arguments):
         option, equals, value = argument.partition("=")
-        if option == "--objective.schedule":
-            raise ValueError(
-                "a schedule is that of one weight, got --objective.schedule; write "
-                "--objective.schedule.beta linear --objective.schedule.beta.steps 1000"
-            )
         if not equals:
             value = arguments[position + 1] if position + 1 < len(arguments) else ""
         pairs.append((option, value))
@@ -173,16 +201,16 @@ def _chosen(pairs: Iterable[tuple[str, str]]) -> dict[str, str]:
     """Return the names of parts that options give, and the files among them."""
     names: dict[str, str] = {}
     for option, value in pairs:
-        if option == "--config" and Path(value).is_file():
-            names.update(_chosen_in_file(Path(value)))
+        if option == "--config" and value.startswith("{"):
+            names.update(_chosen_in(json.loads(value), "the configuration"))
         key = option.removeprefix("--").removesuffix(".name")
         if option == f"--{key}.name" and key in _named_keys():
             names[key] = value
     return names
 
 
-def _chosen_in_file(path: Path) -> dict[str, str]:
-    content = _read(path)
+def _chosen_in(content: dict[str, Any], where: str) -> dict[str, str]:
+    """Return the names of parts and schedules in the content of a file."""
     names: dict[str, str] = {}
     for key in _named_keys():
         section: Any = content
@@ -191,10 +219,10 @@ def _chosen_in_file(path: Path) -> dict[str, str]:
             if not isinstance(section, dict):
                 raise ValueError(
                     f"objective.schedule must map weights to schedules, got {section!r} in "
-                    f"{path}; write schedule: {{beta: {{name: linear, steps: 1000}}}}"
+                    f"{where}; write schedule: {{beta: {{name: linear, steps: 1000}}}}"
                     if level == "schedule"
                     else f"{key} must be a mapping of its name and options, got {section!r} in "
-                    f"{path}; write {level}: {{name: {section}}}"
+                    f"{where}; write {level}: {{name: {section}}}"
                 )
         if "name" in section:
             names[key] = str(section["name"])

@@ -9,7 +9,7 @@ import pyro
 import torch
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.cli.parts import PARTS, PartParser, spell_out
+from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import build_system
@@ -23,7 +23,7 @@ _EPOCHS = 10
 
 def main(arguments: Sequence[str]) -> int:
     """Train a system; returns the exit status."""
-    arguments = spell_out(arguments)
+    arguments = merge_files(spell_out(arguments))
     options = _parser(arguments).parse_args(arguments).as_dict()
     options.pop("config", None)
     device = check_device(options["device"])

@@ -90,7 +90,8 @@ class ELBO(pyro.infer.ELBO):
         for penalty in self.penalties:
             if not isinstance(penalty, AbstractPenalty):
                 raise TypeError(
-                    f"penalties must hold penalties, such as MMD(100.0), got {penalty!r}"
+                    "penalties must hold AbstractPenalty objects, such as MMD(100.0), got "
+                    f"{penalty!r}"
                 )
         self.terms: dict[str, Tensor] = {}
         self.step = 0
