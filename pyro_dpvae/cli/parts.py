@@ -119,10 +119,21 @@ class PartParser(ArgumentParser):
 
     def format_help(self, *arguments: Any) -> str:
         """Return the help, with parts spelled as users spell them."""
-        text = super().format_help(*arguments)
-        for key in _named_keys():
-            text = text.replace(f"--{key}.name", f"--{key}")
-        return text
+        return _as_typed(super().format_help(*arguments))
+
+    def format_usage(self, *arguments: Any) -> str:
+        """Return the usage, with parts spelled as users spell them."""
+        return _as_typed(super().format_usage(*arguments))
+
+    def error(self, message: str, *arguments: Any) -> Any:
+        """Refuse the command line, with parts spelled as users spell them."""
+        return super().error(_as_typed(message), *arguments)
+
+
+def _as_typed(text: str) -> str:
+    for key in _named_keys():
+        text = text.replace(f"--{key}.name", f"--{key}")
+    return text
 
 
 def spell_out(arguments: Iterable[str]) -> list[str]:
