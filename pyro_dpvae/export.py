@@ -1,19 +1,20 @@
 """Export to ArviZ: draws, data and log likelihoods as one data tree."""
 
 import inspect
+from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
 import arviz
-import pyro
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
 from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.importance import check_latents
+from pyro_dpvae.importance import check_latents, paired_traces, sample_sites
 
 __all__ = ["to_arviz"]
 
@@ -44,28 +45,25 @@ def to_arviz(
     """
     check_positive_int("samples", samples)
     draws: dict[str, dict[str, list[Tensor]]] = {
-        "posterior": {},
-        "prior": {},
-        "log_likelihood": {},
+        group: defaultdict(list) for group in ("posterior", "prior", "log_likelihood")
     }
     observed: dict[str, Tensor] = {}
     with torch.no_grad():
         for _ in range(samples):
-            guide_trace = poutine.trace(guide).get_trace(x)
-            model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
+            model_trace, guide_trace = paired_traces(model, guide, x)
             check_latents(model_trace, guide_trace)
             model_trace.compute_log_prob()
-            for name, site in _sites(model_trace).items():
+            for site in _sites(model_trace):
+                name = site["name"]
                 if site["is_observed"]:
                     observed[name] = site["value"]
                     log_likelihood = scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
-                    _append(draws["log_likelihood"], name, log_likelihood)
+                    draws["log_likelihood"][name].append(log_likelihood)
                 else:
-                    _append(draws["posterior"], name, site["value"])
-            prior_trace = poutine.trace(model).get_trace(x)
-            for name, site in _sites(prior_trace).items():
+                    draws["posterior"][name].append(site["value"])
+            for site in _sites(poutine.trace(model).get_trace(x)):
                 if not site["is_observed"]:
-                    _append(draws["prior"], name, site["value"])
+                    draws["prior"][site["name"]].append(site["value"])
     groups: dict[str, dict[str, Any]] = {
         group: {name: torch.stack(values)[None].cpu().numpy() for name, values in sites.items()}
         for group, sites in draws.items()
@@ -78,16 +76,5 @@ def to_arviz(
     return arviz.from_dict(**groups)
 
 
-def _sites(trace: Any) -> dict[str, Any]:
-    return {
-        name: site
-        for name, site in trace.nodes.items()
-        if site["type"] == "sample"
-        and not pyro.poutine.util.site_is_subsample(site)
-        and not site["infer"].get("_deterministic")
-        and not isinstance(site["fn"], Unit)  # a pyro.factor
-    }
-
-
-def _append(draws: dict[str, list[Tensor]], name: str, value: Tensor) -> None:
-    draws.setdefault(name, []).append(value)
+def _sites(trace: Trace) -> list[dict[str, Any]]:
+    return [site for site in sample_sites(trace) if not isinstance(site["fn"], Unit)]  # factors

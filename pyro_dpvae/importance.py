@@ -6,7 +6,7 @@ where it is told the nesting, and scales what is subsampled. Here weights are of
 """
 
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import pyro
@@ -28,8 +28,10 @@ __all__ = [
     "log_mean_exp",
     "log_weight_chunks",
     "log_weights",
+    "paired_traces",
     "pareto_k",
     "pareto_k_of_tail",
+    "sample_sites",
     "tail_length",
 ]
 
@@ -109,14 +111,16 @@ def log_weight_chunks(
     check_positive_int("chunk", chunk)
     devices = [x.device] if x.device.type == "cuda" else []
     with torch.no_grad(), torch.random.fork_rng(devices=devices):
-        nesting = _checked_nesting(*_traces(model, guide, x), len(x))
-        _check_vectorized(model, guide, x, nesting)
+        singles = [paired_traces(model, guide, x) for _ in range(2)]
+        nesting = _checked_nesting(*singles[0], len(x))
+        _check_vectorized(model, guide, x, nesting, singles)
     done = 0
     while done < samples:
         size = min(chunk, samples - done)
         # The first pass has checked shapes and supports.
         with torch.no_grad(), pyro.validation_enabled(False):
-            traces = _traces(model, guide, x, pyro.plate("importance", size, dim=-nesting - 1))
+            plate = pyro.plate("importance", size, dim=-nesting - 1)
+            traces = paired_traces(plate(model), plate(guide), x)
             weights = _chunk_weights(*traces, nesting, size, len(x))
         yield weights
         done += size
@@ -185,9 +189,8 @@ def pareto_k_of_tail(largest: Float[Tensor, "tail batch"]) -> Float[Tensor, " ba
     return torch.tensor(found, dtype=torch.float64)
 
 
-def _traces(model: Any, guide: Any, x: Tensor, plate: Any = None) -> tuple[Trace, Trace]:
-    if plate is not None:
-        model, guide = plate(model), plate(guide)
+def paired_traces(model: Any, guide: Any, x: Tensor) -> tuple[Trace, Trace]:
+    """Return the traces of the model, with the latents of the guide, and of the guide."""
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
     return model_trace, guide_trace
@@ -200,7 +203,7 @@ def _chunk_weights(
     guide_trace.compute_log_prob()
     total = torch.zeros(size, batch, dtype=torch.float64)
     for sign, trace in ((1, model_trace), (-1, guide_trace)):
-        for site in _sample_sites(trace):
+        for site in sample_sites(trace):
             (dim,) = (frame.dim for frame in site["cond_indep_stack"] if frame.name == PLATE)
             term = site["log_prob"].double()
             shape = [1] * (nesting + 1)
@@ -211,9 +214,10 @@ def _chunk_weights(
     return total
 
 
-def _check_vectorized(model: Any, guide: Any, x: Tensor, nesting: int) -> None:
+def _check_vectorized(
+    model: Any, guide: Any, x: Tensor, nesting: int, singles: Sequence[tuple[Trace, Trace]]
+) -> None:
     """Refuse programs that weigh two draws otherwise together than one by one."""
-    singles = [_traces(model, guide, x) for _ in range(2)]
     expected = torch.cat([_chunk_weights(*traces, nesting, 1, len(x)) for traces in singles])
     together = singles[0][1].copy()
     for name, site in together.nodes.items():
@@ -223,9 +227,8 @@ def _check_vectorized(model: Any, guide: Any, x: Tensor, nesting: int) -> None:
             site["value"] = torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
     plate = pyro.plate("importance", 2, dim=-nesting - 1)
     try:
-        guide_trace = poutine.trace(poutine.replay(plate(guide), trace=together)).get_trace(x)
-        model_trace = poutine.trace(poutine.replay(plate(model), trace=guide_trace)).get_trace(x)
-        found = _chunk_weights(model_trace, guide_trace, nesting, 2, len(x))
+        traces = paired_traces(plate(model), poutine.replay(plate(guide), trace=together), x)
+        found = _chunk_weights(*traces, nesting, 2, len(x))
         same = torch.allclose(found, expected, rtol=1e-3, atol=1e-2, equal_nan=True)
         reason = "give other densities"
     except (RuntimeError, ValueError, IndexError) as error:
@@ -245,7 +248,7 @@ def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
         ValueError: with both lists.
     """
     model, guide = (
-        sorted(site["name"] for site in _sample_sites(trace) if not site["is_observed"])
+        sorted(site["name"] for site in sample_sites(trace) if not site["is_observed"])
         for trace in (model_trace, guide_trace)
     )
     if model != guide:
@@ -258,9 +261,8 @@ def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
 def _checked_nesting(model_trace: Trace, guide_trace: Trace, batch: int) -> int:
     """Return how deep the plates nest, of programs whose weights belong to single data."""
     check_latents(model_trace, guide_trace)
-    model_trace.compute_log_prob()
     nesting = 0
-    for site in [*_sample_sites(model_trace), *_sample_sites(guide_trace)]:
+    for site in [*sample_sites(model_trace), *sample_sites(guide_trace)]:
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
         if PLATE not in frames:
             raise ValueError(
@@ -284,7 +286,8 @@ def _checked_nesting(model_trace: Trace, guide_trace: Trace, batch: int) -> int:
     return nesting
 
 
-def _sample_sites(trace: Trace) -> list[Site]:
+def sample_sites(trace: Trace) -> list[Site]:
+    """Return the sites that have a density: not plates, nor deterministic ones."""
     return [
         site
         for site in trace.nodes.values()

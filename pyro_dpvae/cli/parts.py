@@ -4,6 +4,7 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -240,14 +241,15 @@ def _chosen_in(content: dict[str, Any], where: str) -> dict[str, str]:
     return names
 
 
-def _named_keys() -> list[str]:
+@cache
+def _named_keys() -> tuple[str, ...]:
     """Return the dotted keys of what is chosen by name: parts, and schedules of weights."""
     schedules = {
         f"objective.schedule.{weight}"
         for objective in OBJECTIVES.values()
         for weight in _weights(objective)
     }
-    return [*PARTS, *sorted(schedules)]
+    return (*PARTS, *sorted(schedules))
 
 
 def _weights(builder: Callable[..., Any]) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
-from pyro_dpvae.metrics import high_posterior_samples, leakage_curve, unit_activity
+from pyro_dpvae.metrics import leakage_curve, unit_activity
 from pyro_dpvae.plots import latent_figure, leakage_figure, pockets_figure, traversal_figure
 from pyro_dpvae.recipes import open_system
 
@@ -59,14 +59,10 @@ def main(arguments: Sequence[str]) -> int:
 
 
 def _samples(subject: Subject, count: int) -> Figure:
-    low = subject.low_posterior(count)
-    high = high_posterior_samples(
-        subject.prior, subject.aggregate, samples=count, candidates=5 * count
-    )
     drawn = {
         "prior samples": subject.prior().sample((count,)),
-        "low-posterior samples (pockets)": low,
-        "high-posterior samples (leaks)": high,
+        "low-posterior samples (pockets)": subject.low_posterior(count),
+        "high-posterior samples (leaks)": subject.high_posterior(count),
     }
     decoded = {title: _decode(subject, z) for title, z in drawn.items()}
     return pockets_figure(decoded, _points(subject))
@@ -90,9 +86,7 @@ def _spaces_and_pairs(subject: Subject) -> dict[str, Figure]:
         "aggregate posterior": aggregate.sample((_CLOUD,)),
         "prior": prior().sample((_CLOUD,)),
         "low-posterior (pockets)": subject.low_posterior(_EXTREME),
-        "high-posterior (leaks)": high_posterior_samples(
-            prior, aggregate, samples=_EXTREME, candidates=5 * _EXTREME
-        ),
+        "high-posterior (leaks)": subject.high_posterior(_EXTREME),
     }
     shown = {
         "representation space": (clouds, [prior.to_representation(line) for line in lines]),
@@ -122,7 +116,7 @@ def _most_active(subject: Subject, space: str) -> list[int]:
     if space == "representation space":
         spread = unit_activity(subject.aggregate)
     else:
-        spread = subject.prior.to_generation(subject.aggregate.loc)[0].var(0)
+        spread = subject.generation_spread
     if len(spread) == 1:
         return [0, 0]
     return sorted(spread.topk(2).indices.tolist())
@@ -133,7 +127,7 @@ def _factors(subject: Subject) -> Figure:
     means = subject.test_means.to(subject.saved.device)
     code = means[torch.randint(len(means), (1,)).item() :][:1]
     origin = subject.prior.to_generation(code)[0]
-    spread = subject.prior.to_generation(subject.aggregate.loc)[0].var(0)
+    spread = subject.generation_spread
     rows, labels = [], []
     for dim in spread.topk(min(_FACTORS, len(spread))).indices.tolist():
         moved = origin.repeat(_FACTOR_STEPS, 1)

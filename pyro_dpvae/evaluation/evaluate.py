@@ -33,6 +33,7 @@ from pyro_dpvae.metrics import (
     rate_split,
     symmetric_kl,
 )
+from pyro_dpvae.metrics.estimate import mean_estimate
 
 __all__ = ["FILE", "GROUPS", "TENSORS", "applicable", "evaluate_run"]
 
@@ -148,9 +149,7 @@ def _elbo(subject: Subject) -> Estimates:
         ]
     )
     subject.per_datum["elbo"] = bounds
-    error = float(bounds.std()) / math.sqrt(len(bounds)) if len(bounds) > 1 else math.nan
-    settings = {"samples": _ELBO_SAMPLES, "data": len(bounds)}
-    return {"elbo": Estimate(float(bounds.mean()), error, settings)}
+    return {"elbo": mean_estimate(bounds, {"samples": _ELBO_SAMPLES, "data": len(bounds)})}
 
 
 def _likelihood(subject: Subject) -> Estimates:

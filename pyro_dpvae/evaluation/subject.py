@@ -24,14 +24,14 @@ from pyro_dpvae.features import (
     train_domain_network,
 )
 from pyro_dpvae.features.inception import inception_weights
-from pyro_dpvae.metrics import low_posterior_samples
+from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.recipes import SavedSystem
 
 __all__ = ["EvaluationConfig", "Subject", "default_cache"]
 
 _BATCH = 250
-_CANDIDATES = 5  # prior draws for each low-posterior sample: the least fifth, as the authors take
+_CANDIDATES = 5  # draws for each low- or high-posterior sample: the least fifth, as the authors
 
 
 def default_cache() -> Path:
@@ -96,12 +96,10 @@ class Subject:
         """A name of the data themselves; of data read as needed, of their name and number."""
         digest = hashlib.sha256()
         for split in (self.data.train, self.data.test):
-            content = split.numpy() if isinstance(split, Tensor) else None
-            digest.update(
-                f"{self.data.name} {split_size(split)}".encode()
-                if content is None
-                else content.tobytes()
-            )
+            if isinstance(split, Tensor):
+                digest.update(split.numpy().tobytes())
+            else:
+                digest.update(f"{self.data.name} {split_size(split)}".encode())
         return digest.hexdigest()[:12]
 
     @cached_property
@@ -129,6 +127,18 @@ class Subject:
         return low_posterior_samples(
             self.prior, self.aggregate, samples=count, candidates=_CANDIDATES * count
         )
+
+    def high_posterior(self, count: int) -> Tensor:
+        """Return the fifth of draws of q(z) of least p(z)."""
+        return high_posterior_samples(
+            self.prior, self.aggregate, samples=count, candidates=_CANDIDATES * count
+        )
+
+    @cached_property
+    def generation_spread(self) -> Tensor:
+        """The variance over the training split of each coordinate of g(mean), of shape (L,)."""
+        with torch.no_grad():
+            return self.prior.to_generation(self.aggregate.loc)[0].var(0)
 
     def decoded(self, z: Tensor) -> Iterator[Tensor]:
         """Yield the means of p(x | z), images as grey values in [0, 1]."""

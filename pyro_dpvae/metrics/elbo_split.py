@@ -5,7 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_repeated
-from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.priors import AbstractPrior
 
@@ -70,10 +70,7 @@ def rate_split(
         "marginal_kl": joint - log_p,
         "rate": own - log_p,
     }
-    return {
-        name: Estimate(float(term.mean()), float(term.std()) / samples**0.5, settings)
-        for name, term in terms.items()
-    }
+    return {name: mean_estimate(term, settings) for name, term in terms.items()}
 
 
 def unit_activity(aggregate: AggregatePosterior) -> Float[Tensor, " latent"]:

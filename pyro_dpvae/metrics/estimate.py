@@ -4,7 +4,9 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-__all__ = ["Estimate", "Settings", "share_estimate"]
+from torch import Tensor
+
+__all__ = ["Estimate", "Settings", "mean_estimate", "share_estimate"]
 
 Settings = Mapping[str, int | float | str]
 """What defines an estimate, by name."""
@@ -30,6 +32,13 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.value:.4f} +- {self.standard_error:.4f}"
+
+
+def mean_estimate(values: Tensor, settings: Settings) -> Estimate:
+    """Return the mean of independent values; of one its standard error is not known."""
+    count = len(values)
+    error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
+    return Estimate(float(values.mean()), error, settings)
 
 
 def share_estimate(hits: int, count: int, settings: Settings) -> Estimate:

@@ -1,13 +1,12 @@
 """Kernel distance, precision and recall of two sets of features."""
 
-import math
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
+from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, share_estimate
+from pyro_dpvae.objectives.penalties.mmd import mmd_squared
 
 __all__ = ["kernel_distance", "precision_and_recall"]
 
@@ -47,19 +46,15 @@ def kernel_distance(
     least = min(len(samples), len(reference))
     size = min(check_positive_int("block_size", block_size), max(2, least // 10))
     blocks = least // size
+    a, b = (one[: blocks * size].double().split(size) for one in (samples, reference))
     values = torch.stack(
         [
-            _unbiased_mmd(a.double(), b.double())
-            for a, b in zip(
-                samples[: blocks * size].split(size),
-                reference[: blocks * size].split(size),
-                strict=True,
-            )
+            mmd_squared(_kernel(p, p), _kernel(q, q), _kernel(p, q))
+            for p, q in zip(a, b, strict=True)
         ]
     )
-    error = float(values.std()) / math.sqrt(blocks)
     settings: Settings = {"samples": blocks * size, "reference": blocks * size, "block_size": size}
-    return Estimate(float(values.mean()), error, settings)
+    return mean_estimate(values, settings)
 
 
 def precision_and_recall(
@@ -113,16 +108,8 @@ def precision_and_recall(
     )
 
 
-def _unbiased_mmd(a: Tensor, b: Tensor) -> Tensor:
-    def kernel(x: Tensor, y: Tensor) -> Tensor:
-        return (x @ y.T / x.shape[1] + 1) ** 3
-
-    def off_diagonal_mean(k: Tensor) -> Tensor:
-        return (k.sum() - k.diagonal().sum()) / (len(k) * (len(k) - 1))
-
-    return (
-        off_diagonal_mean(kernel(a, a)) + off_diagonal_mean(kernel(b, b)) - 2 * kernel(a, b).mean()
-    )
+def _kernel(x: Tensor, y: Tensor) -> Tensor:
+    return (x @ y.T / x.shape[1] + 1) ** 3
 
 
 def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:

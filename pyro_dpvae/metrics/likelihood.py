@@ -11,7 +11,7 @@ from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance import log_weight_chunks, pareto_k_of_tail, tail_length
-from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 
 __all__ = ["LikelihoodEstimates", "log_likelihoods", "negative_log_likelihood"]
 
@@ -92,7 +92,6 @@ def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
         2.0000 +- 1.0000
     """
     values = -estimates.log_likelihood
-    error = float(values.std()) / math.sqrt(len(values)) if len(values) > 1 else math.nan
     settings = {
         "samples": estimates.samples,
         "data": len(estimates),
@@ -101,7 +100,7 @@ def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
         "effective_samples_least": float(estimates.effective_samples.min()),
         "pareto_k_above_0.7": float((estimates.pareto_k > 0.7).double().mean()),
     }
-    return Estimate(float(values.mean()), error, settings)
+    return mean_estimate(values, settings)
 
 
 def _of_batch(

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 
 __all__ = ["distance_to_data"]
 
@@ -31,6 +31,5 @@ def distance_to_data(samples: Tensor, data: Tensor) -> Estimate:
     centre = data.double().flatten(1).mean(0)
     points, tiles = data.double().flatten(1) - centre, (samples.double().flatten(1) - centre)
     distances = torch.cat([torch.cdist(tile, points).amin(1) for tile in tiles.split(1024)])
-    error = distances.std() / len(distances) ** 0.5
     settings = {"samples": len(samples), "data": len(data)}
-    return Estimate(float(distances.mean()), float(error), settings)
+    return mean_estimate(distances, settings)

@@ -1,6 +1,6 @@
 """Terms of the evidence lower bound, per datum, read off the traces of a model and a guide."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
@@ -172,32 +172,34 @@ def _rate_terms(
     """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
     q = guide_site["fn"]
     if model_site is not None and closed and _same_mask(model_site, guide_site):
-        try:
-            divergence = None if _is_delta(q) else kl_divergence(q, model_site["fn"])
-        except NotImplementedError:
-            divergence = None
+        divergence = _if_known(q, lambda: kl_divergence(q, model_site["fn"]))
         if divergence is not None:
             # b KL + (a - b) E[log q]: no comparison of scales that are tensors
             yield _handled(divergence, model_site), model_site
             if not _same_scale(model_site, guide_site):
-                yield from _expected_log_posterior(guide_site)
                 rescaled = {**guide_site, "scale": model_site["scale"]}
-                for term, site in _expected_log_posterior(rescaled):
-                    yield -term, site
+                yield _expected_log_posterior(guide_site), guide_site
+                yield -_expected_log_posterior(rescaled), guide_site
             return
-    yield from _expected_log_posterior(guide_site)
+    yield _expected_log_posterior(guide_site), guide_site
     if model_site is not None:
         yield -model_site["log_prob"], model_site
 
 
-def _expected_log_posterior(site: Site) -> Iterator[tuple[Tensor, Site]]:
+def _expected_log_posterior(site: Site) -> Tensor:
+    entropy = _if_known(site["fn"], site["fn"].entropy)
+    return _handled(site["unscaled_log_prob"] if entropy is None else -entropy, site)
+
+
+def _if_known(q: Any, quantity: Callable[[], Tensor]) -> Tensor | None:
+    """Return a quantity of q if it has a closed form.
+
+    That of a Delta is of no use: its density is what an autoguide makes of a change of variables.
+    """
     try:
-        if _is_delta(site["fn"]):
-            # Its density is what an autoguide makes of a change of variables.
-            raise NotImplementedError
-        yield _handled(-site["fn"].entropy(), site), site
+        return None if _is_delta(q) else quantity()
     except NotImplementedError:
-        yield _handled(site["unscaled_log_prob"], site), site
+        return None
 
 
 def _is_delta(distribution: Any) -> bool:
@@ -218,10 +220,10 @@ def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
         and not p.base_dist.event_shape
     ):
         return None
-    try:
-        divergence = kl_divergence(q.base_dist, p.base_dist).flatten(-len(q.event_shape))
-    except NotImplementedError:
+    divergence = _if_known(q, lambda: kl_divergence(q.base_dist, p.base_dist))
+    if divergence is None:
         return None
+    divergence = divergence.flatten(-len(q.event_shape))
     mask = guide_site["mask"]
     if isinstance(mask, Tensor):
         mask = mask.unsqueeze(-1)

@@ -16,6 +16,7 @@ from pyro_dpvae.objectives.penalties import (
     SteinDiscrepancy,
     TotalCorrelation,
 )
+from pyro_dpvae.objectives.penalties.adversarial import HIDDEN
 from pyro_dpvae.objectives.rates import Beta, Capacity
 from pyro_dpvae.objectives.schedules import Linear, Weight, combined
 
@@ -125,7 +126,7 @@ class FactorVAE(ELBO):
         gamma: Weight = 10.0,
         *,
         latent_dim: int,
-        hidden: Sequence[int] = (1000, 1000, 1000, 1000, 1000),
+        hidden: Sequence[int] = HIDDEN,
         learning_rate: float = 1e-4,
         **options: Any,
     ) -> None:

@@ -15,9 +15,9 @@ from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.latents import Latents
 from pyro_dpvae.objectives.schedules import Weight
 
-__all__ = ["AdversarialDivergence", "AdversarialTotalCorrelation", "permute_coordinates"]
+__all__ = ["HIDDEN", "AdversarialDivergence", "AdversarialTotalCorrelation", "permute_coordinates"]
 
-_HIDDEN = (1000,) * 5
+HIDDEN = (1000,) * 5
 
 
 def permute_coordinates(
@@ -43,7 +43,7 @@ class _AbstractAdversarial(AbstractPenalty, ABC):
         weight: Weight,
         *,
         latent_dim: int,
-        hidden: Sequence[int] = _HIDDEN,
+        hidden: Sequence[int] = HIDDEN,
         learning_rate: float = 1e-4,
     ) -> None:
         super().__init__(signed=False, **{self.term: weight})
