@@ -162,6 +162,7 @@ def check_learned_total_correlation() -> None:
     scale = torch.ones(1000, 2)
     for _ in range(400):
         penalty.learn([latents_of(torch.zeros(1000, 2), scale, draw(1000))])
+        penalty.update()
     with torch.no_grad():
         points = draw(20_000)
         latents = latents_of(torch.zeros_like(points), torch.ones_like(points), points)
@@ -210,6 +211,7 @@ def test_the_adversary_learns_the_jensen_shannon_divergence() -> None:
 
     for _ in range(300):
         penalty.learn([latents(1000)])
+        penalty.update()
     with torch.no_grad():
         found = float(penalty(latents(50_000))["jensen_shannon"])
     grid = torch.linspace(-8, 10, 20_001, dtype=torch.float64)
@@ -227,6 +229,7 @@ def test_the_jensen_shannon_gradient_moves_q_towards_p_and_reaches_the_prior() -
     for _ in range(100):
         latents = latents_of(loc, torch.ones(200, 2), prior=prior().expand((200,)))
         penalty.learn([latents])
+        penalty.update()
     term = penalty(latents)["jensen_shannon"]
     gradients = torch.autograd.grad(term, [loc, *prior.parameters()])
     assert bool((gradients[0].mean(0) > 0).all())

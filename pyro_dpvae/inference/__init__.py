@@ -1,5 +1,6 @@
-"""Inference: optimizers for pyro.infer.SVI."""
+"""Inference: SVI with recorded steps, and optimizers for it."""
 
+from pyro_dpvae.inference.captured import BACKENDS, CapturedSVI
 from pyro_dpvae.inference.fused import FusedOptim
 
-__all__ = ["FusedOptim"]
+__all__ = ["BACKENDS", "CapturedSVI", "FusedOptim"]

@@ -112,8 +112,35 @@ class ELBO(pyro.infer.ELBO):
         """Return the loss summed over the batch, as a tensor with a graph."""
         training = torch.is_grad_enabled()
         if training:
-            for part in self._parts():
-                part.set_step(self.step)
+            self.begin_step()
+        loss, terms = self.evaluate(model, guide, *args, **kwargs)
+        if training:
+            self.end_step(terms)
+        else:
+            self.terms = terms
+        return loss
+
+    def begin_step(self) -> None:
+        """Set the weights that have schedules for the present step."""
+        for part in self.parts():
+            part.set_step(self.step)
+
+    def end_step(self, terms: dict[str, Tensor]) -> None:
+        """Let penalties update what they own, and count the step, which had these terms."""
+        for penalty in self.penalties:
+            penalty.update()
+        self.terms = terms
+        self.step += 1
+
+    def evaluate(
+        self, model: Any, guide: Any, *args: Any, **kwargs: Any
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss summed over the batch, and the terms.
+
+        It is the part of a training step, between :meth:`begin_step` and :meth:`end_step`, that
+        may be recorded as one graph. Under gradients, penalties leave gradients on the parameters
+        that they own.
+        """
         particles = [
             self._particle(model_trace, guide_trace)
             for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs)
@@ -136,17 +163,19 @@ class ELBO(pyro.infer.ELBO):
                 }
                 loss = sum(penalty.charges(found), start=loss)
                 terms.update({_unused(name, terms): term for name, term in found.items()})
-                if training:
+                if torch.is_grad_enabled():
                     penalty.learn(drawn)
         terms["loss"] = loss
-        self.terms = {name: term.detach() for name, term in terms.items()}
-        self.step += training
         warn_if_nan(loss, "loss")
-        return plate.full_size * loss
+        return plate.full_size * loss, {name: term.detach() for name, term in terms.items()}
+
+    def parts(self) -> list[WeightedModule]:
+        """Return the rate and the penalties."""
+        return [self.rate, *self.penalties]
 
     def to(self, device: torch.device | str) -> "ELBO":
         """Move what the objective holds, such as an adversary, to a device; returns itself."""
-        for part in self._parts():
+        for part in self.parts():
             part.to(device)
         return self
 
@@ -184,7 +213,7 @@ class ELBO(pyro.infer.ELBO):
                 f"this one has {dict(self._named_parts())}"
             )
         self.step = int(state[_STEP])
-        for part in self._parts():
+        for part in self.parts():
             part.set_step(max(self.step - 1, 0))
 
     @property
@@ -212,9 +241,6 @@ class ELBO(pyro.infer.ELBO):
     def smallest_batch(self) -> int:
         """How many data a batch must have for all penalties to be defined."""
         return max((penalty.smallest_batch for penalty in self.penalties), default=1)
-
-    def _parts(self) -> list[WeightedModule]:
-        return [self.rate, *self.penalties]
 
     def _named_parts(self) -> Iterator[tuple[str, WeightedModule]]:
         yield "rate", self.rate

@@ -49,6 +49,10 @@ class _AbstractAdversarial(AbstractPenalty, ABC):
         super().__init__(signed=False, **{self.term: weight})
         self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
 
+    def update(self) -> None:
+        """Let the adversary take its step."""
+        self.adversary.update()
+
     @property
     def settings(self) -> dict[str, Any]:
         """The weight and the adversary's sizes and learning rate."""
@@ -95,7 +99,7 @@ class AdversarialTotalCorrelation(_AbstractAdversarial):
         return {self.term: estimate}
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Let the adversary learn, from the halves of the batch."""
+        """Show the adversary the halves of the batch."""
         half = particles[0].size // 2
         joint = [latents.value[..., :half, :] for latents in particles]
         permuted = [permute_coordinates(latents.value[..., half:, :]) for latents in particles]
@@ -139,7 +143,7 @@ class AdversarialDivergence(_AbstractAdversarial):
         return {self.term: self.adversary.estimate(_jensen_shannon, q, p)}
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Let the adversary learn, from the batch and as many draws of the prior."""
+        """Show the adversary the batch and as many draws of the prior."""
         with torch.no_grad():
             p = torch.cat([latents.prior_sample() for latents in particles])
         self.adversary.learn(torch.cat([latents.value for latents in particles]), p)

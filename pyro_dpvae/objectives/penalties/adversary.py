@@ -49,7 +49,7 @@ class Adversary(nn.Module):
             layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
         self.network = nn.Sequential(*layers, nn.Linear([latent_dim, *self.hidden][-1], 1))
         self.optimizer = torch.optim.Adam(
-            self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9)
+            self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9), fused=True
         )
         self.register_state_dict_post_hook(_save_optimizer)
         self.register_load_state_dict_pre_hook(_load_optimizer)
@@ -94,10 +94,10 @@ class Adversary(nn.Module):
         return value.detach() + torch.stack(moved).sum()
 
     def learn(self, r: Tensor, s: Tensor) -> None:
-        """Take one optimizer step on half the cross-entropy of each law.
+        """Leave the gradient of half the cross-entropy of each law, for :meth:`update`.
 
-        A gradient that is not finite teaches it nothing, so that a batch with NaN does no harm
-        that lasts.
+        A gradient that is not finite teaches nothing, so that a batch with NaN does no harm that
+        lasts.
         """
         with torch.enable_grad():
             of_r, of_s = self.logits(r.detach()), self.logits(s.detach())
@@ -106,6 +106,9 @@ class Adversary(nn.Module):
         finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
             parameter.grad = torch.where(finite, gradient, torch.zeros_like(gradient))
+
+    def update(self) -> None:
+        """Take one optimizer step along the gradient that :meth:`learn` has left."""
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 
@@ -115,12 +118,12 @@ class Adversary(nn.Module):
         return {"hidden": self.hidden, "learning_rate": self.learning_rate}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adversary":
-        # Adam's moments follow the parameters; its step counter stays where Adam wants it.
+        # Adam's moments follow the parameters; its step counter stays float32, beside them.
         super()._apply(fn, recurse)
-        for entries in self.optimizer.state.values():
+        for parameter, entries in self.optimizer.state.items():
             for name, tensor in entries.items():
-                if name != "step":
-                    entries[name] = fn(tensor)
+                counter = name == "step"
+                entries[name] = tensor.to(parameter.device) if counter else fn(tensor)
         return self
 
 

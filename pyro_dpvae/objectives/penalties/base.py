@@ -40,11 +40,17 @@ class AbstractPenalty(WeightedModule, ABC):
         """Return the terms by name, per datum, in nats, without weights."""
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Let what the penalty owns, such as an adversary, learn: once a step, after the terms.
+        """Leave gradients on what the penalty owns, such as an adversary: once a step.
+
+        It follows the terms, and is recorded with them where a step is recorded as one graph;
+        optimizers step in :meth:`update`.
 
         Args:
             particles: the representations of the step, one for each sample of z drawn in a loop.
         """
+
+    def update(self) -> None:
+        """Step what :meth:`learn` has left gradients on."""
 
     def charges(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
         """Yield weight x term of the terms that have a weight other than the number 0."""

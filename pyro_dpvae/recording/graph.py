@@ -1,0 +1,180 @@
+"""A function of tensors as one graph of operations, recorded once and replayed."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from typing import Any, final
+
+import pyro
+import pyro.util
+import torch
+from torch import Tensor, fx
+from torch.fx.experimental.proxy_tensor import make_fx
+from torch.overrides import TorchFunctionMode
+
+__all__ = ["NotRecordableError", "Recording", "record"]
+
+_NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+
+class NotRecordableError(RuntimeError):
+    """A function that is more than a fixed sequence of operations on tensors."""
+
+
+@final
+class Recording:
+    """A recorded function: a graph, and the tensors from outside that it reads and writes.
+
+    Those tensors, such as parameters and buffers, are held by reference: a replay sees what they
+    hold then. Replays leave no graph for gradients.
+
+    Args:
+        graph: takes the inputs and the held tensors.
+        held: the held tensors.
+    """
+
+    def __init__(self, graph: fx.GraphModule, held: Sequence[Tensor]) -> None:
+        self.graph = graph
+        self.held = list(held)
+        self._run: Callable[..., Sequence[Tensor]] = graph.forward
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Return what the function returns for inputs of the recorded shapes and dtypes."""
+        with torch.no_grad(), _casts_off():
+            return list(self._run(*inputs, *self.held))
+
+    def compile(self, inputs: Sequence[Tensor]) -> None:
+        """Compile the graph with Inductor, for inputs like these; random draws stay the same."""
+        from torch._inductor import compile as compile_graph  # slow to import, and rarely needed
+
+        with torch.no_grad(), _casts_off():
+            self._run = compile_graph(
+                self.graph, [*inputs, *self.held], options={"fallback_random": True}
+            )
+
+    def uncompile(self) -> None:
+        """Run the graph as it was recorded."""
+        self._run = self.graph.forward
+
+
+def record(
+    function: Callable[[list[Tensor]], list[Tensor]], inputs: Sequence[Tensor]
+) -> Recording:
+    """Return the operations that a function of tensors runs, its backward passes included.
+
+    Control flow, shapes and Python numbers are those of this one run. What the run changes, such
+    as random state and buffers, is the caller's to restore.
+
+    Args:
+        function: takes and returns tensors.
+        inputs: of the shapes and dtypes to be replayed.
+
+    Raises:
+        NotRecordableError: if the function asks for the value of a tensor.
+        Exception: whatever else the function or the recorder raises.
+
+    Example:
+        >>> weight = torch.tensor(3.0)
+        >>> recording = record(lambda tensors: [weight * tensors[0]], [torch.tensor(2.0)])
+        >>> _ = weight.fill_(5.0)
+        >>> recording([torch.tensor(2.0)])
+        [tensor(10.)]
+    """
+    with _recording(), pyro.validation_enabled(False):
+        traced = make_fx(lambda *tensors: function(list(tensors)))(*inputs)
+    held = _lift(traced)
+    _simplify(traced)
+    return Recording(traced, held)
+
+
+def _lift(traced: fx.GraphModule) -> list[Tensor]:
+    """Turn tensors from outside into inputs after the others, and return them.
+
+    A compiler may take the value of a small tensor that is no input for a constant.
+    """
+    graph = traced.graph
+    held: dict[int, tuple[Tensor, fx.Node]] = {}
+    first = next(node for node in graph.nodes if node.op != "placeholder")
+    for node in list(graph.nodes):
+        if node.op != "get_attr":
+            continue
+        if all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users):
+            continue  # a literal of the function
+        tensor = getattr(traced, node.target)
+        if id(tensor) not in held:
+            with graph.inserting_before(first):
+                held[id(tensor)] = tensor, graph.placeholder(f"held_{len(held)}")
+        node.replace_all_uses_with(held[id(tensor)][1])
+        graph.erase_node(node)
+    return [tensor for tensor, _ in held.values()]
+
+
+def _simplify(traced: fx.GraphModule) -> None:
+    """Drop what only autograd needs, and equal views of one tensor but the first."""
+    graph = traced.graph
+    views: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        if node.target in _NO_OPERATIONS:
+            node.replace_all_uses_with(node.args[0])
+            graph.erase_node(node)
+        elif getattr(node.target, "is_view", False):
+            key = (node.target, repr(node.args), repr(node.kwargs))
+            if key in views:
+                node.replace_all_uses_with(views[key])
+                graph.erase_node(node)
+            else:
+                views[key] = node
+    traced.recompile()
+
+
+@contextmanager
+def _recording() -> Iterator[None]:
+    """Let Pyro's programs be recorded: items stay tensors, and nothing looks for NaN."""
+    checks = pyro.util.torch_isnan, pyro.util.torch_isinf
+    cache = torch.is_autocast_cache_enabled()
+    pyro.util.torch_isnan = pyro.util.torch_isinf = lambda _: False
+    # The cache keeps casts of weights beyond one step: one made before would become a constant.
+    torch.clear_autocast_cache()
+    torch.set_autocast_cache_enabled(False)
+    try:
+        with _Values():
+            yield
+    finally:
+        torch.set_autocast_cache_enabled(cache)
+        pyro.util.torch_isnan, pyro.util.torch_isinf = checks
+
+
+class _Values(TorchFunctionMode):
+    """``item`` stays a tensor; whatever else would take a value out of a tensor is refused."""
+
+    _TAKERS = (
+        torch.Tensor.tolist,
+        torch.Tensor.numpy,
+        torch.Tensor.__array__,
+        torch.Tensor.__bool__,
+        torch.Tensor.__float__,
+        torch.Tensor.__int__,
+        torch.Tensor.__index__,
+        torch.Tensor.__complex__,
+    )
+
+    def __torch_function__(
+        self, function: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        if function is torch.Tensor.item:
+            return args[0].detach()
+        if function in self._TAKERS:
+            raise NotRecordableError(
+                f"it asks for the value of a tensor, by {function.__name__}, which differs from "
+                "step to step"
+            )
+        return function(*args, **(kwargs or {}))
+
+
+@contextmanager
+def _casts_off() -> Iterator[None]:
+    """Operations were recorded after autocast; a replay must not cast again."""
+    active = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
+    with ExitStack() as stack:
+        for kind in active:
+            stack.enter_context(torch.autocast(kind, enabled=False))
+        yield

@@ -1,0 +1,527 @@
+"""Captured steps are the steps of pyro.infer.SVI, and what cannot be captured runs as there."""
+
+import copy
+import shutil
+import warnings
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import numpy as np
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
+from pyro.nn import PyroModule, PyroParam
+from torch import Tensor, nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
+
+from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives.rates import AbstractRate, SiteRate
+from pyro_dpvae.recipes import System, build_system
+
+SIZE, LATENT = 16, 3
+
+
+def linear(weight: float) -> dict[str, Any]:
+    return {"name": "linear", "start": 0.0, "steps": 30}
+
+
+OBJECTIVES: dict[str, dict[str, Any]] = {
+    "elbo": {},
+    "beta": {"beta": 4.0, "schedule": {"beta": linear(4.0)}},
+    "capacity": {"gamma": 10.0, "capacity": 2.0, "schedule": {"capacity": linear(2.0)}},
+    "beta-tc": {"beta": 6.0, "schedule": {"beta": linear(6.0)}},
+    "factor": {"gamma": 10.0, "hidden": [16, 16]},
+    "info": {"lambda_": 10.0},
+    "mae": {},
+    "dip": {},
+}
+
+
+@pytest.fixture(autouse=True)
+def _empty_store() -> Iterator[None]:
+    pyro.clear_param_store()
+    yield
+    pyro.clear_param_store()
+
+
+def system(objective: str = "elbo", *, prior: str = "coupling") -> System:
+    pyro.set_rng_seed(0)
+    return build_system(
+        (2,),
+        latent_dim=LATENT,
+        dataset_size=100,
+        prior={"name": prior, **({"hidden": [8], "blocks": 3} if prior == "coupling" else {})},
+        likelihood={"name": "gaussian-learned"},
+        network={"name": "moons"},
+        guide={"name": "amortized"},
+        objective={"name": objective, **OBJECTIVES[objective]},
+    )
+
+
+Make = Callable[[], tuple[Any, Any, Any]]
+
+
+def parts(objective: str = "elbo", *, prior: str = "coupling") -> Make:
+    def make() -> tuple[Any, Any, Any]:
+        made = system(objective, prior=prior)
+        return made.model, made.guide, made.objective
+
+    return make
+
+
+def batches(steps: int, *, size: int = SIZE) -> list[Tensor]:
+    generator = torch.Generator().manual_seed(3)
+    return [torch.randn(size, 2, generator=generator) for _ in range(steps)]
+
+
+def run(
+    kind: Callable[..., SVI],
+    make: Make,
+    data: list[Tensor],
+    *,
+    optim: Callable[[], Any] = lambda: FusedOptim({"lr": 1e-2}),
+    each: Callable[[SVI], None] = lambda svi: None,
+) -> tuple[list[float], Any]:
+    """The losses of steps from one start, and the SVI; ``each`` runs before every step."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    model, guide, loss = make()
+    svi = kind(model, guide, optim(), loss)
+    pyro.set_rng_seed(1)
+    found = []
+    for x in data:
+        each(svi)
+        found.append(svi.step(x))
+    return found, svi
+
+
+def stored() -> list[Tensor]:
+    store = pyro.get_param_store()
+    return [store[name].detach().clone() for name in sorted(store.keys())]
+
+
+def check_same_steps(
+    make: Make, data: list[Tensor], *, kind: Callable[..., SVI] = CapturedSVI, **options: Any
+) -> Any:
+    """Hold captured steps against those of SVI: losses, parameters, random state."""
+    expected, _ = run(SVI, make, data, **options)
+    parameters, after = stored(), torch.rand(())
+    found, captured = run(kind, make, data, **options)
+    assert found[0] == pytest.approx(expected[0], rel=1e-6)
+    assert found == pytest.approx(expected, rel=1e-4)
+    for one, other in zip(stored(), parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-5)
+    assert torch.equal(torch.rand(()), after)
+    assert captured.recordings >= 1
+    return captured
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_every_objective_takes_the_steps_of_svi(name: str) -> None:
+    captured = check_same_steps(parts(name), batches(60))
+    assert captured.recordings == 1
+    assert captured.recorded_seconds > 0
+    assert captured.objective.step == 60
+
+
+def test_states_of_objectives_go_along() -> None:
+    for name in ("beta", "factor"):
+        states, terms = [], []
+        for kind in (SVI, CapturedSVI):
+            _, svi = run(kind, parts(name), batches(8))
+            objective = svi.loss.__self__
+            states.append(copy.deepcopy(objective.state_dict()))
+            terms.append(objective.terms)
+        assert states[0].keys() == states[1].keys()
+        assert terms[0].keys() == terms[1].keys()
+        for key in states[0]:
+            torch.testing.assert_close(states[1][key], states[0][key])
+        for key in terms[0]:
+            torch.testing.assert_close(terms[1][key], terms[0][key])
+
+
+def test_a_schedule_goes_on_in_replays() -> None:
+    """A weight kept as a number would stay what it was at the recording."""
+    _, svi = run(CapturedSVI, parts("beta", prior="standard"), batches(20))
+    objective = svi.objective
+    for step, x in enumerate(batches(3), start=20):
+        svi.step(x)
+        terms = {name: float(term) for name, term in objective.terms.items()}
+        expected = terms["distortion"] + 4.0 * step / 30 * terms["rate"]
+        assert terms["loss"] == pytest.approx(expected, rel=1e-5)
+
+
+# Pyro's own objectives and programs.
+
+
+def pyro_program() -> tuple[Any, Any]:
+    """A program in Pyro's style: ``pyro.module``, a constrained parameter, a scale."""
+    network, flow = nn.Linear(LATENT, 2), dist.transforms.affine_coupling(LATENT, [8])
+
+    def model(x: Tensor) -> None:
+        pyro.module("network", network)
+        pyro.module("flow", flow)
+        scale = pyro.param("scale", torch.tensor(0.5), constraint=dist.constraints.positive)
+        base = dist.Normal(torch.zeros(LATENT), 1.0).to_event(1)
+        with pyro.plate("data", len(x)):
+            with poutine.scale(scale=0.7):
+                z = pyro.sample("z", dist.TransformedDistribution(base, [flow]))
+            pyro.sample("x", dist.Normal(network(z), scale).to_event(1), obs=x)
+
+    encoder = nn.Linear(2, 2 * LATENT)
+
+    def guide(x: Tensor) -> None:
+        pyro.module("encoder", encoder)
+        loc, raw = encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)), poutine.scale(scale=0.7):
+            pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+    return model, guide
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [
+        Trace_ELBO,
+        lambda: Trace_ELBO(num_particles=3),
+        lambda: Trace_ELBO(num_particles=3, vectorize_particles=True, max_plate_nesting=1),
+        TraceMeanField_ELBO,
+        TraceGraph_ELBO,
+        lambda: RenyiELBO(alpha=0.5, num_particles=2),
+        ELBO,
+        lambda: lambda *args: Trace_ELBO().differentiable_loss(*args),
+    ],
+    ids=["trace", "looped", "vectorized", "mean-field", "graph", "renyi", "ours", "function"],
+)
+def test_pyros_objectives_and_programs_are_captured(loss: Callable[[], Any]) -> None:
+    check_same_steps(lambda: (*pyro_program(), loss()), batches(8))
+
+
+def test_score_functions_are_captured() -> None:
+    class Discrete(PyroModule):
+        def __init__(self) -> None:
+            super().__init__("discrete")
+            self.odds = PyroParam(torch.tensor([0.3, 0.6]), dist.constraints.unit_interval)
+            self.loc = nn.Parameter(torch.tensor([-1.0, 1.0]))
+
+        def model(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                one = pyro.sample("one", dist.Bernoulli(0.5))
+                loc = self.loc[0] * (1 - one) + self.loc[1] * one
+                pyro.sample("x", dist.Normal(loc, 1.0), obs=x[:, 0])
+
+        def guide(self, x: Tensor) -> None:
+            with pyro.plate("data", len(x)):
+                pyro.sample("one", dist.Bernoulli(self.odds[(x[:, 0] > 0).long()]))
+
+    def make() -> tuple[Any, Any, Any]:
+        module = Discrete()
+        return module.model, module.guide, Trace_ELBO()
+
+    check_same_steps(make, batches(8))
+
+
+def with_norm_and_dropout() -> tuple[Any, Any, Any]:
+    made = system()
+    made.model.decoder.network = nn.Sequential(
+        made.model.decoder.network, nn.BatchNorm1d(2), nn.Dropout(0.3)
+    )
+    return made.model, made.guide, made.objective
+
+
+def test_buffers_and_draws_of_modules_are_those_of_svi() -> None:
+    statistics = []
+
+    def mode(svi: SVI) -> None:
+        norm = svi.model.decoder.network[1]
+        statistics.append([norm.running_mean.clone(), norm.num_batches_tracked.clone()])
+        svi.model.train(len(statistics) % 12 > 3)
+
+    captured = check_same_steps(with_norm_and_dropout, batches(36), each=mode)
+    assert captured.recordings == 2  # of training and of evaluation mode
+    half = len(statistics) // 2
+    for expected, found in zip(statistics[:half], statistics[half:], strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+# What a recording depends on.
+
+
+def test_the_last_batch_of_a_pass_runs_too() -> None:
+    data = [*batches(4), *batches(1, size=5), *batches(4), *batches(1, size=5)] * 12
+    captured = check_same_steps(parts("beta-tc"), data)
+    assert captured.recordings == 2
+
+
+def test_parameters_may_be_frozen_and_freed() -> None:
+    count = 0
+
+    def freeze(svi: SVI) -> None:
+        nonlocal count
+        count += 1
+        frozen = 5 <= count % 40 < 32
+        svi.guide.train(not frozen)  # or Pyro warns of what is not registered
+        for parameter in svi.guide.parameters():
+            parameter.requires_grad_(not frozen)
+
+    captured = check_same_steps(parts("elbo"), batches(40), each=freeze)
+    assert captured.recordings == 2
+
+
+def test_a_number_of_the_model_or_of_the_loss_is_no_constant() -> None:
+    def make() -> tuple[Any, Any, Any]:
+        class Weighted(nn.Module):
+            weight = 1.0
+
+            def forward(self, x: Tensor) -> None:
+                with pyro.plate("data", len(x)):
+                    z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+                    pyro.sample("x", dist.Normal(z * self.weight, 1.0).to_event(1), obs=x)
+
+        model = Weighted()
+        model.weight = 1.0
+        guide = pyro.infer.autoguide.AutoNormal(model)
+        return model, guide, Trace_ELBO()
+
+    count = 0
+
+    def change(svi: SVI) -> None:
+        nonlocal count
+        count += 1
+        svi.model.weight = 1.0 if count % 40 < 10 else 2.0
+
+    check_same_steps(make, batches(40), each=change)
+
+
+def test_a_number_that_keeps_changing_is_told_and_stays_right() -> None:
+    class Creeping(AbstractRate):
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = 0.0
+
+        def forward(self, rates: list[SiteRate]) -> Tensor:
+            return self.factor * rates[0].total.mean()
+
+    def make() -> tuple[Any, Any, Any]:
+        made = system()
+        return made.model, made.guide, ELBO(rate=Creeping())
+
+    def creep(svi: Any) -> None:
+        objective = svi.loss.__self__
+        objective.rate.factor = objective.step / 10
+
+    expected, _ = run(SVI, make, batches(70), each=creep)
+    with pytest.warns(UserWarning, match="keep changing: 'factor' of Creeping; hold"):
+        found, captured = run(CapturedSVI, make, batches(70), each=creep)
+    assert found == pytest.approx(expected)
+    assert captured.recordings == 0
+
+
+def test_parameters_may_be_replaced() -> None:
+    count = 0
+
+    def replace(svi: SVI) -> None:
+        nonlocal count
+        count += 1
+        if count % 30 == 8:
+            pyro.clear_param_store()
+            bias = svi.guide.encoder.network[-1].bias
+            svi.guide.encoder.network[-1].bias = nn.Parameter(bias.detach() + 1.0)
+
+    def first_linear(make: Make) -> Make:
+        def made() -> tuple[Any, Any, Any]:
+            model, guide, loss = make()
+            guide.encoder.network = nn.Sequential(nn.Linear(2, 2 * LATENT))
+            return model, guide, loss
+
+        return made
+
+    optim = lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.SGD)  # noqa: E731
+    check_same_steps(first_linear(parts()), batches(30), each=replace, optim=optim)
+
+
+def test_plain_arguments_choose_the_recording() -> None:
+    weight = nn.Parameter(torch.tensor(1.0))
+
+    def model(x: Tensor, *, power: int) -> None:
+        with pyro.plate("data", len(x)):
+            pyro.sample("x", dist.Normal(pyro.param("w", weight) ** power, 1.0), obs=x[:, 0])
+
+    def guide(x: Tensor, *, power: int) -> None:
+        pass
+
+    results = []
+    for kind in (SVI, CapturedSVI):
+        pyro.clear_param_store()
+        weight.data.fill_(1.5)
+        svi = kind(model, guide, FusedOptim({"lr": 1e-2}), Trace_ELBO())
+        results.append([svi.step(batches(1)[0], power=1 + i % 3) for i in range(90)])
+    assert results[1] == pytest.approx(results[0])
+    assert svi.recordings == 3
+
+
+# What cannot be recorded runs as in SVI, with a word.
+
+
+def branching(x: Tensor) -> Tensor:
+    return x + 1.0 if x.mean() > 0 else x
+
+
+def drawing_by_numpy(x: Tensor) -> Tensor:
+    return x + float(np.random.rand())
+
+
+def listing(x: Tensor) -> Tensor:
+    return x * torch.tensor(x.mean(0).tolist())
+
+
+@pytest.mark.parametrize(
+    ("shift", "reason"),
+    [
+        (branching, "it asks for the value of a tensor, by __bool__"),
+        (listing, "it asks for the value of a tensor, by tolist"),
+        (drawing_by_numpy, "its replay differs from an eager evaluation"),
+    ],
+)
+def test_what_is_no_fixed_graph_runs_eagerly(
+    shift: Callable[[Tensor], Tensor], reason: str
+) -> None:
+    encoder = nn.Linear(2, 2 * LATENT)
+    decoder = nn.Linear(LATENT, 2)
+    start = copy.deepcopy((encoder.state_dict(), decoder.state_dict()))
+
+    def make() -> tuple[Any, Any, Any]:
+        encoder.load_state_dict(start[0])
+        decoder.load_state_dict(start[1])
+
+        def model(x: Tensor) -> None:
+            pyro.module("decoder", decoder)
+            with pyro.plate("data", len(x)):
+                z = pyro.sample("z", dist.Normal(torch.zeros(LATENT), 1.0).to_event(1))
+                pyro.sample("x", dist.Normal(decoder(z), 1.0).to_event(1), obs=shift(x))
+
+        def guide(x: Tensor) -> None:
+            pyro.module("encoder", encoder)
+            loc, raw = encoder(x).chunk(2, -1)
+            with pyro.plate("data", len(x)):
+                pyro.sample("z", dist.Normal(loc, raw.exp()).to_event(1))
+
+        return model, guide, Trace_ELBO()
+
+    expected, _ = run(SVI, make, batches(6))
+    with pytest.warns(UserWarning, match=reason) as caught:
+        found, captured = run(CapturedSVI, make, batches(6))
+    assert len(caught) == 1
+    assert found == pytest.approx(expected)
+    assert captured.recordings == 0
+
+
+def test_hooks_on_gradients_run() -> None:
+    seen: list[int] = []
+
+    def make() -> tuple[Any, Any, Any]:
+        model, guide, loss = parts()()
+        next(guide.parameters()).register_hook(lambda g: seen.append(1))
+        return model, guide, loss
+
+    with pytest.warns(UserWarning, match="has hooks on its gradient"):
+        run(CapturedSVI, make, batches(6))
+    assert len(seen) == 6
+
+
+def test_an_objective_that_overrides_its_step_runs_eagerly() -> None:
+    class Doubled(ELBO):
+        def differentiable_loss(self, *args: Any, **kwargs: Any) -> Tensor:
+            return 2 * super().differentiable_loss(*args, **kwargs)
+
+    def make() -> tuple[Any, Any, Any]:
+        made = system()
+        return made.model, made.guide, Doubled(rate=made.objective.rate)
+
+    expected, _ = run(SVI, make, batches(6))
+    with pytest.warns(UserWarning, match="overrides differentiable_loss; override evaluate"):
+        found, _ = run(CapturedSVI, make, batches(6))
+    assert found == pytest.approx(expected)
+
+
+# What goes around a step.
+
+
+def test_bfloat16_networks() -> None:
+    expected, found = [], []
+    for kind, results in ((SVI, expected), (CapturedSVI, found)):
+        pyro.clear_param_store()
+        made = system("beta-tc")
+        svi = kind(made.model, made.guide, FusedOptim({"lr": 1e-3}), made.objective)
+        pyro.set_rng_seed(1)
+        for x in batches(12):
+            with torch.autocast("cpu", torch.bfloat16):
+                results.append(svi.step(x))
+    assert svi.recordings == 1
+    assert found == pytest.approx(expected, rel=1e-2)
+
+
+def test_averaged_weights_follow() -> None:
+    averages = []
+
+    def average(svi: Any) -> None:
+        if not hasattr(svi, "average"):
+            svi.average = AveragedModel(svi.guide.encoder, multi_avg_fn=get_ema_multi_avg_fn(0.9))
+        svi.average.update_parameters(svi.guide.encoder)
+
+    for kind in (SVI, CapturedSVI):
+        _, svi = run(kind, parts(), batches(10), each=average)
+        averages.append([p.detach().clone() for p in svi.average.parameters()])
+    torch.testing.assert_close(averages[1], averages[0])
+
+
+@pytest.mark.parametrize(
+    "optim",
+    [
+        lambda: pyro.optim.Adam({"lr": 1e-2}),
+        lambda: pyro.optim.ClippedAdam({"lr": 1e-2, "clip_norm": 0.1}),
+        lambda: FusedOptim({"lr": 1e-2}, clip_args={"clip_norm": 0.1}),
+        lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.SGD),
+    ],
+    ids=["adam", "clipped-adam", "clipped", "sgd"],
+)
+def test_any_optimizer_goes_with_it(optim: Callable[[], Any]) -> None:
+    check_same_steps(parts(), batches(8), optim=optim)
+
+
+def test_a_loss_that_is_nan_warns() -> None:
+    data = batches(6)
+    data[5][0, 0] = float("nan")
+    with pytest.warns(UserWarning, match="Encountered NaN: loss"):
+        run(CapturedSVI, parts(), data)
+
+
+def test_evaluation_learns_nothing() -> None:
+    _, svi = run(CapturedSVI, parts("beta"), batches(5))
+    before = stored()
+    pyro.set_rng_seed(2)
+    found = svi.evaluate_loss(batches(1)[0])
+    pyro.set_rng_seed(2)
+    assert found == svi.objective.loss(svi.model, svi.guide, batches(1)[0])
+    assert svi.objective.step == 5
+    torch.testing.assert_close(stored(), before)
+
+
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler, g++")
+def test_inductor_takes_the_same_steps() -> None:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        captured = check_same_steps(
+            parts("beta-tc"), batches(20), kind=lambda *a: CapturedSVI(*a, backend="inductor")
+        )
+    assert captured.recordings == 1
+
+
+def test_an_unknown_backend_is_refused() -> None:
+    made = system()
+    with pytest.raises(ValueError, match="backend must be one of eager, fx, inductor; got 'jit'"):
+        CapturedSVI(made.model, made.guide, FusedOptim({"lr": 1.0}), made.objective, backend="jit")
