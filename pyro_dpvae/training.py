@@ -1,5 +1,6 @@
 """Training: a loop of svi.step with progress, held-out evaluation, logs and checkpoints."""
 
+import math
 import time
 import warnings
 from collections.abc import Callable, Iterable, Iterator
@@ -8,15 +9,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pyro
-import pyro.infer
-import pyro.optim
 import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
 from pyro_dpvae.data import Batches
-from pyro_dpvae.inference import FusedOptim
+from pyro_dpvae.inference import BACKENDS, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import RunFolder, Stateful
 
@@ -34,9 +33,11 @@ class TrainConfig:
         log_every: the steps between records of the training loss.
         evaluate_every: the steps between evaluations on held-out data and checkpoints; both
             also happen after the last step.
+        backend: how steps run, as ``CapturedSVI`` takes it.
 
     Raises:
-        ValueError: if a count is below 1 or the learning rate is not positive.
+        ValueError: if a count is below 1, the learning rate is not positive, or there is no such
+            backend.
     """
 
     steps: int
@@ -44,11 +45,13 @@ class TrainConfig:
     seed: int = 0
     log_every: int = 50
     evaluate_every: int = 1000
+    backend: str = "fx"
 
     def __post_init__(self) -> None:
         for name in ("steps", "log_every", "evaluate_every"):
             check_positive_int(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
+        check_choice("backend", self.backend, BACKENDS)
 
 
 @dataclass
@@ -76,7 +79,7 @@ def fit(
     state: dict[str, Any] | None = None,
     progress: bool = True,
 ) -> History:
-    """Train a model and a guide with Adam, by ``pyro.infer.SVI``.
+    """Train a model and a guide with Adam, by ``CapturedSVI``.
 
     Before the first step the objective is evaluated on one batch with validation on, so that data
     which the parts cannot take are refused at once. An interrupt (Ctrl-C) ends training early,
@@ -96,7 +99,8 @@ def fit(
     Returns:
         The records: first ``{"step": 0, "objective": ...}``, the settings of the objective; then
         ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
-        and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats.
+        and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats;
+        ``{"step", "backend", "recorded_seconds"}`` where a step was recorded.
         Losses in the held-out terms carry no weights.
 
     Raises:
@@ -114,7 +118,8 @@ def fit(
             stacklevel=2,
         )
     pyro.set_rng_seed(config.seed)
-    svi = pyro.infer.SVI(model, guide, FusedOptim({"lr": config.learning_rate}), loss=objective)
+    optim = FusedOptim({"lr": config.learning_rate})
+    svi = CapturedSVI(model, guide, optim, objective, backend=config.backend)
     history = History()
     start = time.monotonic()
     step = 0
@@ -134,13 +139,26 @@ def fit(
             run.save(parts, {**(state or {}), "step": step})
         return held_out
 
+    def prepared() -> None:
+        seconds = round(svi.recorded_seconds, 3)
+        record({"step": step, "backend": config.backend, "recorded_seconds": seconds})
+        bar.set_description(f"step recorded in {seconds:.1f} s")
+
     bar = tqdm(total=config.steps, disable=not progress, unit="step", dynamic_ncols=True)
-    with bar:
+    if config.backend == "inductor":
+        bar.set_description("compiling the step")
+    with bar, warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Encountered NaN: loss")  # it is an error here
         try:
             for x in _passes(train.epoch):
-                svi.step(x)
+                recordings = svi.recordings
+                loss = svi.step(x)
                 step += 1
                 bar.update()
+                if not math.isfinite(loss):
+                    raise ValueError(_diverged(step, f"the loss is {loss}"))
+                if svi.recordings > recordings:
+                    prepared()
                 if step % config.log_every == 0 or step == config.steps:
                     terms = {name: float(term) for name, term in objective.terms.items()}
                     seconds = round(time.monotonic() - start, 3)
@@ -157,10 +175,7 @@ def fit(
             # torch's message of it is a page of numbers.
             if step == 0 or "satisfy the constraint" not in str(error):
                 raise
-            raise ValueError(
-                f"training must stay finite, and after {step} steps it has diverged: "
-                f"{str(error).split(' (')[0]} ...; lower the learning rate"
-            ) from error
+            raise ValueError(_diverged(step, f"{str(error).split(' (')[0]} ...")) from error
         bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
     return history
 
@@ -230,6 +245,13 @@ def check_last_batch(objective: ELBO, train: Batches) -> None:
             f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
             "choose another batch_size"
         )
+
+
+def _diverged(step: int, how: str) -> str:
+    return (
+        f"training must stay finite, and after {step} steps it has diverged: {how}; lower the "
+        "learning rate"
+    )
 
 
 @contextmanager

@@ -486,8 +486,9 @@ def test_averaged_weights_follow() -> None:
         lambda: pyro.optim.ClippedAdam({"lr": 1e-2, "clip_norm": 0.1}),
         lambda: FusedOptim({"lr": 1e-2}, clip_args={"clip_norm": 0.1}),
         lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.SGD),
+        lambda: FusedOptim({"lr": 1e-2}, skip_nonfinite=True),
     ],
-    ids=["adam", "clipped-adam", "clipped", "sgd"],
+    ids=["adam", "clipped-adam", "clipped", "sgd", "guarded"],
 )
 def test_any_optimizer_goes_with_it(optim: Callable[[], Any]) -> None:
     check_same_steps(parts(), batches(8), optim=optim)
@@ -498,6 +499,17 @@ def test_a_loss_that_is_nan_warns() -> None:
     data[5][0, 0] = float("nan")
     with pytest.warns(UserWarning, match="Encountered NaN: loss"):
         run(CapturedSVI, parts(), data)
+
+
+def test_a_batch_with_nan_does_no_harm_under_a_guard() -> None:
+    data = batches(12)
+    spoiled = [*data[:6], torch.full_like(data[0], float("nan")), *data[6:]]
+    guarded = lambda: FusedOptim({"lr": 1e-2}, skip_nonfinite=True)  # noqa: E731
+    with pytest.warns(UserWarning, match="Encountered NaN: loss"):
+        _, svi = run(CapturedSVI, parts("factor"), spoiled, optim=guarded)
+    assert svi.optim.skipped == 1
+    assert all(value.isfinite().all() for value in stored())
+    assert all(p.isfinite().all() for p in svi.objective.penalties[0].adversary.parameters())
 
 
 def test_evaluation_learns_nothing() -> None:

@@ -167,3 +167,34 @@ def test_every_parameter_of_model_and_guide_is_stepped() -> None:
     assert isinstance(optim, FusedOptim)
     assert len(optim.get_state()) == len(found)
     assert all(entry["state"] for entry in optim.get_state().values())
+
+
+@pytest.mark.parametrize("constructor", [torch.optim.Adam, torch.optim.AdamW, torch.optim.SGD])
+def test_steps_with_nonfinite_gradients_are_left_out(constructor: Any) -> None:
+    """Steps 2 and 4 have a NaN and an infinity; the others go as if there were no such steps."""
+    ends = []
+    for guarded in (True, False):
+        pyro.clear_param_store()
+        pyro.get_param_store().setdefault("a", torch.tensor([1.0, 2.0]))
+        pyro.get_param_store().setdefault("b", torch.tensor(3.0))
+        a, b = (pyro.param(name).unconstrained() for name in ("a", "b"))
+        optim = FusedOptim(
+            {"lr": 0.1, "weight_decay": 0.1}, constructor=constructor, skip_nonfinite=guarded
+        )
+        for step in range(6):
+            if step in (2, 4) and not guarded:
+                continue
+            a.grad = torch.tensor([step + 1.0, float("nan") if step == 2 else -1.0])
+            b.grad = torch.tensor(float("inf") if step == 4 else 0.5)
+            optim([a, b])
+        ends.append(torch.cat([a.detach(), b.detach().reshape(1)]))
+        assert optim.skipped == (2 if guarded else 0)
+    torch.testing.assert_close(ends[0], ends[1])
+
+
+def test_only_fused_optimizers_leave_steps_out() -> None:
+    pyro.clear_param_store()
+    pyro.get_param_store().setdefault("a", torch.tensor([1.0, 2.0]))
+    optim = FusedOptim({"lr": 0.1}, constructor=torch.optim.RMSprop, skip_nonfinite=True)
+    with pytest.raises(ValueError, match=r"skip_nonfinite needs a fused .* got RMSprop"):
+        optim([pyro.param("a").unconstrained()])

@@ -53,6 +53,7 @@ def main(arguments: Sequence[str]) -> int:
         learning_rate=options["learning_rate"],
         seed=options["seed"],
         evaluate_every=options["evaluate_every"],
+        backend=options["backend"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train)
@@ -143,6 +144,13 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     training.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam")
     training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
     training.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    training.add_argument(
+        "--backend",
+        type=str,
+        default="fx",
+        help="how steps run: fx (recorded once and replayed), inductor (compiled as well, in up "
+        "to a minute, with a C++ compiler) or eager",
+    )
     training.add_argument(
         "--evaluate-every", type=int, default=1000, help="steps between held-out evaluations"
     )

@@ -32,6 +32,12 @@ class FusedOptim(PyroOptim):
             it can be, unless the options say otherwise.
         clip_args: ``clip_norm`` and ``clip_value`` of each parameter's gradient, or a function of
             module name and parameter name, as of Pyro's optimizers.
+        skip_nonfinite: whether a step is left out, moments included, if a gradient of it is not
+            finite. The decision is the device's, and nothing waits for it. It takes a fused
+            optimizer.
+
+    Raises:
+        ValueError: on a step, if ``skip_nonfinite`` is asked of an optimizer that is not fused.
 
     Attributes:
         optimizer: the torch optimizer; None before the first step.
@@ -56,29 +62,42 @@ class FusedOptim(PyroOptim):
         *,
         constructor: Callable[..., Optimizer] = torch.optim.Adam,
         clip_args: Any = None,
+        skip_nonfinite: bool = False,
     ) -> None:
         super().__init__(constructor, options, clip_args)
         self.optimizer: Optimizer | None = None
+        self.skip_nonfinite = skip_nonfinite
+        self._skipped: Tensor | float = 0.0
+        self._clips = clip_args is not None
         self._names: dict[Tensor, str] = {}
         self._groups: dict[str, int] = {}
         self._fusible = "fused" in inspect.signature(constructor).parameters
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
         """Take a step of the given parameters, with the gradients that they hold."""
-        present = {param: pyro.get_param_store().param_name(param) for param in params}
+        present = list(params)
+        new = [param for param in present if param not in self._names]
+        names = {pyro.get_param_store().param_name(param): param for param in new}
         # SVI gives a set, whose order is not that of another process.
-        for param, name in sorted(present.items(), key=lambda item: item[1]):
-            if param not in self._names:
-                self._add(param, name)
-        for param in self._names:
-            if param not in present:
+        for name in sorted(names):
+            self._add(names[name], name)
+        if self.optimizer is None:
+            return
+        if len(present) < len(self._names):
+            for param in self._names.keys() - set(present):
                 param.grad = None
-        for param in present:
+        for param in present if self._clips else ():
             clip = self.grad_clip[param]
             if clip is not None:
                 clip(param)
-        if self.optimizer is not None:
-            self.optimizer.step(*args, **kwargs)
+        if self.skip_nonfinite:
+            self._mark_nonfinite([param.grad for param in present if param.grad is not None])
+        self.optimizer.step(*args, **kwargs)
+
+    @property
+    def skipped(self) -> int:
+        """How many steps were skipped; asking waits for the device."""
+        return int(self._skipped)
 
     def get_state(self) -> dict[str, Any]:
         """Return the optimizer's state by parameter name, each as a torch optimizer's."""
@@ -104,10 +123,23 @@ class FusedOptim(PyroOptim):
             else:
                 self._state_waiting_to_be_consumed[name] = state
 
+    def _mark_nonfinite(self, gradients: list[Tensor]) -> None:
+        # The norm is not finite if one element is not; fused kernels skip where found_inf is 1.
+        norm = torch.nn.utils.get_total_norm(gradients)
+        found = norm.isfinite().logical_not().float()
+        self._skipped = self._skipped + found
+        self.optimizer.found_inf = found  # type: ignore[union-attr]  # set by GradScaler as well
+
     def _add(self, param: Tensor, name: str) -> None:
         options = dict(self._get_optim_args(param))
         if self._fusible and not options.keys() & {"fused", "foreach", "differentiable"}:
             options["fused"] = True
+        if self.skip_nonfinite and not options.get("fused"):
+            raise ValueError(
+                "skip_nonfinite needs a fused optimizer, which can leave a step out, got "
+                f"{self.pt_optim_constructor.__name__} with {options}; use torch.optim.Adam, "
+                "AdamW or SGD, and do not set fused or foreach"
+            )
         key = repr(sorted(options.items()))
         if self.optimizer is None:
             self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
