@@ -155,12 +155,14 @@ def fit(
                 loss = svi.step(x)
                 step += 1
                 bar.update()
-                if not math.isfinite(loss):
+                if isinstance(loss, float) and not math.isfinite(loss):
                     raise ValueError(_diverged(step, f"the loss is {loss}"))
                 if svi.recordings > recordings:
                     prepared()
                 if step % config.log_every == 0 or step == config.steps:
                     terms = {name: float(term) for name, term in objective.terms.items()}
+                    if not math.isfinite(terms["loss"]):  # a CUDA graph's losses come unread
+                        raise ValueError(_diverged(step, f"the loss is {terms['loss']}"))
                     seconds = round(time.monotonic() - start, 3)
                     record({"step": step, **terms, "seconds": seconds})
                     bar.set_postfix({"loss": f"{terms['loss']:.2f}"}, refresh=False)

@@ -17,7 +17,8 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
-from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.inference import CapturedSVI, FusedOptim, steps_together
+from pyro_dpvae.inference import captured as captured_module
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.objectives.rates import AbstractRate, SiteRate
 from pyro_dpvae.recipes import System, build_system
@@ -535,5 +536,100 @@ def test_inductor_takes_the_same_steps() -> None:
 
 def test_an_unknown_backend_is_refused() -> None:
     made = system()
-    with pytest.raises(ValueError, match="backend must be one of eager, fx, inductor; got 'jit'"):
+    with pytest.raises(
+        ValueError, match="backend must be one of cudagraph, eager, fx, inductor; got 'jit'"
+    ):
         CapturedSVI(made.model, made.guide, FusedOptim({"lr": 1.0}), made.objective, backend="jit")
+
+
+# Graphed steps, with the same body run by the processor: what a graph reads, writes and counts.
+
+
+@pytest.fixture
+def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Let a launch run its body; returns how many bodies there are."""
+    made: list[int] = []
+
+    def capture(body: Callable[[], None], trial: Callable[[], None]) -> Callable[[], None]:
+        trial()
+        made.append(1)
+        return body
+
+    monkeypatch.setattr(captured_module, "capture_on_cuda", capture)
+    monkeypatch.setattr(captured_module, "check_cuda", lambda optim: None)
+    return made
+
+
+def graphed(*arguments: Any) -> CapturedSVI:
+    return CapturedSVI(*arguments, backend="cudagraph")
+
+
+@pytest.mark.parametrize("name", ["elbo", "beta-tc", "factor"])
+def test_graphed_steps_are_those_of_svi(graphs: list[int], name: str) -> None:
+    def anneal(svi: Any) -> None:
+        for group in svi.optim.optimizer.param_groups if svi.optim.optimizer else []:
+            group["lr"] = 1e-2 / (1 + svi.loss.__self__.step)
+
+    results, states = [], []
+    for kind in (SVI, graphed):
+        losses, svi = run(kind, parts(name), batches(20), each=anneal)
+        results.append([float(loss) for loss in losses])
+        states.append((stored(), svi.loss.__self__.state_dict()))
+    assert results[1] == pytest.approx(results[0], rel=1e-4)
+    torch.testing.assert_close(states[1][0], states[0][0], rtol=1e-3, atol=1e-5)
+    assert states[1][1].keys() == states[0][1].keys()
+    assert int(states[1][1]["step"]) == 20
+    assert len(graphs) == 1
+    assert isinstance(losses[-1], Tensor)
+    assert isinstance(svi.optim.optimizer.param_groups[0]["lr"], float)
+
+
+def test_several_steps_are_one_launch(graphs: list[int]) -> None:
+    data = batches(20)
+    expected, _ = run(SVI, parts("beta-tc"), data)
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    made = system("beta-tc")
+    svi = graphed(made.model, made.guide, FusedOptim({"lr": 1e-2}), made.objective)
+    pyro.set_rng_seed(1)
+    found = torch.cat([svi.steps(torch.stack(data[k : k + 5])) for k in range(0, 20, 5)])
+    assert found.tolist() == pytest.approx(expected, rel=1e-4)
+    assert made.objective.step == 20
+    assert len(graphs) == 2  # of single steps, while the first five run eagerly, and of five
+
+
+def test_programs_train_together(graphs: list[int]) -> None:
+    """Draws of two programs alternate in one generator, so a guide without draws is compared."""
+
+    def make(number: int) -> CapturedSVI:
+        pyro.set_rng_seed(number)
+        network = nn.Linear(2, 2)
+
+        def model(x: Tensor) -> None:
+            pyro.module(f"network_{number}", network)
+            with pyro.plate("data", len(x)):
+                pyro.sample("x", dist.Normal(network(x), 1.0).to_event(1), obs=x)
+
+        def guide(x: Tensor) -> None:
+            pass
+
+        return graphed(model, guide, FusedOptim({"lr": 1e-2}), Trace_ELBO())
+
+    data = [torch.stack(batches(8)), torch.stack(batches(8)) + 1.0]
+    alone = [svi.steps(x) for svi, x in zip([make(0), make(1)], data, strict=True)]
+    pyro.clear_param_store()
+    svis = [make(0), make(1)]
+    together = [steps_together(svis, [x[k : k + 4] for x in data]) for k in (0, 4)]
+    torch.testing.assert_close(torch.cat(together, 1), torch.stack(alone))
+    with pytest.raises(ValueError, match=r"as many batches for each program, got \[8\] for 2"):
+        steps_together(svis, data[:1])
+
+
+def test_cuda_graphs_need_a_device_and_a_fused_optimizer(monkeypatch: pytest.MonkeyPatch) -> None:
+    made = system()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    with pytest.raises(ValueError, match="needs a CUDA device, and PyTorch sees none; use 'fx'"):
+        graphed(made.model, made.guide, FusedOptim({"lr": 1e-2}), made.objective)
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    with pytest.raises(ValueError, match="into the graph and needs FusedOptim, got PyroOptim"):
+        graphed(made.model, made.guide, pyro.optim.Adam({"lr": 1e-2}), made.objective)

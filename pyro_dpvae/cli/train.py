@@ -149,7 +149,7 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         type=str,
         default="fx",
         help="how steps run: fx (recorded once and replayed), inductor (compiled as well, in up "
-        "to a minute, with a C++ compiler) or eager",
+        "to a minute, with a C++ compiler), cudagraph (one launch of a GPU) or eager",
     )
     training.add_argument(
         "--evaluate-every", type=int, default=1000, help="steps between held-out evaluations"

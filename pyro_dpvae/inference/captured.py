@@ -2,11 +2,9 @@
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, final
 
-import pyro
 import torch
 from pyro import poutine
 from pyro.infer import SVI
@@ -14,38 +12,37 @@ from pyro.infer.util import torch_item
 from pyro.optim import PyroOptim
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
-from torch.utils._pytree import TreeSpec, tree_flatten, tree_map, tree_unflatten
+from torch.utils._pytree import tree_map
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.inference._evaluation import Layout, evaluate, is_ours
+from pyro_dpvae.inference._evaluation import is_ours
+from pyro_dpvae.inference._graphed import GraphedSteps, Member, capture_on_cuda
+from pyro_dpvae.inference._recorded import (
+    RecordedStep,
+    describe,
+    reason,
+    record_step,
+    tensors_of,
+)
+from pyro_dpvae.inference.fused import FusedOptim
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.recording import (
     Fingerprint,
     NotRecordableError,
-    Recording,
-    agree,
     differences,
     fingerprint,
     modules_of,
-    record,
-    untouched,
 )
 
-__all__ = ["BACKENDS", "CapturedSVI"]
+__all__ = ["BACKENDS", "CapturedSVI", "steps_together"]
 
-BACKENDS = ("eager", "fx", "inductor")
+BACKENDS = ("eager", "fx", "inductor", "cudagraph")
 
 # The steps before a recording run as ever, with validation as the user has set it. Other keys,
 # such as that of the last batch of a pass, come rarely, and a recording costs a second.
 _FIRST_STEPS, _STEPS_OF_OTHER_KEYS = 2, 20
 _MOST_RECORDINGS = 8
 _MOST_KEYS = 64
-
-# Of the largest element of each gradient; compiled kernels add up in another order, and keep
-# float32 where autocast would round.
-_TOLERANCE = {"fx": 1e-5, "inductor": 1e-3}
-_TOLERANCE_UNDER_AUTOCAST = 5e-2
-_SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
 
 
 @final
@@ -73,19 +70,21 @@ class CapturedSVI(SVI):
         loss: a Pyro objective, or a function of model, guide and arguments.
         loss_and_grads: as for SVI, where ``loss`` is a function.
         backend: ``"fx"`` replays the operations as they were recorded; ``"inductor"`` compiles
-            them first, which takes a C++ compiler and up to a minute; ``"eager"`` records
-            nothing.
+            them first, which takes a C++ compiler and up to a minute; ``"cudagraph"`` replays
+            the whole step, optimizers included, as one CUDA graph; ``"eager"`` records nothing.
 
     Attributes:
         recorded_seconds: the time spent on recording, checking and compiling so far.
 
     Raises:
-        ValueError: if there is no such backend; from the first steps, as SVI does.
+        ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device or no
+            ``FusedOptim``; from the first steps, as SVI does.
 
     Warns:
         UserWarning: once for each reason why a step is not recorded.
 
     Example:
+        >>> import torch
         >>> from pyro_dpvae.inference import FusedOptim
         >>> from pyro_dpvae.recipes import build_system
         >>> system = build_system(
@@ -118,8 +117,10 @@ class CapturedSVI(SVI):
         super().__init__(model, guide, optim, loss, loss_and_grads)
         self.objective = loss
         self.backend = check_choice("backend", backend, BACKENDS)
+        if backend == "cudagraph":
+            check_cuda(optim)
         self.recorded_seconds = 0.0
-        self._recordings: dict[Hashable, _RecordedStep] = {}
+        self._recordings: dict[Hashable, RecordedStep] = {}
         self._eager_steps: dict[Hashable, int] = {}
         self._refused: set[Hashable] = set()
         self._last: Fingerprint = ()
@@ -132,19 +133,32 @@ class CapturedSVI(SVI):
         return len(self._recordings)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Take a gradient step; returns the loss as SVI does."""
+        """Take a gradient step; returns the loss as SVI does.
+
+        With ``"cudagraph"`` it is a tensor, for which nothing has waited yet.
+        """
         recorded = None if self.backend == "eager" else self._recorded_step(args, kwargs)
         if recorded is None:
             return self._step_eagerly(args, kwargs)
-        if is_ours(self.objective):
-            self.objective.begin_step()
-        loss, terms = recorded(args, kwargs)
-        if is_ours(self.objective):
-            self.objective.end_step(terms)
-        self._optimize(recorded.layout.parameters.values())
-        loss = tree_map(torch_item, loss)
+        inputs = tensors_of(args, kwargs)
+        if self.backend == "cudagraph":
+            single = [tensor.unsqueeze(0) for tensor in inputs]
+            graphed = _graphed([self], [recorded], [single])
+            if graphed is not None:
+                return graphed([single])[0, 0]
+        self._begin()
+        values = recorded(inputs)
+        self._update(recorded.layout.parameters.values())
+        loss = tree_map(torch_item, self._end(recorded, values))
         warn_if_nan(loss if isinstance(loss, float) else sum(loss), "loss")
         return loss
+
+    def steps(self, batches: Tensor) -> Tensor:
+        """Take a step on each of K batches, of shape (K, batch, *data); returns K losses.
+
+        With ``"cudagraph"`` they are one launch.
+        """
+        return steps_together([self], [batches])[0]
 
     def _step_eagerly(self, args: Any, kwargs: Any) -> Any:
         with poutine.trace(param_only=True) as used:
@@ -152,21 +166,43 @@ class CapturedSVI(SVI):
         self._optimize({site["value"].unconstrained() for site in used.trace.nodes.values()})
         return tree_map(torch_item, loss)
 
+    def _begin(self) -> None:
+        if is_ours(self.objective):
+            self.objective.begin_step()
+
+    def _update(self, parameters: Iterable[Tensor]) -> None:
+        if is_ours(self.objective):
+            self.objective.update()
+        self._optimize(parameters)
+
     def _optimize(self, parameters: Iterable[Tensor]) -> None:
         parameters = list(parameters)
         self.optim(parameters)
         for parameter in parameters:
             parameter.grad = None
 
-    def _recorded_step(self, args: Any, kwargs: Any) -> "_RecordedStep | None":
+    def _end(self, recorded: RecordedStep, values: Sequence[Tensor]) -> Any:
+        loss, terms = recorded.named(values)
+        if is_ours(self.objective):
+            self.objective.end_step(terms)
+        return loss
+
+    def _recorded_step(self, args: Any, kwargs: Any) -> RecordedStep | None:
         """Return the recording for this step, made if its time has come; None runs eagerly."""
         ours = is_ours(self.objective)
         modules = modules_of(self.model, self.guide, *(self.objective.parts() if ours else ()))
         state = fingerprint(modules, [_Numbers(self.objective)] if ours else [self.objective])
-        key = (_described(args, kwargs), state, _surroundings())
+        try:
+            key = (describe(args, kwargs), state)
+        except NotRecordableError as error:
+            self._warn(f"the step runs eagerly, because {error}")
+            return None
         found = self._recordings.get(key)
-        if found is not None and found.is_current():
-            return found
+        if found is not None:
+            if found.is_current():
+                return found
+            del self._recordings[key]
+            self._eager_steps[key] = 0  # Pyro's store takes on parameters in eager steps
         if self._given_up or key in self._refused:
             return None
         done = self._eager_steps.get(key, 0)
@@ -174,58 +210,26 @@ class CapturedSVI(SVI):
         if done < (_STEPS_OF_OTHER_KEYS if self._recordings else _FIRST_STEPS):
             self._check_keys(state)
             return None
+        return self._record(key, args, kwargs, modules)
+
+    def _record(
+        self, key: Hashable, args: Any, kwargs: Any, modules: list[nn.Module]
+    ) -> RecordedStep | None:
         start = time.monotonic()
+        compiled = self.backend == "inductor"
         try:
-            recorded = self._record(args, kwargs, modules)
+            recorded = record_step(
+                self, self.objective, args, kwargs, modules=modules, compiled=compiled
+            )
         except Exception as error:  # whatever a program may raise when it is recorded
             self._refused.add(key)
-            self._warn(f"the step runs eagerly, because {_reason(error)}")
+            self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
         finally:
             self.recorded_seconds += time.monotonic() - start
+        if recorded.uncompiled is not None:
+            self._warn(f"the recorded step runs uncompiled, because {recorded.uncompiled}")
         self._recordings[key] = recorded
-        return recorded
-
-    def _record(self, args: Any, kwargs: Any, modules: list[nn.Module]) -> "_RecordedStep":
-        _check_hooks(modules)
-        _check_overrides(self.objective)
-        inputs, structure = _split(args, kwargs)
-        inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in inputs]
-        layouts: list[Layout] = []
-
-        def run(tensors: list[Tensor]) -> list[Tensor]:
-            args, kwargs = _joined(tensors, structure)
-            evaluation = evaluate(self, self.objective, args, kwargs)
-            layouts.append(evaluation.layout)
-            return evaluation.tensors
-
-        def seeded(function: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
-            with untouched(modules, seed=_SEED):
-                results = [result.clone() for result in function(inputs)]
-                return [*results, torch.rand(())]  # the state that the draws have left behind
-
-        with untouched(modules):
-            recording = record(run, inputs)
-        expected = seeded(run)
-        autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-
-        def check(backend: str) -> None:
-            tolerance = _TOLERANCE_UNDER_AUTOCAST if autocast else _TOLERANCE[backend]
-            if not agree(seeded(recording), expected, tolerance=tolerance):
-                raise NotRecordableError(
-                    "its replay differs from an eager evaluation: perhaps it draws numbers by "
-                    "Python's or numpy's generator, or reads what changes otherwise"
-                )
-
-        check("fx")
-        recorded = _RecordedStep(recording, layouts[0], modules)
-        if self.backend == "inductor":
-            try:
-                recording.compile(inputs)
-                check("inductor")
-            except Exception as error:  # a missing compiler, or an operation unknown to it
-                recording.uncompile()
-                self._warn(f"the recorded step runs uncompiled, because {_reason(error)}")
         return recorded
 
     def _check_keys(self, state: Fingerprint) -> None:
@@ -245,28 +249,72 @@ class CapturedSVI(SVI):
             warnings.warn(message, stacklevel=5)
 
 
-@dataclass(frozen=True)
-class _RecordedStep:
-    """A recorded evaluation, and what its tensors are."""
+def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Tensor:
+    """Take K steps of each of M independent programs; returns losses of shape (M, K).
 
-    recording: Recording
-    layout: Layout
-    modules: list[nn.Module]  # held, so that no other takes an id of theirs
+    Where all have the backend ``"cudagraph"`` and are recorded, the steps are one launch, in which
+    the programs run side by side.
 
-    def __call__(self, args: Any, kwargs: Any) -> tuple[Any, dict[str, Tensor]]:
-        """Evaluate and leave gradients; returns the loss and the terms."""
-        layout = self.layout
-        results = iter(self.recording(_split(args, kwargs)[0]))
-        losses = [next(results) for _ in range(layout.loss.num_leaves)]
-        terms = {name: next(results) for name in layout.terms}
-        for parameter, gradient in zip((*layout.moved, *layout.owned), results, strict=True):
-            parameter.grad = gradient
-        return tree_unflatten(losses, layout.loss), terms
+    Args:
+        svis: the programs, of one tensor argument each.
+        batches: of each program, a tensor of shape (K, batch, *data).
 
-    def is_current(self) -> bool:
-        """Whether Pyro's store still holds the parameters that were recorded."""
-        stored = pyro.get_param_store()._params
-        return all(stored.get(n) is p for n, p in self.layout.parameters.items())
+    Raises:
+        ValueError: if the numbers of steps differ, or those of programs and tensors.
+    """
+    if len(svis) != len(batches) or len({len(own) for own in batches}) != 1:
+        raise ValueError(
+            "steps_together needs as many batches for each program, got "
+            f"{[len(own) for own in batches]} for {len(svis)} programs"
+        )
+    if all(svi.backend == "cudagraph" for svi in svis):
+        pairs = zip(svis, batches, strict=True)
+        recordings = [svi._recorded_step((own[0],), {}) for svi, own in pairs]
+        if None not in recordings:
+            inputs = [[own] for own in batches]
+            graphed = _graphed(svis, recordings, inputs)  # type: ignore[arg-type]  # none is None
+            if graphed is not None:
+                return graphed(inputs)
+    losses = [[svi.step(x) for x in own] for svi, own in zip(svis, batches, strict=True)]
+    return torch.tensor(losses)
+
+
+def check_cuda(optim: PyroOptim) -> None:
+    """Refuse what cannot be a CUDA graph.
+
+    Raises:
+        ValueError: if there is no CUDA device, or the optimizer is not fused.
+    """
+    if not torch.cuda.is_available():
+        raise ValueError(
+            "the backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
+            "'inductor'"
+        )
+    if not isinstance(optim, FusedOptim):
+        raise ValueError(
+            "the backend 'cudagraph' takes the optimizer into the graph and needs FusedOptim, "
+            f"got {type(optim).__name__}"
+        )
+
+
+def _graphed(
+    svis: Sequence[CapturedSVI],
+    recordings: Sequence[RecordedStep],
+    inputs: Sequence[Sequence[Tensor]],
+) -> GraphedSteps | None:
+    """Return the graph of some recordings for as many steps as the inputs hold; None if none."""
+    graphs = recordings[0].graphs
+    key = (tuple(map(id, recordings)), len(inputs[0][0]))
+    if key not in graphs:
+        start = time.monotonic()
+        try:
+            members = [Member(*each) for each in zip(svis, recordings, inputs, strict=True)]
+            graphs[key] = GraphedSteps(members, capture=capture_on_cuda)
+        except Exception as error:  # whatever CUDA may refuse to capture
+            graphs[key] = None
+            svis[0]._warn(f"the recorded step runs as no CUDA graph, because {reason(error)}")
+        svis[0].recorded_seconds += time.monotonic() - start
+    return graphs[key]
 
 
 class _Numbers:
@@ -276,66 +324,3 @@ class _Numbers:
         self.particles = objective.num_particles
         self.vectorized = objective.vectorize_particles
         self.nesting = objective.max_plate_nesting
-
-
-def _split(args: Any, kwargs: Any) -> tuple[list[Tensor], tuple[list[Any], TreeSpec]]:
-    """Return the tensors among arguments, and the rest with None in their places."""
-    leaves, spec = tree_flatten((args, kwargs))
-    tensors = [leaf for leaf in leaves if isinstance(leaf, Tensor)]
-    return tensors, ([None if isinstance(leaf, Tensor) else (leaf,) for leaf in leaves], spec)
-
-
-def _joined(tensors: list[Tensor], structure: tuple[list[Any], TreeSpec]) -> tuple[Any, Any]:
-    rest = iter(tensors)
-    leaves = [next(rest) if leaf is None else leaf[0] for leaf in structure[0]]
-    return tree_unflatten(leaves, structure[1])
-
-
-def _described(args: Any, kwargs: Any) -> Hashable:
-    """Return what a recording depends on of the arguments."""
-    leaves, spec = tree_flatten((args, kwargs))
-    return str(spec), tuple(
-        (leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad)
-        if isinstance(leaf, Tensor)
-        else (type(leaf), leaf)
-        for leaf in leaves
-    )
-
-
-def _surroundings() -> Hashable:
-    kinds = ("cpu", "cuda")
-    casts = [torch.get_autocast_dtype(k) if torch.is_autocast_enabled(k) else None for k in kinds]
-    return (*casts, torch.get_default_dtype())
-
-
-def _check_hooks(modules: list[nn.Module]) -> None:
-    for module in modules:
-        if isinstance(module, nn.parallel.DistributedDataParallel):
-            raise NotRecordableError(
-                "DistributedDataParallel averages gradients in hooks, which a recording leaves out"
-            )
-        for name, parameter in module._parameters.items():
-            if parameter is not None and (
-                parameter._backward_hooks or parameter._post_accumulate_grad_hooks
-            ):
-                raise NotRecordableError(
-                    f"{name!r} of {type(module).__name__} has hooks on its gradient, which a "
-                    "recording leaves out"
-                )
-
-
-def _check_overrides(objective: Any) -> None:
-    if not is_ours(objective):
-        return
-    for method in ("loss_and_grads", "differentiable_loss"):
-        if getattr(type(objective), method) is not getattr(ELBO, method):
-            raise NotRecordableError(
-                f"{type(objective).__name__} overrides {method}; override evaluate, which is the "
-                "part that is recorded"
-            )
-
-
-def _reason(error: Exception) -> str:
-    if isinstance(error, NotRecordableError):
-        return str(error)
-    return f"it cannot be recorded: {type(error).__name__}: {str(error).splitlines()[:1]}"

@@ -67,7 +67,7 @@ class FusedOptim(PyroOptim):
         super().__init__(constructor, options, clip_args)
         self.optimizer: Optimizer | None = None
         self.skip_nonfinite = skip_nonfinite
-        self._skipped: Tensor | float = 0.0
+        self._skipped: Tensor | None = None
         self._clips = clip_args is not None
         self._names: dict[Tensor, str] = {}
         self._groups: dict[str, int] = {}
@@ -97,7 +97,7 @@ class FusedOptim(PyroOptim):
     @property
     def skipped(self) -> int:
         """How many steps were skipped; asking waits for the device."""
-        return int(self._skipped)
+        return 0 if self._skipped is None else int(self._skipped)
 
     def get_state(self) -> dict[str, Any]:
         """Return the optimizer's state by parameter name, each as a torch optimizer's."""
@@ -127,7 +127,9 @@ class FusedOptim(PyroOptim):
         # The norm is not finite if one element is not; fused kernels skip where found_inf is 1.
         norm = torch.nn.utils.get_total_norm(gradients)
         found = norm.isfinite().logical_not().float()
-        self._skipped = self._skipped + found
+        if self._skipped is None:
+            self._skipped = torch.zeros_like(found)
+        self._skipped.add_(found)
         self.optimizer.found_inf = found  # type: ignore[union-attr]  # set by GradScaler as well
 
     def _add(self, param: Tensor, name: str) -> None:

@@ -115,6 +115,7 @@ class ELBO(pyro.infer.ELBO):
             self.begin_step()
         loss, terms = self.evaluate(model, guide, *args, **kwargs)
         if training:
+            self.update()
             self.end_step(terms)
         else:
             self.terms = terms
@@ -125,21 +126,14 @@ class ELBO(pyro.infer.ELBO):
         for part in self.parts():
             part.set_step(self.step)
 
-    def end_step(self, terms: dict[str, Tensor]) -> None:
-        """Let penalties update what they own, and count the step, which had these terms."""
-        for penalty in self.penalties:
-            penalty.update()
-        self.terms = terms
-        self.step += 1
-
     def evaluate(
         self, model: Any, guide: Any, *args: Any, **kwargs: Any
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss summed over the batch, and the terms.
 
-        It is the part of a training step, between :meth:`begin_step` and :meth:`end_step`, that
-        may be recorded as one graph. Under gradients, penalties leave gradients on the parameters
-        that they own.
+        It is the part of a training step, after :meth:`begin_step`, that may be recorded as one
+        graph; :meth:`update` and :meth:`end_step` follow. Under gradients, penalties leave
+        gradients on the parameters that they own.
         """
         particles = [
             self._particle(model_trace, guide_trace)
@@ -168,6 +162,16 @@ class ELBO(pyro.infer.ELBO):
         terms["loss"] = loss
         warn_if_nan(loss, "loss")
         return plate.full_size * loss, {name: term.detach() for name, term in terms.items()}
+
+    def update(self) -> None:
+        """Let penalties step what they own, along the gradients that :meth:`evaluate` left."""
+        for penalty in self.penalties:
+            penalty.update()
+
+    def end_step(self, terms: dict[str, Tensor]) -> None:
+        """Count a step, which had these terms."""
+        self.terms = terms
+        self.step += 1
 
     def parts(self) -> list[WeightedModule]:
         """Return the rate and the penalties."""

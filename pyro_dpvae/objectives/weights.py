@@ -49,11 +49,16 @@ class WeightedModule(nn.Module):
 
     def set_step(self, step: int) -> None:
         """Set the weights that have schedules to their values at a training step."""
-        for name, weight in self._weights.items():
-            if callable(weight):
-                getattr(self, f"scheduled_{name}").fill_(
-                    self._checked(name, weight(step), step=step)
-                )
+        for tensor, value in self.scheduled(step):
+            tensor.fill_(value)
+
+    def scheduled(self, step: int) -> list[tuple[Tensor, float]]:
+        """Return the tensors of the weights that have schedules, and their values at a step."""
+        return [
+            (getattr(self, f"scheduled_{name}"), self._checked(name, weight(step), step=step))
+            for name, weight in self._weights.items()
+            if callable(weight)
+        ]
 
     @property
     def schedule_lengths(self) -> dict[str, int]:

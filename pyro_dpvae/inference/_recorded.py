@@ -1,0 +1,176 @@
+"""A step's evaluation as a recording: made, compared with an eager one, and replayed."""
+
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any
+
+import pyro
+import torch
+from pyro.infer import SVI
+from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_unflatten
+
+from pyro_dpvae.inference._evaluation import Layout, evaluate, is_ours
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.recording import NotRecordableError, Recording, agree, record, untouched
+
+__all__ = ["RecordedStep", "describe", "reason", "record_step", "tensors_of"]
+
+# Of the largest element of each gradient. Compiled kernels add up in another order, and keep
+# float32 where autocast would round in between.
+_REPLAYED, _COMPILED, _UNDER_AUTOCAST = 1e-5, 1e-3, 5e-2
+_SEED = 20_001  # another than the recording's, so that draws kept as numbers would show
+
+_PLAIN = (bool, int, float, str, NoneType, torch.dtype, torch.device)
+
+
+@dataclass(frozen=True)
+class RecordedStep:
+    """A recorded evaluation, and what its tensors are."""
+
+    recording: Recording
+    layout: Layout
+    modules: list[nn.Module]  # held, so that no other takes an id of theirs
+    uncompiled: str | None  # why it is not compiled, though that was asked for
+    graphs: dict[Hashable, Any] = field(default_factory=dict)  # CUDA graphs of it, by their sizes
+
+    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
+        """Evaluate and leave gradients; returns the values: of the loss, then of the terms."""
+        layout = self.layout
+        results = self.recording(inputs)
+        count = layout.loss.num_leaves + len(layout.terms)
+        for parameter, gradient in zip(
+            (*layout.moved, *layout.owned), results[count:], strict=True
+        ):
+            parameter.grad = gradient
+        return results[:count]
+
+    def named(self, values: Sequence[Tensor]) -> tuple[Any, dict[str, Tensor]]:
+        """Return the loss and the terms of an evaluation's values."""
+        count = self.layout.loss.num_leaves
+        terms = dict(zip(self.layout.terms, values[count:], strict=True))
+        return tree_unflatten(list(values[:count]), self.layout.loss), terms
+
+    def is_current(self) -> bool:
+        """Whether Pyro's store still holds the parameters that were recorded."""
+        stored = pyro.get_param_store()._params
+        return all(stored.get(n) is p for n, p in self.layout.parameters.items())
+
+
+def record_step(
+    svi: SVI, objective: Any, args: Any, kwargs: Any, *, modules: list[nn.Module], compiled: bool
+) -> RecordedStep:
+    """Record the evaluation of a step, and compare a replay with an eager evaluation.
+
+    Nothing is changed by it but the programs' own Python state outside ``modules``.
+
+    Raises:
+        NotRecordableError: if the step cannot be recorded, or its replay differs.
+        Exception: whatever else the programs raise when they are recorded.
+    """
+    _check_hooks(modules)
+    _check_overrides(objective)
+    leaves, structure = tree_flatten((args, kwargs))
+    inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in tensors_of(args, kwargs)]
+    layouts: list[Layout] = []
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        rest = iter(tensors)
+        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+        evaluation = evaluate(svi, objective, *tree_unflatten(filled, structure))
+        layouts.append(evaluation.layout)
+        return evaluation.tensors
+
+    def seeded(function: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
+        with untouched(modules, seed=_SEED):
+            results = [result.clone() for result in function(inputs)]
+            return [*results, torch.rand(())]  # the random state that the draws have left
+
+    def check(tolerance: float) -> None:
+        cast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+        if not agree(
+            seeded(recording), expected, tolerance=_UNDER_AUTOCAST if cast else tolerance
+        ):
+            raise NotRecordableError(
+                "its replay differs from an eager evaluation: perhaps it draws numbers by "
+                "Python's or numpy's generator, or reads what changes otherwise"
+            )
+
+    with untouched(modules):
+        recording = record(run, inputs)
+    expected = seeded(run)
+    check(_REPLAYED)
+    uncompiled = None
+    if compiled:
+        try:
+            recording.compile(inputs)
+            check(_COMPILED)
+        except Exception as error:  # a missing compiler, or an operation unknown to it
+            recording.uncompile()
+            uncompiled = reason(error)
+    return RecordedStep(recording, layouts[0], modules, uncompiled)
+
+
+def tensors_of(args: Any, kwargs: Any) -> list[Tensor]:
+    """Return the tensors among arguments, in the order of their leaves."""
+    return [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+
+
+def describe(args: Any, kwargs: Any) -> Hashable:
+    """Return what a recording depends on of the arguments and of PyTorch's settings.
+
+    Raises:
+        NotRecordableError: if an argument is neither a tensor nor a plain value.
+    """
+    leaves, structure = tree_flatten((args, kwargs))
+    described: list[Hashable] = [str(structure), torch.get_default_dtype()]
+    for kind in ("cpu", "cuda"):
+        on = torch.is_autocast_enabled(kind)
+        described.append(torch.get_autocast_dtype(kind) if on else None)
+    for leaf in leaves:
+        if isinstance(leaf, Tensor):
+            described.append(
+                (leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad)
+            )
+        elif isinstance(leaf, _PLAIN):
+            described.append((type(leaf), leaf))
+        else:
+            raise NotRecordableError(
+                f"an argument is neither a tensor nor a plain value, but {type(leaf).__name__}"
+            )
+    return tuple(described)
+
+
+def reason(error: Exception) -> str:
+    """Return why a step is not recorded, in words."""
+    if isinstance(error, NotRecordableError):
+        return str(error)
+    return f"it cannot be recorded: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
+
+
+def _check_hooks(modules: list[nn.Module]) -> None:
+    for module in modules:
+        if isinstance(module, nn.parallel.DistributedDataParallel):
+            raise NotRecordableError(
+                "DistributedDataParallel averages gradients in hooks, which a recording leaves out"
+            )
+        for name, parameter in module._parameters.items():
+            if parameter is not None and (
+                parameter._backward_hooks or parameter._post_accumulate_grad_hooks
+            ):
+                raise NotRecordableError(
+                    f"{name!r} of {type(module).__name__} has hooks on its gradient, which a "
+                    "recording leaves out"
+                )
+
+
+def _check_overrides(objective: Any) -> None:
+    if not is_ours(objective):
+        return
+    for method in ("loss_and_grads", "differentiable_loss"):
+        if getattr(type(objective), method) is not getattr(ELBO, method):
+            raise NotRecordableError(
+                f"{type(objective).__name__} overrides {method}; override evaluate, which is the "
+                "part that is recorded"
+            )
