@@ -11,12 +11,9 @@ under one seed.
 - ``eager``: ``pyro.infer.SVI`` with this library's ``ELBO`` and ``FusedOptim``.
 """
 
-import argparse
 import copy
-import json
-import platform
 from collections.abc import Callable
-from pathlib import Path
+from functools import partial
 
 import pyro
 import torch
@@ -24,7 +21,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
-from benchmarks._alternate import ratios
+from benchmarks._program import parse, report
 from pyro_dpvae import ELBO, VAE, AmortizedGaussian, CouplingPrior, Decoder, GaussianEncoder
 from pyro_dpvae.inference import FusedOptim
 from pyro_dpvae.likelihoods import Bernoulli
@@ -116,26 +113,8 @@ def check(made: dict[str, Callable[[], object]]) -> None:
 
 def main() -> None:
     """Measure, print and write."""
-    parser = argparse.ArgumentParser(prog="python -m benchmarks.step")
-    parser.add_argument(
-        "--quick", action="store_true", help="a glance, for a test of this program"
-    )
-    parser.add_argument("--json", type=Path, help="where the results go")
-    options = parser.parse_args()
-    torch.set_num_threads(1)
-    rounds, seconds = (2, 0.0) if options.quick else (15, 0.5)
-    results = {}
-    for name in SYSTEMS:
-        results[name] = ratios(variants(name), base="bare", rounds=rounds, seconds=seconds)
-        for variant, found in results[name].items():
-            print(
-                f"{name:8}{variant:12} {found['ratio']:.2f} [{found['q1']:.2f}, {found['q3']:.2f}]"
-                f"   {found['milliseconds']:.1f} ms"
-            )
-    if options.json is not None:
-        hardware = {"processor": platform.processor() or platform.machine(), "threads": 1}
-        report = {"hardware": hardware, "torch": torch.__version__, **results}
-        options.json.write_text(json.dumps(report, indent=2))
+    options = parse("step", quick="a glance, for a test of this program")
+    report({name: partial(variants, name) for name in SYSTEMS}, base="bare", options=options)
 
 
 if __name__ == "__main__":

@@ -31,3 +31,14 @@ def test_the_step_benchmark_runs(tmp_path: Path) -> None:
     for system in ("mlp", "conv28", "conv64"):
         assert set(report[system]) == {"bare", "stock", "stock_fused", "eager"}
         assert report[system]["bare"]["ratio"] == 1.0
+
+
+def test_the_coupling_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "coupling.json"
+    command = [sys.executable, "-m", "benchmarks.coupling", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads(path.read_text())
+    assert set(report) == {"hardware", "torch", "gradient", "density", "sample"}
+    for case in ("gradient", "density", "sample"):
+        assert set(report[case]) == {"pyro", "stack"}
+        assert report[case]["pyro"]["ratio"] == 1.0

@@ -6,10 +6,11 @@ from collections.abc import Callable
 import pyro
 import pytest
 import torch
-from pyro.distributions import TransformedDistribution
+from pyro.distributions import Normal, TransformedDistribution
 from pyro.distributions.transforms import AffineCoupling
+from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_dpvae.priors import AbstractPrior, CouplingPrior, StandardNormal
+from pyro_dpvae.priors import AbstractPrior, CouplingPrior, Pushforward, StandardNormal
 
 PRIORS = {
     "standard-1": lambda: StandardNormal(1),
@@ -119,17 +120,17 @@ def test_every_parameter_gets_a_gradient_and_is_a_param_site(make: Maker) -> Non
 
 def test_the_same_tensor_scored_after_an_update_gives_the_new_value(make: Maker) -> None:
     prior = make()
-    z = torch.randn(10, prior.latent_dim)
+    p = prior()
+    z = p.sample((10,))
     with torch.no_grad():
-        before = prior().log_prob(z)
+        before = p.log_prob(z)
     perturb(prior)
-    after = prior().log_prob(z)
+    after = p.log_prob(z)
     torch.testing.assert_close(after, prior().log_prob(z.clone()))
     if list(prior.parameters()):
         assert not torch.allclose(after, before)
-        assert after.requires_grad
-        prior().log_prob(z).sum().backward()
-        prior().log_prob(z).sum().backward()
+        after.sum().backward()
+        p.log_prob(z).sum().backward()
 
 
 def test_state_dict_round_trip(make: Maker) -> None:
@@ -163,10 +164,98 @@ def test_to_device_and_dtype(make: Maker) -> None:
         assert prior().log_prob(z).device.type == "cuda"
 
 
-def test_the_coupling_prior_is_pyros_own_transforms() -> None:
-    p = CouplingPrior(4, blocks=5)()
+def test_the_definition_is_pyros_own_transforms() -> None:
+    p = CouplingPrior(4, blocks=5).composed()
     assert isinstance(p, TransformedDistribution)
     assert sum(isinstance(t, AffineCoupling) for t in p.transforms) == 5
+
+
+@pytest.mark.parametrize("batch", [(), (5,), (3, 5)])
+@pytest.mark.parametrize("blocks", [1, 2, 6])
+@pytest.mark.parametrize("latent_dim", [2, 5, 8])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_the_stack_equals_its_definition(
+    dtype: torch.dtype, latent_dim: int, blocks: int, batch: tuple[int, ...]
+) -> None:
+    prior = CouplingPrior(latent_dim, blocks=blocks, hidden=(16, 16)).to(dtype)
+    perturb(prior, 0.1)
+    check_the_definition(prior, torch.randn(*batch, latent_dim, dtype=dtype))
+
+
+def test_the_stack_clips_unbounded_scales_as_its_definition_does() -> None:
+    prior = CouplingPrior(4, blocks=3, hidden=(16,), bound=torch.nn.Identity()).double()
+    perturb(prior, 2.0)
+    z = torch.randn(200, 4, dtype=torch.float64)
+    scales = prior.couplings[0](z[:, :2])[1]
+    assert (scales < -5).any()
+    assert (scales > 3).any()
+    check_the_definition(prior, z)
+
+
+def check_the_definition(prior: CouplingPrior, z: torch.Tensor) -> None:
+    """One density with one set of gradients, and one set of draws."""
+    precise = z.dtype == torch.float64
+    tolerance = {"rtol": 1e-10, "atol": 1e-10} if precise else {"rtol": 1e-4, "atol": 1e-4}
+    parameters = list(prior.parameters())
+    z.requires_grad_()
+    scored, drawn = [], []
+    for p in (prior(), prior.composed()):
+        log_p = p.log_prob(z)
+        scored.append([log_p, *torch.autograd.grad(log_p.sum(), [z, *parameters])])
+        pyro.set_rng_seed(0)
+        draws = [p.sample(z.shape[:-1]), p.rsample(z.shape[:-1])]
+        # The shift of the last block alone sees all of a linear loss; squares see the rest.
+        gradients = torch.autograd.grad(draws[1].square().sum(), parameters)
+        drawn.append([*draws, *gradients])
+    torch.testing.assert_close(*scored, **tolerance)
+    torch.testing.assert_close(*drawn, **tolerance)
+
+
+def test_the_density_is_recorded_in_one_graph() -> None:
+    prior = CouplingPrior(3, blocks=2, hidden=(8,))
+    z = torch.randn(4, 3)
+    with pyro.validation_enabled(False):
+        recorded = make_fx(lambda z: prior().log_prob(z))(z)
+    perturb(prior)
+    torch.testing.assert_close(recorded(2 * z), prior().log_prob(2 * z))
+
+
+def test_a_pushforward_draws_for_each_element_of_its_batch() -> None:
+    p = CouplingPrior(3)().expand((4, 2))
+    assert p.batch_shape == (4, 2)
+    z = p.sample((5,))
+    assert z.shape == (5, 4, 2, 3)
+    assert len(z.reshape(-1, 3).unique(dim=0)) == 40
+    assert not z.requires_grad
+    assert p.rsample().requires_grad
+    assert p.log_prob(z[0, 0, 0]).shape == (4, 2)
+
+
+@pytest.mark.parametrize("size", [(), (2,), (5, 4)])
+@pytest.mark.parametrize("validate", [False, True])
+def test_values_of_another_size_are_refused(validate: bool, size: tuple[int, ...]) -> None:
+    message = r"z must have shape \(\.\.\., 3\), got .*; reshape it or build the prior"
+    with pyro.validation_enabled(validate), pytest.raises(ValueError, match=message):
+        CouplingPrior(3)().log_prob(torch.zeros(size))
+
+
+def test_nan_is_refused_while_validation_is_on() -> None:
+    prior = CouplingPrior(2)
+    z = torch.full((3, 2), torch.nan)
+    with pyro.validation_enabled(True), pytest.raises(ValueError, match="within the support"):
+        prior().log_prob(z)
+    with pyro.validation_enabled(False):
+        assert prior().log_prob(z).isnan().all()
+
+
+def test_a_base_without_an_event_dimension_is_refused() -> None:
+    prior = CouplingPrior(2)
+    with pytest.raises(ValueError, match=r"one event dimension, got event shape \(\); make it"):
+        Pushforward(
+            Normal(torch.zeros(2), 1.0),
+            to_generation=prior.to_generation,
+            to_representation=prior.to_representation,
+        )
 
 
 def test_halves_alternate() -> None:

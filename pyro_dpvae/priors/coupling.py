@@ -7,14 +7,20 @@ from typing import final
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import AffineCoupling, Permute
+from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors.pushforward import Pushforward
 
 __all__ = ["CouplingPrior"]
+
+# Those of Pyro's AffineCoupling.
+_LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
 
 
 @final
@@ -28,10 +34,12 @@ class CouplingPrior(AbstractPrior):
         log p(z) = log N(g(z); 0, I) - sum_k sum_j s_kj.
 
     Every block has two networks, s and t, with leaky ReLU between their layers and ``bound`` on
-    their output. With the default tanh, each coordinate's scale stays within exp(+-blocks / 2).
+    their output. With the default tanh, each coordinate's scale stays within exp(+-blocks / 2);
+    with another bound, every s is clipped to [-5, 3], and its gradient passes as if it were not.
 
-    A distribution from ``prior()`` belongs to the parameters as they are then: its transforms
-    remember tensors by identity, so call ``prior()`` again after an update.
+    The maps are written as one stack over the two halves; ``composed()`` is their definition in
+    Pyro's own transforms. A distribution from ``prior()`` follows the parameters: after an
+    update it gives the new density, also of a tensor that it has scored before.
 
     Args:
         latent_dim: the size L of z, at least 2.
@@ -79,44 +87,76 @@ class CouplingPrior(AbstractPrior):
         self.register_buffer("second_half_first", order.roll(-first), persistent=False)
         self.register_buffer("first_half_first", order.roll(first), persistent=False)
 
-    def forward(self) -> dist.TransformedDistribution:
+    def forward(self) -> Pushforward:
         """Return p(z), of batch shape () and event shape (L,)."""
-        base = dist.Normal(self.base_loc, self.base_scale).to_event(1)
-        return dist.TransformedDistribution(base, self._transforms())
+        return Pushforward(
+            self._base(),
+            to_generation=self.to_generation,
+            to_representation=self.to_representation,
+        )
 
     def to_generation(
         self, z: Float[Tensor, "*batch latent"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z0 = g(z) and log |det dg/dz|."""
+        halves = self._halves(z)
         log_det = z.new_zeros(z.shape[:-1])
-        for transform in reversed(self._transforms()):
-            z0 = transform.inv(z)
-            log_det = log_det - transform.log_abs_det_jacobian(z0, z)
-            z = z0
-        return z, log_det
+        for block in reversed(range(self.blocks)):
+            kept, moved = block % 2, 1 - block % 2
+            shift, log_scale = self._shift_and_log_scale(block, halves[kept])
+            halves[moved] = (halves[moved] - shift) * torch.exp(-log_scale)
+            log_det = log_det - log_scale.sum(-1)
+        return torch.cat(halves, -1), log_det
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch latent"]:
         """Return z = g^-1(z0)."""
-        for transform in self._transforms():
-            z0 = transform(z0)
-        return z0
+        halves = self._halves(z0)
+        for block in range(self.blocks):
+            kept, moved = block % 2, 1 - block % 2
+            shift, log_scale = self._shift_and_log_scale(block, halves[kept])
+            halves[moved] = torch.exp(log_scale) * halves[moved] + shift
+        return torch.cat(halves, -1)
 
-    def _transforms(self) -> list[dist.transforms.Transform]:
-        # Made anew each time: a coupling caches its last input and output by identity, which
-        # would answer for parameters of the past, and would keep a copy of the module from
-        # being taken after a gradient step.
+    def composed(self) -> dist.TransformedDistribution:
+        """Return p(z) composed of Pyro's ``AffineCoupling`` and ``Permute``, its definition.
+
+        It equals ``prior()``, is slower, and belongs to the parameters as they are now: its
+        couplings remember their last input and output by identity.
+
+        Example:
+            >>> prior = CouplingPrior(2)
+            >>> z = torch.zeros(3, 2)
+            >>> bool(torch.allclose(prior.composed().log_prob(z), prior().log_prob(z)))
+            True
+        """
         transforms: list[dist.transforms.Transform] = []
         for block, network in enumerate(self.couplings):
-            coupling = AffineCoupling(network.kept, network)
+            coupling = AffineCoupling(
+                network.kept,
+                network,
+                log_scale_min_clip=_LEAST_LOG_SCALE,
+                log_scale_max_clip=_MOST_LOG_SCALE,
+            )
             if block % 2 == 0:
                 transforms.append(coupling)
             else:
                 swap = Permute(self.second_half_first)
                 swap_back = Permute(self.first_half_first)
                 transforms.extend([swap, coupling, swap_back])
-        return transforms
+        return dist.TransformedDistribution(self._base(), transforms)
+
+    def _base(self) -> TorchDistributionMixin:
+        return dist.Normal(self.base_loc, self.base_scale).to_event(1)
+
+    def _halves(self, z: Tensor) -> list[Tensor]:
+        first = self.latent_dim // 2
+        return list(z.split([first, self.latent_dim - first], -1))
+
+    def _shift_and_log_scale(self, block: int, kept: Tensor) -> tuple[Tensor, Tensor]:
+        shift, log_scale = self.couplings[block](kept)
+        return shift, clamp_preserve_gradients(log_scale, _LEAST_LOG_SCALE, _MOST_LOG_SCALE)
 
 
 class _ScaleAndShift(nn.Module):
@@ -143,8 +183,11 @@ class _ScaleAndShift(nn.Module):
 
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:
+    # In place, so that the gradient reads the output, which the next layer keeps in any case. Else
+    # compiled code stores a mask of the input's signs, which in torch 2.15 takes longer on a CPU
+    # than the matrix product before it.
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         check_positive_int("every width in hidden", outputs)
-        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01)]
+        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01, inplace=True)]
     return nn.Sequential(*layers[:-1])
