@@ -21,23 +21,21 @@ def parse(program: str, *, quick: str) -> argparse.Namespace:
     return parser.parse_args()
 
 
-def report(
-    cases: Mapping[str, Callable[[], Mapping[str, Callable[[], object]]]],
-    *,
-    base: str,
-    options: argparse.Namespace,
-) -> None:
+Case = Callable[[], Mapping[str, Callable[[], object]]]
+"""What makes the steps of a case's variants when its turn comes."""
+
+
+def report(cases: Mapping[str, tuple[Case, str]], *, options: argparse.Namespace) -> None:
     """Measure on one thread, print and write.
 
     Args:
-        cases: by name, what makes the steps of a case's variants when its turn comes.
-        base: the variant that the others are divided by.
+        cases: by name; each with the variant that its others are divided by.
         options: from ``parse``.
     """
     torch.set_num_threads(1)
     rounds, seconds = (2, 0.0) if options.quick else (15, 0.5)
     results = {}
-    for name, make in cases.items():
+    for name, (make, base) in cases.items():
         results[name] = ratios(make(), base=base, rounds=rounds, seconds=seconds)
         for variant, found in results[name].items():
             print(

@@ -106,11 +106,11 @@ def main() -> None:
     options = parse("coupling", quick="a glance without compiled, for a test of this program")
     compiled = not options.quick
     cases = {
-        "gradient": partial(gradient, compiled=compiled),
-        "density": partial(density, compiled=compiled),
-        "sample": sample,
+        "gradient": (partial(gradient, compiled=compiled), "pyro"),
+        "density": (partial(density, compiled=compiled), "pyro"),
+        "sample": (sample, "pyro"),
     }
-    report(cases, base="pyro", options=options)
+    report(cases, options=options)
 
 
 if __name__ == "__main__":

@@ -29,8 +29,11 @@ def test_the_step_benchmark_runs(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     report = json.loads(path.read_text())
     for system in ("mlp", "conv28", "conv64"):
-        assert set(report[system]) == {"bare", "stock", "stock_fused", "eager"}
+        assert set(report[system]) == {"bare", "stock", "stock_fused", "eager", "fx"}
         assert report[system]["bare"]["ratio"] == 1.0
+    assert set(report["tc"]) == {"bare", "eager", "fx"}
+    assert set(report["optimizer"]) == {"torch_fused", "fused_optim", "pyro"}
+    assert set(report["data"]) == {"bare", "grey", "binary-static", "binary-dynamic"}
 
 
 def test_the_coupling_benchmark_runs(tmp_path: Path) -> None:

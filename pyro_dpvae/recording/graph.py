@@ -11,6 +11,8 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
+from pyro_dpvae.recording.layout import with_channels_last
+
 __all__ = ["NotRecordableError", "Recording", "record"]
 
 _NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
@@ -46,10 +48,10 @@ class Recording:
         """Compile the graph with Inductor, for inputs like these; random draws stay the same."""
         from torch._inductor import compile as compile_graph  # slow to import, and rarely needed
 
+        tensors: list[Any] = [*inputs, *self.held]
+        graph = with_channels_last(self.graph, tensors)
         with torch.no_grad(), _casts_off():
-            self._run = compile_graph(
-                self.graph, [*inputs, *self.held], options={"fallback_random": True}
-            )
+            self._run = compile_graph(graph, tensors, options={"fallback_random": True})
 
     def uncompile(self) -> None:
         """Run the graph as it was recorded."""
