@@ -11,7 +11,7 @@ from torch import Tensor, fx
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
 
-__all__ = ["NotRecordableError", "Recording", "record"]
+__all__ = ["NotRecordableError", "Recording", "reason", "record"]
 
 _NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
@@ -84,6 +84,13 @@ def record(
     held = _lift(traced)
     _simplify(traced)
     return Recording(traced, held)
+
+
+def reason(error: Exception) -> str:
+    """Return why a function is not recorded, for a warning, of what ``record`` has raised."""
+    if isinstance(error, NotRecordableError):
+        return str(error)
+    return f"it cannot be recorded: {type(error).__name__}: {str(error).splitlines()[:1]}"
 
 
 def _lift(traced: fx.GraphModule) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Trial runs: what they change is undone, and what they return is compared."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,7 +9,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-__all__ = ["agree", "untouched"]
+from pyro_dpvae.recording.graph import NotRecordableError, Recording
+
+__all__ = ["agree", "check_replay", "untouched"]
+
+_SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
 
 
 @contextmanager
@@ -66,3 +70,35 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor], *, tolerance: flo
         if float(error) > tolerance * scale + 1e-6 * largest:
             return False
     return True
+
+
+def check_replay(
+    recording: Recording,
+    function: Callable[[list[Tensor]], list[Tensor]],
+    inputs: Sequence[Tensor],
+    modules: Iterable[nn.Module],
+    *,
+    tolerance: float,
+) -> None:
+    """Compare a replay with the function itself, under a seed that the recording has not seen.
+
+    Args:
+        recording: of the function, compiled or not.
+        function: what was recorded.
+        inputs: of both.
+        modules: what the function may change, as of :func:`modules_of`; it is restored.
+        tolerance: a part of the largest element of each result.
+
+    Raises:
+        NotRecordableError: if results differ, or the states that the draws leave behind.
+    """
+    modules, found = list(modules), []
+    for run in (recording, function):
+        with untouched(modules, seed=_SEED):
+            results = [result.clone() for result in run(list(inputs))]
+            found.append([*results, torch.rand(())])
+    if not agree(*found, tolerance=tolerance):
+        raise NotRecordableError(
+            "its replay differs from an eager evaluation: perhaps it draws numbers by "
+            "Python's or numpy's generator, or reads what changes otherwise"
+        )
