@@ -10,7 +10,7 @@ import torch
 
 from benchmarks._alternate import ratios
 
-__all__ = ["parse", "report"]
+__all__ = ["parse", "report", "write"]
 
 
 def parse(program: str, *, quick: str) -> argparse.Namespace:
@@ -42,6 +42,11 @@ def report(cases: Mapping[str, tuple[Case, str]], *, options: argparse.Namespace
                 f"{name:10}{variant:12} {found['ratio']:.2f} "
                 f"[{found['q1']:.2f}, {found['q3']:.2f}]   {found['milliseconds']:.1f} ms"
             )
+    write(results, options=options)
+
+
+def write(results: Mapping[str, object], *, options: argparse.Namespace) -> None:
+    """Write results as JSON where the options say, with the hardware and PyTorch's version."""
     if options.json is not None:
         hardware = {"processor": platform.processor() or platform.machine(), "threads": 1}
         written = {"hardware": hardware, "torch": torch.__version__, **results}

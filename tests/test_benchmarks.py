@@ -45,3 +45,28 @@ def test_the_coupling_benchmark_runs(tmp_path: Path) -> None:
     for case in ("gradient", "density", "sample"):
         assert set(report[case]) == {"pyro", "stack"}
         assert report[case]["pyro"]["ratio"] == 1.0
+
+
+def test_the_importance_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "importance.json"
+    command = [sys.executable, "-m", "benchmarks.importance", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads(path.read_text())
+    assert set(report) == {"hardware", "torch", "mlp", "gemm_peak_gflops", "rss_mb"}
+    assert {"pyro", "pyro_chunked", "eager", "bare"} <= set(report["mlp"])
+    for found in report["mlp"].values():
+        assert {"ratio", "q1", "q3", "milliseconds"} <= set(found)
+        assert 0 < found["gemm_fraction"] < 1
+        assert found["samples_per_second"] > 0
+    assert report["mlp"]["pyro"]["ratio"] == 1.0
+
+
+def test_the_mixture_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "mixture.json"
+    command = [sys.executable, "-m", "benchmarks.mixture", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads(path.read_text())
+    assert set(report) == {"hardware", "torch", "components", "scaled", "mixture"}
+    assert set(report["mixture"]) == {"float64", "float32", "gemm", "broadcast"}
+    assert report["mixture"]["float64"]["ratio"] == 1.0
+    assert report["mixture"]["float64"]["error"] <= 1e-6

@@ -4,6 +4,7 @@ import dataclasses
 import json
 import math
 import re
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ from pyro_dpvae.evaluation import (
 )
 from pyro_dpvae.importance import log_mean_exp, log_weights
 from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
 
 QUICK = ["--nll-samples", "60", "--nll-data", "40", "--latent-samples", "300", "--images", "120"]
@@ -92,6 +94,28 @@ def test_the_likelihood_is_of_the_first_held_out_data(evaluated: Path) -> None:
     found = metrics_of(run)["nll"]
     assert found["value"] == pytest.approx(float(kept.mean()))
     assert found["standard_error"] == pytest.approx(float(kept.std()) / math.sqrt(40))
+
+
+def test_likelihoods_can_be_compiled(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    compilations: list[Recording] = []
+    monkeypatch.setattr(Recording, "compile", lambda self, inputs: compilations.append(self))
+    run = tmp_path / "run"
+    shutil.copytree(folder / "coupling-0", run)
+    (run / "evaluation.json").unlink(missing_ok=True)
+    assert evaluate(run, "--metrics", "nll,elbo") == 0
+    assert not compilations
+    expected = metrics_of(run)
+    (run / "evaluation.json").unlink()
+    assert evaluate(run, "--metrics", "nll,elbo", "--compile") == 0
+    assert len(compilations) == 1  # of 32 data; the other 8 run eagerly
+    found = metrics_of(run)
+    assert found["elbo"] == expected["elbo"]
+    assert found["nll"]["value"] == pytest.approx(expected["nll"]["value"], rel=1e-5)
+    # What was measured is kept whether it was compiled or not.
+    assert evaluate(run, "--metrics", "nll") == 0
+    assert metrics_of(run) == found
 
 
 def test_what_is_there_is_not_measured_again(

@@ -30,6 +30,19 @@ def test_log_prob_equals_torchs_mixture(components: int, scale: float) -> None:
         torch.testing.assert_close(q.log_prob(z), exact, rtol=1e-9, atol=1e-6)
 
 
+@pytest.mark.parametrize(("center", "spread", "stated"), [(0.0, 1.0, 0.02), (5.0, 3.0, 0.15)])
+def test_float32_errs_as_stated(center: float, spread: float, stated: float) -> None:
+    loc, scale = center + spread * torch.randn(2000, 32), torch.full((2000, 32), 0.03)
+    z = loc[:200].double() + 0.03 * torch.randn(200, 32, dtype=torch.float64)
+    exact = oracle(loc, scale).log_prob(z)
+    found = AggregatePosterior(loc, scale, dtype=torch.float32).log_prob(z)
+    error = float((found - exact).abs().max())
+    assert 1e-4 < error < stated
+    assert error < 5e-7 * float((loc - loc.mean(0)).div(scale).square().sum(-1).max())
+    in_float64 = AggregatePosterior(loc, scale).log_prob(z)
+    torch.testing.assert_close(in_float64, exact, rtol=0, atol=1e-8)
+
+
 def test_gradient_equals_torchs_mixture() -> None:
     loc, scale = torch.randn(50, 3), torch.rand(50, 3) + 0.1
     z = torch.randn(10, 3, dtype=torch.float64, requires_grad=True)
@@ -95,6 +108,11 @@ def test_standard_normal() -> None:
 def test_bad_components_are_refused(loc: Tensor, scale: Tensor, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         AggregatePosterior(loc, scale)
+
+
+def test_other_dtypes_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"must be torch.float64 or torch.float32, got torch.bf"):
+        AggregatePosterior(torch.zeros(2, 3), torch.ones(2, 3), dtype=torch.bfloat16)
 
 
 def test_bad_points_and_encoders_are_refused() -> None:

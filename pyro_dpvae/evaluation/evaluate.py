@@ -160,21 +160,22 @@ def _likelihood(subject: Subject) -> Estimates:
         subject.guide,
         batches,
         samples=config.nll_samples,
+        compile=config.compile,
         progress=subject.progress,
     )
     subject.per_datum["nll"] = -found.log_likelihood
     return {"nll": negative_log_likelihood(found)}
 
 
-def _first(subject: Subject, count: int) -> list[Tensor]:
-    """Return the first held-out data, in batches of 32."""
-    batches, left = [], count
+def _first(subject: Subject, count: int) -> Sequence[Tensor]:
+    """Return the first held-out data, in batches of 32, of which the last alone may be smaller."""
+    parts, left = [], count
     for x in subject.test.epoch(0):
-        batches += list(x[:left].split(32))
-        left -= min(left, len(x))
+        parts.append(x[:left])
+        left -= len(parts[-1])
         if not left:
             break
-    return batches
+    return torch.cat(parts).split(32)
 
 
 def _symmetric_kl(subject: Subject) -> Estimates:

@@ -50,6 +50,8 @@ class EvaluationConfig:
         latent_samples: draws for divergences, leakage and the split of the rate.
         images: samples, and reference images of the training split, in feature space.
         seed: of all draws.
+        compile: whether the draws of likelihoods are compiled, which takes some ten seconds, and
+            changes values by rounding alone.
         inception: the file of the Inception network's weights; None for torch.hub's cache.
         download: whether those weights may be fetched.
         cache: the folder of domain networks and reference features.
@@ -63,6 +65,7 @@ class EvaluationConfig:
     latent_samples: int = 5000
     images: int = 10_000
     seed: int = 0
+    compile: bool = False
     inception: str | None = None
     download: bool = False
     cache: Path = field(default_factory=default_cache)

@@ -1,6 +1,6 @@
 """A step's evaluation as a recording: made, compared with an eager one, and replayed."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
@@ -13,15 +13,22 @@ from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_dpvae.inference._evaluation import Layout, evaluate, is_ours
 from pyro_dpvae.objectives import ELBO
-from pyro_dpvae.recording import NotRecordableError, Recording, agree, record, untouched
+from pyro_dpvae.recording import (
+    NotRecordableError,
+    Recording,
+    check_replay,
+    reason,
+    record,
+    surroundings,
+    untouched,
+)
 
-__all__ = ["RecordedStep", "describe", "reason", "record_step", "tensors_of"]
+__all__ = ["RecordedStep", "describe", "record_step", "tensors_of"]
 
 # Of the norm, for values of loss and terms and for gradients. Compiled kernels add up in another
 # order, which a gradient shows where a rectifier is at its kink, and keep float32 where autocast
 # would round in between.
 _REPLAYED, _COMPILED, _UNDER_AUTOCAST = (1e-5, 1e-5), (1e-4, 3e-2), (5e-2, 1e-1)
-_SEED = 20_001  # another than the recording's, so that draws kept as numbers would show
 
 _PLAIN = (bool, int, float, str, NoneType, torch.dtype, torch.device)
 
@@ -83,34 +90,22 @@ def record_step(
         layouts.append(evaluation.layout)
         return evaluation.tensors
 
-    def seeded(function: Callable[[list[Tensor]], list[Tensor]]) -> list[Tensor]:
-        with untouched(modules, seed=_SEED):
-            results = [result.clone() for result in function(inputs)]
-            return [*results, torch.rand(())]  # the random state that the draws have left
-
-    def check(tolerances: tuple[float, float]) -> None:
-        cast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-        of_values, of_gradients = _UNDER_AUTOCAST if cast else tolerances
-        found = seeded(recording)
-        count = layouts[0].loss.num_leaves + len(layouts[0].terms)
-        if not (
-            agree(found[:count], expected[:count], tolerance=of_values)
-            and agree(found[count:], expected[count:], tolerance=of_gradients)
-        ):
-            raise NotRecordableError(
-                "its replay differs from an eager evaluation: perhaps it draws numbers by "
-                "Python's or numpy's generator, or reads what changes otherwise"
-            )
+    def check(of_values: float, of_gradients: float) -> None:
+        layout = layouts[0]
+        values = layout.loss.num_leaves + len(layout.terms)
+        gradients = len(layout.moved) + len(layout.owned)
+        tolerances = [of_values] * values + [of_gradients] * gradients
+        check_replay(recording, run, inputs, modules=modules, tolerances=tolerances)
 
     with untouched(modules):
         recording = record(run, inputs)
-    expected = seeded(run)
-    check(_REPLAYED)
+    cast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    check(*(_UNDER_AUTOCAST if cast else _REPLAYED))
     uncompiled = None
     if compiled:
         try:
             recording.compile(inputs)
-            check(_COMPILED)
+            check(*(_UNDER_AUTOCAST if cast else _COMPILED))
         except Exception as error:  # a missing compiler, or an operation unknown to it
             recording.uncompile()
             uncompiled = reason(error)
@@ -129,10 +124,7 @@ def describe(args: Any, kwargs: Any) -> Hashable:
         NotRecordableError: if an argument is neither a tensor nor a plain value.
     """
     leaves, structure = tree_flatten((args, kwargs))
-    described: list[Hashable] = [str(structure), torch.get_default_dtype()]
-    for kind in ("cpu", "cuda"):
-        on = torch.is_autocast_enabled(kind)
-        described.append(torch.get_autocast_dtype(kind) if on else None)
+    described: list[Hashable] = [str(structure), surroundings()]
     for leaf in leaves:
         if isinstance(leaf, Tensor):
             described.append(
@@ -145,13 +137,6 @@ def describe(args: Any, kwargs: Any) -> Hashable:
                 f"an argument is neither a tensor nor a plain value, but {type(leaf).__name__}"
             )
     return tuple(described)
-
-
-def reason(error: Exception) -> str:
-    """Return why a step is not recorded, in words."""
-    if isinstance(error, NotRecordableError):
-        return str(error)
-    return f"it cannot be recorded: {type(error).__name__}: {str(error).strip().splitlines()[:1]}"
 
 
 def _check_hooks(modules: list[nn.Module]) -> None:

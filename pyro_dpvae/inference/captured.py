@@ -20,7 +20,6 @@ from pyro_dpvae.inference._graphed import GraphedSteps, Member, capture_on_cuda
 from pyro_dpvae.inference._recorded import (
     RecordedStep,
     describe,
-    reason,
     record_step,
     tensors_of,
 )
@@ -32,6 +31,7 @@ from pyro_dpvae.recording import (
     differences,
     fingerprint,
     modules_of,
+    reason,
 )
 
 __all__ = ["BACKENDS", "CapturedSVI", "steps_together"]

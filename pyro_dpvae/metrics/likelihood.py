@@ -10,7 +10,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.importance import log_weight_chunks, pareto_k_of_tail, tail_length
+from pyro_dpvae.importance import ImportanceSampler, pareto_k_of_tail, tail_length
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 
 __all__ = ["LikelihoodEstimates", "log_likelihoods", "negative_log_likelihood"]
@@ -49,6 +49,7 @@ def log_likelihoods(
     *,
     samples: int = 21_000,
     chunk: int | None = None,
+    compile: bool = False,
     progress: bool = True,
 ) -> LikelihoodEstimates:
     """Estimate log p(x) of each datum with K samples of q(z | x), in fixed memory.
@@ -58,15 +59,21 @@ def log_likelihoods(
         guide: q(z | x), a Pyro guide called with a batch.
         batches: the data.
         samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
-        chunk: how many samples are drawn at once; by default as many as suit the memory.
+        chunk: how many samples are drawn at once; by default as many as suit memory and caches.
+        compile: whether sampling is compiled, which takes some ten seconds, and changes values by
+            rounding alone; see :class:`pyro_dpvae.importance.ImportanceSampler`.
         progress: whether a bar is shown.
 
     Raises:
         ValueError: as :func:`pyro_dpvae.importance.log_weights`, or if there are no data.
+
+    Warns:
+        UserWarning: if sampling cannot be compiled.
     """
     check_positive_int("samples", samples)
+    sampler = ImportanceSampler(model, guide, chunk=chunk, compile=compile)
     parts = [
-        _of_batch(model, guide, x, samples, chunk)
+        _of_batch(sampler, x, samples)
         for x in tqdm(batches, "log p(x)", unit="batch", disable=not progress)
     ]
     if not parts:
@@ -104,13 +111,13 @@ def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
 
 
 def _of_batch(
-    model: Any, guide: Any, x: Tensor, samples: int, chunk: int | None
+    sampler: ImportanceSampler, x: Tensor, samples: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log p(x), effective samples and k-hat of a batch, from running sums and a tail."""
     kept = tail_length(samples) + 1
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     squares, tail = total, total.new_empty(0, len(x))
-    for weights in log_weight_chunks(model, guide, x, samples, chunk=chunk):
+    for weights in sampler.chunks(x, samples):
         total = torch.logaddexp(total, weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
         largest = torch.cat([tail, weights])

@@ -1,13 +1,14 @@
 """What a recording depends on besides tensors' values: modules, their modes and settings."""
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Hashable, Iterable, Iterator
 from functools import partial
 from types import FunctionType, MethodType, NoneType
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 
-__all__ = ["Fingerprint", "differences", "fingerprint", "modules_of"]
+__all__ = ["Fingerprint", "differences", "fingerprint", "modules_of", "surroundings"]
 
 Fingerprint = tuple[tuple[str, str, Any], ...]
 """Entries of an owner's class, a name, and what it refers to."""
@@ -60,6 +61,13 @@ def differences(before: Fingerprint, after: Fingerprint) -> str:
         if old != new
     ]
     return ", ".join(names[:3])
+
+
+def surroundings() -> Hashable:
+    """Return the global settings that a recording depends on: casts, and the default dtype."""
+    kinds = ("cpu", "cuda")
+    casts = [torch.get_autocast_dtype(k) if torch.is_autocast_enabled(k) else None for k in kinds]
+    return (*casts, torch.get_default_dtype())
 
 
 def _add_attributes(entries: list[tuple[str, str, Any]], owner: str, of: Any) -> None:

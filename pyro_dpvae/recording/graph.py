@@ -13,7 +13,7 @@ from torch.overrides import TorchFunctionMode
 
 from pyro_dpvae.recording.layout import with_channels_last
 
-__all__ = ["NotRecordableError", "Recording", "record"]
+__all__ = ["NotRecordableError", "Recording", "reason", "record"]
 
 _NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
@@ -86,6 +86,14 @@ def record(
     held = _lift(traced)
     _simplify(traced)
     return Recording(traced, held)
+
+
+def reason(error: Exception) -> str:
+    """Return why a function is not recorded, for a warning, of what ``record`` has raised."""
+    if isinstance(error, NotRecordableError):
+        return str(error)
+    first = next(iter(str(error).strip().splitlines()), "")
+    return f"it cannot be recorded: {type(error).__name__}: {first}"
 
 
 def _lift(traced: fx.GraphModule) -> list[Tensor]:

@@ -1,7 +1,7 @@
 """Trial runs: what they change is undone, and what they return is compared."""
 
 import random
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 
 import numpy as np
@@ -9,7 +9,11 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-__all__ = ["agree", "untouched"]
+from pyro_dpvae.recording.graph import NotRecordableError, Recording
+
+__all__ = ["agree", "check_replay", "untouched"]
+
+_SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
 
 
 @contextmanager
@@ -48,14 +52,21 @@ def untouched(modules: Iterable[nn.Module], *, seed: int | None = None) -> Itera
             parameter.grad = gradient
 
 
-def agree(found: Sequence[Tensor], expected: Sequence[Tensor], *, tolerance: float) -> bool:
+def agree(
+    found: Sequence[Tensor], expected: Sequence[Tensor], *, tolerances: Sequence[float]
+) -> bool:
     """Whether tensors differ by at most a part of their norm, and are laid out alike.
 
     What is below a millionth of the largest norm of all is a rounding error.
+
+    Args:
+        found: tensors.
+        expected: as many.
+        tolerances: of each, a part of the norm of what is expected.
     """
     norms = [_norm(tensor) for tensor in expected]
     negligible = 1e-6 * max(norms, default=0.0)
-    for one, other, norm in zip(found, expected, norms, strict=True):
+    for one, other, norm, tolerance in zip(found, expected, norms, tolerances, strict=True):
         if one.shape != other.shape or _strides(one) != _strides(other):
             return False
         if not torch.equal(one.isfinite(), other.isfinite()):
@@ -63,6 +74,38 @@ def agree(found: Sequence[Tensor], expected: Sequence[Tensor], *, tolerance: flo
         if _norm(one.double() - other.double()) > tolerance * norm + negligible:
             return False
     return True
+
+
+def check_replay(
+    recording: Recording,
+    function: Callable[[list[Tensor]], list[Tensor]],
+    inputs: Sequence[Tensor],
+    *,
+    modules: Iterable[nn.Module],
+    tolerances: Sequence[float],
+) -> None:
+    """Compare a replay with the function itself, under a seed that the recording has not seen.
+
+    Args:
+        recording: of the function, compiled or not.
+        function: what was recorded.
+        inputs: of both.
+        modules: what the function may change, as of :func:`modules_of`; it is restored.
+        tolerances: of each result, a part of its norm.
+
+    Raises:
+        NotRecordableError: if results differ, or the states that the draws leave behind.
+    """
+    modules, found = list(modules), []
+    for run in (recording, function):
+        with untouched(modules, seed=_SEED):
+            results = [result.clone() for result in run(list(inputs))]
+            found.append([*results, torch.rand(())])
+    if not agree(*found, tolerances=[*tolerances, 0.0]):
+        raise NotRecordableError(
+            "its replay differs from an eager evaluation: perhaps it draws numbers by "
+            "Python's or numpy's generator, or reads what changes otherwise"
+        )
 
 
 def _norm(tensor: Tensor) -> float:

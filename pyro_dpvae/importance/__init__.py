@@ -1,0 +1,32 @@
+"""Importance sampling of log p(x): the weights p(x, z) / q(z | x), and what follows from them.
+
+Pyro has two relatives. ``pyro.infer.Importance`` keeps one weight for a whole program, right for
+one datum at a time; ``pyro.infer.importance.vectorized_importance_weights`` sums over plates only
+where it is told the nesting, and scales what is subsampled. Here weights are of each datum.
+"""
+
+from pyro_dpvae.importance.sampler import ImportanceSampler, log_weight_chunks, log_weights
+from pyro_dpvae.importance.statistics import (
+    effective_sample_size,
+    iwae_bound,
+    log_mean_exp,
+    pareto_k,
+    pareto_k_of_tail,
+    tail_length,
+)
+from pyro_dpvae.importance.traces import check_latents, paired_traces, sample_sites
+
+__all__ = [
+    "ImportanceSampler",
+    "check_latents",
+    "effective_sample_size",
+    "iwae_bound",
+    "log_mean_exp",
+    "log_weight_chunks",
+    "log_weights",
+    "paired_traces",
+    "pareto_k",
+    "pareto_k_of_tail",
+    "sample_sites",
+    "tail_length",
+]
