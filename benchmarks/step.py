@@ -58,10 +58,11 @@ DATA, BETA = 60_000, 6.0
 Step = Callable[[], object]
 
 
-def build(name: str) -> tuple[VAE, AmortizedGaussian, Tensor]:
+def build(name: str, *, batch: int | None = None) -> tuple[VAE, AmortizedGaussian, Tensor]:
     """Return a model and a guide with a coupling prior, and a batch of binary images."""
     pyro.set_rng_seed(0)
-    architecture, options, shape, latent_dim, batch = SYSTEMS[name]
+    architecture, options, shape, latent_dim, usual = SYSTEMS[name]
+    batch = usual if batch is None else batch
     networks = ARCHITECTURES[architecture]
     likelihood = Bernoulli(shape)
     decoder = networks.decoder(latent_dim, likelihood.raw_shape, **options)
@@ -125,10 +126,11 @@ def bare_step(
     return step
 
 
-def variants(name: str, *, compiled: bool) -> dict[str, Step]:
+def variants(name: str, *, quick: bool) -> dict[str, Step]:
     """Return a step of each variant, each with modules of its own."""
     pyro.clear_param_store()
-    model, guide, x = build(name)
+    model, guide, x = build(name, batch=4 if quick else None)
+    compiled = not quick
     made: dict[str, Step] = {}
     for variant in ("bare", "bare_compiled") if compiled else ("bare",):
         pair = copy.deepcopy((model, guide))
@@ -231,9 +233,8 @@ def data() -> dict[str, Step]:
 
 def main() -> None:
     """Measure, print and write."""
-    options = parse("step", quick="a glance without compiled, for a test of this program")
-    compiled = not options.quick
-    cases = {name: (partial(variants, name, compiled=compiled), "bare") for name in SYSTEMS}
+    options = parse("step", quick="small batches and nothing compiled, to test this program")
+    cases = {name: (partial(variants, name, quick=options.quick), "bare") for name in SYSTEMS}
     more = {"optimizer": (optimizers, "torch_fused"), "data": (data, "bare")}
     report({**cases, **more}, options=options)
 

@@ -4,6 +4,7 @@ import copy
 import shutil
 import warnings
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -207,7 +208,7 @@ def test_score_functions_are_captured() -> None:
         def __init__(self) -> None:
             super().__init__("discrete")
             self.odds = PyroParam(torch.tensor([0.3, 0.6]), dist.constraints.unit_interval)
-            self.loc = nn.Parameter(torch.tensor([-1.0, 1.0]))
+            self.register_buffer("loc", torch.tensor([-1.0, 1.0]))
 
         def model(self, x: Tensor) -> None:
             with pyro.plate("data", len(x)):
@@ -385,7 +386,7 @@ def listing(x: Tensor) -> Tensor:
     [
         (branching, "it asks for the value of a tensor, by __bool__"),
         (listing, "it asks for the value of a tensor, by tolist"),
-        (drawing_by_numpy, "its replay differs from an eager evaluation"),
+        (drawing_by_numpy, "it draws numbers by Python's or numpy's generator"),
     ],
 )
 def test_what_is_no_fixed_graph_runs_eagerly(
@@ -432,6 +433,30 @@ def test_hooks_on_gradients_run() -> None:
     with pytest.warns(UserWarning, match="has hooks on its gradient"):
         run(CapturedSVI, make, batches(6))
     assert len(seen) == 6
+
+
+def test_distributed_networks_average_their_gradients(tmp_path: Path) -> None:
+    """A network in DistributedDataParallel runs eagerly, where its hooks are."""
+
+    def make() -> tuple[Any, Any, Any]:
+        model, guide, loss = parts()()
+        wrapped = nn.parallel.DistributedDataParallel(guide.encoder.network)
+        wrapped.in_shape, wrapped.out_shape = (2,), (2 * LATENT,)
+        guide.encoder.network = wrapped
+        return model, guide, loss
+
+    store = f"file://{tmp_path}/store"
+    torch.distributed.init_process_group("gloo", init_method=store, rank=0, world_size=1)
+    try:
+        expected, _ = run(SVI, make, batches(6))
+        with pytest.warns(
+            UserWarning, match="DistributedDataParallel averages gradients in hooks"
+        ):
+            found, captured = run(CapturedSVI, make, batches(6))
+    finally:
+        torch.distributed.destroy_process_group()
+    assert found == pytest.approx(expected)
+    assert captured.recordings == 0
 
 
 def test_an_objective_that_overrides_its_step_runs_eagerly() -> None:

@@ -140,6 +140,43 @@ def test_a_state_is_taken_on_in_the_middle() -> None:
         optim.set_state(state)
 
 
+def test_a_state_brings_its_learning_rate() -> None:
+    steps = []
+    for make in (lambda: FusedOptim({"lr": 0.1}), lambda: pyro.optim.Adam({"lr": 0.1})):
+        pyro.clear_param_store()
+        pyro.get_param_store().setdefault("p", torch.tensor([1.0]))
+        pyro.get_param_store().setdefault("q", torch.tensor([1.0]))
+        both = [pyro.param(name).unconstrained() for name in "pq"]
+        state: Any = None
+        for rate in (None, 1e-3):
+            optim = make()
+            if state is not None:
+                state["p"]["param_groups"][0]["lr"] = rate
+                optim.set_state(state)
+            for one in both:
+                one.grad = torch.ones(1)
+            optim(both)
+            state = copy.deepcopy(optim.get_state())
+        steps.append([float(one.detach()) for one in both])
+        assert state["p"]["param_groups"][0]["lr"] == 1e-3
+        assert state["q"]["param_groups"][0]["lr"] == 0.1
+    assert steps[0] == pytest.approx(steps[1])
+
+
+def test_parameters_of_a_cleared_store_are_forgotten() -> None:
+    optim = FusedOptim({"lr": 0.1})
+    for value in (1.0, 2.0, 3.0):
+        pyro.clear_param_store()
+        pyro.get_param_store().setdefault("p", torch.tensor([value]))
+        one = pyro.param("p").unconstrained()
+        one.grad = torch.ones(1)
+        optim([one])
+        assert float(one.detach()) == pytest.approx(value - 0.1)
+    assert optim.optimizer is not None
+    assert sum(len(group["params"]) for group in optim.optimizer.param_groups) == 1
+    assert len(optim.optimizer.state) == 1
+
+
 def test_parameters_come_and_go() -> None:
     def model(extra: bool) -> None:
         a = pyro.param("a", torch.tensor(1.0))

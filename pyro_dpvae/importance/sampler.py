@@ -9,7 +9,7 @@ import pyro
 import torch
 from jaxtyping import Float
 from pyro import poutine
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance.traces import (
@@ -21,14 +21,13 @@ from pyro_dpvae.importance.traces import (
 from pyro_dpvae.recording import (
     Fingerprint,
     Recording,
+    Survey,
     check_replay,
     differences,
-    fingerprint,
-    modules_of,
     reason,
-    record,
+    record_aside,
     surroundings,
-    untouched,
+    survey,
 )
 
 __all__ = ["ImportanceSampler", "log_weight_chunks", "log_weights"]
@@ -138,8 +137,7 @@ class ImportanceSampler:
     def _recording(self, x: Tensor, size: int, chunks: int, nesting: int) -> Recording | None:
         """Return the recording for chunks of this shape, made if it is worth it."""
         key = (x.shape, x.stride(), x.dtype, x.device, size, nesting)
-        modules = modules_of(self.model, self.guide)
-        state = fingerprint(modules)
+        state = self._survey().fingerprint
         found = self._recordings.get(key)
         if found is not None and found.is_of(state):
             return found.recording
@@ -148,14 +146,18 @@ class ImportanceSampler:
             if self._recordings and self._eager_chunks[key] < _CHUNKS_OF_OTHER_SHAPES:
                 return None
         if self._made == _MOST_RECORDINGS:
-            changed = "shapes" if found is None else differences(found.state, state) or "settings"
+            changed = (
+                "shapes"
+                if found is None
+                else differences(found.programs.fingerprint, state) or "settings"
+            )
             self._give_up(
                 f"each recording is for one shape and one state of the modules, and {changed} "
                 "kept changing"
             )
             return None
         try:
-            made = self._recorded(x, size, nesting, modules, state)
+            made = self._recorded(x, size, nesting)
         except Exception as error:  # whatever a program may raise when it is recorded
             self._give_up(reason(error))
             return None
@@ -163,9 +165,11 @@ class ImportanceSampler:
         self._made += 1
         return made.recording
 
-    def _recorded(
-        self, x: Tensor, size: int, nesting: int, modules: list[nn.Module], state: Fingerprint
-    ) -> "_Recorded":
+    def _survey(self) -> Survey:
+        return survey(self.model, self.guide)
+
+    def _recorded(self, x: Tensor, size: int, nesting: int) -> "_Recorded":
+        programs = self._survey()
         parameters: dict[str, Tensor] = {}
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -178,18 +182,17 @@ class ImportanceSampler:
         autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
         tolerance = _TOLERANCE_UNDER_AUTOCAST if autocast else _TOLERANCE
         inputs = [x.detach()]
-        with untouched(modules):
-            recording = record(run, inputs)
-        check_replay(recording, run, inputs, modules=modules, tolerances=[tolerance])
+        recording = record_aside(run, inputs, programs=self._survey)
+        check_replay(recording, run, inputs, programs=programs, tolerances=[tolerance])
         try:
             recording.compile(inputs)
-            check_replay(recording, run, inputs, modules=modules, tolerances=[tolerance])
+            check_replay(recording, run, inputs, programs=programs, tolerances=[tolerance])
         except Exception as error:  # a missing compiler, or an operation unknown to it
             recording.uncompile()
             self._warn(
                 f"the importance sampler is recorded but not compiled, because {reason(error)}"
             )
-        return _Recorded(recording, state, surroundings(), modules, parameters)
+        return _Recorded(recording, surroundings(), programs, parameters)
 
     def _give_up(self, why: str) -> None:
         self._compile = False
@@ -207,16 +210,15 @@ class _Recorded:
     """A recording of a chunk, and what it depends on besides the data's shape."""
 
     recording: Recording
-    state: Fingerprint
     surroundings: Hashable
-    modules: list[nn.Module]  # held, so that no other takes an id of theirs
+    programs: Survey  # held, so that nothing else takes an id of theirs
     parameters: dict[str, Tensor]
 
     def is_of(self, state: Fingerprint) -> bool:
         """Whether modules, settings and Pyro's store are still those of the recording."""
         stored = pyro.get_param_store()._params
         return (
-            self.state == state
+            self.programs.fingerprint == state
             and self.surroundings == surroundings()
             and all(stored.get(name) is one for name, one in self.parameters.items())
         )

@@ -1,6 +1,7 @@
 """A loss and its gradients as flat lists of tensors, which a recording takes and returns."""
 
 from dataclasses import dataclass
+from types import FunctionType
 from typing import Any
 
 import torch
@@ -11,7 +12,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from pyro_dpvae.objectives import ELBO
 
-__all__ = ["Evaluation", "Layout", "evaluate", "is_ours"]
+__all__ = ["Evaluation", "Layout", "evaluate", "is_ours", "reads_step"]
 
 
 @dataclass(frozen=True)
@@ -46,6 +47,14 @@ def is_ours(loss: Any) -> bool:
     return isinstance(loss, ELBO)
 
 
+def reads_step(objective: ELBO) -> bool:
+    """Whether a subclass of this library's objective refers to the step in its own methods."""
+    kinds = type(objective).__mro__
+    own = kinds[: kinds.index(ELBO)]
+    methods = [value for kind in own for value in vars(kind).values()]
+    return any("step" in m.__code__.co_names for m in methods if isinstance(m, FunctionType))
+
+
 def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
     """Evaluate the loss of a step and its gradients, between the beginning and end of a step."""
     terms: dict[str, Tensor] = {}
@@ -57,7 +66,9 @@ def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
         else:
             loss = svi.loss_and_grads(svi.model, svi.guide, *args, **kwargs)
     parameters = {name: site["value"].unconstrained() for name, site in used.trace.nodes.items()}
-    moved = [parameter for parameter in parameters.values() if parameter.grad is not None]
+    # One tensor may have two names.
+    distinct = {id(parameter): parameter for parameter in parameters.values()}.values()
+    moved = [parameter for parameter in distinct if parameter.grad is not None]
     owned = [
         parameter
         for part in (objective.parts() if is_ours(objective) else [])

@@ -61,7 +61,7 @@ class Member:
         """Return the optimizers that steps run, adversaries' included."""
         owned = [
             value
-            for module in self.recorded.modules
+            for module in self.recorded.programs.modules
             for value in vars(module).values()
             if isinstance(value, torch.optim.Optimizer)
         ]
@@ -140,7 +140,7 @@ class GraphedSteps:
 
     def _trial(self) -> None:
         for member in self.members:
-            with untouched(member.recorded.modules):
+            with untouched(member.recorded.programs):
                 member.recorded([tensor[0] for tensor in member.inputs])
 
 

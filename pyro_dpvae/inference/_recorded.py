@@ -1,6 +1,6 @@
 """A step's evaluation as a recording: made, compared with an eager one, and replayed."""
 
-from collections.abc import Hashable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
@@ -16,11 +16,11 @@ from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.recording import (
     NotRecordableError,
     Recording,
+    Survey,
     check_replay,
     reason,
-    record,
+    record_aside,
     surroundings,
-    untouched,
 )
 
 __all__ = ["RecordedStep", "describe", "record_step", "tensors_of"]
@@ -39,7 +39,7 @@ class RecordedStep:
 
     recording: Recording
     layout: Layout
-    modules: list[nn.Module]  # held, so that no other takes an id of theirs
+    programs: Survey  # held, so that nothing else takes an id of theirs
     uncompiled: str | None  # why it is not compiled, though that was asked for
     graphs: dict[Hashable, Any] = field(default_factory=dict)  # CUDA graphs of it, by their sizes
 
@@ -48,10 +48,10 @@ class RecordedStep:
         layout = self.layout
         results = self.recording(inputs)
         count = layout.loss.num_leaves + len(layout.terms)
-        for parameter, gradient in zip(
-            (*layout.moved, *layout.owned), results[count:], strict=True
-        ):
-            parameter.grad = gradient
+        moved = (*layout.moved, *layout.owned)
+        for parameter, gradient in zip(moved, results[count:], strict=True):
+            known = parameter.grad
+            parameter.grad = gradient if known is None else known + gradient
         return results[:count]
 
     def named(self, values: Sequence[Tensor]) -> tuple[Any, dict[str, Tensor]]:
@@ -67,20 +67,25 @@ class RecordedStep:
 
 
 def record_step(
-    svi: SVI, objective: Any, args: Any, kwargs: Any, *, modules: list[nn.Module], compiled: bool
+    svi: SVI,
+    objective: Any,
+    args: Any,
+    kwargs: Any,
+    *,
+    programs: Callable[[], Survey],
+    compiled: bool,
 ) -> RecordedStep:
     """Record the evaluation of a step, and compare a replay with an eager evaluation.
-
-    Nothing is changed by it but the programs' own Python state outside ``modules``.
 
     Raises:
         NotRecordableError: if the step cannot be recorded, or its replay differs.
         Exception: whatever else the programs raise when they are recorded.
     """
-    _check_hooks(modules)
+    held = programs()
+    _check_hooks(held.modules)
     _check_overrides(objective)
     leaves, structure = tree_flatten((args, kwargs))
-    inputs = [x.detach().clone().requires_grad_(x.requires_grad) for x in tensors_of(args, kwargs)]
+    inputs = [_copy(x) for x in tensors_of(args, kwargs)]
     layouts: list[Layout] = []
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -95,10 +100,9 @@ def record_step(
         values = layout.loss.num_leaves + len(layout.terms)
         gradients = len(layout.moved) + len(layout.owned)
         tolerances = [of_values] * values + [of_gradients] * gradients
-        check_replay(recording, run, inputs, modules=modules, tolerances=tolerances)
+        check_replay(recording, run, inputs, programs=held, tolerances=tolerances)
 
-    with untouched(modules):
-        recording = record(run, inputs)
+    recording = record_aside(run, inputs, programs=programs)
     cast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
     check(*(_UNDER_AUTOCAST if cast else _REPLAYED))
     uncompiled = None
@@ -109,7 +113,7 @@ def record_step(
         except Exception as error:  # a missing compiler, or an operation unknown to it
             recording.uncompile()
             uncompiled = reason(error)
-    return RecordedStep(recording, layouts[0], modules, uncompiled)
+    return RecordedStep(recording, layouts[0], held, uncompiled)
 
 
 def tensors_of(args: Any, kwargs: Any) -> list[Tensor]:
@@ -127,9 +131,8 @@ def describe(args: Any, kwargs: Any) -> Hashable:
     described: list[Hashable] = [str(structure), surroundings()]
     for leaf in leaves:
         if isinstance(leaf, Tensor):
-            described.append(
-                (leaf.shape, leaf.stride(), leaf.dtype, leaf.device, leaf.requires_grad)
-            )
+            _check_argument(leaf)
+            described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
         elif isinstance(leaf, _PLAIN):
             described.append((type(leaf), leaf))
         else:
@@ -137,6 +140,20 @@ def describe(args: Any, kwargs: Any) -> Hashable:
                 f"an argument is neither a tensor nor a plain value, but {type(leaf).__name__}"
             )
     return tuple(described)
+
+
+def _copy(x: Tensor) -> Tensor:
+    """Return a copy in the layout of the tensor."""
+    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
+
+
+def _check_argument(x: Tensor) -> None:
+    if x.requires_grad:
+        raise NotRecordableError("an argument takes gradients, which a replay leaves out")
+    if x.layout != torch.strided or any(
+        size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)
+    ):
+        raise NotRecordableError("an argument is sparse, or an expanded tensor; call contiguous()")
 
 
 def _check_hooks(modules: list[nn.Module]) -> None:

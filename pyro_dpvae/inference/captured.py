@@ -5,17 +5,18 @@ import warnings
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any, final
 
+import pyro
 import torch
 from pyro import poutine
 from pyro.infer import SVI
 from pyro.infer.util import torch_item
 from pyro.optim import PyroOptim
 from pyro.util import warn_if_nan
-from torch import Tensor, nn
-from torch.utils._pytree import tree_map
+from torch import Tensor
+from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.inference._evaluation import is_ours
+from pyro_dpvae.inference._evaluation import is_ours, reads_step
 from pyro_dpvae.inference._graphed import GraphedSteps, Member, capture_on_cuda
 from pyro_dpvae.inference._recorded import (
     RecordedStep,
@@ -24,14 +25,13 @@ from pyro_dpvae.inference._recorded import (
     tensors_of,
 )
 from pyro_dpvae.inference.fused import FusedOptim
-from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.recording import (
     Fingerprint,
     NotRecordableError,
+    Survey,
     differences,
-    fingerprint,
-    modules_of,
     reason,
+    survey,
 )
 
 __all__ = ["BACKENDS", "CapturedSVI", "steps_together"]
@@ -57,11 +57,15 @@ class CapturedSVI(SVI):
     gradients, and numbers that are attributes of modules or of the loss. What cannot be recorded
     runs eagerly, with a warning that says why.
 
-    What a program reads elsewhere is that of the recording: global numbers, and the Python that
-    runs between operations, such as hooks and prints. Values that change belong in tensors that
-    are filled in place, as this library's schedules are.
+    A recording also depends on numbers in closures, in attributes of objects that the programs
+    hold, and under the global names in their code; what they reach otherwise is that of the
+    recording, as is the Python that runs between operations, such as hooks and prints. Values that
+    change from step to step belong in tensors that are filled in place, as this library's
+    schedules are.
 
     A replay checks no supports and no shapes. A loss that is NaN warns as it does in SVI.
+    Gradients are None after a step, where SVI leaves zeros, with which Adam moves a parameter that
+    a later step does not reach. A step inside a Pyro handler, or with gradients off, runs eagerly.
 
     Args:
         model: p(x, z), as for SVI.
@@ -123,7 +127,8 @@ class CapturedSVI(SVI):
         self._recordings: dict[Hashable, RecordedStep] = {}
         self._eager_steps: dict[Hashable, int] = {}
         self._refused: set[Hashable] = set()
-        self._last: Fingerprint = ()
+        self._last: tuple[Hashable, Fingerprint] = ((), ())
+        self._made = 0
         self._given_up = False
         self._warned: set[str] = set()
 
@@ -150,7 +155,8 @@ class CapturedSVI(SVI):
         values = recorded(inputs)
         self._update(recorded.layout.parameters.values())
         loss = tree_map(torch_item, self._end(recorded, values))
-        warn_if_nan(loss if isinstance(loss, float) else sum(loss), "loss")
+        for value in tree_leaves(loss):
+            warn_if_nan(value, "loss")
         return loss
 
     def steps(self, batches: Tensor) -> Tensor:
@@ -176,7 +182,7 @@ class CapturedSVI(SVI):
         self._optimize(parameters)
 
     def _optimize(self, parameters: Iterable[Tensor]) -> None:
-        parameters = list(parameters)
+        parameters = list({id(parameter): parameter for parameter in parameters}.values())
         self.optim(parameters)
         for parameter in parameters:
             parameter.grad = None
@@ -187,16 +193,27 @@ class CapturedSVI(SVI):
             self.objective.end_step(terms)
         return loss
 
+    def _survey(self) -> Survey:
+        """Look at what a recording depends on besides its arguments."""
+        if not is_ours(self.objective):
+            return survey(self.model, self.guide, self.objective, self.loss_and_grads)
+        others = {
+            name: value
+            for name, value in vars(self.objective).items()
+            if name not in ("terms", "step") or (name == "step" and reads_step(self.objective))
+        }
+        return survey(self.model, self.guide, *self.objective.parts(), objective=others)
+
     def _recorded_step(self, args: Any, kwargs: Any) -> RecordedStep | None:
         """Return the recording for this step, made if its time has come; None runs eagerly."""
-        ours = is_ours(self.objective)
-        modules = modules_of(self.model, self.guide, *(self.objective.parts() if ours else ()))
-        state = fingerprint(modules, [_Numbers(self.objective)] if ours else [self.objective])
+        if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
+            return None  # a handler around the step, or no gradients
         try:
-            key = (describe(args, kwargs), state)
+            arguments = describe(args, kwargs)
         except NotRecordableError as error:
             self._warn(f"the step runs eagerly, because {error}")
             return None
+        key = arguments, self._survey().fingerprint
         found = self._recordings.get(key)
         if found is not None:
             if found.is_current():
@@ -208,18 +225,16 @@ class CapturedSVI(SVI):
         done = self._eager_steps.get(key, 0)
         self._eager_steps[key] = done + 1
         if done < (_STEPS_OF_OTHER_KEYS if self._recordings else _FIRST_STEPS):
-            self._check_keys(state)
+            self._check_keys(*key)
             return None
-        return self._record(key, args, kwargs, modules)
+        return self._record(key, args, kwargs)
 
-    def _record(
-        self, key: Hashable, args: Any, kwargs: Any, modules: list[nn.Module]
-    ) -> RecordedStep | None:
+    def _record(self, key: Hashable, args: Any, kwargs: Any) -> RecordedStep | None:
         start = time.monotonic()
         compiled = self.backend == "inductor"
         try:
             recorded = record_step(
-                self, self.objective, args, kwargs, modules=modules, compiled=compiled
+                self, self.objective, args, kwargs, programs=self._survey, compiled=compiled
             )
         except Exception as error:  # whatever a program may raise when it is recorded
             self._refused.add(key)
@@ -227,21 +242,25 @@ class CapturedSVI(SVI):
             return None
         finally:
             self.recorded_seconds += time.monotonic() - start
+            self._made += 1
         if recorded.uncompiled is not None:
             self._warn(f"the recorded step runs uncompiled, because {recorded.uncompiled}")
         self._recordings[key] = recorded
         return recorded
 
-    def _check_keys(self, state: Fingerprint) -> None:
+    def _check_keys(self, arguments: Hashable, state: Fingerprint) -> None:
         """Stop looking for recordings where nearly every step would need one of its own."""
-        if len(self._eager_steps) > _MOST_KEYS or len(self._recordings) >= _MOST_RECORDINGS:
+        if len(self._eager_steps) > _MOST_KEYS or self._made >= _MOST_RECORDINGS:
             self._given_up = True
+            changed = differences(self._last[1], state) or (
+                "the arguments" if arguments != self._last[0] else "Pyro's store"
+            )
             self._warn(
                 "further steps run eagerly, because each recording is for one set of shapes and "
-                f"numbers, and these keep changing: {differences(self._last, state)}; hold what "
-                "changes in a tensor that is filled in place, and cut batches of one size"
+                f"numbers, and these keep changing: {changed}; hold what changes in a tensor that "
+                "is filled in place, and cut batches of one size"
             )
-        self._last = state
+        self._last = arguments, state
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:
@@ -315,12 +334,3 @@ def _graphed(
             svis[0]._warn(f"the recorded step runs as no CUDA graph, because {reason(error)}")
         svis[0].recorded_seconds += time.monotonic() - start
     return graphs[key]
-
-
-class _Numbers:
-    """The numbers that define one of this library's objectives; its step is none of them."""
-
-    def __init__(self, objective: ELBO) -> None:
-        self.particles = objective.num_particles
-        self.vectorized = objective.vectorize_particles
-        self.nesting = objective.max_plate_nesting

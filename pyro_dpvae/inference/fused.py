@@ -14,6 +14,8 @@ __all__ = ["FusedOptim"]
 
 Options = dict[str, Any]
 
+_IMPLEMENTATION = {"params", "fused", "foreach", "capturable", "differentiable"}
+
 
 @final
 class FusedOptim(PyroOptim):
@@ -23,7 +25,8 @@ class FusedOptim(PyroOptim):
     instead of one for each parameter. Parameters may come and go: one that a step has no
     gradient for keeps its state and its value.
 
-    States are those of Pyro's optimizers, by parameter name: either may load the other's.
+    States are those of Pyro's optimizers, by parameter name, learning rates included: either may
+    load the other's where both are of one torch optimizer.
 
     Args:
         options: of the torch optimizer, such as ``{"lr": 1e-3}``; or a function from the name of a
@@ -70,7 +73,6 @@ class FusedOptim(PyroOptim):
         self._skipped: Tensor | None = None
         self._clips = clip_args is not None
         self._names: dict[Tensor, str] = {}
-        self._groups: dict[str, int] = {}
         self._fusible = "fused" in inspect.signature(constructor).parameters
 
     def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
@@ -142,20 +144,34 @@ class FusedOptim(PyroOptim):
                 f"{self.pt_optim_constructor.__name__} with {options}; use torch.optim.Adam, "
                 "AdamW or SGD, and do not set fused or foreach"
             )
-        key = repr(sorted(options.items()))
-        if self.optimizer is None:
-            self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
-            self._groups[key] = 0
-        elif key in self._groups:
-            self.optimizer.param_groups[self._groups[key]]["params"].append(param)
-        else:
-            self._groups[key] = len(self.optimizer.param_groups)
-            self.optimizer.add_param_group({"params": [param], **options})
+        for old in [one for one, known in self._names.items() if known == name]:
+            self._remove(old)  # as after a cleared store
+        self._put(param, options)
         self._names[param] = name
         self.grad_clip[param] = self._get_grad_clip(param)
         waiting = self._state_waiting_to_be_consumed.pop(name, None)
         if waiting is not None:
             self._load(param, waiting)
+
+    def _put(self, param: Tensor, options: Options) -> None:
+        """Put a parameter into the group of its options."""
+        if self.optimizer is None:
+            self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
+            return
+        full = {**self.optimizer.defaults, **options}
+        for group in self.optimizer.param_groups:
+            if all(group[key] == value for key, value in full.items()):
+                group["params"].append(param)
+                return
+        self.optimizer.add_param_group({"params": [param], **options})
+
+    def _remove(self, param: Tensor) -> None:
+        """Forget a parameter that its name no longer means."""
+        assert self.optimizer is not None
+        for group in self.optimizer.param_groups:
+            group["params"] = [one for one in group["params"] if one is not param]
+        self.optimizer.state.pop(param, None)
+        del self._names[param], self.grad_clip[param]
 
     def _load(self, param: Tensor, state: dict[str, Any]) -> None:
         assert self.optimizer is not None
@@ -166,7 +182,26 @@ class FusedOptim(PyroOptim):
                     f"the state of {self._names[param]!r} must be of its shape "
                     f"{tuple(param.shape)}, got {name} of {tuple(value.shape)}"
                 )
+        self._regroup(param, state["param_groups"][0])
         self.optimizer.state[param] = {
             name: value.detach().clone() if isinstance(value, Tensor) else value
             for name, value in entries.items()
         }
+        if isinstance(entries.get("step"), int):  # as Pyro's ClippedAdam counts
+            step = torch.tensor(float(entries["step"]), device=param.device)
+            self.optimizer.state[param]["step"] = step
+
+    def _regroup(self, param: Tensor, saved: Options) -> None:
+        """Put a parameter into a group of the options that its state was saved with.
+
+        How a step is computed stays as it is.
+        """
+        assert self.optimizer is not None
+        own = next(g for g in self.optimizer.param_groups if any(p is param for p in g["params"]))
+        options = {key: value for key, value in own.items() if key != "params"}
+        kept = {key: saved[key] for key in saved.keys() & options.keys() - _IMPLEMENTATION}
+        if any(options[key] != value for key, value in kept.items()):
+            own["params"] = [one for one in own["params"] if one is not param]
+            self._put(param, {**options, **kept})
+            groups = self.optimizer.param_groups
+            groups[:] = [group for group in groups if group["params"]]

@@ -1,26 +1,20 @@
 """Programs as graphs: a function of tensors recorded once, and replayed in place of its Python."""
 
-from pyro_dpvae.recording.fingerprint import (
-    Fingerprint,
-    differences,
-    fingerprint,
-    modules_of,
-    surroundings,
-)
-from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason, record
-from pyro_dpvae.recording.trial import agree, check_replay, untouched
+from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason
+from pyro_dpvae.recording.survey import Fingerprint, Survey, differences, surroundings, survey
+from pyro_dpvae.recording.trial import agree, check_replay, record_aside, untouched
 
 __all__ = [
     "Fingerprint",
     "NotRecordableError",
     "Recording",
+    "Survey",
     "agree",
     "check_replay",
     "differences",
-    "fingerprint",
-    "modules_of",
     "reason",
-    "record",
+    "record_aside",
     "surroundings",
+    "survey",
     "untouched",
 ]

@@ -8,13 +8,17 @@ import pyro
 import pyro.util
 import torch
 from torch import Tensor, fx
+from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
 from pyro_dpvae.recording.layout import with_channels_last
 
 __all__ = ["NotRecordableError", "Recording", "reason", "record"]
 
+_MASKS = (torch.bool, torch.uint8)
 _NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 
@@ -90,9 +94,9 @@ def record(
 
 def reason(error: Exception) -> str:
     """Return why a function is not recorded, for a warning, of what ``record`` has raised."""
+    first = next(iter(str(error).strip().splitlines()), "")  # Pyro adds a program's shapes
     if isinstance(error, NotRecordableError):
-        return str(error)
-    first = next(iter(str(error).strip().splitlines()), "")
+        return first
     return f"it cannot be recorded: {type(error).__name__}: {first}"
 
 
@@ -103,6 +107,7 @@ def _lift(traced: fx.GraphModule) -> list[Tensor]:
     """
     graph = traced.graph
     held: dict[int, tuple[Tensor, fx.Node]] = {}
+    lifted: list[fx.Node] = []
     first = next(node for node in graph.nodes if node.op != "placeholder")
     for node in list(graph.nodes):
         if node.op != "get_attr":
@@ -110,10 +115,14 @@ def _lift(traced: fx.GraphModule) -> list[Tensor]:
         if all(user.target is torch.ops.aten.lift_fresh_copy.default for user in node.users):
             continue  # a literal of the function
         tensor = getattr(traced, node.target)
+        if not isinstance(tensor, Tensor):  # a generator
+            continue
         if id(tensor) not in held:
             with graph.inserting_before(first):
                 held[id(tensor)] = tensor, graph.placeholder(f"held_{len(held)}")
         node.replace_all_uses_with(held[id(tensor)][1])
+        lifted.append(node)
+    for node in lifted:  # not before, as placeholders are put before the first of them
         graph.erase_node(node)
     return [tensor for tensor, _ in held.values()]
 
@@ -140,17 +149,50 @@ def _simplify(traced: fx.GraphModule) -> None:
 def _recording() -> Iterator[None]:
     """Let Pyro's programs be recorded: items stay tensors, and nothing looks for NaN."""
     checks = pyro.util.torch_isnan, pyro.util.torch_isinf
+    validate = Distribution._validate_sample
     cache = torch.is_autocast_cache_enabled()
     pyro.util.torch_isnan = pyro.util.torch_isinf = lambda _: False
+    Distribution._validate_sample = _accept  # type: ignore[method-assign, assignment]
     # The cache keeps casts of weights beyond one step: one made before would become a constant.
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
     try:
-        with _Values():
+        with _Operations(), _Values():
             yield
     finally:
         torch.set_autocast_cache_enabled(cache)
         pyro.util.torch_isnan, pyro.util.torch_isinf = checks
+        Distribution._validate_sample = validate  # type: ignore[method-assign]
+
+
+def _accept(_distribution: Distribution, _value: Tensor) -> None:
+    """Find a sample valid: the eager steps before have looked, a recording cannot."""
+
+
+class _Operations(TorchDispatchMode):
+    """Operations whose results have values or sizes that no graph holds are refused.
+
+    The recorder refuses them for tensors that it follows; what a tensor from outside holds, it
+    takes for a constant.
+    """
+
+    def __torch_dispatch__(
+        self, operation: Any, types: Any, args: Any = (), kwargs: Any = None
+    ) -> Any:
+        name = str(operation).removesuffix(".default")
+        if operation is torch.ops.aten.index.Tensor:
+            if any(index is not None and index.dtype in _MASKS for index in args[1]):
+                raise NotRecordableError(
+                    f"it selects by a mask, {name}, and the size of the selection differs from "
+                    "step to step; use torch.where"
+                )
+        elif torch.Tag.data_dependent_output in operation.tags:
+            raise NotRecordableError(
+                f"it asks for the value of a tensor, by {name}, which differs from step to step"
+            )
+        elif torch.Tag.dynamic_output_shape in operation.tags:
+            raise NotRecordableError(f"the size of what {name} returns differs from step to step")
+        return operation(*args, **(kwargs or {}))
 
 
 class _Values(TorchFunctionMode):
@@ -172,7 +214,10 @@ class _Values(TorchFunctionMode):
     ) -> Any:
         if function is torch.Tensor.item:
             return args[0].detach()
-        if function in self._TAKERS:
+        literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
+        if function in self._TAKERS or (
+            literal and any(isinstance(leaf, Tensor) for leaf in tree_leaves(args[0]))
+        ):
             raise NotRecordableError(
                 f"it asks for the value of a tensor, by {function.__name__}, which differs from "
                 "step to step"

@@ -1,0 +1,267 @@
+"""What a program holds besides the values of tensors: what a recording of it depends on."""
+
+from collections.abc import Callable, Hashable, Iterator, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from numbers import Number
+from types import BuiltinFunctionType, CodeType, FunctionType, MethodType, ModuleType, NoneType
+from typing import Any
+
+import numpy as np
+import torch
+from pyro.infer import ELBO
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+from torch.nn.parameter import is_lazy
+
+__all__ = ["Fingerprint", "Survey", "differences", "surroundings", "survey"]
+
+Fingerprint = tuple[tuple[str, str, Any], ...]
+"""Entries of an owner, a name, and what it refers to."""
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
+_STANDARD = frozenset(vars(nn.Module())) - {"training"}  # of every module, and seen by themselves
+_LIBRARIES = frozenset({"torch", "pyro", "numpy", "pyro_dpvae", "builtins", "functools"})
+_DEEPEST = 8
+
+
+@dataclass(frozen=True)
+class Survey:
+    """What a walk through programs has found.
+
+    Attributes:
+        modules: the modules, with the modules in them.
+        tensors: parameters, buffers, and tensors in attributes, closures and containers.
+        containers: lists and dictionaries.
+        owners: the ``__dict__`` of modules and other objects.
+        generators: of random numbers.
+        entries: what may not change between a recording and its replay: numbers, strings, which
+            modules, tensors and objects of libraries are where, and of tensors what is no value.
+        roots: the programs themselves.
+    """
+
+    modules: list[nn.Module] = field(default_factory=list)
+    tensors: list[Tensor] = field(default_factory=list)
+    containers: list[list[Any] | dict[Any, Any]] = field(default_factory=list)
+    owners: list[dict[str, Any]] = field(default_factory=list)
+    generators: list[torch.Generator] = field(default_factory=list)
+    entries: list[tuple[str, str, Any]] = field(default_factory=list)
+    roots: tuple[Any, ...] = ()
+
+    @property
+    def fingerprint(self) -> Fingerprint:
+        """The entries."""
+        return tuple(self.entries)
+
+
+def survey(*programs: Any, **others: Mapping[str, Any]) -> Survey:
+    """Walk through what programs refer to.
+
+    A program is a module, a function, a method, an object, or one of these in
+    ``functools.partial`` or a Pyro handler. Of functions, defaults, closures, and numbers,
+    modules and functions under the global names in their code are looked at; of other objects,
+    their attributes. The insides of libraries are left out.
+
+    Args:
+        programs: the programs.
+        others: attributes of what is no program itself, by a name for it.
+    """
+    found = Survey(roots=programs)
+    walk = _Walk(found)
+    for program in programs:
+        walk.visit("the programs", type(program).__name__, program, 0)
+    for owner, attributes in others.items():
+        for name, value in attributes.items():
+            walk.visit(owner, name, value, 1)
+    return found
+
+
+def differences(before: Fingerprint, after: Fingerprint) -> str:
+    """Return what differs between two fingerprints, in words."""
+    names = [
+        f"{name!r} of {owner}"
+        for (owner, name, old), (other, also, new) in zip(before, after, strict=False)
+        if (owner, name, old) != (other, also, new)
+    ]
+    if len(before) != len(after):
+        names.append("what the programs hold")
+    return ", ".join(names[:3])
+
+
+def surroundings() -> Hashable:
+    """Return the global settings that a recording depends on: casts, and the default dtype."""
+    kinds = ("cpu", "cuda")
+    casts = [torch.get_autocast_dtype(k) if torch.is_autocast_enabled(k) else None for k in kinds]
+    return (*casts, torch.get_default_dtype())
+
+
+class _Walk:
+    """One walk; what it has seen is not visited again."""
+
+    def __init__(self, found: Survey) -> None:
+        self.found = found
+        self.seen: set[int] = set()
+
+    def visit(self, owner: str, name: str, value: Any, depth: int) -> None:
+        """Take down a value, and go on to what it refers to."""
+        kind = _kind(type(value))
+        if kind is None:
+            self.found.entries.append((owner, name, value))
+        elif kind is _Walk._tensor:
+            self._tensor(owner, name, value, depth)
+        elif id(value) not in self.seen and depth <= _DEEPEST:
+            self.seen.add(id(value))
+            kind(self, owner, name, value, depth)
+
+    def _tensor(self, owner: str, name: str, tensor: Tensor, _depth: int) -> None:
+        if not tensor.is_leaf:  # a result, as caches hold, and no part of the program
+            return
+        kind: Any = (id(tensor), tensor.requires_grad, tensor.dtype, tensor.device)
+        if not is_lazy(tensor):
+            kind = (*kind, tensor.shape)
+        self.found.entries.append((owner, name, kind))
+        if id(tensor) not in self.seen:
+            self.seen.add(id(tensor))
+            self.found.tensors.append(tensor)
+
+    def _identity(self, owner: str, name: str, value: Any, _depth: int) -> None:
+        self.found.entries.append((owner, name, id(value)))
+
+    def _nothing(self, _owner: str, _name: str, _value: Any, _depth: int) -> None:
+        """Leave it out."""
+
+    def _items(self, owner: str, name: str, items: Any, depth: int) -> None:
+        if isinstance(items, list):
+            self.found.containers.append(items)
+        for item in items:
+            self.visit(owner, name, item, depth + 1)
+
+    def _mapping(self, owner: str, name: str, mapping: dict[Any, Any], depth: int) -> None:
+        self.found.containers.append(mapping)
+        for key, item in mapping.items():
+            self.visit(owner, f"{name}[{key!r}]", item, depth + 1)
+
+    def _generator(self, _owner: str, _name: str, generator: torch.Generator, _depth: int) -> None:
+        self.found.generators.append(generator)
+
+    def _partial(self, owner: str, name: str, value: Any, depth: int) -> None:
+        for part in (value.func, value.args, value.keywords):
+            self.visit(owner, name, part, depth + 1)
+
+    def _method(self, owner: str, name: str, value: MethodType, depth: int) -> None:
+        self.visit(owner, name, value.__self__, depth + 1)
+        self.visit(owner, name, value.__func__, depth + 1)
+
+    def _module(self, _owner: str, _name: str, module: nn.Module, depth: int) -> None:
+        owner = type(module).__name__
+        self.found.modules.append(module)
+        self.found.entries.append((owner, "itself", id(module)))
+        for tensors in (module._parameters, module._buffers):
+            for name, tensor in tensors.items():
+                if tensor is not None:
+                    self._tensor(owner, name, tensor, depth)
+        self._object(owner, "", module, depth)
+        for name, child in module._modules.items():
+            if child is not None:
+                self.visit(owner, name, child, 1)
+
+    def _object(self, _owner: str, _name: str, value: Any, depth: int) -> None:
+        attributes = getattr(value, "__dict__", None)
+        if not isinstance(attributes, dict):
+            return
+        owner, entries = type(value).__name__, self.found.entries
+        self.found.owners.append(attributes)
+        for kind in _own_classes(type(value)):
+            entries += [(owner, n, v) for n, v in vars(kind).items() if type(v) in _PLAIN]
+        for name, attribute in attributes.items():
+            if name in _STANDARD:
+                continue
+            if type(attribute) in _PLAIN:  # the most common, taken down without a call
+                entries.append((owner, name, attribute))
+            # Transforms cache under such names, and Pyro's modules keep the state of a run; its
+            # guides make their plates anew for each.
+            elif not name.startswith(("_cached", "_pyro", "plates")):
+                self.visit(owner, name, attribute, depth + 1)
+
+    def _function(self, _owner: str, _name: str, function: FunctionType, depth: int) -> None:
+        if (function.__module__ or "").split(".")[0] in _LIBRARIES:
+            return
+        owner, code = function.__name__, function.__code__
+        self.found.entries.append((owner, "itself", id(code)))
+        for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
+            try:
+                value = cell.cell_contents
+            except ValueError:  # a name that has no value yet
+                continue
+            self.visit(owner, name, value, depth + 1)
+        defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
+        for number, default in enumerate((*defaults[0], *defaults[1].values())):
+            self.visit(owner, f"default {number}", default, depth + 1)
+        for name in _names(code):
+            value = function.__globals__.get(name)
+            if _kind(type(value)) in _OF_GLOBALS:
+                self.visit(owner, name, value, depth + 1)
+
+
+_CLASSES: dict[type, tuple[type, ...]] = {}
+
+
+def _own_classes(of: type) -> tuple[type, ...]:
+    """Return the classes of a type that are no library's: their attributes may be numbers."""
+    if of not in _CLASSES:
+        _CLASSES[of] = tuple(kind for kind in of.__mro__ if not _is_of_library(kind))
+    return _CLASSES[of]
+
+
+_Kind = Callable[..., None] | None
+"""How a walk goes on from a value; None for what is compared as it is."""
+
+_KINDS: dict[type, _Kind] = {}
+
+
+def _kind(of: type) -> _Kind:
+    if of not in _KINDS:
+        _KINDS[of] = _kind_of(of)
+    return _KINDS[of]
+
+
+def _kind_of(of: type) -> _Kind:
+    kinds: list[tuple[Any, _Kind]] = [
+        ((*_PLAIN, Number, np.generic), None),
+        (Tensor, _Walk._tensor),
+        (nn.Module, _Walk._module),
+        ((list, tuple, set, frozenset), _Walk._items),
+        (dict, _Walk._mapping),
+        (torch.Generator, _Walk._generator),
+        (partial, _Walk._partial),
+        (MethodType, _Walk._method),
+        (FunctionType, _Walk._function),
+        ((ELBO, Messenger), _Walk._object),
+        ((ModuleType, type, BuiltinFunctionType), _Walk._nothing),
+    ]
+    for types, kind in kinds:
+        if issubclass(of, types):
+            return kind
+    return _Walk._identity if _is_of_library(of) else _Walk._object
+
+
+def _is_of_library(kind: type) -> bool:
+    return kind.__module__.split(".")[0] in _LIBRARIES
+
+
+_OF_GLOBALS = (
+    None,
+    _Walk._tensor,
+    _Walk._module,
+    _Walk._function,
+    _Walk._method,
+    _Walk._partial,
+)
+
+
+def _names(code: CodeType) -> Iterator[str]:
+    """Yield the names in a function's code and in that of functions within it."""
+    yield from code.co_names
+    for constant in code.co_consts:
+        if isinstance(constant, CodeType):
+            yield from _names(constant)
