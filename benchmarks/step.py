@@ -11,6 +11,8 @@ compared under one seed.
 - ``stock_fused``: the same with ``FusedOptim``.
 - ``eager``, ``fx``, ``compiled``: ``CapturedSVI`` with this library's objective,
   ``FusedOptim`` and the backends eager, fx and inductor.
+- ``floor``: the matrix products and convolutions of ``fx`` by themselves, on the same tensors,
+  and its optimizer.
 
 The systems ``mlp``, ``conv28`` and ``conv64`` have the evidence lower bound, ``tc`` is ``mlp``
 with the objective of beta-TCVAE, written out in ``bare`` over all pairs of the batch.
@@ -22,6 +24,7 @@ import copy
 import math
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import pyro
 import torch
@@ -54,6 +57,15 @@ SYSTEMS: dict[str, tuple[str, dict[str, object], tuple[int, int, int], int, int]
 }
 RATE = {"lr": 1e-4}
 DATA, BETA = 60_000, 6.0
+
+_aten = torch.ops.aten
+PRODUCTS = (
+    _aten.mm.default,
+    _aten.addmm.default,
+    _aten.bmm.default,
+    _aten.convolution.default,
+    _aten.convolution_backward.default,
+)
 
 Step = Callable[[], object]
 
@@ -155,11 +167,39 @@ def variants(name: str, *, quick: bool) -> dict[str, Step]:
     if name != "tc":  # Pyro has no such objective
         svis["stock"] = lambda *pair: SVI(*pair, pyro.optim.Adam(dict(RATE)), Trace_ELBO())
         svis["stock_fused"] = lambda *pair: SVI(*pair, fused(), Trace_ELBO())
-    for variant, make in svis.items():
-        made[variant] = partial(make(*copy.deepcopy((model, guide))).step, x)
+    built = {variant: make(*copy.deepcopy((model, guide))) for variant, make in svis.items()}
+    for variant, svi in built.items():
+        made[variant] = partial(svi.step, x)
     check_gradients(name, *copy.deepcopy((model, guide)), x)
     check_losses(made)
+    made["floor"] = floor(built["fx"], x)
     return made
+
+
+def floor(svi: SVI, x: Tensor) -> Step:
+    """Return what a recorded step cannot do without: its products and its optimizer's step."""
+    (recorded,) = svi._recordings.values()
+    calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
+
+    class Products(torch.fx.Interpreter):
+        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
+            if target in PRODUCTS:
+                calls.append((target, args, kwargs))
+            return super().call_function(target, args, kwargs)
+
+    with torch.no_grad():
+        Products(recorded.recording.graph).run(x, *recorded.recording.held)
+    optimizer = svi.optim.optimizer
+    for parameter in recorded.layout.parameters.values():
+        parameter.grad = torch.zeros_like(parameter)
+
+    @torch.no_grad()
+    def step() -> None:
+        for target, args, kwargs in calls:
+            target(*args, **kwargs)
+        optimizer.step()
+
+    return step
 
 
 def check_gradients(name: str, model: VAE, guide: AmortizedGaussian, x: Tensor) -> None:
@@ -203,13 +243,13 @@ def check_losses(made: dict[str, Step]) -> None:
 def optimizers() -> dict[str, Step]:
     """Return a step of Adam on the parameters and constant gradients of ``mlp``."""
     made: dict[str, Step] = {}
+    pyro.clear_param_store()
     for variant in ("torch_fused", "fused_optim", "pyro"):
-        pyro.clear_param_store()
         model, guide, _ = build("mlp")
         parameters = [p for part in (model, guide) for p in part.parameters()]
         for number, parameter in enumerate(parameters):
             parameter.grad = torch.full_like(parameter, 1e-3)
-            pyro.get_param_store().setdefault(str(number), parameter)
+            pyro.get_param_store().setdefault(f"{variant}{number}", parameter)
         if variant == "torch_fused":
             made[variant] = torch.optim.Adam(parameters, **RATE, fused=True).step
             continue

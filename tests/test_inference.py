@@ -163,6 +163,13 @@ def test_a_state_brings_its_learning_rate() -> None:
     assert steps[0] == pytest.approx(steps[1])
 
 
+def test_tensors_outside_the_store_are_refused() -> None:
+    pyro.clear_param_store()
+    one = torch.nn.Parameter(torch.ones(2))
+    with pytest.raises(ValueError, match=r"of shape \(2,\) that it does not hold; register it"):
+        FusedOptim({"lr": 0.1})([one])
+
+
 def test_parameters_of_a_cleared_store_are_forgotten() -> None:
     optim = FusedOptim({"lr": 0.1})
     for value in (1.0, 2.0, 3.0):

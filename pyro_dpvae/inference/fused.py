@@ -40,7 +40,8 @@ class FusedOptim(PyroOptim):
             optimizer.
 
     Raises:
-        ValueError: on a step, if ``skip_nonfinite`` is asked of an optimizer that is not fused.
+        ValueError: on a step, if ``skip_nonfinite`` is asked of an optimizer that is not fused, or
+            a parameter is not in Pyro's store.
 
     Attributes:
         optimizer: the torch optimizer; None before the first step.
@@ -79,7 +80,7 @@ class FusedOptim(PyroOptim):
         """Take a step of the given parameters, with the gradients that they hold."""
         present = list(params)
         new = [param for param in present if param not in self._names]
-        names = {pyro.get_param_store().param_name(param): param for param in new}
+        names = {_name(param): param for param in new}
         # SVI gives a set, whose order is not that of another process.
         for name in sorted(names):
             self._add(names[name], name)
@@ -205,3 +206,14 @@ class FusedOptim(PyroOptim):
             self._put(param, {**options, **kept})
             groups = self.optimizer.param_groups
             groups[:] = [group for group in groups if group["params"]]
+
+
+def _name(param: Tensor) -> str:
+    name: str | None = pyro.get_param_store().param_name(param)
+    if name is None:
+        raise ValueError(
+            "FusedOptim steps parameters of Pyro's store, by their names there, got a tensor of "
+            f"shape {tuple(param.shape)} that it does not hold; register it by pyro.param or "
+            "pyro.module, and do not clear the store before a step"
+        )
+    return name

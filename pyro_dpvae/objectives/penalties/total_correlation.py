@@ -142,7 +142,8 @@ class TotalCorrelation(AbstractPenalty):
         """Return the three terms."""
         coordinates = latents.pairwise_coordinate_log_posterior()
         joint = latents.pairwise_log_posterior()
-        log_weights = log_component_weights(self.estimator, latents.size, self.dataset_size)
+        with joint.device:  # a CUDA graph holds no copy from the processor
+            log_weights = log_component_weights(self.estimator, latents.size, self.dataset_size)
         log_weights = log_weights.to(joint)
         log_q = log_aggregate(log_weights, joint).movedim(0, -1)
         log_marginals = log_aggregate(log_weights, coordinates.movedim(-1, 1))
