@@ -11,7 +11,7 @@ compared under one seed.
 - ``stock_fused``: the same with ``FusedOptim``.
 - ``eager``, ``fx``, ``compiled``: ``CapturedSVI`` with this library's objective,
   ``FusedOptim`` and the backends eager, fx and inductor.
-- ``floor``: the matrix products and convolutions of ``fx`` by themselves, on the same tensors,
+- ``products``: the matrix products and convolutions of ``fx`` by themselves, on the same tensors,
   and its optimizer.
 
 The systems ``mlp``, ``conv28`` and ``conv64`` have the evidence lower bound, ``tc`` is ``mlp``
@@ -172,12 +172,12 @@ def variants(name: str, *, quick: bool) -> dict[str, Step]:
         made[variant] = partial(svi.step, x)
     check_gradients(name, *copy.deepcopy((model, guide)), x)
     check_losses(made)
-    made["floor"] = floor(built["fx"], x)
+    made["products"] = products(built["fx"], x)
     return made
 
 
-def floor(svi: SVI, x: Tensor) -> Step:
-    """Return what a recorded step cannot do without: its products and its optimizer's step."""
+def products(svi: SVI, x: Tensor) -> Step:
+    """Return the products and convolutions of a recorded step, and its optimizer's step."""
     (recorded,) = svi._recordings.values()
     calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
 

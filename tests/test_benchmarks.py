@@ -29,9 +29,9 @@ def test_the_step_benchmark_runs(tmp_path: Path) -> None:
     subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
     report = json.loads(path.read_text())
     for system in ("mlp", "conv28", "conv64"):
-        assert set(report[system]) == {"bare", "stock", "stock_fused", "eager", "fx", "floor"}
+        assert set(report[system]) == {"bare", "stock", "stock_fused", "eager", "fx", "products"}
         assert report[system]["bare"]["ratio"] == 1.0
-    assert set(report["tc"]) == {"bare", "eager", "fx", "floor"}
+    assert set(report["tc"]) == {"bare", "eager", "fx", "products"}
     assert set(report["optimizer"]) == {"torch_fused", "fused_optim", "pyro"}
     assert set(report["data"]) == {"bare", "grey", "binary-static", "binary-dynamic"}
 
