@@ -16,7 +16,7 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.recording import NotRecordableError, record_aside, survey
+from pyro_dpvae.recording import NotRecordableError, Reach, record_aside, survey
 from pyro_dpvae.recording.graph import record
 
 STEPS = 30
@@ -161,6 +161,39 @@ def frozen_in_a_list() -> tuple[Program, Callable[[int], None]]:
     norms = [nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Dropout(0.5))]
     program.weight = lambda: norms[0](torch.ones(2, 2)).square().sum() + 1.0
     return program, lambda number: norms[0].train(number < 15) and None
+
+
+class Trainer:
+    """Model and guide are methods beside what a training loop keeps."""
+
+    def __init__(self) -> None:
+        self.program = Program(lambda: self.beta)
+        self.beta, self.step, self.history = 1.0, 0, [0.0]
+
+    def model(self, x: Tensor) -> None:
+        self.program.model(x)
+
+    def guide(self, x: Tensor) -> None:
+        self.program.guide(x)
+
+    def train(self, svi: SVI, x: Tensor) -> float:
+        self.step += 1
+        self.beta = getattr(self, "beta") if self.step < 20 else 2.0  # noqa: B009
+        self.history.append(svi.step(x))
+        return self.history[-1]
+
+
+def test_what_a_program_does_not_ask_for_may_change() -> None:
+    def losses(kind: type[SVI]) -> tuple[list[float], SVI]:
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        trainer = Trainer()
+        svi = kind(trainer.model, trainer.guide, FusedOptim({"lr": 1e-2}), Trace_ELBO())
+        return [trainer.train(svi, x) for x in batches(50)], svi
+
+    found, svi = losses(CapturedSVI)
+    assert found == pytest.approx(losses(SVI)[0], rel=1e-5)
+    assert svi.recordings == 2  # of both values of beta
 
 
 def test_modules_are_found_in_containers() -> None:
@@ -346,22 +379,22 @@ def test_weight_norms_are_recorded() -> None:
 
 def test_a_survey_sees_tensors_generators_and_numbers() -> None:
     program = Program(lambda: 1.0)
-    before = survey(program.model)
+    before = survey(program.model, program.guide, reach=Reach())
     assert {id(module) for module in before.modules} == {
         id(program.encoder),
         id(program.decoder),
     }
     assert len(before.tensors) == 4
     program.decoder.weight.requires_grad_(False)
-    assert survey(program.model).fingerprint != before.fingerprint
+    assert survey(program.model, program.guide, reach=Reach()).fingerprint != before.fingerprint
 
 
 def test_an_attribute_that_a_function_changes_is_restored() -> None:
-    turning = Turning(counting)
+    turning, reach = Turning(counting), Reach()
     with pytest.raises(NotRecordableError, match="it changes 'count' of Turning"):
         record_aside(
             lambda tensors: [tensors[0] * turning()],
             [torch.ones(())],
-            programs=lambda: survey(turning),
+            programs=lambda: survey(turning, reach=reach),
         )
     assert turning.count == 0

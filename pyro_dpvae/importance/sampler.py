@@ -20,6 +20,7 @@ from pyro_dpvae.importance.traces import (
 )
 from pyro_dpvae.recording import (
     Fingerprint,
+    Reach,
     Recording,
     Survey,
     check_replay,
@@ -97,6 +98,7 @@ class ImportanceSampler:
         self._recordings: dict[Hashable, _Recorded] = {}
         self._eager_chunks: dict[Hashable, int] = {}
         self._warned: set[str] = set()
+        self._reach = Reach()
 
     def chunks(self, x: Tensor, samples: int) -> Iterator[Float[Tensor, "chunk batch"]]:
         """Yield the log weights of ``samples`` draws for each datum, in nats, in float64.
@@ -166,7 +168,7 @@ class ImportanceSampler:
         return made.recording
 
     def _survey(self) -> Survey:
-        return survey(self.model, self.guide)
+        return survey(self.model, self.guide, reach=self._reach)
 
     def _recorded(self, x: Tensor, size: int, nesting: int) -> "_Recorded":
         programs = self._survey()

@@ -28,6 +28,7 @@ from pyro_dpvae.inference.fused import FusedOptim
 from pyro_dpvae.recording import (
     Fingerprint,
     NotRecordableError,
+    Reach,
     Survey,
     differences,
     reason,
@@ -129,6 +130,7 @@ class CapturedSVI(SVI):
         self._refused: set[Hashable] = set()
         self._last: tuple[Hashable, Fingerprint] = ((), ())
         self._made = 0
+        self._reach = Reach()
         self._given_up = False
         self._warned: set[str] = set()
 
@@ -196,13 +198,15 @@ class CapturedSVI(SVI):
     def _survey(self) -> Survey:
         """Look at what a recording depends on besides its arguments."""
         if not is_ours(self.objective):
-            return survey(self.model, self.guide, self.objective, self.loss_and_grads)
+            programs = (self.model, self.guide, self.objective, self.loss_and_grads)
+            return survey(*programs, reach=self._reach)
         others = {
             name: value
             for name, value in vars(self.objective).items()
             if name not in ("terms", "step") or (name == "step" and reads_step(self.objective))
         }
-        return survey(self.model, self.guide, *self.objective.parts(), objective=others)
+        programs = (self.model, self.guide, *self.objective.parts())
+        return survey(*programs, reach=self._reach, objective=others)
 
     def _recorded_step(self, args: Any, kwargs: Any) -> RecordedStep | None:
         """Return the recording for this step, made if its time has come; None runs eagerly."""

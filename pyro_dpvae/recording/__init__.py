@@ -1,12 +1,20 @@
 """Programs as graphs: a function of tensors recorded once, and replayed in place of its Python."""
 
 from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason
-from pyro_dpvae.recording.survey import Fingerprint, Survey, differences, surroundings, survey
+from pyro_dpvae.recording.survey import (
+    Fingerprint,
+    Reach,
+    Survey,
+    differences,
+    surroundings,
+    survey,
+)
 from pyro_dpvae.recording.trial import agree, check_replay, record_aside, untouched
 
 __all__ = [
     "Fingerprint",
     "NotRecordableError",
+    "Reach",
     "Recording",
     "Survey",
     "agree",

@@ -14,7 +14,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
-__all__ = ["Fingerprint", "Survey", "differences", "surroundings", "survey"]
+__all__ = ["Fingerprint", "Reach", "Survey", "differences", "surroundings", "survey"]
 
 Fingerprint = tuple[tuple[str, str, Any], ...]
 """Entries of an owner, a name, and what it refers to."""
@@ -22,7 +22,7 @@ Fingerprint = tuple[tuple[str, str, Any], ...]
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
 _STANDARD = frozenset(vars(nn.Module())) - {"training"}  # of every module, and seen by themselves
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "pyro_dpvae", "builtins", "functools"})
-_DEEPEST = 8
+_DEEPEST, _LONGEST = 8, 1000
 
 
 @dataclass(frozen=True)
@@ -54,26 +54,62 @@ class Survey:
         return tuple(self.entries)
 
 
-def survey(*programs: Any, **others: Mapping[str, Any]) -> Survey:
+class Reach:
+    """The names in the code that programs may run, which grow as more of it is found.
+
+    Of an object only the attributes of such names matter: a trainer whose methods are the model
+    and the guide counts its steps beside them.
+    """
+
+    def __init__(self) -> None:
+        self.names: set[str] = {"training", "forward", "__call__"}
+        self._codes: set[CodeType] = set()
+        self._classes: dict[type, int] = {}
+
+    def add(self, code: CodeType) -> None:
+        """Add the names in a function's code, and in that of functions within it."""
+        if code not in self._codes:
+            self._codes.add(code)
+            self.names.update(_names(code))
+            self.names.update(c for c in code.co_consts if isinstance(c, str))  # for getattr
+
+    def add_methods(self, of: type) -> None:
+        """Add the names in those methods of a class that the names so far may call."""
+        if self._classes.get(of) == len(self.names):
+            return
+        self._classes[of] = len(self.names)
+        for kind in of.__mro__:
+            for name, value in vars(kind).items() if kind not in (object, nn.Module) else ():
+                value = getattr(value, "fget", None) or getattr(value, "__func__", value)
+                if name in self.names and isinstance(value, FunctionType):
+                    self.add(value.__code__)
+
+
+def survey(*programs: Any, reach: Reach, **others: Mapping[str, Any]) -> Survey:
     """Walk through what programs refer to.
 
     A program is a module, a function, a method, an object, or one of these in
     ``functools.partial`` or a Pyro handler. Of functions, defaults, closures, and numbers,
     modules and functions under the global names in their code are looked at; of other objects,
-    their attributes. The insides of libraries are left out.
+    the attributes that the code may ask for. The insides of libraries and of containers of more
+    than a thousand items are left out.
 
     Args:
         programs: the programs.
+        reach: of the programs; kept from walk to walk, it saves their code from being read anew.
         others: attributes of what is no program itself, by a name for it.
     """
-    found = Survey(roots=programs)
-    walk = _Walk(found)
-    for program in programs:
-        walk.visit("the programs", type(program).__name__, program, 0)
-    for owner, attributes in others.items():
-        for name, value in attributes.items():
-            walk.visit(owner, name, value, 1)
-    return found
+    while True:
+        size = len(reach.names)
+        found = Survey(roots=programs)
+        walk = _Walk(found, reach)
+        for program in programs:
+            walk.visit("the programs", type(program).__name__, program, 0)
+        for owner, attributes in others.items():
+            for name, value in attributes.items():
+                walk.visit(owner, name, value, 1)
+        if len(reach.names) == size:  # nothing that this walk has left out is asked for
+            return found
 
 
 def differences(before: Fingerprint, after: Fingerprint) -> str:
@@ -98,15 +134,15 @@ def surroundings() -> Hashable:
 class _Walk:
     """One walk; what it has seen is not visited again."""
 
-    def __init__(self, found: Survey) -> None:
-        self.found = found
+    def __init__(self, found: Survey, reach: Reach) -> None:
+        self.found, self.reach = found, reach
         self.seen: set[int] = set()
 
     def visit(self, owner: str, name: str, value: Any, depth: int) -> None:
         """Take down a value, and go on to what it refers to."""
         kind = _kind(type(value))
         if kind is None:
-            self.found.entries.append((owner, name, value))
+            self.found.entries.append((owner, name, (type(value), value)))
         elif kind is _Walk._tensor:
             self._tensor(owner, name, value, depth)
         elif id(value) not in self.seen and depth <= _DEEPEST:
@@ -133,11 +169,17 @@ class _Walk:
     def _items(self, owner: str, name: str, items: Any, depth: int) -> None:
         if isinstance(items, list):
             self.found.containers.append(items)
+        if len(items) > _LONGEST:
+            self.found.entries.append((owner, name, (id(items), len(items))))
+            return
         for item in items:
             self.visit(owner, name, item, depth + 1)
 
     def _mapping(self, owner: str, name: str, mapping: dict[Any, Any], depth: int) -> None:
         self.found.containers.append(mapping)
+        if len(mapping) > _LONGEST:
+            self.found.entries.append((owner, name, (id(mapping), len(mapping))))
+            return
         for key, item in mapping.items():
             self.visit(owner, f"{name}[{key!r}]", item, depth + 1)
 
@@ -170,14 +212,19 @@ class _Walk:
         if not isinstance(attributes, dict):
             return
         owner, entries = type(value).__name__, self.found.entries
+        own, names = _own_classes(type(value)), self.reach.names
+        if own:
+            self.reach.add_methods(type(value))
+            for kind in own:
+                for name, attribute in vars(kind).items():
+                    if name in names and type(attribute) in _PLAIN:
+                        entries.append((owner, name, (type(attribute), attribute)))
         self.found.owners.append(attributes)
-        for kind in _own_classes(type(value)):
-            entries += [(owner, n, v) for n, v in vars(kind).items() if type(v) in _PLAIN]
         for name, attribute in attributes.items():
-            if name in _STANDARD:
+            if name in _STANDARD or (own and name not in names):
                 continue
             if type(attribute) in _PLAIN:  # the most common, taken down without a call
-                entries.append((owner, name, attribute))
+                entries.append((owner, name, (type(attribute), attribute)))
             # Transforms cache under such names, and Pyro's modules keep the state of a run; its
             # guides make their plates anew for each.
             elif not name.startswith(("_cached", "_pyro", "plates")):
@@ -187,6 +234,7 @@ class _Walk:
         if (function.__module__ or "").split(".")[0] in _LIBRARIES:
             return
         owner, code = function.__name__, function.__code__
+        self.reach.add(code)
         self.found.entries.append((owner, "itself", id(code)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
