@@ -65,8 +65,8 @@ class CapturedSVI(SVI):
     schedules are.
 
     A replay checks no supports and no shapes. A loss that is NaN warns as it does in SVI.
-    Gradients are None after a step, where SVI leaves zeros, with which Adam moves a parameter that
-    a later step does not reach. A step inside a Pyro handler, or with gradients off, runs eagerly.
+    Gradients are None after a step, where SVI leaves zeros. A step inside a Pyro handler, or with
+    gradients off, runs eagerly.
 
     Args:
         model: p(x, z), as for SVI.
@@ -131,6 +131,7 @@ class CapturedSVI(SVI):
         self._last: tuple[Hashable, Fingerprint] = ((), ())
         self._made = 0
         self._reach = Reach()
+        self._moved: set[Tensor] = set()
         self._given_up = False
         self._warned: set[str] = set()
 
@@ -185,6 +186,11 @@ class CapturedSVI(SVI):
 
     def _optimize(self, parameters: Iterable[Tensor]) -> None:
         parameters = list({id(parameter): parameter for parameter in parameters}.values())
+        for parameter in parameters:
+            if parameter.grad is not None:
+                self._moved.add(parameter)
+            elif parameter in self._moved:  # as SVI has it, which leaves zeros from step to step
+                parameter.grad = torch.zeros_like(parameter)
         self.optim(parameters)
         for parameter in parameters:
             parameter.grad = None
