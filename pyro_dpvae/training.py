@@ -13,9 +13,9 @@ import torch
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
+from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.data import Batches
-from pyro_dpvae.inference import BACKENDS, CapturedSVI, FusedOptim
+from pyro_dpvae.inference import CapturedSVI, FusedOptim, check_backend
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import RunFolder, Stateful
 
@@ -36,8 +36,8 @@ class TrainConfig:
         backend: how steps run, as ``CapturedSVI`` takes it.
 
     Raises:
-        ValueError: if a count is below 1, the learning rate is not positive, or there is no such
-            backend.
+        ValueError: if a count is below 1, the learning rate is not positive, or the backend does
+            not exist or work here.
     """
 
     steps: int
@@ -51,7 +51,7 @@ class TrainConfig:
         for name in ("steps", "log_every", "evaluate_every"):
             check_positive_int(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
-        check_choice("backend", self.backend, BACKENDS)
+        check_backend(self.backend)
 
 
 @dataclass

@@ -581,7 +581,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         return body
 
     monkeypatch.setattr(captured_module, "capture_on_cuda", capture)
-    monkeypatch.setattr(captured_module, "check_cuda", lambda optim: None)
+    monkeypatch.setattr(captured_module, "check_backend", lambda backend: backend)
     return made
 
 

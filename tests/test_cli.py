@@ -118,6 +118,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
         (["--data", "nosuch.npz"], "nosuch.npz must exist"),
         (["--data", "mnist", "--root", "/nowhere"], "under /nowhere .*--download"),
         (["--data", "two-moons", "--learning-rate", "0"], "learning_rate must be positive"),
+        (["--data", "two-moons", "--backend", "jit"], "backend must be one of cudagraph, eager"),
         (["--data", "two-moons", "--steps", "0"], "steps must be at least 1, got 0"),
     ],
 )

@@ -35,7 +35,7 @@ from pyro_dpvae.recording import (
     survey,
 )
 
-__all__ = ["BACKENDS", "CapturedSVI", "steps_together"]
+__all__ = ["CapturedSVI", "check_backend", "steps_together"]
 
 BACKENDS = ("eager", "fx", "inductor", "cudagraph")
 
@@ -121,9 +121,12 @@ class CapturedSVI(SVI):
     ) -> None:
         super().__init__(model, guide, optim, loss, loss_and_grads)
         self.objective = loss
-        self.backend = check_choice("backend", backend, BACKENDS)
-        if backend == "cudagraph":
-            check_cuda(optim)
+        self.backend = check_backend(backend)
+        if backend == "cudagraph" and not isinstance(optim, FusedOptim):
+            raise ValueError(
+                "the backend 'cudagraph' takes the optimizer into the graph and needs FusedOptim, "
+                f"got {type(optim).__name__}"
+            )
         self.recorded_seconds = 0.0
         self._recordings: dict[Hashable, RecordedStep] = {}
         self._eager_steps: dict[Hashable, int] = {}
@@ -308,22 +311,19 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
     return torch.tensor(losses)
 
 
-def check_cuda(optim: PyroOptim) -> None:
-    """Refuse what cannot be a CUDA graph.
+def check_backend(backend: str) -> str:
+    """Return the name of a backend that works here.
 
     Raises:
-        ValueError: if there is no CUDA device, or the optimizer is not fused.
+        ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device.
     """
-    if not torch.cuda.is_available():
+    check_choice("backend", backend, BACKENDS)
+    if backend == "cudagraph" and not torch.cuda.is_available():
         raise ValueError(
             "the backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
             "'inductor'"
         )
-    if not isinstance(optim, FusedOptim):
-        raise ValueError(
-            "the backend 'cudagraph' takes the optimizer into the graph and needs FusedOptim, "
-            f"got {type(optim).__name__}"
-        )
+    return backend
 
 
 def _graphed(
