@@ -3,7 +3,7 @@
 import copy
 import itertools
 from collections.abc import Callable
-from types import SimpleNamespace
+from types import FunctionType, SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -125,6 +125,52 @@ def under_a_global_name() -> tuple[Program, Callable[[int], None]]:
     return Program(lambda: next(_global for _ in range(1))), change
 
 
+settings = SimpleNamespace(weight=1.0)
+
+
+def in_a_global_object() -> tuple[Program, Callable[[int], None]]:
+    def change(number: int) -> None:
+        settings.weight = 1.0 + (number > 10)
+
+    return Program(lambda: settings.weight), change
+
+
+def in_an_array() -> tuple[Program, Callable[[int], None]]:
+    weights = np.ones(3)
+
+    def change(number: int) -> None:
+        weights[1] = 1.0 + (number > 10)
+
+    return Program(lambda: float(weights[1])), change
+
+
+def of_a_distribution() -> tuple[Program, Callable[[int], None]]:
+    law = dist.Normal(0.0, 1.0)
+
+    def change(number: int) -> None:
+        if number == 10:
+            law.scale = torch.tensor(2.0)
+
+    return Program(lambda: law.scale), change
+
+
+def of_another_class() -> tuple[Program, Callable[[int], None]]:
+    class One:
+        def __call__(self) -> float:
+            return 1.0
+
+    class Two:
+        def __call__(self) -> float:
+            return 2.0
+
+    held = [One()]
+
+    def change(number: int) -> None:
+        held[0] = One() if number < 10 else Two()  # type: ignore[call-overload]
+
+    return Program(lambda: held[0]()), change
+
+
 def in_a_tensor() -> tuple[Program, Callable[[int], None]]:
     weight = torch.tensor(1.0)
     return Program(lambda: weight), lambda number: weight.fill_(1.0 + number) and None
@@ -143,6 +189,10 @@ def by_an_index() -> tuple[Program, Callable[[int], None]]:
         in_a_closure,
         in_a_default,
         under_a_global_name,
+        in_a_global_object,
+        in_an_array,
+        of_a_distribution,
+        of_another_class,
         in_a_tensor,
         by_an_index,
     ],
@@ -249,6 +299,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask": (lambda: weights[weights > 1.5].sum(), r"selects by a mask, aten\.index\.Tensor"),
     "numpy": (lambda: 1.0 + np.random.rand(), "numbers by Python's or numpy's generator"),
     "flip": (Turning(flipping), "changes 'count' of Turning, which a replay would not"),
+    "iterator": (lambda q=itertools.count(1.0): next(q), "holds an iterator, 'default 0' of"),  # noqa: B008
     "store": (Turning(storing), "assigns to Pyro's store"),
     "gradient": (
         lambda w=nn.Parameter(torch.ones(2, 3)): w.sum(),  # noqa: B008
@@ -257,12 +308,20 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 }
 
 
+def copied(weight: Callable[[], Any]) -> Callable[[], Any]:
+    """A copy with its state: of objects, and of the iterators that are functions' defaults."""
+    if isinstance(weight, FunctionType):
+        defaults = copy.deepcopy(weight.__defaults__)
+        return FunctionType(weight.__code__, weight.__globals__, argdefs=defaults)
+    return copy.deepcopy(weight)
+
+
 @pytest.mark.parametrize("name", REFUSED)
 def test_what_no_recording_holds_runs_as_in_svi(name: str) -> None:
     weight, reason = REFUSED[name]
 
     def make() -> tuple[Program, Callable[[int], None]]:
-        return Program(copy.deepcopy(weight)), lambda number: None
+        return Program(copied(weight)), lambda number: None
 
     expected, _ = steps(SVI, make)
     with pytest.warns(UserWarning, match=reason) as caught:

@@ -222,11 +222,11 @@ class CapturedSVI(SVI):
         if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
             return None  # a handler around the step, or no gradients
         try:
-            arguments = describe(args, kwargs)
-        except NotRecordableError as error:
-            self._warn(f"the step runs eagerly, because {error}")
+            key = describe(args, kwargs), self._survey().fingerprint
+            hash(key)
+        except (NotRecordableError, TypeError) as error:  # of a number that has no hash
+            self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
-        key = arguments, self._survey().fingerprint
         found = self._recordings.get(key)
         if found is not None:
             if found.is_current():

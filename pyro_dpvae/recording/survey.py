@@ -1,5 +1,7 @@
 """What a program holds besides the values of tensors: what a recording of it depends on."""
 
+import dis
+from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -12,6 +14,7 @@ import torch
 from pyro.infer import ELBO
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
+from torch.distributions import Distribution
 from torch.nn.parameter import is_lazy
 
 __all__ = ["Fingerprint", "Reach", "Survey", "differences", "surroundings", "survey"]
@@ -22,7 +25,7 @@ Fingerprint = tuple[tuple[str, str, Any], ...]
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
 _STANDARD = frozenset(vars(nn.Module())) - {"training"}  # of every module, and seen by themselves
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "pyro_dpvae", "builtins", "functools"})
-_DEEPEST, _LONGEST = 8, 1000
+_DEEPEST, _LONGEST = 32, 1000
 
 
 @dataclass(frozen=True)
@@ -35,6 +38,8 @@ class Survey:
         containers: lists and dictionaries.
         owners: the ``__dict__`` of modules and other objects.
         generators: of random numbers.
+        iterators: what gives another value each time, by owner and name.
+        objects: others that entries name, held so that nothing else takes their identity.
         entries: what may not change between a recording and its replay: numbers, strings, which
             modules, tensors and objects of libraries are where, and of tensors what is no value.
         roots: the programs themselves.
@@ -45,6 +50,8 @@ class Survey:
     containers: list[list[Any] | dict[Any, Any]] = field(default_factory=list)
     owners: list[dict[str, Any]] = field(default_factory=list)
     generators: list[torch.Generator] = field(default_factory=list)
+    iterators: list[str] = field(default_factory=list)
+    objects: list[Any] = field(default_factory=list)
     entries: list[tuple[str, str, Any]] = field(default_factory=list)
     roots: tuple[Any, ...] = ()
 
@@ -63,13 +70,14 @@ class Reach:
 
     def __init__(self) -> None:
         self.names: set[str] = {"training", "forward", "__call__"}
-        self._codes: set[CodeType] = set()
+        self.functions: dict[CodeType, FunctionType] = {}
         self._classes: dict[type, int] = {}
 
-    def add(self, code: CodeType) -> None:
+    def add(self, function: FunctionType) -> None:
         """Add the names in a function's code, and in that of functions within it."""
-        if code not in self._codes:
-            self._codes.add(code)
+        code = function.__code__
+        if code not in self.functions:
+            self.functions[code] = function
             self.names.update(_names(code))
             self.names.update(c for c in code.co_consts if isinstance(c, str))  # for getattr
 
@@ -82,7 +90,7 @@ class Reach:
             for name, value in vars(kind).items() if kind not in (object, nn.Module) else ():
                 value = getattr(value, "fget", None) or getattr(value, "__func__", value)
                 if name in self.names and isinstance(value, FunctionType):
-                    self.add(value.__code__)
+                    self.add(value)
 
 
 def survey(*programs: Any, reach: Reach, **others: Mapping[str, Any]) -> Survey:
@@ -108,6 +116,8 @@ def survey(*programs: Any, reach: Reach, **others: Mapping[str, Any]) -> Survey:
         for owner, attributes in others.items():
             for name, value in attributes.items():
                 walk.visit(owner, name, value, 1)
+        for function in list(reach.functions.values()):
+            walk.visit_globals(function)
         if len(reach.names) == size:  # nothing that this walk has left out is asked for
             return found
 
@@ -142,7 +152,7 @@ class _Walk:
         """Take down a value, and go on to what it refers to."""
         kind = _kind(type(value))
         if kind is None:
-            self.found.entries.append((owner, name, (type(value), value)))
+            self.found.entries.append((owner, name, _told_apart(value)))
         elif kind is _Walk._tensor:
             self._tensor(owner, name, value, depth)
         elif id(value) not in self.seen and depth <= _DEEPEST:
@@ -161,6 +171,7 @@ class _Walk:
             self.found.tensors.append(tensor)
 
     def _identity(self, owner: str, name: str, value: Any, _depth: int) -> None:
+        self.found.objects.append(value)
         self.found.entries.append((owner, name, id(value)))
 
     def _nothing(self, _owner: str, _name: str, _value: Any, _depth: int) -> None:
@@ -182,6 +193,18 @@ class _Walk:
             return
         for key, item in mapping.items():
             self.visit(owner, f"{name}[{key!r}]", item, depth + 1)
+
+    def _array(self, owner: str, name: str, array: Any, _depth: int) -> None:
+        content = array.tobytes() if array.size <= _LONGEST and not array.dtype.hasobject else None
+        self.found.objects.append(array)
+        self.found.entries.append((owner, name, (id(array), content)))
+
+    def _class(self, _owner: str, _name: str, kind: type, depth: int) -> None:
+        for one in _own_classes(kind):
+            self._attributes(kind.__name__, vars(one), depth=depth + 1)
+
+    def _iterator(self, owner: str, name: str, _value: Any, _depth: int) -> None:
+        self.found.iterators.append(f"{name!r} of {owner}")
 
     def _generator(self, _owner: str, _name: str, generator: torch.Generator, _depth: int) -> None:
         self.found.generators.append(generator)
@@ -208,49 +231,87 @@ class _Walk:
                 self.visit(owner, name, child, 1)
 
     def _object(self, _owner: str, _name: str, value: Any, depth: int) -> None:
-        attributes = getattr(value, "__dict__", None)
-        if not isinstance(attributes, dict):
-            return
+        attributes = _attributes_of(value)
         owner, entries = type(value).__name__, self.found.entries
         own, names = _own_classes(type(value)), self.reach.names
+        entries.append((owner, "its class", id(type(value))))
         if own:
             self.reach.add_methods(type(value))
             for kind in own:
-                for name, attribute in vars(kind).items():
-                    if name in names and type(attribute) in _PLAIN:
-                        entries.append((owner, name, (type(attribute), attribute)))
+                self._attributes(owner, vars(kind), depth=depth + 1)
         self.found.owners.append(attributes)
-        for name, attribute in attributes.items():
+        for name, attribute in list(attributes.items()):
             if name in _STANDARD or (own and name not in names):
                 continue
             if type(attribute) in _PLAIN:  # the most common, taken down without a call
-                entries.append((owner, name, (type(attribute), attribute)))
+                entries.append((owner, name, _told_apart(attribute)))
             # Transforms cache under such names, and Pyro's modules keep the state of a run; its
             # guides make their plates anew for each.
-            elif not name.startswith(("_cached", "_pyro", "plates")):
+            elif name != "plates" and not name.startswith(("_cached", "_pyro")):
                 self.visit(owner, name, attribute, depth + 1)
 
     def _function(self, _owner: str, _name: str, function: FunctionType, depth: int) -> None:
         if (function.__module__ or "").split(".")[0] in _LIBRARIES:
             return
         owner, code = function.__name__, function.__code__
-        self.reach.add(code)
+        self.reach.add(function)
         self.found.entries.append((owner, "itself", id(code)))
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
             try:
                 value = cell.cell_contents
             except ValueError:  # a name that has no value yet
                 continue
-            self.visit(owner, name, value, depth + 1)
+            self._visit_name(owner, name, value, depth + 1)
         defaults = (function.__defaults__ or (), function.__kwdefaults__ or {})
         for number, default in enumerate((*defaults[0], *defaults[1].values())):
             self.visit(owner, f"default {number}", default, depth + 1)
-        for name in _names(code):
+
+    def visit_globals(self, function: FunctionType) -> None:
+        """Visit what the global names in a function's code refer to."""
+        for name in _globals_of(function.__code__):
             value = function.__globals__.get(name)
-            if _kind(type(value)) in _OF_GLOBALS:
-                self.visit(owner, name, value, depth + 1)
+            if isinstance(value, ModuleType):
+                if value.__name__.split(".")[0] not in _LIBRARIES:
+                    self._attributes(value.__name__, vars(value), depth=_DEEPEST)
+            elif name in function.__globals__:
+                self._visit_name(function.__name__, name, value, 1)
+
+    def _visit_name(self, owner: str, name: str, value: Any, depth: int) -> None:
+        """Visit what a name stands for, which may be a result of operations outside."""
+        if isinstance(value, Tensor) and not value.is_leaf:
+            self._identity(owner, name, value, depth)
+        else:
+            self.visit(owner, name, value, depth)
+
+    def _attributes(self, owner: str, attributes: Mapping[str, Any], *, depth: int) -> None:
+        """Visit the attributes that the code may ask for, functions and descriptors aside."""
+        for name in self.reach.names & attributes.keys():
+            if not hasattr(type(attributes[name]), "__get__"):
+                self.visit(owner, name, attributes[name], depth)
 
 
+def _told_apart(value: Any) -> tuple[type, Any]:
+    """Return a value as a key: 1, 1.0 and True are equal, and so are 0.0 and -0.0."""
+    zero = type(value) is float and value == 0
+    return type(value), repr(value) if zero else value
+
+
+def _attributes_of(value: Any) -> dict[str, Any]:
+    """Return the attributes of an object, those in slots included."""
+    try:
+        attributes = value.__dict__
+    except Exception:  # an object may refuse, as proxies do
+        attributes = {}
+    kind = type(value)
+    if kind not in _SLOTS:
+        own = [name for one in _own_classes(kind) for name in vars(one).get("__slots__", ())]
+        _SLOTS[kind] = [name for name in own if name not in ("__dict__", "__weakref__")]
+    if _SLOTS[kind] or not isinstance(attributes, dict):
+        return {name: getattr(value, name) for name in _SLOTS[kind] if hasattr(value, name)}
+    return attributes
+
+
+_SLOTS: dict[type, list[str]] = {}
 _CLASSES: dict[type, tuple[type, ...]] = {}
 
 
@@ -278,14 +339,18 @@ def _kind_of(of: type) -> _Kind:
         ((*_PLAIN, Number, np.generic), None),
         (Tensor, _Walk._tensor),
         (nn.Module, _Walk._module),
-        ((list, tuple, set, frozenset), _Walk._items),
+        ((list, tuple, set, frozenset, deque), _Walk._items),
+        (np.ndarray, _Walk._array),
         (dict, _Walk._mapping),
         (torch.Generator, _Walk._generator),
         (partial, _Walk._partial),
         (MethodType, _Walk._method),
         (FunctionType, _Walk._function),
-        ((ELBO, Messenger), _Walk._object),
-        ((ModuleType, type, BuiltinFunctionType), _Walk._nothing),
+        ((Distribution, ELBO, Messenger), _Walk._object),
+        (ModuleType, _Walk._nothing),
+        (type, _Walk._class),
+        (BuiltinFunctionType, _Walk._nothing),
+        (Iterator, _Walk._iterator),
     ]
     for types, kind in kinds:
         if issubclass(of, types):
@@ -297,14 +362,16 @@ def _is_of_library(kind: type) -> bool:
     return kind.__module__.split(".")[0] in _LIBRARIES
 
 
-_OF_GLOBALS = (
-    None,
-    _Walk._tensor,
-    _Walk._module,
-    _Walk._function,
-    _Walk._method,
-    _Walk._partial,
-)
+_GLOBALS: dict[CodeType, list[str]] = {}
+
+
+def _globals_of(code: CodeType) -> list[str]:
+    """Return the names that a code, and that of functions within it, look up as globals."""
+    if code not in _GLOBALS:
+        own = [i.argval for i in dis.get_instructions(code) if i.opname == "LOAD_GLOBAL"]
+        within = [c for c in code.co_consts if isinstance(c, CodeType)]
+        _GLOBALS[code] = list(dict.fromkeys([*own, *(n for c in within for n in _globals_of(c))]))
+    return _GLOBALS[code]
 
 
 def _names(code: CodeType) -> Iterator[str]:

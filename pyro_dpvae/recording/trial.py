@@ -95,6 +95,8 @@ def record_aside(
             or Python's generator, or leaves gradients: a replay would not.
     """
     before = programs()
+    if before.iterators:
+        raise NotRecordableError(f"it holds an iterator, {before.iterators[0]}")
     with untouched(before):
         drawn = random.getstate(), np.random.get_state()
         stored = dict(pyro.get_param_store()._params)
