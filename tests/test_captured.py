@@ -559,6 +559,31 @@ def test_inductor_takes_the_same_steps() -> None:
     assert captured.recordings == 1
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler, g++")
+def test_compiled_convolutions_keep_gradients_and_their_layout() -> None:
+    """With draws in the layout of an image, which compile without channels last."""
+
+    def make() -> tuple[Any, Any, Any]:
+        made = system(prior="standard")
+        encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3))
+        made.guide.encoder.network = nn.Sequential(
+            nn.Linear(2, 64),
+            nn.Unflatten(1, (1, 8, 8)),
+            encoder,
+            nn.Flatten(),
+            nn.Linear(144, 2 * LATENT),
+        )
+        decoder = nn.Sequential(nn.Linear(LATENT, 16), nn.Unflatten(1, (4, 2, 2)))
+        made.model.decoder.network = nn.Sequential(
+            decoder, nn.ConvTranspose2d(4, 1, 4, stride=4), nn.Flatten(), nn.Linear(64, 2)
+        )
+        return made.model, made.guide, made.objective
+
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", category=DeprecationWarning)
+        check_same_steps(make, batches(8), kind=lambda *a: CapturedSVI(*a, backend="inductor"))
+
+
 def test_an_unknown_backend_is_refused() -> None:
     made = system()
     with pytest.raises(

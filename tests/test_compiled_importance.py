@@ -30,7 +30,7 @@ def system() -> tuple[VAE, Any]:
 def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
     """Leave graphs as they are recorded, and return those that would be compiled."""
     found: list[Recording] = []
-    monkeypatch.setattr(Recording, "compile", lambda self, inputs: found.append(self))
+    monkeypatch.setattr(Recording, "compile", lambda self, inputs, **_: found.append(self))
     return found
 
 
@@ -174,7 +174,7 @@ def test_what_cannot_be_recorded_runs_eagerly_with_one_warning(
 def test_without_a_compiler_the_recording_is_replayed(
     system: tuple[VAE, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    def fail(self: Recording, inputs: list[Tensor]) -> None:
+    def fail(self: Recording, inputs: list[Tensor], **_: bool) -> None:
         raise RuntimeError("no compiler")
 
     monkeypatch.setattr(Recording, "compile", fail)

@@ -24,6 +24,7 @@ from pyro_dpvae.recording import (
     Recording,
     Survey,
     check_replay,
+    compile_checked,
     differences,
     reason,
     record_aside,
@@ -185,14 +186,15 @@ class ImportanceSampler:
         tolerance = _TOLERANCE_UNDER_AUTOCAST if autocast else _TOLERANCE
         inputs = [x.detach()]
         recording = record_aside(run, inputs, programs=self._survey)
-        check_replay(recording, run, inputs, programs=programs, tolerances=[tolerance])
-        try:
-            recording.compile(inputs)
+
+        def check() -> None:
             check_replay(recording, run, inputs, programs=programs, tolerances=[tolerance])
-        except Exception as error:  # a missing compiler, or an operation unknown to it
-            recording.uncompile()
+
+        check()
+        uncompiled = compile_checked(recording, inputs, check=check)
+        if uncompiled is not None:
             self._warn(
-                f"the importance sampler is recorded but not compiled, because {reason(error)}"
+                f"the importance sampler is recorded but not compiled, because {uncompiled}"
             )
         return _Recorded(recording, surroundings(), programs, parameters)
 

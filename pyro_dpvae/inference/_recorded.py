@@ -18,7 +18,7 @@ from pyro_dpvae.recording import (
     Recording,
     Survey,
     check_replay,
-    reason,
+    compile_checked,
     record_aside,
     surroundings,
 )
@@ -107,12 +107,8 @@ def record_step(
     check(*(_UNDER_AUTOCAST if cast else _REPLAYED))
     uncompiled = None
     if compiled:
-        try:
-            recording.compile(inputs)
-            check(*(_UNDER_AUTOCAST if cast else _COMPILED))
-        except Exception as error:  # a missing compiler, or an operation unknown to it
-            recording.uncompile()
-            uncompiled = reason(error)
+        tolerances = _UNDER_AUTOCAST if cast else _COMPILED
+        uncompiled = compile_checked(recording, inputs, check=lambda: check(*tolerances))
     return RecordedStep(recording, layouts[0], held, uncompiled)
 
 

@@ -27,7 +27,6 @@ from pyro_dpvae.inference._recorded import (
 from pyro_dpvae.inference.fused import FusedOptim
 from pyro_dpvae.recording import (
     Fingerprint,
-    NotRecordableError,
     Reach,
     Survey,
     differences,
@@ -221,10 +220,12 @@ class CapturedSVI(SVI):
         """Return the recording for this step, made if its time has come; None runs eagerly."""
         if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
             return None  # a handler around the step, or no gradients
+        if self._given_up and not self._recordings:
+            return None
         try:
             key = describe(args, kwargs), self._survey().fingerprint
             hash(key)
-        except (NotRecordableError, TypeError) as error:  # of a number that has no hash
+        except Exception as error:  # an object may refuse to be looked at, a number to be a key
             self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
         found = self._recordings.get(key)

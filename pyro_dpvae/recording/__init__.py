@@ -9,7 +9,13 @@ from pyro_dpvae.recording.survey import (
     surroundings,
     survey,
 )
-from pyro_dpvae.recording.trial import agree, check_replay, record_aside, untouched
+from pyro_dpvae.recording.trial import (
+    agree,
+    check_replay,
+    compile_checked,
+    record_aside,
+    untouched,
+)
 
 __all__ = [
     "Fingerprint",
@@ -19,6 +25,7 @@ __all__ = [
     "Survey",
     "agree",
     "check_replay",
+    "compile_checked",
     "differences",
     "reason",
     "record_aside",

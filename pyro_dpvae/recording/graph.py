@@ -48,12 +48,18 @@ class Recording:
         with torch.no_grad(), _casts_off():
             return list(self._run(*inputs, *self.held))
 
-    def compile(self, inputs: Sequence[Tensor]) -> None:
-        """Compile the graph with Inductor, for inputs like these; random draws stay the same."""
+    def compile(self, inputs: Sequence[Tensor], *, channels_last: bool) -> None:
+        """Compile the graph with Inductor, for inputs like these; random draws stay the same.
+
+        Args:
+            inputs: of the recorded shapes and dtypes.
+            channels_last: whether convolutions on a CPU take that layout, which is faster, but
+                changes the order of draws that are made in the layout of an image.
+        """
         from torch._inductor import compile as compile_graph  # slow to import, and rarely needed
 
         tensors: list[Any] = [*inputs, *self.held]
-        graph = with_channels_last(self.graph, tensors)
+        graph = with_channels_last(self.graph, tensors) if channels_last else self.graph
         with torch.no_grad(), _casts_off():
             self._run = compile_graph(graph, tensors, options={"fallback_random": True})
 
@@ -93,11 +99,11 @@ def record(
 
 
 def reason(error: Exception) -> str:
-    """Return why a function is not recorded, for a warning, of what ``record`` has raised."""
+    """Return why a function is not recorded or compiled, in words that go on from "because"."""
     first = next(iter(str(error).strip().splitlines()), "")  # Pyro adds a program's shapes
     if isinstance(error, NotRecordableError):
         return first
-    return f"it cannot be recorded: {type(error).__name__}: {first}"
+    return f"of {type(error).__name__}: {first}"
 
 
 def _lift(traced: fx.GraphModule) -> list[Tensor]:

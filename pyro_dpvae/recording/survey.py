@@ -1,6 +1,7 @@
 """What a program holds besides the values of tensors: what a recording of it depends on."""
 
 import dis
+import sys
 from collections import deque
 from collections.abc import Callable, Hashable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -25,6 +26,7 @@ Fingerprint = tuple[tuple[str, str, Any], ...]
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
 _STANDARD = frozenset(vars(nn.Module())) - {"training"}  # of every module, and seen by themselves
 _LIBRARIES = frozenset({"torch", "pyro", "numpy", "pyro_dpvae", "builtins", "functools"})
+_HOLDERS = frozenset({"types", "argparse", "collections"})
 _DEEPEST, _LONGEST = 32, 1000
 
 
@@ -164,7 +166,7 @@ class _Walk:
             return
         kind: Any = (id(tensor), tensor.requires_grad, tensor.dtype, tensor.device)
         if not is_lazy(tensor):
-            kind = (*kind, tensor.shape)
+            kind = (*kind, tensor.shape, tensor.stride())
         self.found.entries.append((owner, name, kind))
         if id(tensor) not in self.seen:
             self.seen.add(id(tensor))
@@ -192,7 +194,8 @@ class _Walk:
             self.found.entries.append((owner, name, (id(mapping), len(mapping))))
             return
         for key, item in mapping.items():
-            self.visit(owner, f"{name}[{key!r}]", item, depth + 1)
+            label = repr(key) if type(key) in _PLAIN else str(id(key))
+            self.visit(owner, f"{name}[{label}]", item, depth + 1)
 
     def _array(self, owner: str, name: str, array: Any, _depth: int) -> None:
         content = array.tobytes() if array.size <= _LONGEST and not array.dtype.hasobject else None
@@ -359,7 +362,9 @@ def _kind_of(of: type) -> _Kind:
 
 
 def _is_of_library(kind: type) -> bool:
-    return kind.__module__.split(".")[0] in _LIBRARIES
+    # Of Python's own classes, those that hold what a user puts there are looked into.
+    root = kind.__module__.split(".")[0]
+    return root in _LIBRARIES or (root in sys.stdlib_module_names and root not in _HOLDERS)
 
 
 _GLOBALS: dict[CodeType, list[str]] = {}

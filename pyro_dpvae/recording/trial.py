@@ -11,10 +11,10 @@ import pyro
 import torch
 from torch import Tensor
 
-from pyro_dpvae.recording.graph import NotRecordableError, Recording, record
+from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason, record
 from pyro_dpvae.recording.survey import Survey, differences
 
-__all__ = ["agree", "check_replay", "record_aside", "untouched"]
+__all__ = ["agree", "check_replay", "compile_checked", "record_aside", "untouched"]
 
 _SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
 
@@ -175,6 +175,27 @@ def check_replay(
             "its replay differs from an eager evaluation: perhaps it draws numbers by "
             "Python's or numpy's generator, or reads what changes otherwise"
         )
+
+
+def compile_checked(
+    recording: Recording, inputs: Sequence[Tensor], *, check: Callable[[], None]
+) -> str | None:
+    """Compile a recording if its replay then passes a check; returns why not, if it does not.
+
+    Args:
+        recording: is left uncompiled if the check fails, or the compiler.
+        inputs: as for ``Recording.compile``.
+        check: raises what is wrong with a replay.
+    """
+    for channels_last in (True, False):
+        try:
+            recording.compile(inputs, channels_last=channels_last)
+            check()
+            return None
+        except Exception as error:  # a missing compiler, or an operation unknown to it
+            wrong = reason(error)
+    recording.uncompile()
+    return wrong
 
 
 def _same(one: Any, other: Any) -> bool:
