@@ -565,7 +565,9 @@ def test_compiled_convolutions_keep_gradients_and_their_layout() -> None:
 
     def make() -> tuple[Any, Any, Any]:
         made = system(prior="standard")
-        encoder = nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3))
+        encoder = nn.Sequential(
+            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)
+        )
         made.guide.encoder.network = nn.Sequential(
             nn.Linear(2, 64),
             nn.Unflatten(1, (1, 8, 8)),
