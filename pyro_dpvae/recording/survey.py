@@ -288,7 +288,7 @@ class _Walk:
 
     def _attributes(self, owner: str, attributes: Mapping[str, Any], *, depth: int) -> None:
         """Visit the attributes that the code may ask for, functions and descriptors aside."""
-        for name in self.reach.names & attributes.keys():
+        for name in sorted(self.reach.names & attributes.keys()):  # in one order in each walk
             if not hasattr(type(attributes[name]), "__get__"):
                 self.visit(owner, name, attributes[name], depth)
 
