@@ -100,7 +100,7 @@ def test_likelihoods_can_be_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     compilations: list[Recording] = []
-    monkeypatch.setattr(Recording, "compile", lambda self, inputs: compilations.append(self))
+    monkeypatch.setattr(Recording, "compile", lambda self, inputs, **_: compilations.append(self))
     run = tmp_path / "run"
     shutil.copytree(folder / "coupling-0", run)
     (run / "evaluation.json").unlink(missing_ok=True)
