@@ -6,6 +6,7 @@ if __name__ != "pyro_dpvae.guides":
         "repository only links to it; write 'from pyro_dpvae.guides import ...'"
     )
 
+from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
 
-__all__ = ["AmortizedGaussian"]
+__all__ = ["AbstractGuide", "AmortizedGaussian"]

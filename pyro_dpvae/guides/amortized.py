@@ -2,18 +2,17 @@
 
 from typing import final
 
-import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.ownership import OwnedModule
-from pyro_dpvae.sites import LATENT, PLATE
+from pyro_dpvae.guides._base import AbstractGuide
 
 __all__ = ["AmortizedGaussian"]
 
 
 @final
-class AmortizedGaussian(OwnedModule):
+class AmortizedGaussian(AbstractGuide):
     """The guide q(z | x) = N(z; mu(x), diag sigma^2(x)), independently for each datum.
 
     Args:
@@ -34,7 +33,6 @@ class AmortizedGaussian(OwnedModule):
         super().__init__()
         self.encoder = encoder
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
-        with pyro.plate(PLATE, len(x)):
-            return pyro.sample(LATENT, self.encoder(x))
+    def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        """Return q(z | x), independent normals, for x of shape (batch, *data)."""
+        return self.encoder(x)

@@ -1,7 +1,8 @@
 """Named systems: which parts, which numbers, from which source."""
 
+from pyro_dpvae.recipes.guides import GUIDES
 from pyro_dpvae.recipes.saved import SavedSystem, open_system
-from pyro_dpvae.recipes.system import GUIDES, System, build_system
+from pyro_dpvae.recipes.system import System, build_system
 from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [

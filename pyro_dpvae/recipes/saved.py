@@ -49,7 +49,7 @@ class SavedSystem:
 
     def aggregate(self, split: Split) -> AggregatePosterior:
         """Return q(z) over a split."""
-        return AggregatePosterior.of(self.system.guide.encoder, self.batches(split).epoch(0))
+        return AggregatePosterior.of(self.system.guide.posterior, self.batches(split).epoch(0))
 
 
 def open_system(path: str | Path, device: torch.device | str = "cpu") -> SavedSystem:

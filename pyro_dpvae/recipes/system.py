@@ -3,22 +3,20 @@
 import inspect
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides import AmortizedGaussian
+from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.models import VAE
 from pyro_dpvae.nn import ARCHITECTURES, default_architecture
 from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
 from pyro_dpvae.priors import PRIORS
+from pyro_dpvae.recipes.guides import GUIDES, GuideParts
 
-__all__ = ["GUIDES", "Part", "System", "build_system"]
-
-GUIDES = {"amortized": AmortizedGaussian}
-"""The guides by the names of the command line."""
+__all__ = ["Part", "System", "build_system"]
 
 Part = Mapping[str, Any]
 """A part by name, with its options: ``{"name": "coupling", "blocks": 6}``."""
@@ -29,7 +27,7 @@ class System:
     """A model p(x, z), a guide q(z | x), and the objective that fits them."""
 
     model: VAE
-    guide: AmortizedGaussian
+    guide: AbstractGuide
     objective: ELBO
 
 
@@ -88,10 +86,14 @@ def build_system(
     p_z = PRIORS[prior_name](latent_dim, **prior_options)
     p_x = LIKELIHOODS[likelihood_name](shape, **likelihood_options)
     decoder = Decoder(architecture.decoder(latent_dim, p_x.raw_shape, **network_options), p_x)
-    encoder = GaussianEncoder(architecture.encoder(shape, 2 * latent_dim, **network_options))
+    parts = GuideParts(
+        network=partial(architecture.encoder, shape, **network_options),
+        prior=p_z,
+        decoder=decoder,
+    )
     return System(
         VAE(p_z, decoder),
-        GUIDES[guide_name](encoder, **guide_options),
+        GUIDES[guide_name](parts, **guide_options),
         _build_objective(objective, sizes),
     )
 

@@ -86,7 +86,7 @@ def measure_moons(system: System, data: DataSet, *, seed: int = 0) -> MoonsResul
     assert isinstance(train, Tensor)  # two moons are held in memory
     pyro.set_rng_seed(seed)
     with torch.no_grad():
-        aggregate = AggregatePosterior.of(system.guide.encoder, [train])
+        aggregate = AggregatePosterior.of(system.guide.posterior, [train])
         z = prior().sample((_CANDIDATES,))
         z_low = low_posterior_samples(prior, aggregate, samples=_LOW, candidates=_CANDIDATES)
         z_data = aggregate.sample((2000,))

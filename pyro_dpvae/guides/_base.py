@@ -1,0 +1,40 @@
+"""What every guide is: q(z | x) at the latent site, for each datum of a batch."""
+
+from typing import final
+
+import pyro
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+
+from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.sites import LATENT, PLATE
+
+__all__ = ["AbstractGuide"]
+
+
+class AbstractGuide(OwnedModule):
+    """A guide that draws z ~ q(z | x), independently for each datum.
+
+    A subclass defines ``posterior``, which metrics and plots call too.
+
+    Example:
+        The prior itself as a guide, whatever the datum:
+
+        >>> import pyro.distributions as dist
+        >>> import torch
+        >>> class Blind(AbstractGuide):
+        ...     def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        ...         return dist.Normal(torch.zeros(len(x), 2), 1.0).to_event(1)
+        >>> Blind()(torch.zeros(5, 3)).shape
+        torch.Size([5, 2])
+    """
+
+    def posterior(self, x: Tensor) -> TorchDistributionMixin:
+        """Return q(z | x), of batch shape (batch,) and event shape (L,), for a batch of data."""
+        raise NotImplementedError(f"{type(self).__name__} must define posterior(x)")
+
+    @final
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        with pyro.plate(PLATE, len(x)):
+            return pyro.sample(LATENT, self.posterior(x))

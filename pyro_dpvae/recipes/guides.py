@@ -1,0 +1,39 @@
+"""Guides by name: each is built from the parts of a system, with the guide's own options."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian
+from pyro_dpvae.nn import Batched
+from pyro_dpvae.priors import AbstractPrior
+
+__all__ = ["GUIDES", "GuideParts"]
+
+
+@dataclass(frozen=True)
+class GuideParts:
+    """What guides are built from.
+
+    Attributes:
+        network: builds a network x -> (batch, features) of a number of features.
+        prior: p(z), that of the model.
+        decoder: p(x | z), that of the model.
+    """
+
+    network: Callable[[int], Batched]
+    prior: AbstractPrior
+    decoder: Decoder
+
+    def encoder(self) -> GaussianEncoder:
+        """Return a new encoder."""
+        return GaussianEncoder(self.network(2 * self.decoder.latent_dim))
+
+
+def _amortized(parts: GuideParts) -> AbstractGuide:
+    return AmortizedGaussian(parts.encoder())
+
+
+GUIDES: dict[str, Callable[..., AbstractGuide]] = {"amortized": _amortized}
+"""The guides by the names of the command line: functions of the parts and of options."""
