@@ -398,3 +398,24 @@ def test_likelihoods_are_named() -> None:
         "logistic": DiscretizedLogistic,
     } == LIKELIHOODS
     assert all(isinstance(built(name)[1](2), dist.Independent) for name in NAMES)
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("bernoulli", (0.0, 1.0)),
+        ("continuous-bernoulli", (0.0, 0.3, 1.0)),
+        ("gaussian", (-1.0, 0.5)),
+        ("gaussian-learned", (-1.0, 0.5)),
+    ],
+)
+def test_the_expansion_is_the_first_two_derivatives(name: str, data: tuple[float, ...]) -> None:
+    likelihood = LIKELIHOODS[name]((1,)).double()
+    for value in data:
+        raw = torch.linspace(-12, 12, 97, dtype=torch.float64).unsqueeze(-1).requires_grad_()
+        x = torch.full_like(raw, value)
+        (slope,) = torch.autograd.grad(likelihood(raw).log_prob(x).sum(), raw, create_graph=True)
+        (second,) = torch.autograd.grad(slope.sum(), raw)
+        found = likelihood.expansion(x, raw)
+        torch.testing.assert_close(found[0], slope, rtol=1e-6, atol=1e-8)
+        torch.testing.assert_close(found[1].expand_as(raw), -second, rtol=1e-6, atol=1e-8)

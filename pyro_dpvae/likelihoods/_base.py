@@ -55,6 +55,23 @@ class AbstractLikelihood(nn.Module, ABC):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the distribution of pixels, of batch shape (*batch, *shape)."""
 
+    def expansion(
+        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return the first derivative of log p(x | raw) in raw, and minus the second.
+
+        Both are of each pixel, of shape (*batch, *shape); the second is of shape () where it is
+        the same for all.
+
+        Raises:
+            TypeError: if log p(x | raw) is not concave in raw.
+        """
+        raise TypeError(
+            "an expansion to second order needs a likelihood that is log-concave in the raw "
+            f"values, pixel by pixel, got {type(self).__name__}; use a Gaussian of fixed or "
+            "learned variance, a Bernoulli or a continuous Bernoulli"
+        )
+
     @final
     def split(self, raw: Float[Tensor, "..."]) -> tuple[Tensor, ...]:
         """Return the ``values_per_pixel`` parts of raw, each of shape (*batch, *shape)."""

@@ -40,3 +40,10 @@ class Bernoulli(AbstractLikelihood):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the Bernoulli distributions of the pixels."""
         return dist.Bernoulli(logits=raw)
+
+    def expansion(
+        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return x - p and p (1 - p), with p the probability of a one."""
+        p = raw.sigmoid()
+        return x - p, p * (1 - p)

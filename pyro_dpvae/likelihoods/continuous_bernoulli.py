@@ -46,6 +46,13 @@ class ContinuousBernoulli(AbstractLikelihood):
         """Return the continuous Bernoulli distributions of the pixels."""
         return _ContinuousBernoulli(raw)
 
+    def expansion(
+        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return x - mean and the variance: the law is an exponential family in the logit."""
+        pixels = _ContinuousBernoulli(raw)
+        return x - pixels.mean, pixels.variance
+
 
 # Where |logit| is below, series take over from differences of large numbers.
 _SMALL = 0.25
@@ -83,6 +90,15 @@ class _ContinuousBernoulli(dist.TorchDistribution):
         above_half = -1 / torch.expm1(-large) - 1 / large
         mean = torch.where(self.logits > 0, above_half, 1 - above_half)
         return torch.where(is_small, series, mean)
+
+    @property
+    def variance(self) -> Tensor:
+        is_small, small, large = _split(self.logits)
+        square = small.square()
+        series = 1 / 12 - square * (1 / 240 - square * (1 / 6048 - square / 172800))
+        decay = torch.exp(-large)
+        variance = large.square().reciprocal() - decay / (1 - decay).square()
+        return torch.where(is_small, series, variance)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:

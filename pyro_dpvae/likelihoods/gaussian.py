@@ -71,6 +71,12 @@ class Gaussian(AbstractLikelihood):
         """Return the normal distributions of the pixels."""
         return dist.Normal(raw, self.variance**0.5)
 
+    def expansion(
+        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return (x - raw) / variance and 1 / variance, of shape ()."""
+        return _gaussian_expansion(x, raw, raw.new_full((), self.variance))
+
 
 @final
 class GaussianLearnedVariance(AbstractLikelihood):
@@ -106,6 +112,12 @@ class GaussianLearnedVariance(AbstractLikelihood):
         """Return the normal distributions of the pixels."""
         return dist.Normal(raw, self.scale)
 
+    def expansion(
+        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
+    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+        """Return (x - raw) / scale^2 and 1 / scale^2, of shape ()."""
+        return _gaussian_expansion(x, raw, self.scale.square())
+
 
 @final
 class GaussianPixelVariance(AbstractLikelihood):
@@ -135,3 +147,8 @@ class GaussianPixelVariance(AbstractLikelihood):
         """Return the normal distributions of the pixels."""
         mean, raw_scale = self.split(raw)
         return dist.Normal(mean, _FLOOR + F.softplus(raw_scale))
+
+
+def _gaussian_expansion(x: Tensor, raw: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
+    precision = variance.reciprocal()
+    return precision * (x - raw), precision

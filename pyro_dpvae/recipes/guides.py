@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian
+from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian, LaplaceGuide
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors import AbstractPrior
 
@@ -35,5 +35,32 @@ def _amortized(parts: GuideParts) -> AbstractGuide:
     return AmortizedGaussian(parts.encoder())
 
 
-GUIDES: dict[str, Callable[..., AbstractGuide]] = {"amortized": _amortized}
+def _laplace(
+    parts: GuideParts,
+    *,
+    steps: int = 4,
+    damping: float = 0.5,
+    decay: float = 1.0,
+    detached: bool = False,
+) -> AbstractGuide:
+    """Build a ``LaplaceGuide``.
+
+    Args:
+        steps: steps to the mode of the posterior
+        damping: by how much the first step is shortened, at least 0 and below 1
+        decay: step t is shortened by (t + 1)^decay as well
+        detached: whether the search is a constant to gradients
+    """
+    return LaplaceGuide(
+        parts.encoder(),
+        parts.decoder,
+        prior=parts.prior,
+        steps=steps,
+        damping=damping,
+        decay=decay,
+        detached=detached,
+    )
+
+
+GUIDES: dict[str, Callable[..., AbstractGuide]] = {"amortized": _amortized, "laplace": _laplace}
 """The guides by the names of the command line: functions of the parts and of options."""

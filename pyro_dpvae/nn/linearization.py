@@ -1,0 +1,205 @@
+"""Networks to first order: values, Jacobian products and curvatures J' R J of a batch."""
+
+import warnings
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from functools import cached_property
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyro_dpvae.nn.batched import Batched
+
+__all__ = ["AbstractLinearization", "Linearizer", "batch_jacobian", "pushed"]
+
+_PIECEWISE_LINEAR = (nn.Linear, nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Unflatten)
+
+
+def batch_jacobian(
+    function: Callable[[Tensor], Tensor], z: Float[Tensor, "batch latent"]
+) -> Float[Tensor, "latent batch ..."]:
+    """Return the derivatives of a function of single data in each coordinate of z.
+
+    Forward-mode differentiation: the time of some L evaluations. Gradients go on through it.
+
+    Args:
+        function: (batch, L) -> (batch, ...), of which each row depends on the same row alone.
+        z: where.
+
+    Returns:
+        d function(z) / d z_l, of shape (L, batch, ...).
+
+    Example:
+        >>> batch_jacobian(torch.square, torch.tensor([[1.0, 2.0]]))
+        tensor([[[2., 0.]],
+        <BLANKLINE>
+                [[0., 4.]]])
+    """
+    directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
+
+    def derivative(direction: Tensor) -> Tensor:
+        return pushed(function, z, direction.expand_as(z))
+
+    return torch.func.vmap(derivative, randomness="same")(directions)
+
+
+def pushed(function: Callable[[Tensor], Tensor], z: Tensor, dz: Tensor) -> Tensor:
+    """Return the derivative of a function at z along dz."""
+    with warnings.catch_warnings():
+        # Of torch's own use of it, when it first differentiates forwards.
+        warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
+        return torch.func.jvp(function, (z,), (dz,))[1]
+
+
+class AbstractLinearization(ABC):
+    """A network z -> raw at points z: raw(z + dz) = value + J dz, for each datum.
+
+    Attributes:
+        value: raw(z), of shape (batch, *out).
+    """
+
+    value: Tensor
+
+    @abstractmethod
+    def push(self, tangents: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch ..."]:
+        """Return J dz, of shape (batch, *out)."""
+
+    @abstractmethod
+    def pull(self, cotangents: Float[Tensor, "batch ..."]) -> Float[Tensor, "batch latent"]:
+        """Return J' u for u of shape (batch, *out)."""
+
+    @abstractmethod
+    def curvature(self, weights: Float[Tensor, "..."]) -> Float[Tensor, "batch latent latent"]:
+        """Return J' R J, with R diagonal: of shape (batch, *out), or () for a multiple of I."""
+
+
+@final
+class Linearizer:
+    """Makes linearizations of a network.
+
+    That of a perceptron of ReLUs or leaky ReLUs is exact around z and made of products of its
+    weights with masks; what the masks depend on has no gradient. Any other network is
+    differentiated by ``torch.func``. For R a multiple of I, the curvature of a perceptron takes
+    W'W of its last layer, once for all points: a product of width^2 in place of width x outputs.
+
+    Args:
+        network: (batch, L) -> (batch, *out), of single data: without batch norm in training.
+
+    Example:
+        >>> from pyro_dpvae.nn import ARCHITECTURES
+        >>> linearizer = Linearizer(ARCHITECTURES["mlp"].decoder(2, (3, 4), hidden=(5,)))
+        >>> there = linearizer.at(torch.zeros(7, 2))
+        >>> there.value.shape, there.curvature(torch.ones(())).shape
+        (torch.Size([7, 3, 4]), torch.Size([7, 2, 2]))
+    """
+
+    def __init__(self, network: Batched) -> None:
+        self.network = network
+        body = network.body
+        layers = list(body) if isinstance(body, nn.Sequential) else [body]
+        self.layers: list[nn.Module] | None = None
+        if _is_plain([network, body, *layers]) and all(
+            type(layer) in _PIECEWISE_LINEAR for layer in layers
+        ):
+            self.layers = [m for m in layers if not isinstance(m, nn.Flatten | nn.Unflatten)]
+
+    def at(self, z: Float[Tensor, "batch latent"]) -> AbstractLinearization:
+        """Return the linearization at z."""
+        if self.layers is None:
+            return _Functional(self.network, z)
+        return _Masked(self, self.layers, z)
+
+    @cached_property
+    def gram(self) -> Tensor:
+        """W'W of the last layer of a perceptron, of shape (width, width)."""
+        assert self.layers is not None
+        weight = _linear(self.layers[-1]).weight
+        return weight.T @ weight
+
+
+@final
+class _Functional(AbstractLinearization):
+    """By ``torch.func``, for any network."""
+
+    def __init__(self, network: Batched, z: Tensor) -> None:
+        self._network, self._z = network, z
+        self.value, self._pull = torch.func.vjp(network, z)[:2]
+
+    def push(self, tangents: Tensor) -> Tensor:
+        return pushed(self._network, self._z, tangents)
+
+    def pull(self, cotangents: Tensor) -> Tensor:
+        return self._pull(cotangents.contiguous())[0]
+
+    def curvature(self, weights: Tensor) -> Tensor:
+        jacobian = batch_jacobian(self._network, self._z).flatten(2).movedim(0, 1)
+        return _weighted_square(jacobian, weights)
+
+
+@final
+class _Masked(AbstractLinearization):
+    """By products with masks, for perceptrons of (leaky) ReLUs."""
+
+    def __init__(self, linearizer: Linearizer, layers: list[nn.Module], z: Tensor) -> None:
+        self._linearizer, self._layers = linearizer, layers
+        self._slopes: list[Tensor] = []
+        h = z
+        for layer in layers:
+            if not isinstance(layer, nn.Linear):
+                slope = getattr(layer, "negative_slope", 0.0)
+                self._slopes.append(torch.where(h.detach() > 0, 1.0, slope).to(h.dtype))
+            h = layer(h)
+        self._out_shape = linearizer.network.out_shape
+        self.value = h.unflatten(-1, self._out_shape)
+
+    def push(self, tangents: Tensor) -> Tensor:
+        return self._pushed(tangents, self._layers).unflatten(-1, self._out_shape)
+
+    def pull(self, cotangents: Tensor) -> Tensor:
+        u = cotangents.flatten(1)
+        slopes = iter(reversed(self._slopes))
+        for layer in reversed(self._layers):
+            u = u @ layer.weight if isinstance(layer, nn.Linear) else u * next(slopes)
+        return u
+
+    def curvature(self, weights: Tensor) -> Tensor:
+        inputs = _linear(self._layers[0]).in_features
+        directions = torch.eye(inputs, dtype=self.value.dtype, device=self.value.device)
+        last = _linear(self._layers[-1])
+        batch = len(self.value)
+        if weights.dim() == 0 and last.out_features > last.in_features and len(self._layers) > 1:
+            half = self._pushed(directions.expand(batch, -1, -1), self._layers[:-1])
+            return weights * ((half @ self._linearizer.gram) @ half.mT)
+        jacobian = self._pushed(directions.expand(batch, -1, -1), self._layers)
+        return _weighted_square(jacobian, weights)
+
+    def _pushed(self, tangents: Tensor, layers: list[nn.Module]) -> Tensor:
+        """Return J t of the layers, for t of shape (batch, L) or (batch, directions, L)."""
+        slopes = iter(self._slopes)
+        for layer in layers:
+            if isinstance(layer, nn.Linear):
+                tangents = tangents @ layer.weight.T
+            else:
+                slope = next(slopes)
+                tangents = tangents * (slope if tangents.dim() == 2 else slope.unsqueeze(1))
+        return tangents
+
+
+def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:
+    """Return J' R J of J' (batch, L, outputs) and R, of shape (batch, *out) or ()."""
+    weighted = jacobian * (weights.flatten(1).unsqueeze(1) if weights.dim() else weights)
+    return weighted @ jacobian.mT
+
+
+def _linear(layer: nn.Module) -> nn.Linear:
+    assert isinstance(layer, nn.Linear)
+    return layer
+
+
+def _is_plain(modules: list[nn.Module]) -> bool:
+    """Whether modules compute what their classes say: no hooks, no parametrizations."""
+    return not any(
+        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in modules
+    )

@@ -1,0 +1,304 @@
+"""The Laplace guide, against exact posteriors and against the algorithm written out."""
+
+import copy
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI, Trace_ELBO
+from torch import Tensor, nn
+from torch.distributions import MultivariateNormal
+
+from pyro_dpvae import ELBO, VAE, CouplingPrior, Decoder, GaussianEncoder, StandardNormal
+from pyro_dpvae.guides import LaplaceGuide
+from pyro_dpvae.importance import log_weights
+from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.likelihoods import (
+    AbstractLikelihood,
+    Bernoulli,
+    DiscretizedLogistic,
+    Gaussian,
+    GaussianLearnedVariance,
+)
+from pyro_dpvae.nn import ARCHITECTURES, Batched
+from pyro_dpvae.priors import AbstractPrior
+
+LATENT, DATA, BATCH = 3, 5, 4
+
+
+def affine_prior() -> CouplingPrior:
+    """A coupling prior whose map is affine: constant scales, shifts linear in the kept half."""
+    prior = CouplingPrior(LATENT, blocks=3, hidden=(), bound=lambda value: value).double()
+    for coupling in prior.couplings:
+        nn.init.zeros_(coupling.scale[0].weight)
+        nn.init.normal_(coupling.scale[0].bias, std=0.5)
+        nn.init.normal_(coupling.shift[0].weight)
+    return prior
+
+
+def coupling_prior() -> CouplingPrior:
+    prior = CouplingPrior(LATENT, blocks=3, hidden=(8,)).double()
+    for parameter in prior.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return prior
+
+
+def standard_prior() -> StandardNormal:
+    return StandardNormal(LATENT).double()
+
+
+PRIORS = {"standard": standard_prior, "affine": affine_prior, "coupling": coupling_prior}
+LIKELIHOODS = {
+    "gaussian": lambda: Gaussian((DATA,), variance=0.3),
+    "learned": lambda: GaussianLearnedVariance((DATA,)),
+    "bernoulli": lambda: Bernoulli((DATA,)),
+}
+
+
+def pair(
+    prior: AbstractPrior,
+    likelihood: AbstractLikelihood,
+    *,
+    activation: type[nn.Module] = nn.ReLU,
+    hidden: tuple[int, ...] = (9, 8),
+    **options: object,
+) -> tuple[VAE, LaplaceGuide]:
+    networks = {"hidden": hidden, "activation": activation}
+    mlp = ARCHITECTURES["mlp"]
+    decoder = Decoder(mlp.decoder(LATENT, likelihood.raw_shape, **networks), likelihood)
+    encoder = GaussianEncoder(mlp.encoder((DATA,), 2 * LATENT, **networks))
+    for parameter in decoder.network.parameters():
+        nn.init.normal_(parameter, std=0.6)
+    guide = LaplaceGuide(encoder, decoder, prior=prior, **options).double()
+    return VAE(prior, decoder).double(), guide
+
+
+def log_joint(model: VAE, x: Tensor, z: Tensor) -> Tensor:
+    return model.prior().log_prob(z) + model.decoder(z).log_prob(x)
+
+
+@pytest.mark.parametrize("prior", ["standard", "affine"])
+@pytest.mark.parametrize("likelihood", ["gaussian", "learned"])
+def test_one_undamped_step_is_the_exact_posterior_of_a_linear_model(
+    prior: str, likelihood: str
+) -> None:
+    pyro.set_rng_seed(0)
+    model, guide = pair(
+        PRIORS[prior](), LIKELIHOODS[likelihood](), hidden=(), steps=1, damping=0.0
+    )
+    zero, unit = torch.zeros(1, LATENT).double(), torch.eye(LATENT).double()
+    to_z, to_x = model.prior.to_representation, model.decoder.network
+    offset, slope = to_z(zero), (to_z(unit) - to_z(zero)).T
+    bias, weight = to_x(zero), (to_x(unit) - to_x(zero)).T
+    variance = model.decoder(zero).variance[0, 0]
+    prior_precision = torch.linalg.inv(slope @ slope.T)
+    covariance = torch.linalg.inv(prior_precision + weight.T @ weight / variance)
+    x = torch.randn(BATCH, DATA, dtype=torch.float64)
+    pulled = (x - bias) @ weight / variance + offset @ prior_precision
+    q = guide.posterior(x)
+    torch.testing.assert_close(q.mean, pulled @ covariance, rtol=0, atol=1e-9)
+    torch.testing.assert_close(q.covariance_matrix[0], covariance, rtol=0, atol=1e-9)
+
+    # With the exact posterior, every draw weighs p(x), and so does the bound.
+    of_x = MultivariateNormal(
+        (bias + offset @ weight.T).squeeze(0),
+        weight @ slope @ slope.T @ weight.T + variance * torch.eye(DATA).double(),
+    ).log_prob(x)
+    weights = log_weights(model, guide, x, 50)
+    torch.testing.assert_close(weights, of_x.detach().expand(50, -1), rtol=0, atol=1e-7)
+    bound = -Trace_ELBO().differentiable_loss(model, guide, x)
+    torch.testing.assert_close(bound, of_x.sum(), rtol=0, atol=1e-7)
+
+
+def written_out(model: VAE, encoder: GaussianEncoder, x: Tensor, steps: int) -> MultivariateNormal:
+    """The algorithm for one datum at a time, with dense derivatives and autograd through all."""
+    prior, network, likelihood = model.prior, model.decoder.network, model.decoder.likelihood
+    modes, precisions = [], []
+
+    def expansion(one: Tensor, z: Tensor) -> tuple[Tensor, Tensor]:
+        def jacobian(function: object) -> Tensor:
+            return torch.autograd.functional.jacobian(function, z, create_graph=True)
+
+        raw = network(z)
+        curvature = -torch.autograd.functional.hessian(
+            lambda value: likelihood(value).log_prob(one), raw, create_graph=True
+        )
+        of_raw, of_map = jacobian(network), jacobian(lambda value: prior.to_generation(value)[0])
+        gradient = jacobian(lambda value: log_joint(model, one, value))
+        return gradient, of_raw.T @ curvature @ of_raw + of_map.T @ of_map
+
+    for one, mode in zip(x, encoder(x).mean, strict=True):
+        for t in range(steps):
+            gradient, precision = expansion(one, mode)
+            mode = mode + 0.5 / (t + 1) * torch.linalg.solve(precision, gradient)
+        modes.append(mode)
+        precisions.append(expansion(one, mode)[1])
+    return MultivariateNormal(torch.stack(modes), precision_matrix=torch.stack(precisions))
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("likelihood", ["learned", "bernoulli"])
+@pytest.mark.parametrize("activation", [nn.ReLU, nn.Tanh])
+def test_posterior_and_gradients_are_those_of_the_algorithm_written_out(
+    prior: str, likelihood: str, activation: type[nn.Module]
+) -> None:
+    pyro.set_rng_seed(0)
+    model, guide = pair(PRIORS[prior](), LIKELIHOODS[likelihood](), activation=activation, steps=2)
+    x = torch.rand(BATCH, DATA).round().double()
+    parameters = [*model.parameters(), *guide.encoder.parameters()]
+    noise = torch.randn(BATCH, LATENT, dtype=torch.float64)
+
+    def loss(q: MultivariateNormal) -> Tensor:
+        z = q.mean + (q.scale_tril @ noise.unsqueeze(-1)).squeeze(-1)
+        return (q.log_prob(z) - log_joint(model, x, z)).sum()
+
+    ours, truth = guide.posterior(x), written_out(model, guide.encoder, x, 2)
+    torch.testing.assert_close(ours.mean, truth.mean)
+    torch.testing.assert_close(ours.covariance_matrix, truth.covariance_matrix)
+    found, expected = (
+        torch.autograd.grad(loss(q), parameters, allow_unused=True) for q in (ours, truth)
+    )
+    for one, other in zip(found, expected, strict=True):
+        assert (one is None) == (other is None)
+        if one is not None:
+            torch.testing.assert_close(one, other)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_search_ends_at_a_mode_in_representation_space(prior: str, likelihood: str) -> None:
+    pyro.set_rng_seed(1)
+    model, guide = pair(
+        PRIORS[prior](),
+        LIKELIHOODS[likelihood](),
+        activation=nn.Tanh,
+        hidden=(6,),
+        steps=60,
+        damping=0.8,
+        decay=0.0,
+    )
+    for parameter in model.parameters():
+        parameter.data.mul_(0.5)
+    x = torch.rand(BATCH, DATA).round().double()
+    with torch.no_grad():
+        mode = guide.posterior(x).mean
+        # Not by the gradient: it jumps where a unit of the couplings changes sides.
+        around = mode + 0.1 * nn.functional.normalize(torch.randn(500, *mode.shape), dim=-1)
+        assert (log_joint(model, x, around) < log_joint(model, x, mode)).all()
+
+
+@pytest.mark.parametrize("likelihood", LIKELIHOODS)
+def test_the_precision_is_the_hessian_for_relus_under_a_standard_prior(likelihood: str) -> None:
+    pyro.set_rng_seed(0)
+    model, guide = pair(standard_prior(), LIKELIHOODS[likelihood]())
+    x = torch.rand(BATCH, DATA).round().double()
+    q = guide.posterior(x)
+    for one, mode, precision in zip(x, q.mean, q.precision_matrix, strict=True):
+        hessian = torch.autograd.functional.hessian(
+            lambda z, one=one: -log_joint(model, one, z), mode
+        )
+        torch.testing.assert_close(precision, hessian)
+
+
+def test_a_detached_search_has_the_same_posterior_and_passes_gradients_on_as_they_are() -> None:
+    pyro.set_rng_seed(0)
+    _, guide = pair(coupling_prior(), LIKELIHOODS["bernoulli"]())
+    detached = copy.deepcopy(guide)
+    detached.detached = True
+    x = torch.rand(BATCH, DATA).round().double()
+    q, other = guide.posterior(x), detached.posterior(x)
+    torch.testing.assert_close(q.mean, other.mean)
+    torch.testing.assert_close(q.scale_tril, other.scale_tril)
+    assert other.scale_tril.requires_grad
+    direction = torch.randn_like(other.mean)
+    parameters = list(detached.encoder.parameters())
+    found = torch.autograd.grad((other.mean * direction).sum(), parameters)
+    expected = torch.autograd.grad((detached.encoder(x).mean * direction).sum(), parameters)
+    for one, mean in zip(found, expected, strict=True):
+        torch.testing.assert_close(one, mean)
+
+
+@pytest.mark.parametrize("prior", ["standard", "coupling"])
+def test_a_recorded_step_trains_as_an_eager_one(prior: str) -> None:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    model, guide = pair(PRIORS[prior](), LIKELIHOODS["learned"]())
+    x = torch.randn(BATCH, DATA, dtype=torch.float64)
+    losses = []
+    for backend in ("eager", "fx"):
+        both = copy.deepcopy((model, guide))
+        svi = CapturedSVI(*both, FusedOptim({"lr": 1e-2}), ELBO(), backend=backend)
+        pyro.set_rng_seed(1)
+        losses.append([svi.step(x) for _ in range(6)])
+    assert svi.recordings == 1
+    torch.testing.assert_close(*map(torch.tensor, losses), rtol=1e-6, atol=0)
+
+
+def test_parts_that_model_and_guide_share_are_stepped_once() -> None:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    model, guide = pair(coupling_prior(), LIKELIHOODS["learned"]())
+    x = torch.randn(BATCH, DATA, dtype=torch.float64)
+    before = copy.deepcopy((model, guide))
+    objective = ELBO()
+    pyro.set_rng_seed(1)
+    loss = objective.differentiable_loss(*before, x)
+    parameters = dict(before[0].named_parameters())
+    gradients = dict(
+        zip(parameters, torch.autograd.grad(loss, list(parameters.values())), strict=True)
+    )
+    pyro.clear_param_store()
+    pyro.set_rng_seed(1)
+    SVI(model, guide, pyro.optim.SGD({"lr": 1e-3}), ELBO()).step(x)
+    for name, parameter in model.named_parameters():
+        torch.testing.assert_close(parameter, parameters[name] - 1e-3 * gradients[name])
+
+
+@pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
+def test_sixty_four_latents_on_images_stay_finite_in_float32(shape: tuple[int, ...]) -> None:
+    pyro.set_rng_seed(0)
+    likelihood = GaussianLearnedVariance(shape)
+    nn.init.constant_(likelihood.raw_scale, -20.0)  # the least scale: precisions of a million
+    mlp, prior = ARCHITECTURES["mlp"], CouplingPrior(64)
+    decoder = Decoder(mlp.decoder(64, likelihood.raw_shape, hidden=(30, 30)), likelihood)
+    encoder = GaussianEncoder(mlp.encoder(shape, 128, hidden=(30,)))
+    guide = LaplaceGuide(encoder, decoder, prior=prior, steps=2)
+    x = torch.rand(3, *shape)
+    q = guide.posterior(x)
+    (q.rsample().square().sum() - q.entropy().sum()).backward()
+    for parameter in decoder.parameters():
+        assert parameter.grad is not None
+        assert parameter.grad.isfinite().all()
+    with torch.no_grad(), torch.autocast("cpu", dtype=torch.bfloat16):
+        there = guide.posterior(x)
+    assert there.scale_tril.dtype == torch.float32
+    assert there.scale_tril.isfinite().all()
+
+
+def test_what_does_not_fit_is_refused() -> None:
+    decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, (DATA,)), Gaussian((DATA,)))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
+    with pytest.raises(ValueError, match="agree on latent_dim, got 3, 3 and 2"):
+        LaplaceGuide(encoder, decoder, prior=StandardNormal(2))
+    with pytest.raises(ValueError, match=r"damping must be .* got 1\.0"):
+        LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT), damping=1.0)
+    with pytest.raises(ValueError, match=r"decay must be at least 0, got -1"):
+        LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT), decay=-1.0)
+    logistic = DiscretizedLogistic((DATA,))
+    decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, logistic.raw_shape), logistic)
+    guide = LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT))
+    with pytest.raises(TypeError, match=r"log-concave .*, got DiscretizedLogistic; use"):
+        guide.posterior(torch.zeros(2, DATA))
+
+
+def test_batch_norm_in_training_is_refused_and_runs_in_evaluation() -> None:
+    body = nn.Sequential(nn.Linear(LATENT, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, DATA))
+    network = Batched(body, in_shape=(LATENT,), out_shape=(DATA,))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
+    prior = StandardNormal(LATENT)
+    guide = LaplaceGuide(encoder, Decoder(network, Gaussian((DATA,))), prior=prior)
+    x = torch.randn(BATCH, DATA)
+    with pytest.raises(ValueError, match=r"batch norm 'body\.1' in training mode joins the data"):
+        guide.posterior(x)
+    guide.eval()
+    assert guide.posterior(x).rsample().isfinite().all()
