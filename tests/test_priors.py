@@ -8,6 +8,7 @@ import pytest
 import torch
 from pyro.distributions import Normal, TransformedDistribution
 from pyro.distributions.transforms import AffineCoupling
+from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, Pushforward, StandardNormal
@@ -291,3 +292,29 @@ def test_the_authors_flow_size() -> None:
 def test_bad_sizes_are_refused(arguments: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         CouplingPrior(**arguments)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("latent_dim", [2, 3, 7])
+@pytest.mark.parametrize("bound", [torch.tanh, torch.sin, lambda value: 9 * value])
+def test_derivatives_of_the_map_to_generation_are_autograds(
+    latent_dim: int, bound: Callable[[Tensor], Tensor]
+) -> None:
+    torch.manual_seed(0)
+    prior = CouplingPrior(latent_dim, blocks=3, hidden=(8,), bound=bound).double()
+    z = torch.randn(5, latent_dim, dtype=torch.float64)
+    ours, generic = prior.linearize_generation(z), AbstractPrior.linearize_generation(prior, z)
+    z0, log_det = prior.to_generation(z)
+    jacobian = torch.autograd.functional.jacobian(lambda z: prior.to_generation(z)[0].sum(0), z)
+    slope = torch.autograd.functional.jacobian(lambda z: prior.to_generation(z)[1].sum(), z)
+    parameters = list(prior.parameters())
+    weights = torch.randn_like(ours.jacobian), torch.randn_like(ours.log_det_slope)
+    gradients = []
+    for found in (ours, generic):
+        torch.testing.assert_close(found.z0, z0)
+        torch.testing.assert_close(found.log_det, log_det)
+        torch.testing.assert_close(found.jacobian, jacobian.permute(1, 2, 0))
+        torch.testing.assert_close(found.log_det_slope, slope)
+        total = (weights[0] * found.jacobian).sum() + (weights[1] * found.log_det_slope).sum()
+        gradients.append(torch.autograd.grad(total, parameters, materialize_grads=True))
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)

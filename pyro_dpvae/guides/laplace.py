@@ -13,7 +13,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.nn.linearization import Linearizer, batch_jacobian, pushed
+from pyro_dpvae.nn.linearization import Linearizer
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["LaplaceGuide"]
@@ -143,15 +143,13 @@ class _Expansion:
     """log p(x, z) around points z, (batch, L): its gradient and minus its curvature."""
 
     def __init__(self, view: _View, z: Tensor) -> None:
-        self._z, self._to_generation = z, view.prior.to_generation
         self._raw = view.linearizer.at(z)
         self._slope, self._weights = view.likelihood.expansion(view.x, self._raw.value)
-        (self._z0, self._log_det), self._pull_z0 = torch.func.vjp(self._to_generation, z)[:2]
+        self._map = view.prior.linearize_generation(z)
 
     def precision(self) -> Float[Tensor, "batch latent latent"]:
         """Return Lambda."""
-        of_map = batch_jacobian(self._map, self._z).movedim(0, 1)
-        return self._raw.curvature(self._weights) + of_map @ of_map.mT
+        return self._raw.curvature(self._weights) + self._map.jacobian @ self._map.jacobian.mT
 
     def newton_step(self) -> Float[Tensor, "batch latent"]:
         """Return Lambda^-1 grad_z log p(x, z)."""
@@ -162,16 +160,13 @@ class _Expansion:
             step = step + _solve(factor, self._residual(step))
         return step
 
-    def _map(self, z: Tensor) -> Tensor:
-        return self._to_generation(z)[0]
-
     def _residual(self, step: Tensor | None) -> Tensor:
         """Return grad_z log p(x, z) - Lambda step."""
-        slope, z0 = self._slope, self._z0
+        slope, z0 = self._slope, self._map.z0.unsqueeze(-1)
         if step is not None:
             slope = slope - self._weights * self._raw.push(step)
-            z0 = z0 + pushed(self._map, self._z, step)
-        (of_prior,) = self._pull_z0((-z0, torch.ones_like(self._log_det)))
+            z0 = z0 + self._map.jacobian.mT @ step.unsqueeze(-1)
+        of_prior = self._map.log_det_slope - (self._map.jacobian @ z0).squeeze(-1)
         return self._raw.pull(slope) + of_prior
 
 

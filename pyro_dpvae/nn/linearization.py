@@ -2,7 +2,7 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import cached_property
 from typing import final
 
@@ -12,7 +12,13 @@ from torch import Tensor, nn
 
 from pyro_dpvae.nn.batched import Batched
 
-__all__ = ["AbstractLinearization", "Linearizer", "batch_jacobian", "pushed"]
+__all__ = [
+    "AbstractLinearization",
+    "Linearizer",
+    "batch_jacobian",
+    "push_through",
+    "with_slopes",
+]
 
 _PIECEWISE_LINEAR = (nn.Linear, nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Unflatten)
 
@@ -40,12 +46,12 @@ def batch_jacobian(
     directions = torch.eye(z.shape[-1], dtype=z.dtype, device=z.device)
 
     def derivative(direction: Tensor) -> Tensor:
-        return pushed(function, z, direction.expand_as(z))
+        return _pushed(function, z, direction.expand_as(z))
 
     return torch.func.vmap(derivative, randomness="same")(directions)
 
 
-def pushed(function: Callable[[Tensor], Tensor], z: Tensor, dz: Tensor) -> Tensor:
+def _pushed(function: Callable[[Tensor], Tensor], z: Tensor, dz: Tensor) -> Tensor:
     """Return the derivative of a function at z along dz."""
     with warnings.catch_warnings():
         # Of torch's own use of it, when it first differentiates forwards.
@@ -128,7 +134,7 @@ class _Functional(AbstractLinearization):
         self.value, self._pull = torch.func.vjp(network, z)[:2]
 
     def push(self, tangents: Tensor) -> Tensor:
-        return pushed(self._network, self._z, tangents)
+        return _pushed(self._network, self._z, tangents)
 
     def pull(self, cotangents: Tensor) -> Tensor:
         return self._pull(cotangents.contiguous())[0]
@@ -144,18 +150,12 @@ class _Masked(AbstractLinearization):
 
     def __init__(self, linearizer: Linearizer, layers: list[nn.Module], z: Tensor) -> None:
         self._linearizer, self._layers = linearizer, layers
-        self._slopes: list[Tensor] = []
-        h = z
-        for layer in layers:
-            if not isinstance(layer, nn.Linear):
-                slope = getattr(layer, "negative_slope", 0.0)
-                self._slopes.append(torch.where(h.detach() > 0, 1.0, slope).to(h.dtype))
-            h = layer(h)
+        value, self._slopes = with_slopes(layers, z)
         self._out_shape = linearizer.network.out_shape
-        self.value = h.unflatten(-1, self._out_shape)
+        self.value = value.unflatten(-1, self._out_shape)
 
     def push(self, tangents: Tensor) -> Tensor:
-        return self._pushed(tangents, self._layers).unflatten(-1, self._out_shape)
+        return push_through(self._layers, self._slopes, tangents).unflatten(-1, self._out_shape)
 
     def pull(self, cotangents: Tensor) -> Tensor:
         u = cotangents.flatten(1)
@@ -167,24 +167,43 @@ class _Masked(AbstractLinearization):
     def curvature(self, weights: Tensor) -> Tensor:
         inputs = _linear(self._layers[0]).in_features
         directions = torch.eye(inputs, dtype=self.value.dtype, device=self.value.device)
+        directions = directions.expand(len(self.value), -1, -1)
         last = _linear(self._layers[-1])
-        batch = len(self.value)
         if weights.dim() == 0 and last.out_features > last.in_features and len(self._layers) > 1:
-            half = self._pushed(directions.expand(batch, -1, -1), self._layers[:-1])
+            half = push_through(self._layers[:-1], self._slopes, directions)
             return weights * ((half @ self._linearizer.gram) @ half.mT)
-        jacobian = self._pushed(directions.expand(batch, -1, -1), self._layers)
+        jacobian = push_through(self._layers, self._slopes, directions)
         return _weighted_square(jacobian, weights)
 
-    def _pushed(self, tangents: Tensor, layers: list[nn.Module]) -> Tensor:
-        """Return J t of the layers, for t of shape (batch, L) or (batch, directions, L)."""
-        slopes = iter(self._slopes)
-        for layer in layers:
-            if isinstance(layer, nn.Linear):
-                tangents = tangents @ layer.weight.T
-            else:
-                slope = next(slopes)
-                tangents = tangents * (slope if tangents.dim() == 2 else slope.unsqueeze(1))
-        return tangents
+
+def with_slopes(layers: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, list[Tensor]]:
+    """Return a perceptron of (leaky) ReLUs at z, and the slopes of its units, layer by layer."""
+    slopes = []
+    for layer in layers:
+        if not isinstance(layer, nn.Linear):
+            slope = getattr(layer, "negative_slope", 0.0)
+            # As tensors: torch would hold the numbers in float32.
+            slopes.append(torch.where(z.detach() > 0, z.new_ones(()), z.new_full((), slope)))
+        z = layer(z)
+    return z, slopes
+
+
+def push_through(layers: Iterable[nn.Module], slopes: list[Tensor], tangents: Tensor) -> Tensor:
+    """Return J t of a perceptron with these slopes.
+
+    Args:
+        layers: linear ones and (leaky) ReLUs.
+        slopes: of the units, from :func:`with_slopes`.
+        tangents: t, of shape (batch, inputs) or (batch, directions, inputs).
+    """
+    of_layer = iter(slopes)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            tangents = tangents @ layer.weight.T
+        else:
+            slope = next(of_layer)
+            tangents = tangents * (slope if tangents.dim() == 2 else slope.unsqueeze(-2))
+    return tangents
 
 
 def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:

@@ -1,6 +1,7 @@
 """What every prior is: a module whose call returns p(z), with a map to generation space."""
 
 from abc import ABC, abstractmethod
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Float
@@ -8,8 +9,26 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.linearization import batch_jacobian
 
-__all__ = ["AbstractPrior"]
+__all__ = ["AbstractPrior", "LinearizedMap"]
+
+
+@dataclass(frozen=True)
+class LinearizedMap:
+    """The map z0 = g(z) to generation space around points z.
+
+    Attributes:
+        z0: g(z), of shape (batch, L).
+        log_det: log |det dg/dz|, of shape (batch,).
+        jacobian: d z0_j / d z_i at [..., i, j], of shape (batch, L, L).
+        log_det_slope: d log |det dg/dz| / d z, of shape (batch, L).
+    """
+
+    z0: Tensor
+    log_det: Tensor
+    jacobian: Tensor
+    log_det_slope: Tensor
 
 
 class AbstractPrior(nn.Module, ABC):
@@ -42,6 +61,18 @@ class AbstractPrior(nn.Module, ABC):
         self, z: Float[Tensor, "*batch latent"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z0 = g(z) and log |det dg/dz|."""
+
+    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> "LinearizedMap":
+        """Return g and log |det dg/dz| at points z with their derivatives, for each point."""
+        z0, log_det = self.to_generation(z)
+
+        def joined(z: Tensor) -> Tensor:
+            z0, log_det = self.to_generation(z)
+            return torch.cat([z0, log_det.unsqueeze(-1)], -1)
+
+        derivatives = batch_jacobian(joined, z).movedim(0, 1)
+        jacobian, log_det_slope = derivatives.split([z.shape[-1], 1], -1)
+        return LinearizedMap(z0, log_det, jacobian, log_det_slope.squeeze(-1))
 
     @abstractmethod
     def to_representation(

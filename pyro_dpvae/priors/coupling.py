@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import final
+from typing import cast, final
 
 import pyro.distributions as dist
 import torch
@@ -14,7 +14,8 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32
-from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.nn.linearization import push_through, with_slopes
+from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
 from pyro_dpvae.priors.pushforward import Pushforward
 
 __all__ = ["CouplingPrior"]
@@ -108,6 +109,26 @@ class CouplingPrior(AbstractPrior):
             log_det = log_det - log_scale.sum(-1)
         return torch.cat(halves, -1), log_det
 
+    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
+        """Return g and log |det dg/dz| at points z with their derivatives, for each point."""
+        halves = self._halves(z)
+        directions = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
+        tangents = self._halves(directions.expand(len(z), -1, -1))
+        log_det, log_det_slope = z.new_zeros(len(z)), torch.zeros_like(z)
+        for block in reversed(range(self.blocks)):
+            kept, moved = block % 2, 1 - block % 2
+            coupling = cast(_ScaleAndShift, self.couplings[block])
+            values, derivatives = coupling.linearize(halves[kept], tangents[kept])
+            shift, log_scale = values[0], _clipped(values[1])
+            shrink = torch.exp(-log_scale)
+            halves[moved] = (halves[moved] - shift) * shrink
+            tangents[moved] = (tangents[moved] - derivatives[0]) * shrink.unsqueeze(-2)
+            tangents[moved] = tangents[moved] - halves[moved].unsqueeze(-2) * derivatives[1]
+            log_det = log_det - log_scale.sum(-1)
+            log_det_slope = log_det_slope - derivatives[1].sum(-1)
+        z0, jacobian = torch.cat(halves, -1), torch.cat(tangents, -1)
+        return LinearizedMap(z0, log_det, jacobian, log_det_slope)
+
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch latent"]:
@@ -156,7 +177,7 @@ class CouplingPrior(AbstractPrior):
 
     def _shift_and_log_scale(self, block: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.couplings[block](kept)
-        return shift, clamp_preserve_gradients(log_scale, _LEAST_LOG_SCALE, _MOST_LOG_SCALE)
+        return shift, _clipped(log_scale)
 
 
 class _ScaleAndShift(nn.Module):
@@ -180,6 +201,23 @@ class _ScaleAndShift(nn.Module):
         # Bounded in float32: log-determinants add up over blocks, whatever the networks ran in.
         shift, scale = at_least_float32(self.shift(kept)), at_least_float32(self.scale(kept))
         return self.bound(shift), self.bound(scale)
+
+    def linearize(
+        self, kept: Tensor, tangents: Tensor
+    ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, Tensor]]:
+        """Return t and s, and their derivatives along tangents (batch, directions, kept)."""
+        values, derivatives = [], []
+        for network in (self.shift, self.scale):
+            raw, slopes = with_slopes(network, kept)
+            value, pull = torch.func.vjp(self.bound, at_least_float32(raw))[:2]
+            (slope,) = pull(torch.ones_like(value))
+            values.append(value)
+            derivatives.append(push_through(network, slopes, tangents) * slope.unsqueeze(-2))
+        return (values[0], values[1]), (derivatives[0], derivatives[1])
+
+
+def _clipped(log_scale: Tensor) -> Tensor:
+    return clamp_preserve_gradients(log_scale, _LEAST_LOG_SCALE, _MOST_LOG_SCALE)
 
 
 def _perceptron(sizes: Sequence[int]) -> nn.Sequential:

@@ -46,6 +46,7 @@ def _laplace(
     """Build a ``LaplaceGuide``.
 
     Args:
+        parts: of the system
         steps: steps to the mode of the posterior
         damping: by how much the first step is shortened, at least 0 and below 1
         decay: step t is shortened by (t + 1)^decay as well
