@@ -97,7 +97,6 @@ def test_gradients_of_means_are_exact_within_monte_carlo_error(name: str) -> Non
 def test_displacements_solve_the_implicit_equation() -> None:
     # dz = -(dS/dz)^-1 dS/dtheta with the Jacobians of S by autograd
     logits, loc, scale = (one.detach() for one in parameters(latent=4))
-    z = DiagonalNormalMixture(logits, loc, scale).sample()
 
     def distribution_function(z: Tensor, *q: Tensor) -> Tensor:
         logits, loc, scale = q
@@ -109,7 +108,6 @@ def test_displacements_solve_the_implicit_equation() -> None:
             log_weights = log_weights + density
         return torch.stack(values)
 
-    jacobians = torch.autograd.functional.jacobian(distribution_function, (z, logits, loc, scale))
     q = [one.clone().requires_grad_() for one in (logits, loc, scale)]
     pyro.set_rng_seed(3)
     drawn = DiagonalNormalMixture(*q).rsample()
