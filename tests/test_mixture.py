@@ -121,5 +121,5 @@ def test_bad_points_and_encoders_are_refused() -> None:
         q.log_prob(torch.zeros(4, 2))
     with pytest.raises(ValueError, match="at least one batch"):
         AggregatePosterior.of(lambda x: None, [])
-    with pytest.raises(TypeError, match="must be diagonal Gaussians"):
+    with pytest.raises(TypeError, match="must be distributions of batch shape"):
         AggregatePosterior.of(lambda x: Categorical(logits=x), [torch.zeros(2, 2)])
