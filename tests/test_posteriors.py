@@ -1,15 +1,26 @@
 """Every objective, weight and metric with every family of q(z | x)."""
 
+import math
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
 import pyro
 import pyro.distributions as dist
 import pytest
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
 from pyro.infer import SVI
+from torch import Tensor
 from torch.distributions import kl_divergence
 
+from pyro_dpvae.cli import main
 from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
+from pyro_dpvae.guides import AbstractGuide
+from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.metrics import log_likelihoods
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import DIP, ELBO, Latents, MutualDivergence, TotalCorrelation
 from pyro_dpvae.objectives._divergence import closed_divergence
@@ -21,6 +32,8 @@ from pyro_dpvae.objectives.penalties.marginals import (
     posterior_mean,
 )
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
+from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.recipes import open_system
 from tests.gaussian_latents import site_of
 from tests.linear_gaussian import LATENT, LinearGaussian
 from tests.posteriors import FAMILIES, affine_flow
@@ -191,3 +204,133 @@ def test_a_flow_of_one_coordinate_has_its_own_density() -> None:
     flow = affine_flow(exact.loc, exact.scale_tril)
     z = torch.randn(4, 1, 1, dtype=torch.float64)
     torch.testing.assert_close(coordinate_log_prob(flow, z), coordinate_log_prob(exact, z))
+
+
+# Importance weights.
+
+ROTATION = torch.tensor([[0.8, -0.6], [0.6, 0.8]], dtype=torch.float64)
+
+
+class Rotated(AbstractGuide):
+    """The exact posterior of the model whose latents are turned: its covariance is full."""
+
+    def __init__(self, exact: LinearGaussian) -> None:
+        super().__init__()
+        self.encoder = exact.guide.encoder
+
+    def posterior(self, x: Tensor) -> dist.MultivariateNormal:
+        q = self.encoder(x)
+        covariance = ROTATION.T @ torch.diag_embed(q.variance) @ ROTATION
+        return dist.MultivariateNormal(q.mean @ ROTATION, covariance)
+
+
+class Scattered(AbstractGuide):
+    """Mixtures around the exact posterior, wider than it, in which no component is exact."""
+
+    def __init__(self, exact: LinearGaussian) -> None:
+        super().__init__()
+        self.encoder = exact.guide.encoder
+        self.shifts = torch.tensor([[0.5, 0.0], [-0.3, 0.4], [0.0, -0.6]], dtype=torch.float64)
+
+    def posterior(self, x: Tensor) -> DiagonalNormalMixture:
+        q = self.encoder(x)
+        scale = 1.3 * q.stddev.unsqueeze(-2).expand(-1, 3, -1)
+        loc = q.mean.unsqueeze(-2) + self.shifts * scale
+        logits = torch.tensor([0.2, 0.0, -0.5], dtype=torch.float64).expand(len(x), 3)
+        return DiagonalNormalMixture(logits, loc, scale)
+
+
+@pytest.fixture
+def rotated(exact: LinearGaussian) -> LinearGaussian:
+    """The model with turned latents: p(x) is the same."""
+    with torch.no_grad():
+        for parameter in exact.model.decoder.parameters():
+            if parameter.shape == exact.weight.shape:
+                parameter.copy_(exact.weight @ ROTATION)
+    return exact
+
+
+def test_the_exact_full_covariance_has_equal_weights(rotated: LinearGaussian) -> None:
+    x, guide = rotated.data(6), Rotated(rotated)
+    expected = rotated.log_prob(x)
+    weights = log_weights(rotated.model, guide, x, 10)
+    torch.testing.assert_close(weights, expected.expand(10, 6), rtol=0, atol=1e-6)
+    objective = ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
+    bound = -objective.loss(rotated.model, guide, x)
+    assert bound == pytest.approx(float(expected.sum()), abs=0.3)
+
+
+def test_weights_of_a_mixture_have_no_bias(exact: LinearGaussian) -> None:
+    x = exact.data(40)
+    ratios = (log_weights(exact.model, Scattered(exact), x, 4000) - exact.log_prob(x)).exp()
+    scores = (ratios.mean(0) - 1) / ratios.std(0) * 4000**0.5
+    assert float(scores.abs().max()) < 4
+    assert float(scores.std()) == pytest.approx(1.0, abs=0.3)
+    assert float(ratios.std()) > 0.1
+    found = log_likelihoods(exact.model, Scattered(exact), [x], samples=4000, progress=False)
+    torch.testing.assert_close(found.log_likelihood, exact.log_prob(x), rtol=0, atol=0.1)
+
+
+# Runs.
+
+
+class Remade(AbstractGuide):
+    """A trained encoder's posteriors, as a family of other posteriors of about their law."""
+
+    def __init__(self, trained: AbstractGuide, family: str) -> None:
+        super().__init__()
+        self.trained, self.family = trained, family
+        self.maps = CouplingPrior(2, blocks=1)
+
+    def posterior(self, x: Tensor) -> Any:
+        q = self.trained.posterior(x)
+        if self.family == "full":
+            return dist.MultivariateNormal(q.mean, scale_tril=torch.diag_embed(q.stddev))
+        if self.family == "mixture":
+            loc = q.mean.unsqueeze(-2) + 0.1 * torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
+            scale = q.stddev.unsqueeze(-2).expand(-1, 2, -1)
+            return DiagonalNormalMixture(torch.zeros(len(x), 2), loc, scale)
+        return Pushforward(
+            q,
+            to_generation=self.maps.to_generation,
+            to_representation=self.maps.to_representation,
+        )
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    out = tmp_path_factory.mktemp("runs") / "run"
+    arguments = ["--data", "digits", "--network", "mlp", "--latent-dim", "2", "--steps", "20"]
+    assert main(["train", *arguments, "--out", str(out)]) == 0
+    return out
+
+
+@pytest.mark.parametrize("family", ["full", "mixture", "flow"])
+def test_runs_of_every_posterior_are_evaluated(
+    family: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("pyro_dpvae.recipes.saved._FLOWS", 200)
+    saved = open_system(run)
+    guide = Remade(saved.system.guide, family).eval()
+    saved = replace(saved, system=replace(saved.system, guide=guide))
+    config = EvaluationConfig(nll_samples=50, nll_data=20, latent_samples=200, images=20)
+    groups = ["elbo", "skl", "leakage", "split", "probe", "clusters", "nll"]
+
+    def measured(names: list[str]) -> dict[str, dict[str, Any]]:
+        (run / "evaluation.json").unlink(missing_ok=True)
+        return evaluate_run(Subject(saved, saved.data(), config, progress=False), names)
+
+    found = measured(groups)
+    size = 500 if family == "flow" else len(saved.data().train)
+    assert found["skl"]["settings"]["components"] == size
+    assert found["active_units"]["settings"]["data"] == size
+    assert all(math.isfinite(one["value"]) for one in found.values())
+    # Each group's draws are its own, whichever others are measured.
+    for name, keys in (("skl", ["skl"]), ("clusters", ["cluster_nmi"]), ("split", ["rate"])):
+        alone = measured([name])
+        assert all(alone[key] == found[key] for key in keys)
+
+    if family == "flow":
+        monkeypatch.setattr("pyro_dpvae.cli.plot.open_system", lambda path, device: saved)
+        assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 0
+        assert (tmp_path / "latent.png").exists()
