@@ -72,6 +72,23 @@ def test_every_objective_learns_every_posterior(
     assert all(bool((parameter.grad != 0).any()) for parameter in guide.parameters())
 
 
+@pytest.mark.parametrize("family", ["full", "mixture", "flow"])
+@pytest.mark.parametrize("name", ["beta-tc", "mae", "dip-1"])
+def test_particles_of_every_posterior_are_vectorized(
+    exact: LinearGaussian, name: str, family: str
+) -> None:
+    guide, x = FAMILIES[family]().double(), exact.data(BATCH)
+    terms = []
+    for vectorize in (False, True):
+        objective = OBJECTIVES[name](
+            num_particles=100, vectorize_particles=vectorize, max_plate_nesting=1
+        )
+        with torch.no_grad():
+            objective.loss(exact.model, guide, x)
+        terms.append({key: float(term) for key, term in objective.terms.items()})
+    assert terms[1] == pytest.approx(terms[0], rel=0.2, abs=0.2)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_steps_are_recorded_with_every_posterior(family: str) -> None:
     exact = LinearGaussian()
@@ -186,7 +203,9 @@ def test_coordinates_of_a_gaussian_flow_are_right_within_monte_carlo_error() -> 
 
 
 def test_penalties_of_a_gaussian_flow_are_those_of_the_gaussian() -> None:
-    exact = full_covariance(60, 3)
+    narrow = full_covariance(60, 3)
+    wide = narrow.scale_tril + 0.8 * torch.eye(3, dtype=torch.float64)
+    exact = dist.MultivariateNormal(narrow.loc, scale_tril=wide)
     z = exact.sample()
     flow = affine_flow(exact.loc, exact.scale_tril)
     for penalty in (
@@ -196,7 +215,7 @@ def test_penalties_of_a_gaussian_flow_are_those_of_the_gaussian() -> None:
     ):
         found = penalty(Latents((site_of(flow, z),)))
         for name, term in penalty(Latents((site_of(exact, z),))).items():
-            assert float(found[name]) == pytest.approx(float(term), rel=0.1, abs=0.1)
+            assert float(found[name]) == pytest.approx(float(term), rel=0.2, abs=0.1)
 
 
 def test_a_flow_of_one_coordinate_has_its_own_density() -> None:
