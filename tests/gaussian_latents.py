@@ -1,6 +1,7 @@
 """Representations of a batch with Gaussian posteriors, as penalties see them."""
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, ClassVar
 
 import pyro.distributions as dist
 import torch
@@ -28,3 +29,19 @@ def latents_of(
 ) -> Latents:
     """One site with q(z | x) = N(loc, diag scale^2), of (batch, L)."""
     return Latents((site_of(dist.Normal(loc, scale).to_event(1), value, prior=prior),))
+
+
+class Sampler(dist.TorchDistribution):
+    """Vectors whose draws have no gradients, and whose moments and marginals nobody knows."""
+
+    arg_constraints: ClassVar[dict[str, Any]] = {}
+
+    def __init__(self, batch: int, latent_dim: int) -> None:
+        super().__init__(torch.Size([batch]), torch.Size([latent_dim]))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        return torch.randn(*sample_shape, *self.batch_shape, *self.event_shape)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        log_density = -0.5 * value.square().sum(-1)
+        return log_density.expand(torch.broadcast_shapes(log_density.shape, self.batch_shape))

@@ -12,7 +12,7 @@ from torch.nn.functional import softplus
 
 from pyro_dpvae.objectives import DIP, DIPVAE, MAE, Latents, MutualDivergence
 from pyro_dpvae.priors import CouplingPrior
-from tests.gaussian_latents import latents_of, site_of
+from tests.gaussian_latents import Sampler, latents_of, site_of
 
 BATCH, LATENT = 7, 3
 
@@ -87,8 +87,9 @@ def test_dip_of_a_flow() -> None:
     expected = dip_terms(latents.value.detach().T.cov())
     found = DIP(1.0, 1.0, form="II")(latents)
     torch.testing.assert_close({name: term.detach() for name, term in found.items()}, expected)
-    with pytest.raises(TypeError, match=r"q\(z \| x\) of known mean, .* use the form 'II'"):
-        DIP(1.0, 1.0)(latents)
+    exotic = Latents((site_of(Sampler(BATCH, LATENT), q.sample()),))
+    with pytest.raises(TypeError, match=r"of known mean, .* got Sampler; use the form 'II'"):
+        DIP(1.0, 1.0)(exotic)
 
 
 # Mutual posterior divergence.
@@ -161,6 +162,6 @@ def test_unknown_forms_are_refused() -> None:
         DIPVAE(form="III")
     with pytest.raises(ValueError, match="diversity must be 0 or more, got -1"):
         MAE(-1.0)
-    flow = Latents((site_of(CouplingPrior(LATENT)().expand((BATCH,))),))
+    q = Sampler(BATCH, LATENT)
     with pytest.raises(TypeError, match="whose coordinates have known densities"):
-        MutualDivergence(1.0, 1.0)(flow)
+        MutualDivergence(1.0, 1.0)(Latents((site_of(q, q.sample()),)))

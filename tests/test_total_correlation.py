@@ -7,6 +7,7 @@ to fail for them.
 import itertools
 import math
 from collections.abc import Callable
+from typing import Any
 
 import pyro.distributions as dist
 import pytest
@@ -22,7 +23,7 @@ from pyro_dpvae.objectives.penalties.total_correlation import (
     log_component_weights,
 )
 from pyro_dpvae.priors import CouplingPrior
-from tests.gaussian_latents import latents_of, site_of
+from tests.gaussian_latents import Sampler, latents_of, site_of
 
 Terms = dict[str, Tensor]
 TERMS = ("mutual_information", "total_correlation", "dimension_wise_kl")
@@ -305,10 +306,10 @@ def test_a_mixture_has_its_marginals(pyros: bool) -> None:
         torch.testing.assert_close(pairs[i, j, d], (weights[j] * density).sum().log())
 
 
-def test_the_coordinates_of_a_flow_are_refused() -> None:
-    q = CouplingPrior(2)().expand((5,))
-    latents = Latents((site_of(q),))
-    with pytest.raises(TypeError, match=r"got Pushforward; use AdversarialTotalCorr"):
+@pytest.mark.parametrize("q", [Sampler(5, 2), dist.Delta(torch.zeros(5, 2), event_dim=1)])
+def test_coordinates_without_densities_or_gradients_are_refused(q: Any) -> None:
+    latents = Latents((site_of(q, q.sample()),))
+    with pytest.raises(TypeError, match=r"got (Sampler|Delta); use AdversarialTotalCorr"):
         TotalCorrelation(1.0, dataset_size=10)(latents)
 
 

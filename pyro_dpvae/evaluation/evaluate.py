@@ -261,7 +261,7 @@ def _probe(subject: Subject) -> Estimates:
     train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
     assert train_labels is not None
     assert test_labels is not None
-    train = subject.train_means[:_PROBE_DATA], train_labels[:_PROBE_DATA]
+    train = subject.train_means(_PROBE_DATA), train_labels[:_PROBE_DATA]
     test = subject.test_means, test_labels
     return {
         "probe": linear_probe_accuracy(*train, *test),

@@ -3,6 +3,7 @@
 import hashlib
 import os
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -107,23 +108,35 @@ class Subject:
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
-        """q(z) over the whole training split."""
-        return self.saved.aggregate(self.data.train)
+        """q(z) over the training split; of flows, over its first data."""
+        with self._own_draws():
+            return self.saved.aggregate(self.data.train)
 
     @cached_property
     def test(self) -> Batches:
         """The held-out split as the model sees it."""
         return self.saved.batches(self.data.test)
 
-    @cached_property
-    def train_means(self) -> Tensor:
-        """The means of q(z | x) over the training split, on the CPU."""
-        return self.aggregate.loc.cpu()
+    def train_means(self, count: int) -> Tensor:
+        """Return the means of q(z | x) over the first data of the training split, on the CPU."""
+        count = min(count, split_size(self.data.train))
+        if len(self.aggregate.loc) >= count:
+            return self.aggregate.loc[:count].cpu()
+        with self._own_draws():
+            return self.saved.means(self.data.train, limit=count).cpu()
 
     @cached_property
     def test_means(self) -> Tensor:
         """The means of q(z | x) over the held-out split, on the CPU."""
-        return self.saved.aggregate(self.data.test).loc.cpu()
+        with self._own_draws():
+            return self.saved.means(self.data.test).cpu()
+
+    @contextmanager
+    def _own_draws(self) -> Iterator[None]:
+        """Draw from the seed, aside: what metrics share must not depend on which asks first."""
+        with torch.random.fork_rng():
+            torch.manual_seed(self.config.seed)
+            yield
 
     def low_posterior(self, count: int) -> Tensor:
         """Return the fifth of prior draws of least q(z)."""

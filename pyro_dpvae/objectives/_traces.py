@@ -4,13 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from pyro.distributions import Delta
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
+from pyro_dpvae.objectives._divergence import closed_divergence
 from pyro_dpvae.objectives.penalties import Latents, LatentSite
+from pyro_dpvae.objectives.penalties.marginals import is_delta
 from pyro_dpvae.objectives.rates import SiteRate
 from pyro_dpvae.sites import PLATE
 
@@ -172,7 +173,7 @@ def _rate_terms(
     """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
     q = guide_site["fn"]
     if model_site is not None and closed and _same_mask(model_site, guide_site):
-        divergence = _if_known(q, lambda: kl_divergence(q, model_site["fn"]))
+        divergence = _if_known(q, lambda: closed_divergence(q, model_site["fn"]))
         if divergence is not None:
             # b KL + (a - b) E[log q]: no comparison of scales that are tensors
             yield _handled(divergence, model_site), model_site
@@ -197,15 +198,9 @@ def _if_known(q: Any, quantity: Callable[[], Tensor]) -> Tensor | None:
     That of a Delta is of no use: its density is what an autoguide makes of a change of variables.
     """
     try:
-        return None if _is_delta(q) else quantity()
+        return None if is_delta(q) else quantity()
     except NotImplementedError:
         return None
-
-
-def _is_delta(distribution: Any) -> bool:
-    while not isinstance(distribution, Delta) and hasattr(distribution, "base_dist"):
-        distribution = distribution.base_dist
-    return isinstance(distribution, Delta)
 
 
 def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:

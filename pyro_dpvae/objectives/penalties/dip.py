@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.latents import Latents, flatten_event
-from pyro_dpvae.objectives.penalties.marginals import posterior_covariance
+from pyro_dpvae.objectives.penalties.marginals import posterior_covariance, posterior_mean
 from pyro_dpvae.objectives.schedules import Weight
 
 __all__ = ["DIP"]
@@ -26,7 +26,8 @@ class DIP(AbstractPenalty):
     Form I takes C = Cov_x[mu(x)], the covariance of the posterior means; form II the covariance
     of q(z), C = E_x[Sigma(x)] + Cov_x[mu(x)], or of the z drawn where Sigma is not known: with
     several sites, which may depend on each other, it is not.
-    Covariances are those of the batch, with the divisor B - 1.
+    Covariances are those of the batch, with the divisor B - 1. Form I takes the mean of 64 draws
+    where mu is not known, as of a flow; that adds Sigma(x) / 64 to C in expectation.
 
     Args:
         off_diagonal: the weight of the off-diagonal entries.
@@ -37,7 +38,7 @@ class DIP(AbstractPenalty):
     Raises:
         ValueError: if a weight is negative or the form unknown; on a step, if the batch has one
             datum.
-        TypeError: on a step of form I, if q(z | x) has no known mean.
+        TypeError: on a step of form I, if q(z | x) has no known mean and its draws no gradients.
 
     References:
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
@@ -71,13 +72,15 @@ class DIP(AbstractPenalty):
 
 
 def _of_means(latents: Latents) -> Tensor:
-    try:
-        means = [flatten_event(site.posterior.mean, site.posterior) for site in latents.sites]
-    except NotImplementedError as error:
-        raise TypeError(
-            "DIP-VAE I needs a q(z | x) of known mean, got "
-            f"{[type(site.posterior).__name__ for site in latents.sites]}; use the form 'II'"
-        ) from error
+    means = []
+    for site in latents.sites:
+        mean = posterior_mean(site.posterior)
+        if mean is None:
+            raise TypeError(
+                "DIP-VAE I needs a q(z | x) of known mean, or whose draws have gradients to take "
+                f"the mean of, got {type(site.posterior).__name__}; use the form 'II'"
+            )
+        means.append(flatten_event(mean, site.posterior))
     return _covariance(torch.cat(means, -1))
 
 

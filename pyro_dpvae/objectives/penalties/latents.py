@@ -98,7 +98,8 @@ class Latents:
         """Return log q(z_id | x_j) of each coordinate d, (batch i, *particles, batch j, L).
 
         Raises:
-            TypeError: if the coordinates of a site's q(z | x) have no known densities.
+            TypeError: if the coordinates of a site's q(z | x) have no known densities and its
+                draws no gradients.
         """
         return torch.cat(
             [coordinate_log_prob(site.posterior, site.points) for site in self.sites], -1

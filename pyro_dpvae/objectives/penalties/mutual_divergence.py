@@ -78,7 +78,8 @@ class MutualDivergence(AbstractPenalty):
         smoothness = standard deviation over i, j of sum_k KL_k(i, j).
 
     Divergences are in closed form between Gaussians (those of the coordinates, if q has a full
-    covariance); otherwise they are estimated at the z of the batch.
+    covariance); otherwise they are estimated at the z of the batch. The coordinates of a flow,
+    whose densities are not known, are approximated by normals with mean and variance of 64 draws.
 
     Args:
         diversity: eta, the weight of the diversity.
@@ -88,7 +89,8 @@ class MutualDivergence(AbstractPenalty):
     Raises:
         ValueError: if a weight is negative or the form unknown; on a step, if the batch has one
             datum.
-        TypeError: on a step, if the coordinates of q(z | x) have no known densities.
+        TypeError: on a step, if the coordinates of q(z | x) have no known densities and its draws
+            no gradients.
 
     References:
         Ma, Zhou, Hovy (2019), MAE: Mutual posterior-divergence regularization for VAEs.

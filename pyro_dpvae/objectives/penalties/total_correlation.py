@@ -95,7 +95,8 @@ class TotalCorrelation(AbstractPenalty):
     rate ``Beta(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma; that is
     ``BetaTCVAE``. The terms ``mutual_information``, ``total_correlation`` and
     ``dimension_wise_kl`` are estimated from the batch, with a bias: see
-    :func:`log_component_weights`.
+    :func:`log_component_weights`. The coordinates of a flow, whose densities q(z_d | x) are not
+    known, are approximated by normals with mean and variance of 64 draws.
 
     Args:
         weight: of the total correlation.
@@ -107,8 +108,8 @@ class TotalCorrelation(AbstractPenalty):
     Raises:
         ValueError: if ``dataset_size`` is below 1 or the estimator unknown; on a step, if the
             batch has one datum or more data than the data set.
-        TypeError: on a step, if the coordinates of q(z | x) have no known densities, as those of
-            a flow.
+        TypeError: on a step, if the coordinates of q(z | x) have no known densities and its draws
+            no gradients.
 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, equations 2 and 4.

@@ -1,0 +1,230 @@
+"""The components of an aggregate posterior: q(z | x_n) of all data, by families."""
+
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import Any, final
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+from torch.distributions import (
+    Independent,
+    LowRankMultivariateNormal,
+    MultivariateNormal,
+    Normal,
+)
+
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.mixture.exponents import diagonal_exponents, full_exponents
+from pyro_dpvae.mixture.moments import draw_moments
+
+__all__ = [
+    "AbstractComponents",
+    "FullNormals",
+    "Mixtures",
+    "Normals",
+    "Others",
+    "components_of",
+    "has_product",
+]
+
+_DRAWS = 1000
+# Pairs of points and data whose densities are computed at once, without a matrix product.
+_PAIRS = 16_384
+
+
+class AbstractComponents(ABC):
+    """The posteriors q(z | x_n) of N data.
+
+    Attributes:
+        loc: the mean of each, of shape (N, L).
+        scale: the standard deviation of each coordinate of each, of shape (N, L).
+        moment_draws: how many draws ``loc`` and ``scale`` are of; None where they are exact.
+    """
+
+    loc: Tensor
+    scale: Tensor
+    moment_draws: int | None = None
+
+    @abstractmethod
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log 1/N sum_n q(z | x_n) at points, (points, L) in float64."""
+
+    @abstractmethod
+    def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
+
+    def marginal(self, coordinate: int) -> "AbstractComponents":
+        """Return the posteriors of one coordinate, normal unless the family says otherwise."""
+        one = slice(coordinate, coordinate + 1)
+        return Normals(self.loc[:, one], self.scale[:, one])
+
+
+class AbstractStacked(AbstractComponents):
+    """Posteriors whose parameters are stacked, so that any of them can be taken out."""
+
+    @abstractmethod
+    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+        """Return the posteriors of the data ``chosen``, as one batch."""
+
+    @final
+    def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
+        q = self.select(chosen, dtype)
+        z = q.sample()
+        return z, q.log_prob(z)
+
+
+@final
+class Normals(AbstractStacked):
+    """N(z; mu_n, diag sigma_n^2), of parameters of shape (N, L)."""
+
+    def __init__(self, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64) -> None:
+        self.loc, self.scale = loc, scale
+        self._exponents = diagonal_exponents(loc, scale, -math.log(len(loc)), dtype=dtype)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) by a matrix product."""
+        return self._exponents.log_prob(points)
+
+    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+        """Return independent normals."""
+        loc, scale = self.loc[chosen].to(dtype), self.scale[chosen].to(dtype)
+        return dist.Normal(loc, scale, validate_args=False).to_event(1)
+
+
+@final
+class Mixtures(AbstractStacked):
+    """sum_k pi_nk N(z; mu_nk, diag sigma_nk^2): logits (N, K), others (N, K, L)."""
+
+    def __init__(
+        self, logits: Tensor, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64
+    ) -> None:
+        self._parts = logits, loc, scale
+        whole = DiagonalNormalMixture(logits, loc, scale, validate_args=False)
+        self.loc, self.scale = whole.mean, whole.variance.sqrt()
+        log_weights = whole.logits.double().flatten() - math.log(len(loc))
+        self._exponents = diagonal_exponents(
+            loc.flatten(0, 1), scale.flatten(0, 1), log_weights, dtype=dtype
+        )
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) by a matrix product over N K normals."""
+        return self._exponents.log_prob(points)
+
+    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+        """Return mixtures."""
+        parts = (part[chosen].to(dtype) for part in self._parts)
+        return DiagonalNormalMixture(*parts, validate_args=False)
+
+    def marginal(self, coordinate: int) -> AbstractComponents:
+        """Return the mixtures of one coordinate."""
+        logits, *others = self._parts
+        loc, scale = (part[..., coordinate : coordinate + 1] for part in others)
+        return Mixtures(logits, loc, scale)
+
+
+@final
+class FullNormals(AbstractStacked):
+    """N(z; mu_n, A_n A_n'), of mu (N, L) and lower triangular A (N, L, L)."""
+
+    def __init__(
+        self, loc: Tensor, scale_tril: Tensor, dtype: torch.dtype = torch.float64
+    ) -> None:
+        self.loc, self.scale = loc, scale_tril.square().sum(-1).sqrt()
+        self._scale_tril = scale_tril
+        self._exponents = full_exponents(loc, scale_tril, -math.log(len(loc)), dtype=dtype)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) by a matrix product over L (L + 3) / 2 features."""
+        return self._exponents.log_prob(points)
+
+    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+        """Return normals of full covariance."""
+        loc, scale_tril = self.loc[chosen].to(dtype), self._scale_tril[chosen].to(dtype)
+        return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
+
+
+@final
+class Others(AbstractComponents):
+    """Posteriors of any family, as of a flow, in the batches in which they were computed."""
+
+    moment_draws = _DRAWS
+
+    def __init__(self, posteriors: Sequence[Any]) -> None:
+        self._posteriors = list(posteriors)
+        moments = [draw_moments(q, _DRAWS) for q in self._posteriors]
+        self.loc, self.scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) from the density of every datum at every point."""
+        total = points.new_full(points.shape[:1], -math.inf)
+        for q in self._posteriors:
+            (size,) = q.batch_shape
+            tiles = points.to(self.loc.dtype).split(max(1, _PAIRS // size))
+            sums = [q.log_prob(tile.unsqueeze(1)).double().logsumexp(-1) for tile in tiles]
+            total = torch.logaddexp(total, torch.cat(sums)) if sums else total
+        return total - math.log(len(self.loc))
+
+    def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
+        z = self.loc.new_empty((*chosen.shape, *self.loc.shape[1:]), dtype=dtype)
+        log_prob = z.new_empty(chosen.shape)
+        start = 0
+        for q in self._posteriors:
+            (size,) = q.batch_shape
+            places = ((chosen >= start) & (chosen < start + size)).nonzero().squeeze(-1)
+            own = chosen[places] - start
+            start += size
+            if len(places):
+                times = _occurrences(own)
+                drawn = q.sample(torch.Size([int(times.max()) + 1]))
+                z[places] = drawn[times, own].to(dtype)
+                log_prob[places] = q.log_prob(drawn)[times, own].to(dtype)
+        return z, log_prob
+
+    def marginal(self, coordinate: int) -> AbstractComponents:
+        """Return normals of the draws' moments; a single coordinate is its own marginal."""
+        return self if self.loc.shape[1] == 1 else super().marginal(coordinate)
+
+
+def has_product(q: Any) -> bool:
+    """Return whether q(z) of many such posteriors is computed by a matrix product."""
+    return _is_diagonal(q) or isinstance(
+        q, MultivariateNormal | LowRankMultivariateNormal | DiagonalNormalMixture
+    )
+
+
+def components_of(posteriors: Sequence[Any], dtype: torch.dtype) -> AbstractComponents:
+    """Return the components of posteriors q(z | x), each of a batch of data."""
+    if all(_is_diagonal(q) for q in posteriors):
+        loc, scale = (
+            torch.cat([getattr(q.base_dist, name) for q in posteriors])
+            for name in ("loc", "scale")
+        )
+        return Normals(loc, scale, dtype)
+    if all(isinstance(q, DiagonalNormalMixture) for q in posteriors):
+        logits, loc, scale = (
+            torch.cat([getattr(q, name) for q in posteriors])
+            for name in ("logits", "loc", "scale")
+        )
+        return Mixtures(logits, loc, scale, dtype)
+    if all(isinstance(q, MultivariateNormal | LowRankMultivariateNormal) for q in posteriors):
+        loc, scale_tril = (
+            torch.cat([getattr(q, name) for q in posteriors]) for name in ("loc", "scale_tril")
+        )
+        return FullNormals(loc, scale_tril, dtype)
+    return Others(posteriors)
+
+
+def _occurrences(values: Tensor) -> Tensor:
+    """Return how often each of some integers has come before."""
+    ordered, order = values.sort(stable=True)
+    ranks = torch.arange(len(values), device=values.device)
+    ranks = ranks - torch.searchsorted(ordered, ordered)
+    return torch.empty_like(ranks).index_copy(0, order, ranks)
+
+
+def _is_diagonal(q: Any) -> bool:
+    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)

@@ -1,0 +1,61 @@
+"""Means and standard deviations of posteriors, by draws where they have no closed form."""
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+__all__ = ["draw_moments", "posterior_means"]
+
+_AT_ONCE = 16
+
+
+def draw_moments(q: Any, draws: int) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of draws of q, of q's own shape."""
+    shape = (*q.batch_shape, *q.event_shape)
+    total = squares = origin = None
+    for start in range(0, draws, _AT_ONCE):
+        z = q.sample(torch.Size([min(_AT_ONCE, draws - start)])).expand(-1, *shape)
+        # From a point nearby, squares cancel less.
+        origin = z.mean(0) if origin is None else origin
+        away = (z - origin).double()
+        total = away.sum(0) + (0 if total is None else total)
+        squares = away.square().sum(0) + (0 if squares is None else squares)
+    assert total is not None
+    assert squares is not None
+    assert origin is not None
+    variance = (squares - total.square() / draws) / (draws - 1)
+    return origin + (total / draws).to(origin), variance.sqrt().to(origin)
+
+
+def posterior_means(
+    posterior: Callable[[Tensor], Any],
+    batches: Iterable[Tensor],
+    *,
+    draws: int = 64,
+    limit: int | None = None,
+) -> Float[Tensor, "data latent"]:
+    """Return the mean of q(z | x) for each datum.
+
+    Args:
+        posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,).
+        batches: tensors of shape (batch, *data).
+        draws: how many draws give the mean of a q that has none in closed form, such as a flow,
+            at least 2.
+        limit: how many data, the first; None takes all.
+    """
+    means: list[Tensor] = []
+    size = 0
+    with torch.no_grad():
+        for x in batches:
+            q = posterior(x)
+            try:
+                means.append(q.mean)
+            except NotImplementedError:
+                means.append(draw_moments(q, draws)[0])
+            size += len(x)
+            if limit is not None and size >= limit:
+                break
+    return torch.cat(means)[:limit]

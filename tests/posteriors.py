@@ -1,0 +1,95 @@
+"""Guides whose q(z | x) is of each family: diagonal, full covariance, mixture, flow."""
+
+import pyro.distributions as dist
+import torch
+from torch import Tensor, nn
+
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.guides import AbstractGuide
+from pyro_dpvae.priors import CouplingPrior
+from pyro_dpvae.priors.pushforward import Pushforward
+from tests.linear_gaussian import DATA, LATENT
+
+COMPONENTS = 3
+
+
+class LinearGuide(AbstractGuide):
+    """Parameters of q(z | x) are linear in x."""
+
+    def __init__(self, *sizes: int) -> None:
+        super().__init__()
+        self.heads = nn.ModuleList(nn.Linear(DATA, size) for size in sizes)
+        for head in self.heads:
+            nn.init.normal_(head.weight, std=0.2)
+
+    def parts(self, x: Tensor) -> list[Tensor]:
+        return [head(x) for head in self.heads]
+
+
+class Diagonal(LinearGuide):
+    def __init__(self) -> None:
+        super().__init__(LATENT, LATENT)
+
+    def posterior(self, x: Tensor) -> dist.Independent:
+        loc, raw = self.parts(x)
+        return dist.Normal(loc, (raw - 0.5).exp()).to_event(1)
+
+
+class Full(LinearGuide):
+    def __init__(self) -> None:
+        super().__init__(LATENT, LATENT, LATENT * LATENT)
+
+    def posterior(self, x: Tensor) -> dist.MultivariateNormal:
+        loc, raw, below = self.parts(x)
+        factor = below.unflatten(-1, (LATENT, LATENT)).tril(-1)
+        return dist.MultivariateNormal(
+            loc, scale_tril=factor + torch.diag_embed((raw - 0.5).exp())
+        )
+
+
+class Mixture(LinearGuide):
+    def __init__(self) -> None:
+        super().__init__(COMPONENTS, COMPONENTS * LATENT, COMPONENTS * LATENT)
+
+    def posterior(self, x: Tensor) -> DiagonalNormalMixture:
+        logits, *others = self.parts(x)
+        loc, raw = (part.unflatten(-1, (COMPONENTS, LATENT)) for part in others)
+        return DiagonalNormalMixture(logits, loc, (raw - 0.5).exp())
+
+
+class Flow(LinearGuide):
+    def __init__(self) -> None:
+        super().__init__(LATENT, LATENT)
+        self.maps = CouplingPrior(LATENT, blocks=2)
+
+    def posterior(self, x: Tensor) -> Pushforward:
+        loc, raw = self.parts(x)
+        return Pushforward(
+            dist.Normal(loc, (raw - 0.5).exp()).to_event(1),
+            to_generation=self.maps.to_generation,
+            to_representation=self.maps.to_representation,
+        )
+
+
+FAMILIES: dict[str, type[LinearGuide]] = {
+    "diagonal": Diagonal,
+    "full": Full,
+    "mixture": Mixture,
+    "flow": Flow,
+}
+
+
+def affine_flow(loc: Tensor, factor: Tensor) -> Pushforward:
+    """The flow z = loc + A z0 of standard normals z0, whose law is N(loc, A A')."""
+    base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+
+    def to_generation(z: Tensor) -> tuple[Tensor, Tensor]:
+        z0 = torch.linalg.solve_triangular(factor, (z - loc).unsqueeze(-1), upper=False)
+        log_det = -factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+        return z0.squeeze(-1), log_det.expand(z0.shape[:-2])
+
+    return Pushforward(
+        base,
+        to_generation=to_generation,
+        to_representation=lambda z0: loc + (factor @ z0.unsqueeze(-1)).squeeze(-1),
+    )
