@@ -8,5 +8,6 @@ if __name__ != "pyro_dpvae.guides":
 
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
+from pyro_dpvae.guides.recursive_mixture import RecursiveMixtureGuide
 
-__all__ = ["AbstractGuide", "AmortizedGaussian"]
+__all__ = ["AbstractGuide", "AmortizedGaussian", "RecursiveMixtureGuide"]
