@@ -86,7 +86,7 @@ class RecursiveMixtureGuide(AbstractGuide):
         *,
         steps: int = 500,
         learning_rate: float = 1e-3,
-        bound: float = 10.0,
+        bound: float = 5.0,
         progress: bool = True,
     ) -> None:
         """Fit the next component, while all else stands, and take it into the mixture.
