@@ -3,10 +3,10 @@
 import math
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sized
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import pyro
 import torch
@@ -19,7 +19,40 @@ from pyro_dpvae.inference import CapturedSVI, FusedOptim, check_backend
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import RunFolder, Stateful
 
-__all__ = ["History", "TrainConfig", "check_batch", "check_last_batch", "evaluate_elbo", "fit"]
+__all__ = [
+    "Growing",
+    "History",
+    "TrainConfig",
+    "check_batch",
+    "check_last_batch",
+    "evaluate_elbo",
+    "fit",
+]
+
+
+@runtime_checkable
+class Growing(Protocol):
+    """A guide that :func:`fit` grows, such as ``RecursiveMixtureGuide``.
+
+    Attributes:
+        components: all that it may grow to.
+        active: how many of them are in use.
+    """
+
+    components: Sized
+    active: int
+
+    def grow(
+        self,
+        model: Callable[..., Any],
+        batches: Callable[[int], Iterable[Tensor]],
+        /,
+        *,
+        steps: int,
+        learning_rate: float,
+        progress: bool,
+    ) -> None:
+        """Fit the next component to passes of batches, by their number, and take it into use."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -34,6 +67,8 @@ class TrainConfig:
         evaluate_every: the steps between evaluations on held-out data and checkpoints; both
             also happen after the last step.
         backend: how steps run, as ``CapturedSVI`` takes it.
+        growth_steps: the steps, beside those of training, that fit each new component of a guide
+            that grows.
 
     Raises:
         ValueError: if a count is below 1, the learning rate is not positive, or the backend does
@@ -46,9 +81,10 @@ class TrainConfig:
     log_every: int = 50
     evaluate_every: int = 1000
     backend: str = "fx"
+    growth_steps: int = 500
 
     def __post_init__(self) -> None:
-        for name in ("steps", "log_every", "evaluate_every"):
+        for name in ("steps", "log_every", "evaluate_every", "growth_steps"):
             check_positive_int(name, getattr(self, name))
         check_positive("learning_rate", self.learning_rate)
         check_backend(self.backend)
@@ -85,6 +121,10 @@ def fit(
     which the parts cannot take are refused at once. An interrupt (Ctrl-C) ends training early,
     with everything written as at a regular end.
 
+    A guide that grows, such as ``RecursiveMixtureGuide``, starts with the components that are
+    active and ends with all; each number of components has an equal share of the steps. What a
+    component is fitted with when it comes in are steps of their own, which count for nothing else.
+
     Args:
         model: p(x, z), a ``VAE`` or any Pyro model.
         guide: q(z | x).
@@ -100,17 +140,20 @@ def fit(
         The records: first ``{"step": 0, "objective": ...}``, the settings of the objective; then
         ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
         and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats;
-        ``{"step", "backend", "recorded_seconds"}`` where a step was recorded.
+        ``{"step", "backend", "recorded_seconds"}`` where a step was recorded;
+        ``{"step", "components"}`` where the guide has grown, with how many are active.
         Losses in the held-out terms carry no weights.
 
     Raises:
-        ValueError: if the parts and the data do not fit each other, or training diverges.
+        ValueError: if the parts and the data do not fit each other, the steps are fewer than the
+            numbers of components they are shared among, or training diverges.
 
     Warns:
         UserWarning: if a schedule takes more steps than the run.
     """
     check_batch(model, guide, objective, next(train.epoch(0)))
     check_last_batch(objective, train)
+    growth = _growth(guide, config.steps)
     for name, steps in objective.unfinished(config.steps).items():
         warnings.warn(
             f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: it ends "
@@ -144,6 +187,13 @@ def fit(
         record({"step": step, "backend": config.backend, "recorded_seconds": seconds})
         bar.set_description(f"step recorded in {seconds:.1f} s")
 
+    def grow() -> None:
+        assert isinstance(guide, Growing)
+        rate, steps = config.learning_rate, config.growth_steps
+        guide.grow(model, train.epoch, steps=steps, learning_rate=rate, progress=progress)
+        record({"step": step, "components": guide.active})
+        bar.set_description(f"{guide.active} components")
+
     bar = tqdm(total=config.steps, disable=not progress, unit="step", dynamic_ncols=True)
     if config.backend == "inductor":
         bar.set_description("compiling the step")
@@ -168,6 +218,8 @@ def fit(
                     bar.set_postfix({"loss": f"{terms['loss']:.2f}"}, refresh=False)
                 if step == config.steps:
                     break
+                if step in growth:
+                    grow()
                 if step % config.evaluate_every == 0:
                     bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
         except KeyboardInterrupt:
@@ -247,6 +299,19 @@ def check_last_batch(objective: ELBO, train: Batches) -> None:
             f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
             "choose another batch_size"
         )
+
+
+def _growth(guide: nn.Module, steps: int) -> set[int]:
+    """Return the steps after which a guide grows, none for one that does not."""
+    if not isinstance(guide, Growing):
+        return set()
+    shares = len(guide.components) - guide.active + 1
+    if steps < shares:
+        raise ValueError(
+            f"each number of components must have a step, got {steps} steps for {shares} numbers, "
+            f"from {guide.active} to {len(guide.components)}; train longer"
+        )
+    return {steps * share // shares for share in range(1, shares)}
 
 
 def _diverged(step: int, how: str) -> str:

@@ -54,6 +54,7 @@ def main(arguments: Sequence[str]) -> int:
         seed=options["seed"],
         evaluate_every=options["evaluate_every"],
         backend=options["backend"],
+        growth_steps=options["growth_steps"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train)
@@ -139,6 +140,12 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     training.add_argument("--steps", type=int | None, help="how many steps, or")
     training.add_argument(
         "--epochs", type=int | None, help=f"how many passes over the data (default: {_EPOCHS})"
+    )
+    training.add_argument(
+        "--growth-steps",
+        type=int,
+        default=500,
+        help="further steps, which fit each new component of a guide that grows",
     )
     training.add_argument("--batch-size", type=int, default=100, help="data in a step")
     training.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam")

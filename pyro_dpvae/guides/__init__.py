@@ -9,5 +9,11 @@ if __name__ != "pyro_dpvae.guides":
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
 from pyro_dpvae.guides.laplace import LaplaceGuide
+from pyro_dpvae.guides.recursive_mixture import RecursiveMixtureGuide
 
-__all__ = ["AbstractGuide", "AmortizedGaussian", "LaplaceGuide"]
+__all__ = [
+    "AbstractGuide",
+    "AmortizedGaussian",
+    "LaplaceGuide",
+    "RecursiveMixtureGuide",
+]

@@ -8,14 +8,14 @@ from typing import Any
 
 import pyro.infer
 import torch
-from pyro.infer.enum import get_importance_trace
 from pyro.infer.util import torch_item
 from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyro_dpvae.objectives._strata import Draw, draw
 from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
-from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
+from pyro_dpvae.objectives.penalties import AbstractPenalty
 from pyro_dpvae.objectives.rates import AbstractRate, Beta, SiteRate
 from pyro_dpvae.objectives.weights import WeightedModule
 
@@ -32,10 +32,11 @@ class ELBO(pyro.infer.ELBO):
         loss = sum over the batch of  D + rate(R) + sum of weight x penalty.
 
     The divergence R is in closed form where q and p allow it; otherwise the entropy of q is,
-    where q allows it, and log p(z) is taken at the sample. The step returns the loss summed over
-    the batch, as every Pyro objective does; ``terms`` holds the terms of the last evaluation per
-    datum, in nats and without weights: ``distortion``, ``rate`` and those of each penalty, and
-    with weights the ``loss``.
+    where q allows it, and log p(z) is taken at the sample. Under a mixture q(z | x), D and R are
+    estimated by a sample from each component, weighted as these are. The step returns the loss
+    summed over the batch, as every Pyro objective does; ``terms`` holds the terms of the last
+    evaluation per datum, in nats and without weights: ``distortion``, ``rate`` and those of each
+    penalty, and with weights the ``loss``.
 
     Every evaluation under gradients is a training step: schedules go on by one, and adversaries
     learn. ``loss(...)`` and evaluations under ``torch.no_grad()`` change nothing.
@@ -135,22 +136,21 @@ class ELBO(pyro.infer.ELBO):
         graph; :meth:`update` and :meth:`end_step` follow. Under gradients, penalties leave
         gradients on the parameters that they own.
         """
-        particles = [
-            self._particle(model_trace, guide_trace)
-            for model_trace, guide_trace in self._get_traces(model, guide, args, kwargs)
-        ]
-        plate = particles[0].plate
+        draws: list[Draw] = list(self._get_traces(model, guide, args, kwargs))
+        plate = DataPlate(draws[0].strata[0][0])
+        particles = [self._particle(*traces, plate) for one in draws for traces in one.strata]
+        whole = [one.whole for one in draws if self.penalties and one.whole is not None]
+        drawn = [latents(*traces, plate) for traces in whole]
         # Densities keep float32 where the networks ran in less.
         with torch.autocast(particles[0].distortion.device.type, enabled=False):
             distortion = torch.stack([one.distortion for one in particles]).mean()
             rates = _averaged([one.rates for one in particles])
-            drawn = [one.latents for one in particles if one.latents is not None]
             loss = distortion + self.rate(rates)
             terms = {"loss": loss, "distortion": distortion}
             terms["rate"] = torch.stack([rate.total for rate in rates]).sum(0).mean()
             for penalty in self.penalties:
                 penalty.check_size(plate.size)
-                evaluations = [penalty(latents) for latents in drawn]
+                evaluations = [penalty(each) for each in drawn]
                 found = {
                     name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
                     for name in evaluations[0]
@@ -251,11 +251,9 @@ class ELBO(pyro.infer.ELBO):
         for index, penalty in enumerate(self.penalties):
             yield f"penalties.{index}", penalty
 
-    def _particle(self, model_trace: Trace, guide_trace: Trace) -> "_Particle":
-        plate = DataPlate(model_trace)
+    def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> "_Particle":
         count = self.num_particles if self.vectorize_particles else 1
         return _Particle(
-            plate,
             distortion(model_trace, plate, particles=count),
             site_rates(
                 model_trace,
@@ -264,21 +262,19 @@ class ELBO(pyro.infer.ELBO):
                 particles=count,
                 coordinates=self.rate.needs_coordinates,
             ),
-            latents(model_trace, guide_trace, plate) if self.penalties else None,
         )
 
-    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> tuple[Trace, Trace]:
-        return get_importance_trace("flat", self.max_plate_nesting, model, guide, args, kwargs)
+    def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Draw:
+        nesting, whole = self.max_plate_nesting, bool(self.penalties)
+        return draw(model, guide, args, kwargs, nesting=nesting, whole=whole)
 
 
 @dataclass(frozen=True)
 class _Particle:
     """What one pair of traces says of a batch."""
 
-    plate: DataPlate
     distortion: Tensor
     rates: list[SiteRate]
-    latents: Latents | None
 
 
 def _averaged(particles: list[list[SiteRate]]) -> list[SiteRate]:

@@ -1,11 +1,19 @@
 """Guides by name: each is built from the parts of a system, with the guide's own options."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian, LaplaceGuide
+from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
+from pyro_dpvae.guides import (
+    AbstractGuide,
+    AmortizedGaussian,
+    FlowGuide,
+    LaplaceGuide,
+    RecursiveMixtureGuide,
+    SemiAmortizedGuide,
+)
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors import AbstractPrior
 
@@ -35,6 +43,28 @@ def _amortized(parts: GuideParts) -> AbstractGuide:
     return AmortizedGaussian(parts.encoder())
 
 
+def _flow(
+    parts: GuideParts,
+    *,
+    kind: str = "iaf",
+    blocks: int = 4,
+    hidden: Sequence[int] = (128, 128),
+    context: int = 64,
+) -> AbstractGuide:
+    """Build a flow guide.
+
+    Args:
+        parts: of the system.
+        kind: iaf (inverse autoregressive) or coupling.
+        blocks: the number of steps.
+        hidden: widths of the hidden layers in each step's network.
+        context: the number of features of the datum that steps see.
+    """
+    size = parts.decoder.latent_dim
+    network = parts.network(2 * size + check_positive_int("context", context))
+    return FlowGuide(network, latent_dim=size, kind=kind, blocks=blocks, hidden=hidden)
+
+
 def _laplace(
     parts: GuideParts,
     *,
@@ -46,11 +76,11 @@ def _laplace(
     """Build a ``LaplaceGuide``.
 
     Args:
-        parts: of the system
-        steps: steps to the mode of the posterior
-        damping: by how much the first step is shortened, at least 0 and below 1
-        decay: step t is shortened by (t + 1)^decay as well
-        detached: whether the search is a constant to gradients
+        parts: of the system.
+        steps: steps to the mode of the posterior.
+        damping: by how much the first step is shortened, at least 0 and below 1.
+        decay: step t is shortened by (t + 1)^decay as well.
+        detached: whether the search is a constant to gradients.
     """
     return LaplaceGuide(
         parts.encoder(),
@@ -63,5 +93,55 @@ def _laplace(
     )
 
 
-GUIDES: dict[str, Callable[..., AbstractGuide]] = {"amortized": _amortized, "laplace": _laplace}
+def _recursive_mixture(
+    parts: GuideParts, *, components: int = 2, recursive: bool = True
+) -> AbstractGuide:
+    """Build a mixture of encoders.
+
+    Args:
+        parts: of the system.
+        components: how many encoders, each with a network of its own.
+        recursive: whether they are added one at a time in training, or all are there at once.
+    """
+    check_positive_int("components", components)
+    features = 2 * parts.decoder.latent_dim + 1
+    encoders = [WeightedGaussianEncoder(parts.network(features)) for _ in range(components)]
+    return RecursiveMixtureGuide(encoders, active=1 if recursive else components)
+
+
+def _semi_amortized(
+    parts: GuideParts,
+    *,
+    steps: int = 4,
+    learning_rate: int | float = 0.03,
+    max_norm: int | float | None = 5.0,
+    detached: bool = False,
+) -> AbstractGuide:
+    """Build a semi-amortized guide.
+
+    Args:
+        parts: of the system.
+        steps: the number of refinements of the encoder's posterior.
+        learning_rate: of the refinements.
+        max_norm: to which a datum's gradient is shortened; null takes it as it is.
+        detached: whether training takes the refinements as constants.
+    """
+    return SemiAmortizedGuide(
+        parts.encoder(),
+        parts.decoder,
+        prior=parts.prior,
+        steps=steps,
+        learning_rate=learning_rate,
+        max_norm=max_norm,
+        detached=detached,
+    )
+
+
+GUIDES: dict[str, Callable[..., AbstractGuide]] = {
+    "amortized": _amortized,
+    "flow": _flow,
+    "laplace": _laplace,
+    "recursive-mixture": _recursive_mixture,
+    "semi-amortized": _semi_amortized,
+}
 """The guides by the names of the command line: functions of the parts and of options."""

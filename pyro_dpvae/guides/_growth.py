@@ -1,0 +1,183 @@
+"""How a mixture's next component is fitted while the model and the other components stand."""
+
+import math
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from jaxtyping import Float
+from pyro import poutine
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine.util import site_is_subsample
+from torch import Tensor, nn
+from torch.nn.functional import logsigmoid
+from tqdm import tqdm
+
+from pyro_dpvae.sites import LATENT, PLATE
+
+__all__ = ["Mixture", "Passes", "fit_component", "gain", "log_joint", "skewed_log_ratio", "standing"]
+
+Passes = Callable[[int], Iterable[Tensor]] | Iterable[Tensor]
+"""Batches: from the number of a pass to its batches, or the batches of every pass."""
+
+Mixture = Callable[[Tensor], tuple[TorchDistributionMixin, Tensor]]
+"""x -> Q(z | x), and the log of the sum of its weights before they are normalised."""
+
+
+def fit_component(
+    component: nn.Module,
+    mixture: Mixture,
+    model: Callable[..., Any],
+    batches: Passes,
+    *,
+    steps: int,
+    learning_rate: float,
+    bound: float,
+    progress: bool,
+) -> None:
+    """Fit the network of a component beside a mixture that stands; it is as before if that fails.
+
+    Raises:
+        ValueError: if a pass has no batch, or the component's parameters do not stay finite.
+    """
+    parameters = [p for p in component.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
+    bar = tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False)
+    bar.set_description("growing a component")
+    try:
+        with bar:
+            for x in _first(steps, batches):
+                loss = -gain(component, mixture, model, x, bound=bound).mean()
+                # Not backward(), which would leave gradients on what stands.
+                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
+                optimizer.zero_grad()
+                bar.update()
+        # Looked at once: each look waits for the device.
+        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+            raise ValueError(
+                "a new component must stay finite, and its parameters have diverged; lower the "
+                "learning rate or the bound"
+            )
+    except BaseException:  # an interrupt as well
+        optimizer.zero_grad()
+        component.load_state_dict(before)
+        raise
+
+
+def gain(
+    component: nn.Module,
+    mixture: Mixture,
+    model: Callable[..., Any],
+    x: Tensor,
+    *,
+    bound: float,
+) -> Float[Tensor, " batch"]:
+    """Return, for each datum, what has the gradient to the component's network that it climbs."""
+    with torch.no_grad():
+        old, old_logit = mixture(x)
+        z_old = old.sample()
+        joint_old = log_joint(model, x, z_old)
+    new, logit = component(x)
+    z = new.rsample()
+    joint, log_new, log_old = log_joint(model, x, z), new.log_prob(z), old.log_prob(z)
+    criterion = joint - log_new + skewed_log_ratio(log_new, log_old, bound)
+
+    # The bound of the grown mixture has the gradient w (1 - w) advantage to the log-odds of the
+    # component's weight w. Without w (1 - w), the Fisher information of the log-odds, it does not
+    # vanish while w is near 0, where a component that starts far off takes it at first.
+    log_odds = logit - old_logit
+    with torch.no_grad():
+        log_share, log_rest = logsigmoid(log_odds), logsigmoid(-log_odds)
+        of_new = joint - torch.logaddexp(log_share + log_new, log_rest + log_old)
+        log_new, log_old = new.log_prob(z_old), old.log_prob(z_old)
+        of_old = joint_old - torch.logaddexp(log_share + log_new, log_rest + log_old)
+        advantage = (of_new - of_old).clamp(-bound, bound)
+    return criterion + log_odds * advantage
+
+
+def skewed_log_ratio(log_new: Tensor, log_old: Tensor, bound: float) -> Tensor:
+    """Return log q - log((1 - e) Q + e q) with e = exp(-bound), which is at most the bound.
+
+    Its mean under q is the skewed divergence KL(q || (1 - e) Q + e q): at least zero, zero only
+    for q = Q, at most ``bound``, and close to KL(q || Q) where that is far below the bound.
+
+    Args:
+        log_new: log q(z).
+        log_old: log Q(z).
+        bound: in nats, positive.
+
+    Example:
+        >>> log_new, log_old = torch.tensor([0.0, 0.0]), torch.tensor([-1.0, -1000.0])
+        >>> skewed_log_ratio(log_new, log_old, 10.0)
+        tensor([ 0.9999, 10.0000])
+    """
+    rest = math.log(-math.expm1(-bound))
+    return log_new - torch.logaddexp(log_old + rest, log_new - bound)
+
+
+def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, " batch"]:
+    """Return log p(x, z) of each datum, for a model of the one latent site z.
+
+    Raises:
+        ValueError: if the model has other latent sites, or sites outside a plate over the batch.
+    """
+    trace = poutine.trace(poutine.condition(model, {LATENT: z})).get_trace(x)
+    trace.compute_log_prob()
+    sites = {
+        name: site
+        for name, site in trace.nodes.items()
+        if site["type"] == "sample" and not site_is_subsample(site)
+    }
+    others = sorted(name for name, site in sites.items() if not site["is_observed"])
+    if others or LATENT not in sites:
+        raise ValueError(
+            f"a mixture over {LATENT!r} grows for a model whose one latent site is {LATENT!r}, got "
+            f"the sites {sorted(sites)}, of which {others} are in no guide; observe them, or write "
+            "a guide of your own"
+        )
+    outside = sorted(n for n, site in sites.items() if site["log_prob"].shape != (len(x),))
+    if outside:
+        raise ValueError(
+            f"a component is fitted to each datum, so every site must lie inside pyro.plate("
+            f"{PLATE!r}, batch size) alone, got {outside} elsewhere"
+        )
+    return torch.stack([site["log_prob"] for site in sites.values()]).sum(0)
+
+
+@contextmanager
+def standing(*programs: Any) -> Iterator[None]:
+    """Evaluation mode for the modules among programs; modes are as before at the end."""
+    modules = [program for program in programs if isinstance(program, nn.Module)]
+    parts = [part for module in modules for part in module.modules()]
+    modes = [part.training for part in parts]
+    for part in parts:
+        part.training = False
+    try:
+        yield
+    finally:
+        for part, mode in zip(parts, modes, strict=True):
+            part.training = mode
+
+
+def _first(steps: int, batches: Passes) -> Iterator[Tensor]:
+    """Yield a number of batches, pass after pass."""
+    number = 0
+    while True:
+        empty = True
+        for x in batches(number) if callable(batches) else batches:
+            yield x
+            empty = False
+            steps -= 1
+            if steps == 0:
+                return
+        if empty:
+            raise ValueError(
+                f"every pass must have at least one batch, got none in pass {number}; give a list "
+                "of tensors, or a function from the number of a pass to its batches"
+            )
+        number += 1
