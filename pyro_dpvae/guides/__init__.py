@@ -8,5 +8,7 @@ if __name__ != "pyro_dpvae.guides":
 
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
+from pyro_dpvae.guides.flow import FlowGuide
+from pyro_dpvae.guides.semi_amortized import SemiAmortizedGuide
 
-__all__ = ["AbstractGuide", "AmortizedGaussian"]
+__all__ = ["AbstractGuide", "AmortizedGaussian", "FlowGuide", "SemiAmortizedGuide"]
