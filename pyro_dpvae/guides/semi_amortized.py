@@ -83,8 +83,8 @@ class SemiAmortizedGuide(AbstractGuide):
         *,
         prior: AbstractPrior,
         steps: int = 4,
-        learning_rate: int | float = 0.01,
-        max_norm: int | float | None = None,
+        learning_rate: int | float = 0.03,
+        max_norm: int | float | None = 5.0,
         detached: bool = False,
     ) -> None:
         sizes = encoder.latent_dim, decoder.latent_dim, prior.latent_dim

@@ -49,7 +49,7 @@ class ConditionedPerceptron(nn.Module):
         sizes: Sequence[int],
         *,
         context: int,
-        masks: Sequence[Bool[Tensor, "units inputs"]] | None = None,
+        masks: Sequence[Bool[Tensor, "_ _"]] | None = None,
     ) -> None:
         super().__init__()
         for size in sizes:
@@ -107,7 +107,7 @@ class _MaskedLinear(nn.Linear):
 
 def autoregressive_masks(
     size: int, hidden: Sequence[int], *, outputs: int, backwards: bool = False
-) -> list[Bool[Tensor, "units inputs"]]:
+) -> list[Bool[Tensor, "_ _"]]:
     """Return masks by which the outputs of coordinate i see coordinates before i alone.
 
     Each hidden unit has a number m from 0 to L - 1, spread evenly over the layer: it sees the

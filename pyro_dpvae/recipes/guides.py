@@ -62,8 +62,8 @@ def _semi_amortized(
     parts: GuideParts,
     *,
     steps: int = 4,
-    learning_rate: int | float = 0.01,
-    max_norm: int | float | None = None,
+    learning_rate: int | float = 0.03,
+    max_norm: int | float | None = 5.0,
     detached: bool = False,
 ) -> AbstractGuide:
     """Build a semi-amortized guide.
@@ -72,7 +72,7 @@ def _semi_amortized(
         parts: of the system.
         steps: the number of refinements of the encoder's posterior.
         learning_rate: of the refinements.
-        max_norm: to which a datum's gradient is shortened, none by default.
+        max_norm: to which a datum's gradient is shortened; null takes it as it is.
         detached: whether training takes the refinements as constants.
     """
     return SemiAmortizedGuide(
