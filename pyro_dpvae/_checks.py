@@ -15,7 +15,7 @@ def check_positive_int(name: str, value: object) -> int:
     return value
 
 
-def check_positive(name: str, value: float) -> float:
+def check_positive(name: str, value: int | float) -> float:
     """Return ``value`` as a float if it is positive and finite."""
     if not (value > 0 and math.isfinite(value)):
         raise ValueError(f"{name} must be positive and finite, got {value}")

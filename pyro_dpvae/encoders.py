@@ -8,10 +8,28 @@ from torch import Tensor, nn
 
 from pyro_dpvae.nn import Batched
 
-__all__ = ["GaussianEncoder", "WeightedGaussianEncoder"]
+__all__ = ["GaussianEncoder", "WeightedGaussianEncoder", "diagonal_normal"]
 
 # Scales from 5e-5 to 2e4, which overflow nowhere in float32, squared neither.
 _LOG_VARIANCE_RANGE = (-20.0, 20.0)
+
+
+def diagonal_normal(
+    mean: Float[Tensor, "*batch latent"], log_variance: Float[Tensor, "*batch latent"]
+) -> dist.Independent:
+    """Return N(mu, diag sigma^2), of event shape (L,), with log sigma^2 cut to [-20, 20].
+
+    Args:
+        mean: mu, of shape (*batch, L).
+        log_variance: log sigma^2, of shape (*batch, L).
+
+    Example:
+        >>> import torch
+        >>> diagonal_normal(torch.zeros(5, 2), torch.full((5, 2), 1e6)).stddev.log()[0]
+        tensor([10., 10.])
+    """
+    scale = (log_variance.clamp(*_LOG_VARIANCE_RANGE) / 2).exp()
+    return dist.Normal(mean, scale).to_event(1)
 
 
 @final
@@ -56,8 +74,7 @@ class GaussianEncoder(nn.Module):
 
     def forward(self, x: Float[Tensor, "..."]) -> dist.Independent:
         """Return q(z | x), of event shape (L,), for x of shape (*batch, *data)."""
-        mean, log_variance = self.network(x).chunk(2, dim=-1)
-        return _normal(mean, log_variance)
+        return diagonal_normal(*self.network(x).chunk(2, dim=-1))
 
 
 @final
@@ -101,9 +118,4 @@ class WeightedGaussianEncoder(nn.Module):
         """Return the normal and its logit, of shape (*batch), for x of shape (*batch, *data)."""
         sizes = (self.latent_dim, self.latent_dim, 1)
         mean, log_variance, logit = self.network(x).split(sizes, dim=-1)
-        return _normal(mean, log_variance), logit.squeeze(-1)
-
-
-def _normal(mean: Tensor, log_variance: Tensor) -> dist.Independent:
-    scale = (log_variance.clamp(*_LOG_VARIANCE_RANGE) / 2).exp()
-    return dist.Normal(mean, scale).to_event(1)
+        return diagonal_normal(mean, log_variance), logit.squeeze(-1)

@@ -8,12 +8,16 @@ if __name__ != "pyro_dpvae.guides":
 
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
+from pyro_dpvae.guides.flow import FlowGuide
 from pyro_dpvae.guides.laplace import LaplaceGuide
 from pyro_dpvae.guides.recursive_mixture import RecursiveMixtureGuide
+from pyro_dpvae.guides.semi_amortized import SemiAmortizedGuide
 
 __all__ = [
     "AbstractGuide",
     "AmortizedGaussian",
+    "FlowGuide",
     "LaplaceGuide",
     "RecursiveMixtureGuide",
+    "SemiAmortizedGuide",
 ]

@@ -2,5 +2,14 @@
 
 from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
 from pyro_dpvae.nn.batched import Batched, at_least_float32
+from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 
-__all__ = ["ARCHITECTURES", "Architecture", "Batched", "at_least_float32", "default_architecture"]
+__all__ = [
+    "ARCHITECTURES",
+    "Architecture",
+    "Batched",
+    "ConditionedPerceptron",
+    "at_least_float32",
+    "autoregressive_masks",
+    "default_architecture",
+]

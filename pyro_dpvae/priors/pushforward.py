@@ -24,7 +24,8 @@ class Pushforward(TorchDistribution):
     whichever tensors it has seen before.
 
     Args:
-        base: p0, of batch shape () and event shape (L,).
+        base: p0, of event shape (L,). Its batch shape is that of p; where g differs from element
+            to element of it, the maps must broadcast as p0 does.
         to_generation: z -> (z0, log |det dg/dz|), of shapes (*batch, L) -> (*batch, L), (*batch).
         to_representation: z0 -> z = g^-1(z0), of shape (*batch, L).
 
@@ -74,7 +75,7 @@ class Pushforward(TorchDistribution):
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"z must have shape (..., {self.event_shape[0]}), got {tuple(value.shape)}; "
-                "reshape it or build the prior for its size"
+                "reshape it or build the distribution for its size"
             )
         if self._validate_args:
             self._validate_sample(value)

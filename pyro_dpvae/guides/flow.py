@@ -1,0 +1,178 @@
+"""The flow guide: q(z | x) is a diagonal Gaussian sent through steps that see the datum."""
+
+from collections.abc import Sequence
+from typing import NamedTuple, cast, final
+
+import torch
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.encoders import diagonal_normal
+from pyro_dpvae.guides._base import AbstractGuide
+from pyro_dpvae.guides.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
+from pyro_dpvae.nn import Batched
+from pyro_dpvae.priors import Pushforward
+
+__all__ = ["FlowGuide"]
+
+
+@final
+class FlowGuide(AbstractGuide):
+    """The guide q(z | x) of z = f_K(... f_1(z0)), z0 ~ N(mu(x), diag sigma^2(x)).
+
+    Steps f_k are affine in each coordinate, with log scales a_k within (-2, 2) that depend on
+    other coordinates and on a context h(x), and begin near the identity:
+
+        log q(z | x) = log N(z0; mu(x), diag sigma^2(x)) - sum_k sum_j a_kj.
+
+    Of kind ``"iaf"`` a step's coordinate depends on those before it, and their order is reversed
+    from step to step; of kind ``"coupling"`` one half depends on the other, and the halves
+    alternate. Draws are one pass of each step's network. So is the density under couplings; under
+    the autoregressive flow it is L passes, one after another, but none for the last draw of a
+    distribution, which is remembered with its z0: Pyro scores just that tensor.
+
+    What is remembered holds for that tensor itself, while neither it nor a parameter of the
+    steps has changed in place (changes through ``.data`` go unseen), and where gradients are
+    asked for only if it was drawn with them. Its log q(z | x) then has the gradients that the L
+    passes give to whatever the draw depends on. The draw itself is not among this: for the score
+    d log q / dz take the density of ``z.detach().requires_grad_()``.
+
+    Args:
+        network: x -> (mu, log sigma^2, h), of out_shape (2 L + context,).
+        latent_dim: the size L of z.
+        kind: ``"iaf"`` or ``"coupling"``.
+        blocks: the number K of steps.
+        hidden: widths of the hidden layers in each step's network.
+
+    Attributes:
+        context: the size of h.
+
+    Raises:
+        ValueError: if the network leaves no feature for the context, there is no such kind, a
+            size is below 1, or couplings are to act on a single latent.
+
+    References:
+        Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling (2016), Improved variational
+        inference with inverse autoregressive flow, algorithm 1. Dinh, Sohl-Dickstein, Bengio
+        (2017), Density estimation using Real NVP; couplings as a posterior, and bounded log scales
+        in place of algorithm 1's sigmoid gate, are our choice.
+
+    Example:
+        >>> from pyro_dpvae.nn import ARCHITECTURES
+        >>> network = ARCHITECTURES["moons"].encoder((2,), 4 + 8)
+        >>> guide = FlowGuide(network, latent_dim=2, kind="coupling")
+        >>> q = guide.posterior(torch.zeros(5, 2))
+        >>> q.log_prob(torch.zeros(7, 1, 2)).shape
+        torch.Size([7, 5])
+    """
+
+    def __init__(
+        self,
+        network: Batched,
+        *,
+        latent_dim: int,
+        kind: str = "iaf",
+        blocks: int = 4,
+        hidden: Sequence[int] = (128, 128),
+    ) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+        self.kind = check_choice("kind", kind, ("iaf", "coupling"))
+        if kind == "coupling" and latent_dim < 2:
+            raise ValueError("latent_dim must be at least 2 for couplings, got 1; use kind 'iaf'")
+        if len(network.out_shape) != 1 or network.out_shape[0] <= 2 * latent_dim:
+            raise ValueError(
+                "the network must return a mean and a log variance for each latent and then a "
+                f"context, a vector of more than {2 * latent_dim}, got the shape "
+                f"{network.out_shape}; build it with features = 2 * latent_dim + context"
+            )
+        self.network = network
+        self.context = network.out_shape[0] - 2 * latent_dim
+        step = AutoregressiveStep if kind == "iaf" else CouplingStep
+        self.steps = nn.ModuleList(
+            step(latent_dim, context=self.context, hidden=hidden, backwards=block % 2 == 1)
+            for block in range(check_positive_int("blocks", blocks))
+        )
+
+    def posterior(self, x: Tensor) -> Pushforward:
+        """Return q(z | x), for x of shape (batch, *data)."""
+        sizes = [self.latent_dim, self.latent_dim, self.context]
+        mean, log_variance, h = self.network(x).split(sizes, -1)
+        flow = _Flow(cast(list[AbstractStep], list(self.steps)), h)
+        maps = _LastDraw(flow) if self.kind == "iaf" else flow
+        return Pushforward(
+            diagonal_normal(mean, log_variance),
+            to_generation=maps.to_generation,
+            to_representation=maps.to_representation,
+        )
+
+
+@final
+class _Flow:
+    """The steps under the contexts h of a batch, (*batch, context), as maps of a pushforward."""
+
+    def __init__(self, steps: Sequence[AbstractStep], h: Tensor) -> None:
+        self.steps, self.h = steps, h
+
+    def to_representation(self, z0: Tensor) -> Tensor:
+        return self.forward(z0)[0]
+
+    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z and log |det dz0/dz|."""
+        z = self._for_each_datum(z0)
+        log_det = z.new_zeros(z.shape[:-1])
+        for step in self.steps:
+            z, stretch = step(z, self.h)
+            log_det = log_det - stretch
+        return z, log_det
+
+    def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        z0 = self._for_each_datum(z)
+        log_det = z0.new_zeros(z0.shape[:-1])
+        for step in reversed(self.steps):
+            z0, stretch = step.inverse(z0, self.h)
+            log_det = log_det - stretch
+        return z0, log_det
+
+    def _for_each_datum(self, z: Tensor) -> Tensor:
+        batch = torch.broadcast_shapes(z.shape[:-1], self.h.shape[:-1])
+        return z.expand(*batch, z.shape[-1])
+
+
+class _Draw(NamedTuple):
+    z: Tensor
+    z0: Tensor
+    log_det: Tensor
+    tracked: bool
+    state: object
+
+
+@final
+class _LastDraw:
+    """A flow that takes its last draw back without a pass, while nothing about it has changed."""
+
+    def __init__(self, flow: _Flow) -> None:
+        self.flow = flow
+        self._drawn: _Draw | None = None
+
+    def to_representation(self, z0: Tensor) -> Tensor:
+        z, log_det = self.flow.forward(z0)
+        self._drawn = None
+        if not z.is_inference():  # whose changes in place are not counted
+            self._drawn = _Draw(z, z0, log_det, torch.is_grad_enabled(), self._state(z))
+        return z
+
+    def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        drawn = self._drawn
+        if (
+            drawn is not None
+            and drawn.z is z
+            and (drawn.tracked or not torch.is_grad_enabled())
+            and drawn.state == self._state(z)
+        ):
+            return drawn.z0, drawn.log_det
+        return self.flow.to_generation(z)
+
+    def _state(self, z: Tensor) -> object:
+        parameters = [one for step in self.flow.steps for one in step.parameters()]
+        return z.requires_grad, z._version, [(id(one), one._version) for one in parameters]

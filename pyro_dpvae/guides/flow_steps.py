@@ -1,0 +1,158 @@
+"""Steps of posterior flows: invertible maps of z, element by element affine, given a context."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyro_dpvae.nn import ConditionedPerceptron, autoregressive_masks
+
+__all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
+
+# Of a step's log scale: steps stretch and shrink by up to e^2 each.
+_MOST_LOG_SCALE = 2.0
+
+
+class AbstractStep(nn.Module, ABC):
+    """An invertible map z -> z' = exp(a) * z + t of vectors, given a context h.
+
+    Log scales a and shifts t are a network's, of h and of other coordinates of z; a stays within
+    (-2, 2). Both directions return log |det dz'/dz| = sum a beside their result, and h broadcasts
+    against z.
+    """
+
+    @abstractmethod
+    def forward(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z' and log |det dz'/dz|."""
+
+    @abstractmethod
+    def inverse(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return what is mapped to z, and log |det dz'/dz| there."""
+
+
+@final
+class AutoregressiveStep(AbstractStep):
+    """A step whose a_i and t_i depend on the coordinates of z before i, and on h.
+
+    ``forward`` is one pass of the network; ``inverse`` takes L, one after another, each of which
+    finds a coordinate.
+
+    Args:
+        size: the size L of z.
+        context: the size of h.
+        hidden: widths of the network's hidden layers.
+        backwards: whether the last coordinate comes first.
+
+    References:
+        Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
+        equation 10. Bounded log scales in place of its sigmoid gate are our choice: they let a
+        step stretch as well as shrink.
+
+    Example:
+        >>> step = AutoregressiveStep(3, context=4, hidden=(8,))
+        >>> z, h = torch.randn(5, 3), torch.randn(5, 4)
+        >>> bool(torch.allclose(step.inverse(step(z, h)[0], h)[0], z, atol=1e-5))
+        True
+    """
+
+    coordinates: Tensor
+
+    def __init__(
+        self, size: int, *, context: int, hidden: Sequence[int], backwards: bool = False
+    ) -> None:
+        super().__init__()
+        self.order = tuple(reversed(range(size))) if backwards else tuple(range(size))
+        self.network = ConditionedPerceptron(
+            [size, *hidden, 2 * size],
+            context=context,
+            masks=autoregressive_masks(size, hidden, outputs=2, backwards=backwards),
+        )
+        coordinates = torch.eye(size, dtype=torch.bool)
+        self.register_buffer("coordinates", coordinates, persistent=False)
+
+    def forward(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z' and log |det dz'/dz|."""
+        shift, log_scale = _shift_and_log_scale(self.network(z, self.network.given(h)))
+        return log_scale.exp() * z + shift, log_scale.sum(-1)
+
+    def inverse(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return what is mapped to z, and log |det dz'/dz| there."""
+        given = self.network.given(h)
+        # Coordinates that are not found yet stay zero: left to grow from pass to pass they might
+        # overflow, and infinity times a masked weight is NaN.
+        found, log_scales = torch.zeros_like(z), torch.zeros_like(z)
+        for i in self.order:
+            shift, log_scale = _shift_and_log_scale(self.network(found, given))
+            here = self.coordinates[i]
+            found = torch.where(here, (z - shift) * (-log_scale).exp(), found)
+            log_scales = torch.where(here, log_scale, log_scales)
+        return found, log_scales.sum(-1)
+
+
+@final
+class CouplingStep(AbstractStep):
+    """A step that moves one half of z, by a and t of the other half and of h.
+
+    Both directions are one pass of the network.
+
+    Args:
+        size: the size L of z, at least 2.
+        context: the size of h.
+        hidden: widths of the network's hidden layers.
+        backwards: whether it moves the first half and not the second.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio (2017), Density estimation using Real NVP, equations 7 and 8.
+
+    Example:
+        >>> step = CouplingStep(3, context=4, hidden=(8,))
+        >>> z, h = torch.randn(5, 3), torch.randn(5, 4)
+        >>> bool(torch.allclose(step.inverse(step(z, h)[0], h)[0], z, atol=1e-5))
+        True
+    """
+
+    def __init__(
+        self, size: int, *, context: int, hidden: Sequence[int], backwards: bool = False
+    ) -> None:
+        super().__init__()
+        self.sizes = (size // 2, size - size // 2)
+        self.kept, self.moved = (1, 0) if backwards else (0, 1)
+        kept, moved = self.sizes[self.kept], self.sizes[self.moved]
+        self.network = ConditionedPerceptron([kept, *hidden, 2 * moved], context=context)
+
+    def forward(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z' and log |det dz'/dz|."""
+        halves = list(z.split(self.sizes, -1))
+        shift, log_scale = self._shift_and_log_scale(halves, h)
+        halves[self.moved] = log_scale.exp() * halves[self.moved] + shift
+        return torch.cat(halves, -1), log_scale.sum(-1)
+
+    def inverse(
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return what is mapped to z, and log |det dz'/dz| there."""
+        halves = list(z.split(self.sizes, -1))
+        shift, log_scale = self._shift_and_log_scale(halves, h)
+        halves[self.moved] = (halves[self.moved] - shift) * (-log_scale).exp()
+        return torch.cat(halves, -1), log_scale.sum(-1)
+
+    def _shift_and_log_scale(self, halves: Sequence[Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
+        return _shift_and_log_scale(self.network(halves[self.kept], self.network.given(h)))
+
+
+def _shift_and_log_scale(raw: Tensor) -> tuple[Tensor, Tensor]:
+    shift, log_scale = raw.chunk(2, -1)
+    return shift, _MOST_LOG_SCALE * torch.tanh(log_scale / _MOST_LOG_SCALE)

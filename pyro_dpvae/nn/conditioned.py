@@ -1,0 +1,140 @@
+"""Perceptrons of a vector and a context: every unit sees the whole context."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import final
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.batched import at_least_float32
+
+__all__ = ["ConditionedPerceptron", "autoregressive_masks"]
+
+# Of the last layer's weights, so that the output starts near zero and no gradient vanishes.
+_INITIAL = 0.01
+
+
+@final
+class ConditionedPerceptron(nn.Module):
+    """A perceptron (z, h) -> y with ELUs, whose first layer is W z + V h + b.
+
+    Masks act on the weights of z and of hidden units alone, so that h reaches every unit. The
+    output starts near zero. In a precision below float32, as under ``torch.autocast``, it is
+    returned in float32.
+
+    Args:
+        sizes: of z, of the hidden layers, and of y.
+        context: the size of h.
+        masks: which inputs each layer's units see, of shape (units, inputs); all by default.
+
+    Raises:
+        ValueError: if a size is below 1, there is no hidden layer, or masks do not fit the sizes.
+
+    References:
+        Germain, Gregor, Murray, Larochelle (2015), MADE, section 3.2: the masks. Kingma et al.
+        (2016), Improved variational inference with inverse autoregressive flow, section 4: the
+        context.
+
+    Example:
+        >>> network = ConditionedPerceptron([2, 8, 3], context=4)
+        >>> network(torch.zeros(7, 5, 2), network.given(torch.zeros(5, 4))).shape
+        torch.Size([7, 5, 3])
+    """
+
+    def __init__(
+        self,
+        sizes: Sequence[int],
+        *,
+        context: int,
+        masks: Sequence[Bool[Tensor, "_ _"]] | None = None,
+    ) -> None:
+        super().__init__()
+        for size in sizes:
+            check_positive_int("every width of the network", size)
+        if len(sizes) < 3:
+            raise ValueError(
+                "the network must have a hidden layer, in which z and the context meet, got none; "
+                "give hidden a width"
+            )
+        shapes = [(outputs, inputs) for inputs, outputs in pairwise(sizes)]
+        if masks is not None and [tuple(mask.shape) for mask in masks] != shapes:
+            raise ValueError(
+                f"masks must have the shapes {shapes} of the weights, "
+                f"got {[tuple(mask.shape) for mask in masks]}"
+            )
+        layers = [
+            _MaskedLinear(inputs, outputs, mask=None if masks is None else masks[number])
+            for number, (outputs, inputs) in enumerate(shapes)
+        ]
+        self.layers = nn.ModuleList(layers)
+        self.context = nn.Linear(check_positive_int("context", context), sizes[1], bias=False)
+        with torch.no_grad():
+            layers[-1].weight.mul_(_INITIAL)
+            layers[-1].bias.zero_()
+
+    def given(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
+        """Return V h, the context's part of the first layer, which all calls with h share."""
+        return self.context(h)
+
+    def forward(
+        self, z: Float[Tensor, "*batch inputs"], given: Float[Tensor, "*#batch units"]
+    ) -> Float[Tensor, "*batch outputs"]:
+        """Return y of z and ``given(h)``, which broadcasts against z."""
+        first, *others = self.layers
+        y = first(z) + given
+        for layer in others:
+            y = layer(nn.functional.elu(y))
+        return at_least_float32(y)
+
+
+@final
+class _MaskedLinear(nn.Linear):
+    """A linear layer whose units see the inputs that a mask lets through."""
+
+    mask: Tensor | None
+
+    def __init__(self, inputs: int, outputs: int, *, mask: Tensor | None) -> None:
+        super().__init__(inputs, outputs)
+        self.register_buffer("mask", mask, persistent=False)
+
+    def forward(self, y: Tensor) -> Tensor:
+        weight = self.weight if self.mask is None else self.weight * self.mask
+        return nn.functional.linear(y, weight, self.bias)
+
+
+def autoregressive_masks(
+    size: int, hidden: Sequence[int], *, outputs: int, backwards: bool = False
+) -> list[Bool[Tensor, "_ _"]]:
+    """Return masks by which the outputs of coordinate i see coordinates before i alone.
+
+    Each hidden unit has a number m from 0 to L - 1, spread evenly over the layer: it sees the
+    first m coordinates, and units of numbers up to m. Units of number 0 see the context alone;
+    from them the first coordinate has its outputs.
+
+    Args:
+        size: the number L of coordinates.
+        hidden: widths of the hidden layers.
+        outputs: how many outputs each coordinate has; the first L outputs are one of each.
+        backwards: whether the last coordinate comes first.
+
+    References:
+        Germain, Gregor, Murray, Larochelle (2015), MADE, equations 8 and 9, where m starts at 1.
+
+    Example:
+        >>> first, last = autoregressive_masks(2, (2,), outputs=1)
+        >>> (last.int() @ first.int()).tolist()
+        [[0, 0], [1, 0]]
+    """
+    ranks = torch.arange(size)
+    if backwards:
+        ranks = ranks.flip(0)
+    masks, seen = [], ranks + 1  # a coordinate is seen by units of at least its place
+    for width in hidden:
+        numbers = torch.arange(width) * size // width
+        masks.append(numbers[:, None] >= seen)
+        seen = numbers
+    masks.append(ranks.repeat(outputs)[:, None] >= seen)
+    return masks
