@@ -86,7 +86,10 @@ def measure(key: tuple[str, str, int], options: argparse.Namespace) -> dict[str,
         data.train, batch_size=options.batch_size, preprocessing=preprocessing, seed=seed
     )
     test = Batches(
-        data.test[: options.test], batch_size=100, preprocessing=preprocessing, shuffle=False
+        data.test[: options.test],
+        batch_size=min(100, options.test),
+        preprocessing=preprocessing,
+        shuffle=False,
     )
     choice = GUIDES[guide]
     grown = choice["components"] - 1 if choice.get("recursive", "components" in choice) else 0

@@ -1,9 +1,12 @@
 """The benchmark programs run, and their variants train alike; times are no matter of tests."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
+
+import pytest
 
 from benchmarks._alternate import ratios
 
@@ -70,3 +73,32 @@ def test_the_mixture_benchmark_runs(tmp_path: Path) -> None:
     assert set(report["mixture"]) == {"float64", "float32", "gemm", "broadcast"}
     assert report["mixture"]["float64"]["ratio"] == 1.0
     assert report["mixture"]["float64"]["error"] <= 1e-6
+
+
+def test_the_guides_benchmark_runs(tmp_path: Path) -> None:
+    path = tmp_path / "guides.json"
+    command = [sys.executable, "-m", "benchmarks.guides", "--quick", "--json", str(path)]
+    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
+    report = json.loads(path.read_text())
+    for case in ("gaussian", "bernoulli", "gaussian-dp"):
+        assert set(report[case]) == {"amortized", "Laplace, T=1"}
+        assert report[case]["amortized"]["floor"] == 1.0
+        assert report[case]["Laplace, T=1"]["floor"] > 1.0
+
+
+@pytest.mark.skipif("DPVAE_DATA" not in os.environ, reason="DPVAE_DATA names no data sets")
+def test_the_study_of_likelihoods_goes_on_where_it_was(tmp_path: Path) -> None:
+    path = tmp_path / "likelihoods.json"
+    command = [sys.executable, "-m", "benchmarks.likelihoods", "--json", str(path), "--seeds", "1"]
+    command += ["--steps", "12", "--batch-size", "8", "--test", "4", "--samples", "5", "--guides"]
+    subprocess.run([*command, "amortized"], cwd=ROOT, check=True, capture_output=True)
+    first = json.loads(path.read_text())["runs"]
+    guides = ["amortized", "recursive mixture, 2"]
+    done = subprocess.run([*command, *guides], cwd=ROOT, check=True, capture_output=True)
+    runs = json.loads(path.read_text())["runs"]
+    assert runs[: len(first)] == first
+    assert [run["guide"] for run in runs] == ["amortized"] * 2 + ["recursive mixture, 2"] * 2
+    assert f"{runs[0]['log_p']:.1f}" in done.stdout.decode()
+    changed = subprocess.run([*command, "--samples", "6"], cwd=ROOT, capture_output=True)
+    assert changed.returncode == 1
+    assert b"holds runs of one budget" in changed.stderr

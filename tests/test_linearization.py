@@ -7,7 +7,7 @@ from torch import Tensor, nn
 from pyro_dpvae.nn import ARCHITECTURES, Batched
 from pyro_dpvae.nn.linearization import Linearizer, batch_jacobian
 
-LATENT, BATCH = 3, 4
+LATENT, BATCH = 3, 9
 
 NETWORKS = {
     "relu": ("mlp", (7,), {"hidden": (6, 5)}),

@@ -169,7 +169,10 @@ class _Masked(AbstractLinearization):
         directions = torch.eye(inputs, dtype=self.value.dtype, device=self.value.device)
         directions = directions.expand(len(self.value), -1, -1)
         last = _linear(self._layers[-1])
-        if weights.dim() == 0 and last.out_features > last.in_features and len(self._layers) > 1:
+        outputs, width = last.out_features, last.in_features
+        # W'W pays if the products that it spares, in two curvatures or more, are more than it is.
+        spared = 2 * len(directions) * inputs * (outputs - width)
+        if weights.dim() == 0 and len(self._layers) > 1 and spared > outputs * width:
             half = push_through(self._layers[:-1], self._slopes, directions)
             return weights * ((half @ self._linearizer.gram) @ half.mT)
         jacobian = push_through(self._layers, self._slopes, directions)

@@ -1,0 +1,98 @@
+"""The time of a training step under guides of every kind, over that of the amortized Gaussian.
+
+``python -m benchmarks.guides [--quick] [--json FILE]`` measures on one thread: perceptrons of
+2 x 500 units, L = 16, a batch of 128 images, the backend fx. The cases are the likelihoods, each
+with the standard normal and the coupling prior. A guide's ``floor`` is the time of its step if
+it were matrix products alone, at the rate of the amortized step's: the ratio of the numbers of
+operations in the products of the two recorded steps.
+"""
+
+import argparse
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import pyro
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import FlopCounterMode
+
+from benchmarks._alternate import ratios
+from benchmarks._program import parse, write
+from benchmarks.likelihoods import GUIDES, LATENT, WIDTH
+from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.recipes import build_system
+
+BASE = "amortized"
+CASES = {
+    "gaussian": ("gaussian-learned", "standard"),
+    "bernoulli": ("bernoulli", "standard"),
+    "gaussian-dp": ("gaussian-learned", "coupling"),
+}
+VARIANTS = {
+    **{name: GUIDES[name] for name in GUIDES if not name.startswith("recursive")},
+    "Laplace, T=4, detached": {"name": "laplace", "steps": 4, "detached": True},
+}
+
+
+def recorded_step(guide: dict[str, Any], case: str, *, batch: int) -> tuple[CapturedSVI, Tensor]:
+    """Return SVI with a recorded step, and its batch."""
+    likelihood, prior = CASES[case]
+    pyro.set_rng_seed(0)
+    system = build_system(
+        (1, 28, 28),
+        latent_dim=LATENT,
+        dataset_size=60_000,
+        prior={"name": prior},
+        likelihood={"name": likelihood},
+        network={"name": "mlp", "hidden": (WIDTH, WIDTH)},
+        guide=guide,
+        objective={"name": "elbo"},
+    )
+    x = torch.bernoulli(torch.rand(batch, 1, 28, 28))
+    svi = CapturedSVI(system.model, system.guide, FusedOptim({"lr": 1e-4}), system.objective)
+    for _ in range(3):
+        svi.step(x)
+    if svi.recordings != 1:
+        raise AssertionError(f"{guide} was not recorded")
+    return svi, x
+
+
+def operations(svi: CapturedSVI, x: Tensor) -> int:
+    """Return the floating-point operations in the products of a recorded step."""
+    (recorded,) = svi._recordings.values()
+    with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        recorded.recording.graph(x, *recorded.recording.held)
+    return counter.get_total_flops()
+
+
+def case(name: str, *, options: argparse.Namespace) -> dict[str, dict[str, float]]:
+    """Return the ratios of a case."""
+    rounds, seconds, batch = (2, 0.0, 4) if options.quick else (9, 0.3, 128)
+    variants = [BASE, "Laplace, T=1"] if options.quick else list(VARIANTS)
+    steps: dict[str, Callable[[], object]] = {}
+    counts = {}
+    for variant in variants:
+        svi, x = recorded_step(VARIANTS[variant], name, batch=batch)
+        steps[variant] = partial(svi.step, x)
+        counts[variant] = operations(svi, x)
+    found = ratios(steps, base=BASE, rounds=rounds, seconds=seconds)
+    for variant, count in counts.items():
+        found[variant]["floor"] = round(count / counts[BASE], 2)
+        print(
+            f"{name:12}{variant:24} {found[variant]['ratio']:.2f} [{found[variant]['q1']:.2f}, "
+            f"{found[variant]['q3']:.2f}]   floor {found[variant]['floor']:.2f}   "
+            f"{found[variant]['milliseconds']:.1f} ms"
+        )
+    return found
+
+
+def main() -> None:
+    """Measure, print and write."""
+    options = parse("guides", quick="small batches and two guides, to test this program")
+    torch.set_num_threads(1)
+    write({name: case(name, options=options) for name in CASES}, options=options)
+
+
+if __name__ == "__main__":
+    main()
