@@ -346,7 +346,7 @@ def test_a_flow_fits_the_exact_posterior_of_a_linear_gaussian_model(kind: str) -
     objective = ELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=1)
     optim = FusedOptim({"lr": 0.03})
     svi = CapturedSVI(exact.model, guide, optim, objective)
-    for _ in range(400):
+    for _ in range(300):
         svi.step(x)
     weights = log_weights(exact.model, guide, x, 500)
     expected = exact.log_prob(x)
@@ -441,18 +441,18 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         ConditionedPerceptron([2, 3, 1], context=1, masks=[torch.ones(3, 2).bool()])
 
 
-@pytest.mark.parametrize("kind", KINDS)
 def test_a_run_from_the_command_line_opens_with_its_posterior(
-    kind: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = str(tmp_path / "run")
-    options = ["--guide.kind", kind, "--guide.hidden", "[8]", "--guide.context", "3"]
+    options = ["--guide.kind", "coupling", "--guide.hidden", "[8]", "--guide.context", "3"]
+    options += ["--backend", "eager"]
     data = ["--data", "two-moons", "--latent-dim", "2", "--batch-size", "20"]
     assert main(["train", *data, "--guide", "flow", *options, "--steps", "3", "--out", out]) == 0
     assert "held-out ELBO" in capsys.readouterr().out
     guide = open_system(out).system.guide
     assert isinstance(guide, FlowGuide)
-    assert (guide.kind, guide.context) == (kind, 3)
+    assert (guide.kind, guide.context) == ("coupling", 3)
     with pytest.raises(SystemExit, match="0"):
-        main(["train", "--guide", "flow", "--guide.kind", kind, "--help"])
+        main(["train", "--guide", "flow", "--guide.kind", "coupling", "--help"])
     assert "inverse autoregressive" in capsys.readouterr().out

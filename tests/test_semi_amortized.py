@@ -259,8 +259,7 @@ def test_shared_parameters_are_stepped_once(kind: type[SVI]) -> None:
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("prior", ["standard", "coupling"])
-@pytest.mark.parametrize("detached", [False, True])
+@pytest.mark.parametrize(("prior", "detached"), [("standard", True), ("coupling", False)])
 def test_recorded_steps_are_those_of_svi(prior: str, detached: bool) -> None:
     losses, parameters = [], []
     generator = torch.Generator().manual_seed(3)
@@ -292,10 +291,10 @@ def test_weights_are_of_the_refined_posterior() -> None:
 
 
 def test_refinement_helps_an_encoder_that_has_learned_nothing() -> None:
-    x = torch.randn(50, 2)
+    x = torch.randn(20, 2)
     for prior in ("standard", "coupling"):
-        made = system(prior, steps=8, learning_rate=0.05)
-        objective = ELBO(num_particles=200, vectorize_particles=True, max_plate_nesting=1)
+        made = system(prior, steps=4, learning_rate=0.1)
+        objective = ELBO(num_particles=500, vectorize_particles=True, max_plate_nesting=1)
         bounds = []
         with torch.no_grad():
             for q in made.guide.stages(x):
@@ -336,7 +335,8 @@ def test_a_run_from_the_command_line_opens_with_its_posterior(
 ) -> None:
     out = str(tmp_path / "run")
     options = ["--guide.steps", "2", "--guide.max_norm", "null", "--guide.learning_rate", "0.1"]
-    data = ["--data", "two-moons", "--latent-dim", "2", "--batch-size", "20", "--steps", "3"]
+    data = ["--data", "two-moons", "--latent-dim", "2", "--batch-size", "20", "--steps", "2"]
+    data += ["--backend", "eager"]
     assert main(["train", *data, "--guide", "semi-amortized", *options, "--out", out]) == 0
     assert "held-out ELBO" in capsys.readouterr().out
     made = open_system(out).system

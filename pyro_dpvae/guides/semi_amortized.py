@@ -36,6 +36,10 @@ class SemiAmortizedGuide(AbstractGuide):
     encoder and to the parts that the steps use. Without gradients, as in evaluation, the steps
     are the same.
 
+    The default rate and norm were chosen on binarised MNIST, with perceptrons of 500 and 500 units
+    and 16 latents: there each of four steps raises the mean ELBO, from the first training step
+    on. Without the norm a rate of 0.03 diverges once the decoder is sharp, and 0.01 does not.
+
     Decoder and prior are parts of the guide as of the model. A copy of the two that is to train
     has to be made of both at once: ``copy.deepcopy((model, guide))``.
 

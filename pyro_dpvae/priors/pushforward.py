@@ -75,7 +75,7 @@ class Pushforward(TorchDistribution):
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"z must have shape (..., {self.event_shape[0]}), got {tuple(value.shape)}; "
-                "reshape it or build the distribution for its size"
+                "reshape it or build the prior for its size"
             )
         if self._validate_args:
             self._validate_sample(value)
