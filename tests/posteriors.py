@@ -1,12 +1,14 @@
 """Guides whose q(z | x) is of each family: diagonal, full covariance, mixture, flow."""
 
+from collections.abc import Callable
+
 import pyro.distributions as dist
 import torch
 from torch import Tensor, nn
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.guides import AbstractGuide
-from pyro_dpvae.priors import CouplingPrior
+from pyro_dpvae.guides import AbstractGuide, FlowGuide
+from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors.pushforward import Pushforward
 from tests.linear_gaussian import DATA, LATENT
 
@@ -57,25 +59,18 @@ class Mixture(LinearGuide):
         return DiagonalNormalMixture(logits, loc, (raw - 0.5).exp())
 
 
-class Flow(LinearGuide):
-    def __init__(self) -> None:
-        super().__init__(LATENT, LATENT)
-        self.maps = CouplingPrior(LATENT, blocks=2)
-
-    def posterior(self, x: Tensor) -> Pushforward:
-        loc, raw = self.parts(x)
-        return Pushforward(
-            dist.Normal(loc, (raw - 0.5).exp()).to_event(1),
-            to_generation=self.maps.to_generation,
-            to_representation=self.maps.to_representation,
-        )
+def flow() -> FlowGuide:
+    network = Batched(
+        nn.Linear(DATA, 2 * LATENT + 4), in_shape=(DATA,), out_shape=(2 * LATENT + 4,)
+    )
+    return FlowGuide(network, latent_dim=LATENT, kind="iaf", blocks=2, hidden=(8,))
 
 
-FAMILIES: dict[str, type[LinearGuide]] = {
+FAMILIES: dict[str, Callable[[], AbstractGuide]] = {
     "diagonal": Diagonal,
     "full": Full,
     "mixture": Mixture,
-    "flow": Flow,
+    "flow": flow,
 }
 
 
