@@ -20,6 +20,13 @@ from pyro_dpvae.metrics.likelihood import (
 )
 from pyro_dpvae.metrics.nearest import distance_to_data
 from pyro_dpvae.metrics.pockets import high_posterior_samples, low_posterior_samples
+from pyro_dpvae.metrics.posterior_grid import (
+    PosteriorGrid,
+    cell_kl,
+    log_cell_mass,
+    posterior_grid,
+    posterior_kl,
+)
 from pyro_dpvae.metrics.representation import (
     cluster_accuracy,
     cluster_information,
@@ -35,7 +42,9 @@ __all__ = [
     "Estimate",
     "FeatureStatistics",
     "LikelihoodEstimates",
+    "PosteriorGrid",
     "active_units",
+    "cell_kl",
     "cluster_accuracy",
     "cluster_information",
     "dci",
@@ -48,12 +57,15 @@ __all__ = [
     "kernel_distance",
     "leakage_curve",
     "linear_probe_accuracy",
+    "log_cell_mass",
     "log_likelihoods",
     "low_posterior_samples",
     "mig",
     "modularity",
     "nearest_neighbour_accuracy",
     "negative_log_likelihood",
+    "posterior_grid",
+    "posterior_kl",
     "precision_and_recall",
     "rate_split",
     "sap",

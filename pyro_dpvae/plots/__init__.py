@@ -3,6 +3,7 @@
 from pyro_dpvae.plots.latent import latent_figure
 from pyro_dpvae.plots.leakage import leakage_figure
 from pyro_dpvae.plots.pockets import pockets_figure
+from pyro_dpvae.plots.posteriors import posteriors_figure
 from pyro_dpvae.plots.samples import sample_figure
 from pyro_dpvae.plots.traversal import traversal_figure
 from pyro_dpvae.plots.two_moons import moons_figure
@@ -12,6 +13,7 @@ __all__ = [
     "leakage_figure",
     "moons_figure",
     "pockets_figure",
+    "posteriors_figure",
     "sample_figure",
     "traversal_figure",
 ]
