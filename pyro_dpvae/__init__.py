@@ -7,8 +7,14 @@ schedules), ``pyro_dpvae.metrics``, ``pyro_dpvae.data``, ``pyro_dpvae.training``
 """
 
 from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides import AmortizedGaussian
+from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
+from pyro_dpvae.guides import (
+    AmortizedGaussian,
+    FlowGuide,
+    LaplaceGuide,
+    RecursiveMixtureGuide,
+    SemiAmortizedGuide,
+)
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import (
@@ -36,7 +42,12 @@ __all__ = [
     "CouplingPrior",
     "Decoder",
     "FactorVAE",
+    "FlowGuide",
     "GaussianEncoder",
     "InfoVAE",
+    "LaplaceGuide",
+    "RecursiveMixtureGuide",
+    "SemiAmortizedGuide",
     "StandardNormal",
+    "WeightedGaussianEncoder",
 ]

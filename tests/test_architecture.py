@@ -82,9 +82,14 @@ def test_public_names_are_these() -> None:
         "CouplingPrior",
         "Decoder",
         "FactorVAE",
+        "FlowGuide",
         "GaussianEncoder",
         "InfoVAE",
+        "LaplaceGuide",
+        "RecursiveMixtureGuide",
+        "SemiAmortizedGuide",
         "StandardNormal",
+        "WeightedGaussianEncoder",
     ]
     for name in pyro_dpvae.__all__:
         assert getattr(pyro_dpvae, name).__doc__
