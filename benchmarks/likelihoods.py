@@ -134,9 +134,9 @@ def measure(key: tuple[str, str, int], options: argparse.Namespace) -> dict[str,
 
 
 def table(paths: list[Path]) -> None:
-    """Print the results of files as a table in Markdown: means over seeds, and their range."""
+    """Print the results of files as a table in Markdown: mean ± standard deviation over seeds."""
     runs = [run for path in paths for run in json.loads(path.read_text())["runs"]]
-    print("| guide | " + " | ".join(f"{p}: log p(x), ELBO" for p in PRIORS) + " |")
+    print("| guide | " + " | ".join(f"{p}: log p(x), ELBO (seeds)" for p in PRIORS) + " |")
     print("|---|" + "---|" * len(PRIORS))
     for guide in GUIDES:
         cells = [
@@ -149,9 +149,10 @@ def _cell(runs: list[dict[str, Any]]) -> str:
     if not runs:
         return ""
     likelihoods = [run["log_p"] for run in runs]
+    count = f" ({len(runs)})"
     spread = f" ± {statistics.stdev(likelihoods):.1f}" if len(runs) > 1 else ""
     bound = statistics.fmean(run["elbo"] for run in runs)
-    return f"{statistics.fmean(likelihoods):.1f}{spread}, {bound:.1f}"
+    return f"{statistics.fmean(likelihoods):.1f}{spread}, {bound:.1f}{count}"
 
 
 def _options() -> argparse.Namespace:

@@ -11,6 +11,7 @@ from typing import Any, Protocol, runtime_checkable
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it exports it nevertheless
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive, check_positive_int
@@ -27,6 +28,7 @@ __all__ = [
     "check_last_batch",
     "evaluate_elbo",
     "fit",
+    "growth_steps",
 ]
 
 
@@ -153,7 +155,7 @@ def fit(
     """
     check_batch(model, guide, objective, next(train.epoch(0)))
     check_last_batch(objective, train)
-    growth = _growth(guide, config.steps)
+    growth = growth_steps(guide, config.steps)
     for name, steps in objective.unfinished(config.steps).items():
         warnings.warn(
             f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: it ends "
@@ -224,6 +226,8 @@ def fit(
                     bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
         except KeyboardInterrupt:
             history.interrupted = True
+        except LinAlgError as error:  # of a covariance that is not finite
+            raise ValueError(_diverged(step, str(error).split(": ")[-1])) from error
         except ValueError as error:
             # The first batch has been taken, so a distribution out of bounds now has diverged;
             # torch's message of it is a page of numbers.
@@ -267,6 +271,8 @@ def evaluate_elbo(
 def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) -> None:
     """Refuse a batch that model, guide and likelihood cannot take, before training starts.
 
+    A guide that grows is tried as it is and with all its components.
+
     Raises:
         ValueError: with the reason as the refusing part gave it.
     """
@@ -279,6 +285,9 @@ def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) 
     with _aside(model, guide), pyro.validation_enabled(True):
         try:
             objective.loss(model, guide, x)
+            if isinstance(guide, Growing):
+                with _grown(guide):
+                    objective.loss(model, guide, x)
         except ValueError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:  # Pyro wraps the reason in the trace's shapes
@@ -301,8 +310,12 @@ def check_last_batch(objective: ELBO, train: Batches) -> None:
         )
 
 
-def _growth(guide: nn.Module, steps: int) -> set[int]:
-    """Return the steps after which a guide grows, none for one that does not."""
+def growth_steps(guide: nn.Module, steps: int) -> set[int]:
+    """Return the steps of a run after which a guide grows, none for one that does not.
+
+    Raises:
+        ValueError: if the steps are fewer than the numbers of components they are shared among.
+    """
     if not isinstance(guide, Growing):
         return set()
     shares = len(guide.components) - guide.active + 1
@@ -319,6 +332,17 @@ def _diverged(step: int, how: str) -> str:
         f"training must stay finite, and after {step} steps it has diverged: {how}; lower the "
         "learning rate"
     )
+
+
+@contextmanager
+def _grown(guide: Growing) -> Iterator[None]:
+    """All components of a guide in use, and as many as before at the end."""
+    active = guide.active
+    guide.active = len(guide.components)
+    try:
+        yield
+    finally:
+        guide.active = active
 
 
 @contextmanager

@@ -11,6 +11,7 @@ from torch.distributions import MultivariateNormal
 
 from pyro_dpvae import ELBO, VAE, CouplingPrior, Decoder, GaussianEncoder, StandardNormal
 from pyro_dpvae.guides import LaplaceGuide
+from pyro_dpvae.guides.laplace import _View
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.likelihoods import (
@@ -130,7 +131,10 @@ def written_out(model: VAE, encoder: GaussianEncoder, x: Tensor, steps: int) -> 
     for one, mode in zip(x, encoder(x).mean, strict=True):
         for t in range(steps):
             gradient, precision = expansion(one, mode)
-            mode = mode + 0.5 / (t + 1) * torch.linalg.solve(precision, gradient)
+            step = 0.5 / (t + 1) * torch.linalg.solve(precision, gradient)
+            here = log_joint(model, one, mode)
+            factors = [f for f in (1.0, 0.125) if log_joint(model, one, mode + f * step) >= here]
+            mode = mode + max(factors, default=0.0) * step
         modes.append(mode)
         precisions.append(expansion(one, mode)[1])
     return MultivariateNormal(torch.stack(modes), precision_matrix=torch.stack(precisions))
@@ -162,6 +166,50 @@ def test_posterior_and_gradients_are_those_of_the_algorithm_written_out(
         assert (one is None) == (other is None)
         if one is not None:
             torch.testing.assert_close(one, other)
+
+
+def test_gradients_reach_all_weights_where_outputs_are_many() -> None:
+    # As many as make W'W of the last layer the way to the curvature.
+    pyro.set_rng_seed(0)
+    likelihood = GaussianLearnedVariance((40,))
+    mlp = ARCHITECTURES["mlp"]
+    decoder = Decoder(mlp.decoder(LATENT, (40,), hidden=(6,)), likelihood).double()
+    encoder = GaussianEncoder(mlp.encoder((40,), 2 * LATENT)).double()
+    guide = LaplaceGuide(encoder, decoder, prior=standard_prior(), steps=1)
+    x = torch.randn(9, 40, dtype=torch.float64)
+    parameters = list(decoder.parameters())
+    gradients = []
+    for _ in range(2):
+        entropy = guide.posterior(x).entropy().sum()
+        gradients.append(torch.autograd.grad(entropy, parameters, materialize_grads=True))
+        decoder.network.body[1].register_forward_hook(lambda *_: None)  # makes it no perceptron
+    for one, other in zip(*gradients, strict=True):
+        torch.testing.assert_close(one, other)
+
+
+def test_a_sharp_coordinate_leaves_the_others_their_variance() -> None:
+    decoder = Decoder(ARCHITECTURES["mlp"].decoder(2, (4,), hidden=()), Gaussian((4,)))
+    weight = decoder.network.body[0].weight
+    nn.init.zeros_(weight)
+    weight.data[:, 0] = 2e4  # a precision of some 1e9 beside one of 1
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((4,), 4))
+    q = LaplaceGuide(encoder, decoder, prior=StandardNormal(2)).posterior(torch.zeros(3, 4))
+    torch.testing.assert_close(q.variance[:, 1], torch.ones(3), rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("prior", PRIORS)
+def test_no_step_lowers_the_joint_where_a_plain_one_would(prior: str) -> None:
+    pyro.set_rng_seed(0)
+    model, guide = pair(PRIORS[prior](), Bernoulli((DATA,)), steps=1, damping=0.0)
+    for parameter in model.decoder.parameters():
+        parameter.data.mul_(4)  # so that the logits saturate
+    x = torch.rand(200, DATA).round().double()
+    with torch.no_grad():
+        mode = guide.encoder(x).mean
+        before = log_joint(model, x, mode)
+        plain = mode + _View(guide.decoder, guide.prior, x).at(mode).newton_step()
+        assert (log_joint(model, x, plain) < before).any()
+        assert (log_joint(model, x, guide.posterior(x).mean) >= before).all()
 
 
 @pytest.mark.parametrize("prior", PRIORS)
@@ -298,7 +346,7 @@ def test_batch_norm_in_training_is_refused_and_runs_in_evaluation() -> None:
     prior = StandardNormal(LATENT)
     guide = LaplaceGuide(encoder, Decoder(network, Gaussian((DATA,))), prior=prior)
     x = torch.randn(BATCH, DATA)
-    with pytest.raises(ValueError, match=r"batch norm 'body\.1' in training mode joins the data"):
+    with pytest.raises(ValueError, match=r"BatchNorm1d 'body\.1' in training mode is not; use"):
         guide.posterior(x)
     guide.eval()
     assert guide.posterior(x).rsample().isfinite().all()

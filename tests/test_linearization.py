@@ -87,3 +87,23 @@ def test_a_layer_that_is_more_than_its_class_says_is_differentiated() -> None:
     u = torch.randn_like(there.value)
     expected = torch.einsum("bol,bo->bl", exact_jacobian(hooked, z), u)
     torch.testing.assert_close(there.pull(u), expected)
+
+
+@pytest.mark.parametrize(
+    "layers",
+    [
+        [nn.Linear(LATENT, 8), nn.ReLU(), nn.Linear(8, 4), nn.ReLU()],
+        [nn.Linear(LATENT, 8), nn.ReLU(), nn.Unflatten(1, (2, 4)), nn.Linear(4, 3)],
+        [nn.LeakyReLU(), nn.Linear(LATENT, 4)],
+        [nn.ReLU()],
+    ],
+)
+def test_stacks_of_other_orders_are_differentiated(layers: list[nn.Module]) -> None:
+    body = nn.Sequential(*layers).double()
+    z = torch.randn(BATCH, LATENT, dtype=torch.float64)
+    shape = tuple(body(z)[0].shape)
+    network = Batched(body, in_shape=(LATENT,), out_shape=shape)
+    there = Linearizer(network).at(z)
+    jacobian = exact_jacobian(network, z)
+    expected = torch.einsum("b...l,b...m->blm", jacobian, jacobian)
+    torch.testing.assert_close(there.curvature(torch.ones((), dtype=z.dtype)), expected)

@@ -17,12 +17,13 @@ from pyro_dpvae.data import Batches, load
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
 from pyro_dpvae.guides import AmortizedGaussian, RecursiveMixtureGuide
 from pyro_dpvae.guides._growth import gain, skewed_log_ratio
+from pyro_dpvae.guides._growth import log_joint as joint_of_data
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import ELBO, FreeBits
 from pyro_dpvae.recipes import System, build_system, open_system
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.training import TrainConfig, fit
+from pyro_dpvae.training import TrainConfig, check_batch, fit
 from tests import bimodal
 
 
@@ -299,6 +300,46 @@ def test_growth_that_makes_no_sense_is_refused() -> None:
     assert guide.active == 1
     with pytest.raises(ValueError, match="all 2 are active; build the guide with more encoders"):
         bimodal.mixture(2, active=2).grow(bimodal.model, given)
+
+
+def test_growth_takes_the_joint_of_a_datum_whatever_the_plate_stands_for() -> None:
+    x, z = torch.randn(5, 2), torch.randn(5, 2)
+
+    def model(x: Tensor, *, size: int) -> None:
+        with pyro.plate("data", size, subsample=torch.arange(5)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 0.5).to_event(1), obs=x)
+
+    expected = dist.Normal(0.0, 1.0).log_prob(z).sum(-1) + dist.Normal(z, 0.5).log_prob(x).sum(-1)
+    for size in (5, 1000):
+        found = joint_of_data(lambda x, size=size: model(x, size=size), x, z)
+        torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize(
+    ("batches", "got"),
+    [
+        (torch.zeros(4, 2), "got Tensor"),
+        (iter([torch.zeros(4, 2)]), "got list_iterator"),
+        (Batches(torch.zeros(4, 2), batch_size=2, preprocessing="none"), "got Batches"),
+    ],
+)
+def test_batches_of_one_pass_are_refused_before_anything_is_fitted(
+    batches: object, got: str
+) -> None:
+    system, _ = moons()
+    with pytest.raises(TypeError, match=got):
+        system.guide.grow(system.model, batches, steps=1, progress=False)
+    with pytest.raises(ValueError, match="active must be between 1 and the 2 components, got 3"):
+        system.guide.active = 3
+
+
+def test_what_the_grown_guide_cannot_do_is_refused_before_training() -> None:
+    system, data = moons()
+    objective = ELBO(rate=FreeBits(0.1, group_size=1))
+    with pytest.raises(ValueError, match="free bits of groups of coordinates need a rate"):
+        check_batch(system.model, system.guide, objective, next(data.epoch(0)))
+    assert system.guide.active == 1
 
 
 def test_fit_grows_the_guide_in_equal_shares() -> None:

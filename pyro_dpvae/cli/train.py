@@ -14,7 +14,7 @@ from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import build_system
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit
+from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit, growth_steps
 
 __all__ = ["main"]
 
@@ -58,6 +58,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train)
+    growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "

@@ -6,10 +6,13 @@ import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, PLATE
 
-__all__ = ["AbstractGuide"]
+__all__ = ["AbstractGuide", "check_latent_dims"]
 
 
 class AbstractGuide(OwnedModule):
@@ -38,3 +41,18 @@ class AbstractGuide(OwnedModule):
         """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
         with pyro.plate(PLATE, len(x)):
             return pyro.sample(LATENT, self.posterior(x))
+
+
+def check_latent_dims(encoder: GaussianEncoder, decoder: Decoder, prior: AbstractPrior) -> int:
+    """Return the size L of z if all three have it.
+
+    Raises:
+        ValueError: with the three sizes.
+    """
+    sizes = encoder.latent_dim, decoder.latent_dim, prior.latent_dim
+    if len(set(sizes)) > 1:
+        raise ValueError(
+            "encoder, decoder and prior must agree on latent_dim, "
+            f"got {sizes[0]}, {sizes[1]} and {sizes[2]}"
+        )
+    return sizes[0]

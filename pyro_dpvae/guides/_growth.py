@@ -9,6 +9,7 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
@@ -39,15 +40,22 @@ def fit_component(
     """Fit the network of a component beside a mixture that stands; it is as before if that fails.
 
     Raises:
+        TypeError: if ``batches`` cannot be passed through again and again.
         ValueError: if a pass has no batch, or the component's parameters do not stay finite.
     """
+    check_passes(batches)
     parameters = [p for p in component.parameters() if p.requires_grad]
+    if not parameters:
+        raise ValueError(
+            "a new component must have parameters that take gradients, got none that does; call "
+            "requires_grad_() on its encoder"
+        )
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
     bar = tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False)
     bar.set_description("growing a component")
     try:
-        with bar:
+        with bar, torch.enable_grad():
             for x in _first(steps, batches):
                 loss = -gain(component, mixture, model, x, bound=bound).mean()
                 # Not backward(), which would leave gradients on what stands.
@@ -140,13 +148,18 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
             f"the sites {sorted(sites)}, of which {others} are in no guide; observe them, or write "
             "a guide of your own"
         )
-    outside = sorted(n for n, site in sites.items() if site["log_prob"].shape != (len(x),))
+    # Unscaled: a plate that subsamples scales the joint, and not log q(z | x).
+    terms = {
+        name: scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
+        for name, site in sites.items()
+    }
+    outside = sorted(name for name, term in terms.items() if term.shape != (len(x),))
     if outside:
         raise ValueError(
             f"a component is fitted to each datum, so every site must lie inside pyro.plate("
             f"{PLATE!r}, batch size) alone, got {outside} elsewhere"
         )
-    return torch.stack([site["log_prob"] for site in sites.values()]).sum(0)
+    return torch.stack(list(terms.values())).sum(0)
 
 
 @contextmanager
@@ -162,6 +175,21 @@ def standing(*programs: Any) -> Iterator[None]:
     finally:
         for part, mode in zip(parts, modes, strict=True):
             part.training = mode
+
+
+def check_passes(batches: Any) -> None:
+    """Refuse batches that cannot be passed through again and again.
+
+    Raises:
+        TypeError: with what they are.
+    """
+    if callable(batches):
+        return
+    if isinstance(batches, Tensor) or not isinstance(batches, Iterable) or iter(batches) is batches:
+        raise TypeError(
+            "batches must be a list of tensors, or a function from the number of a pass to its "
+            f"batches, got {type(batches).__name__}; give Batches(...).epoch, or a list"
+        )
 
 
 def _first(steps: int, batches: Passes) -> Iterator[Tensor]:

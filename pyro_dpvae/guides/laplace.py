@@ -8,15 +8,19 @@ from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides._base import AbstractGuide
+from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.nn.linearization import Linearizer
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["LaplaceGuide"]
+
+# Of a step that lowers log p(x, z): what is tried, the best last. Then z stays.
+_SHORTER = (0.125, 1.0)
 
 
 @final
@@ -36,7 +40,9 @@ class LaplaceGuide(AbstractGuide):
     in every objective and metric. A search in generation space would end at another point, and
     its Gaussian there is none in z. The curvature of both the decoder and the prior's map is
     left out of Lambda (Gauss-Newton), which keeps it positive definite; with an affine map and
-    decoder nothing is left out.
+    decoder nothing is left out. A datum's step that would lower log p(x, z) is taken at an eighth
+    of its length, or not at all, which is derived here too: a saturated Bernoulli has next to no
+    curvature, and a plain step then goes anywhere.
 
     The encoder's variances are not used. The Jacobian of a decoder of ReLUs or leaky ReLUs is a
     product of its weights with masks, and any other network is differentiated by ``torch.func``.
@@ -49,10 +55,13 @@ class LaplaceGuide(AbstractGuide):
     d + Lambda^-1 (r - Lambda d), with gradients in the brackets alone, has the solution's value
     and gradient.
 
+    Decoder and prior are parts of the guide as of the model. A copy of the two that is to train
+    has to be made of both at once: ``copy.deepcopy((model, guide))``.
+
     Args:
         encoder: x -> q(z | x), whose mean is mu_0.
-        decoder: p(x | z), that of the model; its raw values of one datum must not depend on
-            others, so it may hold no batch norm in training mode.
+        decoder: p(x | z), that of the model; its raw values must be a function of one datum's z,
+            so it may hold no batch norm or dropout in training mode.
         prior: p(z), that of the model.
         steps: the number T of steps.
         damping: by how much the first step is shortened, at least 0 and below 1.
@@ -64,7 +73,7 @@ class LaplaceGuide(AbstractGuide):
 
     Raises:
         ValueError: if sizes of z differ, a number is out of range, or, on a call, the decoder has
-            a batch norm in training mode.
+            a batch norm or dropout in training mode.
         TypeError: on a call, if the likelihood is not log-concave pixel by pixel.
 
     References:
@@ -93,12 +102,7 @@ class LaplaceGuide(AbstractGuide):
         decay: float = 1.0,
         detached: bool = False,
     ) -> None:
-        sizes = {encoder.latent_dim, decoder.latent_dim, prior.latent_dim}
-        if len(sizes) > 1:
-            raise ValueError(
-                "encoder, decoder and prior must agree on latent_dim, got "
-                f"{encoder.latent_dim}, {decoder.latent_dim} and {prior.latent_dim}"
-            )
+        check_latent_dims(encoder, decoder, prior)
         if not 0 <= damping < 1:
             raise ValueError(f"damping must be at least 0 and below 1, got {damping}")
         if not decay >= 0:
@@ -110,7 +114,7 @@ class LaplaceGuide(AbstractGuide):
 
     def posterior(self, x: Tensor) -> TorchDistributionMixin:
         """Return q(z | x), a ``MultivariateNormal``, for x of shape (batch, *data)."""
-        _check_no_batch_norm(self.decoder.network)
+        _check_single_data(self.decoder.network)
         mean = self.encoder(x).mean
         # Sums over a thousand outputs must cancel to well below a standard deviation of q.
         with torch.autocast(x.device.type, enabled=False):
@@ -119,7 +123,8 @@ class LaplaceGuide(AbstractGuide):
                 mode = mean
                 for t in range(self.steps):
                     size = (1 - self.damping) / (t + 1) ** self.decay
-                    mode = mode + size * view.at(mode).newton_step()
+                    step = size * view.at(mode).newton_step()
+                    mode = mode + view.ascending(mode, step) * step
             if self.detached:
                 mode = mean + (mode - mean).detach()
             scale_tril = _scale_tril(view.at(mode).precision())
@@ -136,6 +141,19 @@ class _View:
 
     def at(self, z: Tensor) -> "_Expansion":
         return _Expansion(self, z)
+
+    @torch.no_grad()
+    def ascending(self, z: Tensor, step: Tensor) -> Float[Tensor, "batch 1"]:
+        """Return by what to multiply the step of each datum, so that log p(x, z) does not fall."""
+        here = self._log_joint(z)
+        factor = torch.zeros_like(here)
+        for shorter in _SHORTER:
+            factor = torch.where(self._log_joint(z + shorter * step) >= here, shorter, factor)
+        return factor.unsqueeze(-1).to(z.dtype)
+
+    def _log_joint(self, z: Tensor) -> Tensor:
+        raw = self.linearizer.network(z)
+        return self.likelihood(raw).log_prob(self.x) + self.prior().log_prob(z)
 
 
 @final
@@ -173,8 +191,9 @@ class _Expansion:
 def _cholesky(precision: Tensor) -> Tensor:
     """Return the lower factor of matrices (batch, L, L), of which rounding makes none singular."""
     diagonal = precision.diagonal(dim1=-2, dim2=-1)
-    rounding = torch.finfo(precision.dtype).eps * diagonal.detach().amax(-1, keepdim=True)
-    return torch.linalg.cholesky(precision + torch.diag_embed(rounding.expand_as(diagonal)))
+    # Of each coordinate's own size, so that a sharp one leaves the others as they are.
+    rounding = precision.shape[-1] * torch.finfo(precision.dtype).eps
+    return torch.linalg.cholesky(precision + torch.diag_embed(rounding * diagonal))
 
 
 def _solve(factor: Tensor, vectors: Tensor) -> Tensor:
@@ -189,11 +208,11 @@ def _scale_tril(precision: Tensor) -> Tensor:
     return torch.linalg.solve_triangular(upper.mT, identity, upper=False)
 
 
-def _check_no_batch_norm(network: nn.Module) -> None:
+def _check_single_data(network: nn.Module) -> None:
     for name, module in network.named_modules():
-        if isinstance(module, _BatchNorm) and module.training:
+        if isinstance(module, _BatchNorm | _DropoutNd) and module.training:
             raise ValueError(
-                "a Laplace guide differentiates the decoder for each datum by itself, and the "
-                f"batch norm {name!r} in training mode joins the data of a batch; use a decoder "
-                "without batch norm, or put the layer in evaluation mode"
+                "a Laplace guide differentiates the decoder for each datum by itself, as one "
+                f"function of z, which {type(module).__name__} {name!r} in training mode is not; "
+                "use a decoder without it, or put the layer in evaluation mode"
             )

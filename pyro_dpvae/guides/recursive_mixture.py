@@ -37,7 +37,6 @@ class RecursiveMixtureGuide(AbstractGuide):
 
     Attributes:
         components: all components, active or not.
-        active: how many are in the mixture.
 
     Raises:
         ValueError: if there is no encoder, latent sizes differ, parameters are shared, or
@@ -73,7 +72,20 @@ class RecursiveMixtureGuide(AbstractGuide):
             )
         super().__init__()
         self.components = nn.ModuleList(encoders)
-        self.active = self._checked(active)
+        self.active = active
+
+    @property
+    def active(self) -> int:
+        """How many components are in the mixture."""
+        return self._active
+
+    @active.setter
+    def active(self, number: int) -> None:
+        if not 1 <= number <= len(self.components):
+            raise ValueError(
+                f"active must be between 1 and the {len(self.components)} components, got {number}"
+            )
+        self._active = number
 
     def posterior(self, x: Tensor) -> TorchDistributionMixin:
         """Return q(z | x), for x of shape (batch, *data): with one component, its normals."""
@@ -109,8 +121,9 @@ class RecursiveMixtureGuide(AbstractGuide):
         log p(x), with a draw from the component and one from the mixture, and no gradient from
         there to means and variances. So a component of little use comes in with little weight.
 
-        The model and the active components are in evaluation mode meanwhile and stay what they
-        are, gradients included. The component and ``active`` are as before if growing fails or is
+        Parameters of the model and of the active components stay what they are, gradients included;
+        modules, of which the model may be one, are in evaluation mode meanwhile. Scales of the
+        model's sites count for nothing. The component and ``active`` are as before if growing fails or is
         interrupted.
 
         Args:
@@ -123,6 +136,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             progress: whether a bar is shown.
 
         Raises:
+            TypeError: if ``batches`` cannot be passed through again, as an iterator cannot.
             ValueError: if all components are active, an option is not positive, a pass has no
                 batch, the model has other latent sites, or the component diverges.
 
@@ -178,7 +192,7 @@ class RecursiveMixtureGuide(AbstractGuide):
 
     def set_extra_state(self, state: Tensor) -> None:
         """Take on the number of active components, from ``load_state_dict()``."""
-        self.active = self._checked(int(state))
+        self.active = int(state)
 
     def _mixture(self, x: Tensor) -> tuple[TorchDistributionMixin, Tensor]:
         """Return q(z | x), and the log of the sum of its weights as they are unnormalised."""
@@ -193,10 +207,3 @@ class RecursiveMixtureGuide(AbstractGuide):
             torch.stack([normal.base_dist.scale for normal in normals], -2),
         )
         return mixture, together.logsumexp(-1)
-
-    def _checked(self, active: int) -> int:
-        if not 1 <= active <= len(self.components):
-            raise ValueError(
-                f"active must be between 1 and the {len(self.components)} components, got {active}"
-            )
-        return active

@@ -9,7 +9,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder, diagonal_normal
-from pyro_dpvae.guides._base import AbstractGuide
+from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["SemiAmortizedGuide"]
@@ -91,19 +91,14 @@ class SemiAmortizedGuide(AbstractGuide):
         max_norm: int | float | None = 5.0,
         detached: bool = False,
     ) -> None:
-        sizes = encoder.latent_dim, decoder.latent_dim, prior.latent_dim
-        if len(set(sizes)) > 1:
-            raise ValueError(
-                "encoder, decoder and prior must agree on latent_dim, "
-                f"got {sizes[0]}, {sizes[1]} and {sizes[2]}"
-            )
+        latent_dim = check_latent_dims(encoder, decoder, prior)
         super().__init__()
         self.encoder, self.decoder, self.prior = encoder, decoder, prior
         self.learning_rate = check_positive("learning_rate", learning_rate)
         self.max_norm = None if max_norm is None else check_positive("max_norm", max_norm)
         self.detached = detached
         generator = torch.Generator().manual_seed(0)
-        size = (check_positive_int("steps", steps), 1, encoder.latent_dim)
+        size = (check_positive_int("steps", steps), 1, latent_dim)
         signs = 2.0 * torch.randint(2, size, generator=generator) - 1
         self.register_buffer("signs", torch.cat([signs, -signs], 1), persistent=False)
 

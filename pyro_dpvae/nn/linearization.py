@@ -20,8 +20,6 @@ __all__ = [
     "with_slopes",
 ]
 
-_PIECEWISE_LINEAR = (nn.Linear, nn.ReLU, nn.LeakyReLU, nn.Flatten, nn.Unflatten)
-
 
 def batch_jacobian(
     function: Callable[[Tensor], Tensor], z: Float[Tensor, "batch latent"]
@@ -103,13 +101,7 @@ class Linearizer:
 
     def __init__(self, network: Batched) -> None:
         self.network = network
-        body = network.body
-        layers = list(body) if isinstance(body, nn.Sequential) else [body]
-        self.layers: list[nn.Module] | None = None
-        if _is_plain([network, body, *layers]) and all(
-            type(layer) in _PIECEWISE_LINEAR for layer in layers
-        ):
-            self.layers = [m for m in layers if not isinstance(m, nn.Flatten | nn.Unflatten)]
+        self.layers = _perceptron(network)
 
     def at(self, z: Float[Tensor, "batch latent"]) -> AbstractLinearization:
         """Return the linearization at z."""
@@ -122,7 +114,9 @@ class Linearizer:
         """W'W of the last layer of a perceptron, of shape (width, width)."""
         assert self.layers is not None
         weight = _linear(self.layers[-1]).weight
-        return weight.T @ weight
+        # Whoever asks first may do so without gradients, and later ones with.
+        with torch.enable_grad():
+            return weight.T @ weight
 
 
 @final
@@ -220,8 +214,21 @@ def _linear(layer: nn.Module) -> nn.Linear:
     return layer
 
 
-def _is_plain(modules: list[nn.Module]) -> bool:
-    """Whether modules compute what their classes say: no hooks, no parametrizations."""
-    return not any(
-        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations") for m in modules
+def _perceptron(network: Batched) -> list[nn.Module] | None:
+    """Return linear layers with (leaky) ReLUs between, if that is what the network is."""
+    body = network.body
+    layers = list(body) if isinstance(body, nn.Sequential) else [body]
+    # Hooks and parametrizations make of a module more than its class says.
+    plain = not any(
+        m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations")
+        for m in (network, body, *layers)
     )
+    if layers and type(layers[0]) is nn.Flatten:
+        layers = layers[1:]
+    if layers and type(layers[-1]) in (nn.Flatten, nn.Unflatten):
+        layers = layers[:-1]
+    kinds = [type(layer) for layer in layers]
+    ends_are_linear = bool(kinds) and kinds[0] is nn.Linear and kinds[-1] is nn.Linear
+    if plain and ends_are_linear and set(kinds) <= {nn.Linear, nn.ReLU, nn.LeakyReLU}:
+        return layers
+    return None

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from torch.nn.modules.batchnorm import _BatchNorm
+
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
@@ -81,7 +83,16 @@ def _laplace(
         damping: by how much the first step is shortened, at least 0 and below 1.
         decay: step t is shortened by (t + 1)^decay as well.
         detached: whether the search is a constant to gradients.
+
+    Raises:
+        ValueError: if the decoder has batch norms, which training would use.
     """
+    if any(isinstance(module, _BatchNorm) for module in parts.decoder.modules()):
+        raise ValueError(
+            "a Laplace guide differentiates the decoder for each datum by itself, and the batch "
+            "norms of this one join the data of a batch in training; choose a network without, "
+            "such as --network residual or --network mlp"
+        )
     return LaplaceGuide(
         parts.encoder(),
         parts.decoder,
