@@ -226,8 +226,8 @@ def fit(
                     bar.set_description(f"held-out ELBO {conclude()['elbo']:.2f}")
         except KeyboardInterrupt:
             history.interrupted = True
-        except LinAlgError as error:  # of a covariance that is not finite
-            raise ValueError(_diverged(step, str(error).split(": ")[-1])) from error
+        except LinAlgError as error:
+            raise ValueError(_diverged(step, "a precision matrix has no factor")) from error
         except ValueError as error:
             # The first batch has been taken, so a distribution out of bounds now has diverged;
             # torch's message of it is a page of numbers.

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from torch.distributions import MultivariateNormal
 
 from pyro_dpvae import ELBO, VAE, CouplingPrior, Decoder, GaussianEncoder, StandardNormal
+from pyro_dpvae.data import Batches
 from pyro_dpvae.guides import LaplaceGuide
 from pyro_dpvae.guides.laplace import _View
 from pyro_dpvae.importance import log_weights
@@ -23,6 +24,8 @@ from pyro_dpvae.likelihoods import (
 )
 from pyro_dpvae.nn import ARCHITECTURES, Batched
 from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.recipes import System, build_system
+from pyro_dpvae.training import TrainConfig, fit
 
 LATENT, DATA, BATCH = 3, 5, 4
 
@@ -350,3 +353,37 @@ def test_batch_norm_in_training_is_refused_and_runs_in_evaluation() -> None:
         guide.posterior(x)
     guide.eval()
     assert guide.posterior(x).rsample().isfinite().all()
+
+
+def laplace_system(network: str, shape: tuple[int, ...]) -> System:
+    return build_system(
+        shape,
+        latent_dim=2,
+        dataset_size=100,
+        prior={"name": "standard"},
+        likelihood={"name": "gaussian"},
+        network={"name": network},
+        guide={"name": "laplace", "steps": 1},
+        objective={"name": "elbo"},
+    )
+
+
+def test_networks_with_batch_norm_are_refused_when_a_system_is_built() -> None:
+    with pytest.raises(ValueError, match=r"batch norms .* such as --network residual"):
+        laplace_system("celeba", (3, 64, 64))
+
+
+def test_a_run_that_diverges_says_so() -> None:
+    system = laplace_system("moons", (2,))
+    data = Batches(torch.randn(40, 2), batch_size=20, preprocessing="none")
+    config = TrainConfig(steps=20, learning_rate=1e8)
+    with pytest.raises(ValueError, match=r"after \d+ steps it has diverged: .*; lower"):
+        fit(
+            system.model,
+            system.guide,
+            objective=system.objective,
+            train=data,
+            test=data,
+            config=config,
+            progress=False,
+        )
