@@ -17,6 +17,7 @@ from tqdm import tqdm
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import CapturedSVI, FusedOptim, check_backend
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import RunFolder, Stateful
 
@@ -348,16 +349,8 @@ def _grown(guide: Growing) -> Iterator[None]:
 @contextmanager
 def _aside(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode; modes and random state are as before at the end."""
-    parts = [part for module in modules for part in module.modules()]
-    modes = [part.training for part in parts]
-    with torch.random.fork_rng():
-        for part in parts:
-            part.training = False
-        try:
-            yield
-        finally:
-            for part, mode in zip(parts, modes, strict=True):
-                part.training = mode
+    with torch.random.fork_rng(), in_evaluation(*modules):
+        yield
 
 
 def _passes(epoch: Callable[[int], Iterator[Tensor]]) -> Iterator[Tensor]:

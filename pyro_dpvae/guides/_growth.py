@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -17,7 +16,7 @@ from tqdm import tqdm
 
 from pyro_dpvae.sites import LATENT, PLATE
 
-__all__ = ["Mixture", "Passes", "fit_component", "gain", "log_joint", "skewed_log_ratio", "standing"]
+__all__ = ["Mixture", "Passes", "fit_component", "gain", "log_joint", "skewed_log_ratio"]
 
 Passes = Callable[[int], Iterable[Tensor]] | Iterable[Tensor]
 """Batches: from the number of a pass to its batches, or the batches of every pass."""
@@ -160,21 +159,6 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
             f"{PLATE!r}, batch size) alone, got {outside} elsewhere"
         )
     return torch.stack(list(terms.values())).sum(0)
-
-
-@contextmanager
-def standing(*programs: Any) -> Iterator[None]:
-    """Evaluation mode for the modules among programs; modes are as before at the end."""
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    parts = [part for module in modules for part in module.modules()]
-    modes = [part.training for part in parts]
-    for part in parts:
-        part.training = False
-    try:
-        yield
-    finally:
-        for part, mode in zip(parts, modes, strict=True):
-            part.training = mode
 
 
 def check_passes(batches: Any) -> None:

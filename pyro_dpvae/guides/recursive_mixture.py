@@ -11,7 +11,8 @@ from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.encoders import WeightedGaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.guides._growth import Passes, fit_component, standing
+from pyro_dpvae.guides._growth import Passes, fit_component
+from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["RecursiveMixtureGuide"]
 
@@ -172,7 +173,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             check_positive(name, value)
         component = self.components[self.active]
         training = component.training
-        with standing(self, model):
+        with in_evaluation(self, model):
             component.train(training)
             fit_component(
                 component,
