@@ -11,11 +11,12 @@ from typing import Any
 import yaml
 from jsonargparse import ArgumentParser
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.likelihoods import LIKELIHOODS
-from pyro_dpvae.nn import ARCHITECTURES
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
 from pyro_dpvae.priors import PRIORS
-from pyro_dpvae.recipes import GUIDES
+from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES
 
 __all__ = ["PARTS", "PartParser", "merge_files", "spell_out"]
 
@@ -37,11 +38,18 @@ _BUILT = frozenset(
 )
 
 PARTS: dict[str, _Kind] = {
+    "model": _Kind("model p(x, z)", MODELS, "vae", _BUILT),
     "prior": _Kind("prior p(z)", PRIORS, "coupling", _BUILT),
     "likelihood": _Kind("likelihood p(x|z)", LIKELIHOODS, "gaussian-learned", _BUILT),
     "network": _Kind(
-        "networks of encoder and decoder (auto: the one that suits the data's shape)",
-        {"auto": None, **{name: pair.encoder for name, pair in ARCHITECTURES.items()}},
+        "networks of encoder and decoder (auto: those that suit the model and the data's shape)",
+        {"auto": None, **{n: pair.encoder for n, pair in {**ARCHITECTURES, **LADDERS}.items()}},
+        "auto",
+        _BUILT,
+    ),
+    "pixels": _Kind(
+        "pixel network of a lossy model (auto: the one that suits the data's shape)",
+        {"auto": None, **PIXEL_NETWORKS},
         "auto",
         _BUILT,
     ),
@@ -159,24 +167,37 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
 
 
 def merge_files(arguments: Sequence[str]) -> list[str]:
-    """Return a spelled-out command line with its configuration files written out.
+    """Return a spelled-out command line with its recipe and configuration files written out.
 
-    What the command line says goes before what a file says: a part or a schedule that it names
-    otherwise loses the file's options of the other one, and a number of steps or of epochs the
-    file's other one.
+    What the command line says goes before what a file says, and that before a recipe: a part or
+    a schedule that it names otherwise loses the options of the other one, and a number of steps
+    or of epochs the other one.
     """
     pairs = _pairs(arguments)
     names = _chosen([pair for pair in pairs if pair[0] != "--config"])
     options = {option for option, _ in pairs}
     merged = list(arguments)
+    recipe = next((value for option, value in pairs if option == "--recipe"), None)
+    files: list[dict[str, Any]] = []
     for position, (option, value) in enumerate(pairs):
         if option == "--config" and Path(value).is_file():
-            content = json.dumps(_yielding(_read(Path(value)), value, names, options))
+            files.append(_yielding(_read(Path(value)), value, names, options))
             if arguments[position] == "--config":
-                merged[position + 1] = content
+                merged[position + 1] = json.dumps(files[-1])
             else:
-                merged[position] = f"--config={content}"
-    return merged
+                merged[position] = f"--config={json.dumps(files[-1])}"
+            recipe = recipe or files[-1].get("recipe")
+    if recipe is None:
+        return merged
+    content = json.loads(json.dumps(_recipe(recipe)))
+    for file in files:
+        names = {**_chosen_in(file, "the configuration"), **names}
+        options |= {f"--{key}" for key in file}
+    return ["--config", json.dumps(_yielding(content, "the recipe", names, options)), *merged]
+
+
+def _recipe(name: str) -> Mapping[str, Any]:
+    return RECIPES[check_choice("recipe", name, RECIPES)].options
 
 
 def _yielding(

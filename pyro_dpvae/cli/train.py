@@ -12,7 +12,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.recipes import build_system
+from pyro_dpvae.recipes import RECIPES, build_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit, growth_steps
 
@@ -116,6 +116,11 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         action="config",
         help="a YAML or JSON file of options, as --print-config prints",
     )
+    parser.add_argument(
+        "--recipe",
+        type=str | None,
+        help=f"a system of a paper, whose options others overrule: {', '.join(RECIPES)}",
+    )
     data = parser.add_argument_group("data")
     names = ", ".join(sorted(DATA_SETS))
     data.add_argument(
@@ -134,7 +139,9 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         help=f"one of {', '.join(PREPROCESSING)} (default: grey for images, none for vectors)",
     )
     parser.add_argument_group("representation").add_argument(
-        "--latent-dim", type=int, default=10, help="the size of z"
+        "--latent-dim",
+        type=int | None,
+        help="the size of z (default: 10, or the sum of a ladder's rungs)",
     )
     parser.add_parts()
     training = parser.add_argument_group("training")
@@ -182,4 +189,6 @@ def _steps(options: dict[str, Any], per_epoch: int) -> int:
 
 def _title(options: dict[str, Any]) -> str:
     data = Path(options["data"]).stem
+    if options["recipe"] is not None:
+        return f"{data}-{options['recipe']}"
     return f"{data}-{options['prior']['name']}-{options['objective']['name']}"

@@ -1,6 +1,8 @@
 """Named systems: which parts, which numbers, from which source."""
 
 from pyro_dpvae.recipes.guides import GUIDES
+from pyro_dpvae.recipes.models import MODELS
+from pyro_dpvae.recipes.named import RECIPES, Recipe
 from pyro_dpvae.recipes.posteriors import (
     POSTERIOR_MODELS,
     PosteriorResult,
@@ -13,9 +15,12 @@ from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [
     "GUIDES",
+    "MODELS",
     "POSTERIOR_MODELS",
+    "RECIPES",
     "MoonsResult",
     "PosteriorResult",
+    "Recipe",
     "SavedSystem",
     "System",
     "build_system",

@@ -30,15 +30,13 @@ class GuideParts:
         network: builds a network x -> (batch, features) of a number of features.
         prior: p(z), that of the model.
         decoder: p(x | z), that of the model.
+        encoder: returns the encoder x -> q(z | x), the same at every call; a prior may hold it.
     """
 
     network: Callable[[int], Batched]
     prior: AbstractPrior
     decoder: AbstractDecoder
-
-    def encoder(self) -> GaussianEncoder:
-        """Return a new encoder."""
-        return GaussianEncoder(self.network(2 * self.decoder.latent_dim))
+    encoder: Callable[[], GaussianEncoder]
 
 
 def _amortized(parts: GuideParts) -> AbstractGuide:

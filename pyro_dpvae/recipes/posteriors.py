@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide, RecursiveMixtureGuide
 from pyro_dpvae.inference import CapturedSVI
 from pyro_dpvae.likelihoods import Gaussian
@@ -132,10 +133,16 @@ def measure_posteriors(
 
 def _parts(model: VAE) -> GuideParts:
     shape = model.decoder(torch.zeros(model.decoder.latent_dim, dtype=torch.double)).event_shape
+
+
+    def network(features: int) -> Batched:
+        return mlp_encoder(shape, features, hidden=(64, 64))
+
     return GuideParts(
-        network=lambda features: mlp_encoder(shape, features, hidden=(64, 64)),
+        network=network,
         prior=model.prior,
         decoder=model.decoder,
+        encoder=lambda: GaussianEncoder(network(2 * model.decoder.latent_dim)),
     )
 
 

@@ -79,12 +79,12 @@ def open_system(path: str | Path, device: torch.device | str = "cpu") -> SavedSy
     """
     run = RunFolder.open(path)
     config, state = run.config, run.state
-    kinds = ("prior", "likelihood", "network", "guide", "objective")
+    kinds = ("model", "prior", "likelihood", "network", "pixels", "guide", "objective")
     system = build_system(
         state["item_shape"],
         latent_dim=config["latent_dim"],
         dataset_size=state["dataset_size"],
-        **{kind: config[kind] for kind in kinds},
+        **{kind: config[kind] for kind in kinds if kind in config},
     )
     run.load({"model": system.model, "guide": system.guide})
     for module in (system.model, system.guide):

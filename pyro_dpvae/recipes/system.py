@@ -1,25 +1,29 @@
 """From names and options to a system: a model, a guide and an objective that fit together."""
 
 import inspect
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS
-from pyro_dpvae.models import VAE, AbstractVAE
-from pyro_dpvae.nn import ARCHITECTURES, default_architecture
+from pyro_dpvae.models import AbstractVAE
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
-from pyro_dpvae.priors import PRIORS
-from pyro_dpvae.recipes.guides import GUIDES, GuideParts
+from pyro_dpvae.priors import PRIORS, AbstractPrior
+from pyro_dpvae.recipes.guides import GUIDES
+from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts
 
 __all__ = ["Part", "System", "build_system"]
 
 Part = Mapping[str, Any]
 """A part by name, with its options: ``{"name": "coupling", "blocks": 6}``."""
+
+_PLAIN: Part = {"name": "vae"}
+_AUTO: Part = {"name": "auto"}
 
 
 @dataclass(frozen=True)
@@ -34,27 +38,33 @@ class System:
 def build_system(
     shape: Sequence[int],
     *,
-    latent_dim: int,
+    latent_dim: int | None = None,
     dataset_size: int,
     prior: Part,
     likelihood: Part,
     network: Part,
     guide: Part,
     objective: Part,
+    model: Part = _PLAIN,
+    pixels: Part = _AUTO,
 ) -> System:
     """Build a system for data of a shape.
 
     Args:
         shape: of a datum, (channels, height, width) or (size,).
-        latent_dim: the size of z.
+        latent_dim: the size of z; None takes 10, or the sum of a ladder's rungs.
         dataset_size: the number of training data, which estimates of q(z) need.
-        prior: one of ``PRIORS``.
+        prior: one of ``PRIORS``; each rung of a ladder has its own.
         likelihood: one of ``LIKELIHOODS``.
-        network: one of ``ARCHITECTURES``, or ``auto`` for the one that suits the shape.
+        network: one of ``ARCHITECTURES``, or of ``LADDERS`` for a ladder, or ``auto`` for the one
+            that suits the shape.
         guide: one of ``GUIDES``.
         objective: one of ``OBJECTIVES``; ``schedule`` in it maps weights to schedules, which end
             at the weight's own value: ``{"name": "beta", "beta": 4.0, "schedule": {"beta":
             {"name": "linear", "start": 0.0, "steps": 1000}}}``.
+        model: one of ``MODELS``.
+        pixels: one of ``PIXEL_NETWORKS`` for a lossy model, or ``auto`` for the one that suits the
+            shape.
 
     Raises:
         ValueError: for an unknown name, or parts that do not fit the shape or each other.
@@ -74,28 +84,54 @@ def build_system(
         4
     """
     shape = tuple(shape)
-    network_name, network_options = _named("network", network, {"auto": None, **ARCHITECTURES})
-    if network_name == "auto":
-        network_name = default_architecture(shape)
-    architecture = ARCHITECTURES[network_name]
     guide_name, guide_options = _named("guide", guide, GUIDES)
     likelihood_name, likelihood_options = _named("likelihood", likelihood, LIKELIHOODS)
     prior_name, prior_options = _named("prior", prior, PRIORS)
-    sizes = {"latent_dim": latent_dim, "dataset_size": dataset_size}
-
-    p_z = PRIORS[prior_name](latent_dim, **prior_options)
-    p_x = LIKELIHOODS[likelihood_name](shape, **likelihood_options)
-    decoder = Decoder(architecture.decoder(latent_dim, p_x.raw_shape, **network_options), p_x)
-    parts = GuideParts(
-        network=partial(architecture.encoder, shape, **network_options),
-        prior=p_z,
-        decoder=decoder,
+    model_name, model_options = _named("model", model, MODELS)
+    networks = {"auto": None, **ARCHITECTURES, **LADDERS}
+    built = MODELS[model_name](
+        ModelParts(
+            shape=shape,
+            latent_dim=latent_dim,
+            prior=partial(_build_prior, prior_name, prior_options),
+            likelihood=LIKELIHOODS[likelihood_name](shape, **likelihood_options),
+            network=_named("network", network, networks),
+            pixels=_named("pixels", pixels, {"auto": None, **PIXEL_NETWORKS}),
+        ),
+        **model_options,
     )
+    p_z = built.model.prior
+    sizes = {"latent_dim": p_z.latent_dim, "dataset_size": dataset_size}
     return System(
-        VAE(p_z, decoder),
-        GUIDES[guide_name](parts, **guide_options),
+        built.model,
+        _build_guide(guide_name, guide_options, built),
         _build_objective(objective, sizes),
     )
+
+
+def _build_prior(
+    name: str, options: Mapping[str, Any], size: int, encoder: Callable[[], GaussianEncoder] | None
+) -> AbstractPrior:
+    if "encoder" not in inspect.signature(PRIORS[name]).parameters:
+        return PRIORS[name](size, **options)
+    if encoder is None:
+        raise ValueError(
+            f"a {name} prior takes the encoder of the whole z, and rungs of a ladder have none of "
+            "their own; use another prior, or one over all rungs with model.joint"
+        )
+    return PRIORS[name](encoder(), **options)
+
+
+def _build_guide(name: str, options: Mapping[str, Any], built: BuiltModel) -> AbstractGuide:
+    if built.guide is None:
+        return GUIDES[name](built.parts, **options)
+    if name != "amortized":
+        raise ValueError(
+            "latents at several sites have the guide amortized, "
+            f"got {name!r} for {type(built.model).__name__}; use it, or, for a ladder, one prior "
+            "over all rungs with model.joint"
+        )
+    return built.guide
 
 
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> ELBO:

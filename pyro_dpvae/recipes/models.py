@@ -1,0 +1,194 @@
+"""Models by name: each is built from the parts of a system, with the model's own options."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache, partial
+from typing import Any
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
+from pyro_dpvae.encoders import ClusteredGaussianEncoder, GaussianEncoder
+from pyro_dpvae.guides import AbstractGuide, ClusteringLadderGuide, LadderGuide
+from pyro_dpvae.likelihoods import AbstractLikelihood
+from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE, LossyVAE
+from pyro_dpvae.nn import (
+    ARCHITECTURES,
+    LADDERS,
+    PIXEL_NETWORKS,
+    Architecture,
+    default_architecture,
+    default_ladder,
+    default_pixel_network,
+)
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.recipes.guides import GuideParts
+
+__all__ = ["MODELS", "BuiltModel", "ModelParts"]
+
+_LATENT_DIM = 10
+
+
+@dataclass(frozen=True)
+class ModelParts:
+    """What models are built from.
+
+    Attributes:
+        shape: of a datum.
+        latent_dim: the size of z; None takes 10, or the sum of a ladder's rungs.
+        prior: builds p(z) of a size, with an encoder at hand for priors that take one.
+        likelihood: of data of the shape.
+        network: the name of the networks, or ``auto``, and their options.
+        pixels: the name of the pixel network, or ``auto``, and its options.
+    """
+
+    shape: tuple[int, ...]
+    latent_dim: int | None
+    prior: Callable[[int, Callable[[], GaussianEncoder] | None], AbstractPrior]
+    likelihood: AbstractLikelihood
+    network: tuple[str, Mapping[str, Any]]
+    pixels: tuple[str, Mapping[str, Any]]
+
+    def architecture(self, kind: str, choices: Mapping[str, Architecture], usual: str) -> Architecture:
+        """Return the networks of one kind, with their options.
+
+        Raises:
+            ValueError: if the networks are of another kind.
+        """
+        name, options = self.network
+        if name == "auto":
+            name = usual
+        check_choice(f"network of a {kind} model", name, choices)
+        chosen = choices[name]
+        return Architecture(
+            partial(chosen.encoder, **options), partial(chosen.decoder, **options)
+        )
+
+    def no_pixels(self) -> None:
+        """Refuse a pixel network.
+
+        Raises:
+            ValueError: if one is named.
+        """
+        if self.pixels[0] != "auto":
+            raise ValueError(
+                "pixel networks are part of a lossy model, "
+                f"got pixels {self.pixels[0]!r} for another; use model lossy"
+            )
+
+
+@dataclass(frozen=True)
+class BuiltModel:
+    """A model and what its guide is built from.
+
+    Attributes:
+        model: p(x, z).
+        parts: of its guide.
+        guide: the guide itself, for a model whose latents lie at several sites.
+    """
+
+    model: AbstractVAE
+    parts: GuideParts
+    guide: AbstractGuide | None = None
+
+
+def _vae(parts: ModelParts) -> BuiltModel:
+    """Build a ``VAE``.
+
+    Args:
+        parts: of the system.
+    """
+    parts.no_pixels()
+    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
+    networks = parts.architecture("vae", ARCHITECTURES, default_architecture(shape))
+    network = partial(networks.encoder, shape)
+    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    prior = parts.prior(size, encoder)
+    decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
+    return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
+
+
+def _lossy(parts: ModelParts, *, features: int = 4) -> BuiltModel:
+    """Build a ``LossyVAE``.
+
+    Args:
+        parts: of the system.
+        features: channels of the map that z gives to the pixel network.
+    """
+    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
+    if len(shape) != 3:
+        raise ValueError(f"a lossy model is one of images, got data of shape {shape}; use model vae")
+    name, options = parts.pixels
+    networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
+    network = partial(networks.encoder, shape)
+    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    prior = parts.prior(size, encoder)
+    pixels = PIXEL_NETWORKS[default_pixel_network(shape) if name == "auto" else name](
+        shape, features, parts.likelihood.raw_shape, **options
+    )
+    decoder = AutoregressiveDecoder(
+        networks.decoder(size, (features, *shape[1:])), pixels, parts.likelihood
+    )
+    return BuiltModel(LossyVAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
+
+
+def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
+    """Build a ``LadderVAE``.
+
+    Args:
+        parts: of the system.
+        joint: whether one prior is over all rungs, instead of one over each.
+    """
+    rungs, networks = _ladder_networks(parts)
+    size = sum(rungs)
+    network = partial(networks.encoder, parts.shape)
+    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
+    if joint:
+        prior = parts.prior(size, encoder)
+        return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
+    model = LadderVAE([parts.prior(rung, None) for rung in rungs], decoder)
+    return BuiltModel(
+        model,
+        GuideParts(network, model.prior, decoder, encoder),
+        LadderGuide(encoder(), rungs),
+    )
+
+
+def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> BuiltModel:
+    """Build a ``ClusteringLadderVAE``.
+
+    Args:
+        parts: of the system.
+        assignment: how q(y) comes about: network, from each rung's tower, or posterior, the
+            prior's p(y | z).
+    """
+    check_choice("assignment", assignment, ("network", "posterior"))
+    rungs, networks = _ladder_networks(parts)
+    size = sum(rungs)
+    decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
+    priors = [parts.prior(rung, None) for rung in rungs]
+    model = ClusteringLadderVAE(priors, decoder)
+    raise NotImplementedError
+
+
+def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
+    """Return the sizes of a ladder's rungs, and its networks."""
+    parts.no_pixels()
+    networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
+    rungs = tuple(inspect.signature(networks.encoder).parameters["rungs"].default)
+    if parts.latent_dim not in (None, sum(rungs)):
+        raise ValueError(
+            f"latent_dim of a ladder is the sum of its rungs {rungs}, got {parts.latent_dim}; "
+            "leave it out, or change rungs of the network"
+        )
+    return rungs, networks
+
+
+MODELS: dict[str, Callable[..., BuiltModel]] = {
+    "clustering-ladder": _clustering_ladder,
+    "ladder": _ladder,
+    "lossy": _lossy,
+    "vae": _vae,
+}
+"""The models by the names of the command line: functions of the parts and of options."""
