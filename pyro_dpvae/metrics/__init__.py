@@ -31,6 +31,7 @@ from pyro_dpvae.metrics.representation import (
     cluster_accuracy,
     cluster_information,
     k_means,
+    layer_accuracies,
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "frechet_estimate",
     "high_posterior_samples",
     "k_means",
+    "layer_accuracies",
     "kernel_distance",
     "leakage_curve",
     "linear_probe_accuracy",

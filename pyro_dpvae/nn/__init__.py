@@ -9,6 +9,7 @@ from pyro_dpvae.nn.architectures import (
 )
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.ladder import check_wiring
 
 __all__ = [
     "ARCHITECTURES",
@@ -18,6 +19,7 @@ __all__ = [
     "ConditionedPerceptron",
     "at_least_float32",
     "autoregressive_masks",
+    "check_wiring",
     "default_architecture",
     "default_ladder",
 ]

@@ -16,6 +16,7 @@ __all__ = [
     "LadderEncoder",
     "check_latents",
     "check_rungs",
+    "check_wiring",
     "extra_features",
 ]
 
@@ -183,6 +184,25 @@ def check_latents(latent_dim: int, rungs: Sequence[int]) -> int:
             f"{tuple(rungs)}, which make {sum(rungs)}; build it with latent_dim = sum(rungs)"
         )
     return latent_dim
+
+
+def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
+    """Refuse sizes of rungs that are not those of a part's ladder, if it has one.
+
+    Args:
+        name: what the sizes are of.
+        sizes: bottom first.
+        part: an encoder or decoder.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    for module in part.modules():
+        if isinstance(module, LadderEncoder | LadderDecoder) and module.rungs != tuple(sizes):
+            raise ValueError(
+                f"{name} must have the sizes of the network's rungs, bottom first, got "
+                f"{tuple(sizes)} and {module.rungs}; build both with the same rungs"
+            )
 
 
 def extra_features(features: int, rungs: Sequence[int]) -> int:

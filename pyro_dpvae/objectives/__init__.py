@@ -37,6 +37,7 @@ from pyro_dpvae.objectives.schedules import (
     Cyclic,
     Exponential,
     Linear,
+    Saturating,
     Weight,
 )
 
@@ -68,6 +69,7 @@ __all__ = [
     "Latents",
     "Linear",
     "MutualDivergence",
+    "Saturating",
     "SiteRate",
     "SoftFreeBits",
     "SteinDiscrepancy",
