@@ -36,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="dpvae plot",
         description="Draw a trained run: samples of the prior, its pockets and its leaks; latent "
-        "space; traversals, of a ladder also layer by layer; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
+        "space; traversals, of a ladder also layer by layer; leakage. Pictures lie in "
+        "RUN/plots, as PNG and PDF.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=str, help="the run folder")
@@ -151,7 +152,7 @@ def _factors(subject: Subject) -> Figure:
 def _layers(subject: Subject, prior: ProductPrior) -> Figure:
     """One datum's code, varied layer by layer."""
     means = subject.test_means.to(subject.saved.device)
-    origin = means[torch.randint(len(means), (1,)).item()]
+    origin = means[int(torch.randint(len(means), (1,)))]
     codes = layer_codes(prior, origin)
     return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
 

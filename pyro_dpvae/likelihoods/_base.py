@@ -68,8 +68,8 @@ class AbstractLikelihood(nn.Module, ABC):
         """
         raise TypeError(
             "an expansion to second order needs a likelihood that is smooth and log-concave "
-            f"in the raw values, pixel by pixel, got {type(self).__name__}; use a Gaussian of fixed or "
-            "learned variance, a Bernoulli or a continuous Bernoulli"
+            f"in the raw values, pixel by pixel, got {type(self).__name__}; use a Gaussian of "
+            "fixed or learned variance, a Bernoulli or a continuous Bernoulli"
         )
 
     @final
