@@ -253,7 +253,7 @@ def test_fid_uses_the_inception_network(
     ("name", "metrics", "message"),
     [
         ("coupling-0", "domain", "domain needs labelled images in memory"),
-        ("coupling-0", "fid", "fid needs images, and 'two-moons' has none"),
+        ("coupling-0", "fid", "fid needs images, and this run on 'two-moons' has none"),
         ("digits", "disentanglement", "needs factors of variation .*'factors' of a .npz"),
         ("digits", "inception", "metrics must be one of .*got 'inception'"),
         ("digits", "fid", "FID needs the weights .* does not exist; give --inception FILE"),

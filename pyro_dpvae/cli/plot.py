@@ -12,7 +12,15 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.metrics import leakage_curve, unit_activity
-from pyro_dpvae.plots import latent_figure, leakage_figure, pockets_figure, traversal_figure
+from pyro_dpvae.plots import (
+    latent_figure,
+    layer_codes,
+    layers_figure,
+    leakage_figure,
+    pockets_figure,
+    traversal_figure,
+)
+from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.recipes import open_system
 
 __all__ = ["main"]
@@ -28,7 +36,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="dpvae plot",
         description="Draw a trained run: samples of the prior, its pockets and its leaks; latent "
-        "space; traversals; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
+        "space; traversals, of a ladder also layer by layer; leakage. Pictures lie in "
+        "RUN/plots, as PNG and PDF.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=str, help="the run folder")
@@ -51,6 +60,8 @@ def main(arguments: Sequence[str]) -> int:
             "factors": _factors(subject),
             "leakage": _leakage(subject),
         }
+        if isinstance(subject.prior, ProductPrior):
+            figures["layers"] = _layers(subject, subject.prior)
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             figure.savefig(folder / f"{name}.{suffix}", dpi=150)
@@ -136,6 +147,14 @@ def _factors(subject: Subject) -> Figure:
         labels.append(f"$z_0$[{dim}]")
     title = f"one coordinate of generation space from {-_REACH:g} to {_REACH:g}"
     return traversal_figure(rows, labels, title=title, data=_points(subject))
+
+
+def _layers(subject: Subject, prior: ProductPrior) -> Figure:
+    """One datum's code, varied layer by layer."""
+    means = subject.test_means.to(subject.saved.device)
+    origin = means[int(torch.randint(len(means), (1,)))]
+    codes = layer_codes(prior, origin)
+    return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
 
 
 def _leakage(subject: Subject) -> Figure:

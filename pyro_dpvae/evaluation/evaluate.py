@@ -24,6 +24,7 @@ from pyro_dpvae.metrics import (
     frechet_estimate,
     k_means,
     kernel_distance,
+    layer_accuracies,
     leakage_curve,
     linear_probe_accuracy,
     log_likelihoods,
@@ -34,6 +35,7 @@ from pyro_dpvae.metrics import (
     symmetric_kl,
 )
 from pyro_dpvae.metrics.estimate import mean_estimate
+from pyro_dpvae.priors import ProductPrior
 
 __all__ = ["FILE", "GROUPS", "TENSORS", "applicable", "evaluate_run"]
 
@@ -88,7 +90,9 @@ def evaluate_run(
     for name in chosen:
         group = GROUPS[check_choice("metrics", name, GROUPS)]
         if not group.applies(subject):
-            raise ValueError(f"{name} needs {group.what}, and {subject.data.name!r} has none")
+            raise ValueError(
+                f"{name} needs {group.what}, and this run on {subject.data.name!r} has none"
+            )
     run = subject.saved.run
     basis = {"run": run.digest, "data": subject.data_digest}
     content = run.read(FILE)
@@ -258,15 +262,36 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
 
 
 def _probe(subject: Subject) -> Estimates:
+    labelled = _labelled(subject)
+    return {
+        "probe": linear_probe_accuracy(*labelled),
+        "nearest_neighbours": nearest_neighbour_accuracy(*labelled),
+    }
+
+
+def _layers(subject: Subject) -> Estimates:
+    assert isinstance(subject.prior, ProductPrior)
+    labelled, sizes = _labelled(subject), subject.prior.latent_dims
+    classifiers = {
+        "probe": linear_probe_accuracy,
+        "nearest_neighbours": nearest_neighbour_accuracy,
+    }
+    return {
+        f"{name}_layer_{layer}": found
+        for name, classifier in classifiers.items()
+        for layer, found in enumerate(
+            layer_accuracies(*labelled, sizes=sizes, classifier=classifier), 1
+        )
+    }
+
+
+def _labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return means and labels of the first training data, and of the held-out data."""
     train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
     assert train_labels is not None
     assert test_labels is not None
     train = subject.train_means(_PROBE_DATA), train_labels[:_PROBE_DATA]
-    test = subject.test_means, test_labels
-    return {
-        "probe": linear_probe_accuracy(*train, *test),
-        "nearest_neighbours": nearest_neighbour_accuracy(*train, *test),
-    }
+    return *train, subject.test_means, test_labels
 
 
 def _clusters(subject: Subject) -> Estimates:
@@ -319,6 +344,12 @@ GROUPS: dict[str, _Group] = {
         lambda subject: not subject.data.is_images,
     ),
     "probe": _Group(_probe, (), "labels of both splits", _has_labels),
+    "layers": _Group(
+        _layers,
+        (),
+        "labels of both splits, and a model with a prior for each layer (a ladder)",
+        lambda subject: _has_labels(subject) and isinstance(subject.prior, ProductPrior),
+    ),
     "clusters": _Group(_clusters, (), "labels of both splits", _has_labels),
     "disentanglement": _Group(
         _disentanglement,

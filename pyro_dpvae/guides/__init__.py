@@ -9,6 +9,7 @@ if __name__ != "pyro_dpvae.guides":
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
 from pyro_dpvae.guides.flow import FlowGuide
+from pyro_dpvae.guides.ladder import LadderGuide
 from pyro_dpvae.guides.laplace import LaplaceGuide
 from pyro_dpvae.guides.recursive_mixture import RecursiveMixtureGuide
 from pyro_dpvae.guides.semi_amortized import SemiAmortizedGuide
@@ -17,6 +18,7 @@ __all__ = [
     "AbstractGuide",
     "AmortizedGaussian",
     "FlowGuide",
+    "LadderGuide",
     "LaplaceGuide",
     "RecursiveMixtureGuide",
     "SemiAmortizedGuide",

@@ -1,7 +1,5 @@
 """What every guide is: q(z | x) at the latent site, for each datum of a batch."""
 
-from typing import final
-
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -18,7 +16,9 @@ __all__ = ["AbstractGuide", "check_latent_dims"]
 class AbstractGuide(OwnedModule):
     """A guide that draws z ~ q(z | x), independently for each datum.
 
-    A subclass defines ``posterior``, which metrics and plots call too.
+    A subclass defines ``posterior``, which metrics and plots call too. The program samples it at
+    the one latent site; a guide with several sites overrides ``forward``, and its draws joined to
+    one vector have the law ``posterior(x)``.
 
     Example:
         The prior itself as a guide, whatever the datum:
@@ -36,7 +36,6 @@ class AbstractGuide(OwnedModule):
         """Return q(z | x), of batch shape (batch,) and event shape (L,), for a batch of data."""
         raise NotImplementedError(f"{type(self).__name__} must define posterior(x)")
 
-    @final
     def forward(self, x: Tensor) -> Tensor:
         """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
         with pyro.plate(PLATE, len(x)):

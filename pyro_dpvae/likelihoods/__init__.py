@@ -8,6 +8,7 @@ from pyro_dpvae.likelihoods.gaussian import (
     GaussianLearnedVariance,
     GaussianPixelVariance,
 )
+from pyro_dpvae.likelihoods.laplace import Laplace, LaplaceLearnedScale
 from pyro_dpvae.likelihoods.logistic import DiscretizedLogistic
 
 __all__ = [
@@ -19,6 +20,8 @@ __all__ = [
     "Gaussian",
     "GaussianLearnedVariance",
     "GaussianPixelVariance",
+    "Laplace",
+    "LaplaceLearnedScale",
 ]
 
 LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
@@ -27,6 +30,8 @@ LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "gaussian": Gaussian,
     "gaussian-learned": GaussianLearnedVariance,
     "gaussian-pixel": GaussianPixelVariance,
+    "laplace": Laplace,
+    "laplace-learned": LaplaceLearnedScale,
     "logistic": DiscretizedLogistic,
 }
 """The likelihoods by the names of the command line."""

@@ -64,12 +64,12 @@ class AbstractLikelihood(nn.Module, ABC):
         the same for all.
 
         Raises:
-            TypeError: if log p(x | raw) is not concave in raw.
+            TypeError: if log p(x | raw) is not smooth and concave in raw.
         """
         raise TypeError(
-            "an expansion to second order needs a likelihood that is log-concave in the raw "
-            f"values, pixel by pixel, got {type(self).__name__}; use a Gaussian of fixed or "
-            "learned variance, a Bernoulli or a continuous Bernoulli"
+            "an expansion to second order needs a likelihood that is smooth and log-concave "
+            f"in the raw values, pixel by pixel, got {type(self).__name__}; use a Gaussian of "
+            "fixed or learned variance, a Bernoulli or a continuous Bernoulli"
         )
 
     @final

@@ -31,6 +31,7 @@ from pyro_dpvae.metrics.representation import (
     cluster_accuracy,
     cluster_information,
     k_means,
+    layer_accuracies,
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "high_posterior_samples",
     "k_means",
     "kernel_distance",
+    "layer_accuracies",
     "leakage_curve",
     "linear_probe_accuracy",
     "log_cell_mass",

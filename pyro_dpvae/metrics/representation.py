@@ -1,5 +1,6 @@
 """What a representation is worth: how well labels can be read off it, and clusters found in it."""
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,7 @@ __all__ = [
     "cluster_accuracy",
     "cluster_information",
     "k_means",
+    "layer_accuracies",
     "linear_probe_accuracy",
     "nearest_neighbour_accuracy",
 ]
@@ -74,6 +76,53 @@ def nearest_neighbour_accuracy(
     classifier = KNeighborsClassifier(neighbours)
     settings: Settings = {"neighbours": neighbours, "train": len(train)}
     return _accuracy(classifier, train, train_labels, test, test_labels, settings)
+
+
+def layer_accuracies(
+    train: Float[Tensor, "train latent"],
+    train_labels: Int[Tensor, " train_labels"],
+    test: Float[Tensor, "test latent"],
+    test_labels: Int[Tensor, " test_labels"],
+    *,
+    sizes: Sequence[int],
+    classifier: Callable[..., Estimate] = linear_probe_accuracy,
+) -> list[Estimate]:
+    """Return how well labels can be read off each layer of a ladder's representations alone.
+
+    Args:
+        train: representations, the layers side by side.
+        train_labels: of these.
+        test: held-out representations.
+        test_labels: of these.
+        sizes: of the layers, bottom first.
+        classifier: :func:`linear_probe_accuracy` or :func:`nearest_neighbour_accuracy`.
+
+    Returns:
+        The held-out accuracy from each layer, bottom first.
+
+    Raises:
+        ValueError: if the sizes do not add up to that of the representations, or representations
+            and labels do not fit each other.
+
+    References:
+        Cui, Wu, Han (2023), Learning hierarchical features with joint latent space energy-based
+        prior, for the measure; its classifier is not stated, these are ours.
+
+    Example:
+        >>> z = torch.cat([torch.randn(50, 2) - 4, torch.randn(50, 2) + 4])
+        >>> z, labels = torch.cat([torch.zeros(100, 1), z], 1), torch.arange(100) // 50
+        >>> [found.value for found in layer_accuracies(z, labels, z, labels, sizes=(1, 2))]
+        [0.5, 1.0]
+    """
+    sizes = tuple(sizes)
+    for z in (train, test):
+        if z.shape[-1] != sum(sizes):
+            raise ValueError(
+                f"the sizes of the layers must add up to the {z.shape[-1]} coordinates of z, "
+                f"got {sizes}"
+            )
+    layers = zip(train.split(sizes, -1), test.split(sizes, -1), strict=True)
+    return [classifier(low, train_labels, high, test_labels) for low, high in layers]
 
 
 def k_means(z: Float[Tensor, "data latent"], clusters: int, *, seed: int = 0) -> Tensor:

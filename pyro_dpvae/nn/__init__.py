@@ -1,15 +1,25 @@
 """Networks: tensors in, tensors out; nothing here knows of distributions."""
 
-from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
+from pyro_dpvae.nn.architectures import (
+    ARCHITECTURES,
+    LADDERS,
+    Architecture,
+    default_architecture,
+    default_ladder,
+)
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.ladder import check_wiring
 
 __all__ = [
     "ARCHITECTURES",
+    "LADDERS",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",
     "at_least_float32",
     "autoregressive_masks",
+    "check_wiring",
     "default_architecture",
+    "default_ladder",
 ]

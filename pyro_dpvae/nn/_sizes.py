@@ -18,12 +18,14 @@ def check_image_shape(network: str, shape: Sequence[int], *, least: int) -> tupl
     return shape[0], shape[1], shape[2]
 
 
-def check_image_size(network: str, shape: Sequence[int], *, side: int) -> int:
+def check_image_size(
+    network: str, shape: Sequence[int], *, side: int, others: str = "'residual' or 'mlp'"
+) -> int:
     """Return the channels of ``shape``, which must be (C, side, side)."""
     shape = check_shape("the shape of the data", shape)
     if len(shape) != 3 or shape[1:] != (side, side):
         raise ValueError(
             f"network {network!r} takes images of shape (C, {side}, {side}), "
-            f"got {shape}; use network 'residual' or 'mlp'"
+            f"got {shape}; use network {others}"
         )
     return shape[0]

@@ -6,6 +6,18 @@ from dataclasses import dataclass
 from pyro_dpvae._checks import check_shape
 from pyro_dpvae.nn.batched import Batched
 from pyro_dpvae.nn.celeba import celeba_decoder, celeba_encoder
+from pyro_dpvae.nn.ladder_conv import (
+    ladder_celeba_decoder,
+    ladder_celeba_encoder,
+    ladder_svhn_decoder,
+    ladder_svhn_encoder,
+)
+from pyro_dpvae.nn.ladder_dense import (
+    ladder_mlp_decoder,
+    ladder_mlp_encoder,
+    ladder_mnist_decoder,
+    ladder_mnist_encoder,
+)
 from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder, moons_decoder, moons_encoder
 from pyro_dpvae.nn.mnist import (
     mnist_decoder,
@@ -16,7 +28,7 @@ from pyro_dpvae.nn.mnist import (
 from pyro_dpvae.nn.residual import residual_decoder, residual_encoder
 from pyro_dpvae.nn.svhn import svhn_decoder, svhn_encoder
 
-__all__ = ["ARCHITECTURES", "Architecture", "default_architecture"]
+__all__ = ["ARCHITECTURES", "LADDERS", "Architecture", "default_architecture", "default_ladder"]
 
 
 @dataclass(frozen=True)
@@ -52,6 +64,15 @@ ARCHITECTURES: dict[str, Architecture] = {
 }
 """The networks by the names of the command line."""
 
+LADDERS: dict[str, Architecture] = {
+    "ladder-celeba": Architecture(ladder_celeba_encoder, ladder_celeba_decoder),
+    "ladder-mlp": Architecture(ladder_mlp_encoder, ladder_mlp_decoder),
+    "ladder-mnist": Architecture(ladder_mnist_encoder, ladder_mnist_decoder),
+    "ladder-svhn": Architecture(ladder_svhn_encoder, ladder_svhn_decoder),
+}
+"""The networks with rungs of latents, by their names; all take ``rungs``, bottom first."""
+
+_LADDERS_BY_SIZE = {28: "ladder-mnist", 32: "ladder-svhn", 64: "ladder-celeba"}
 _PAPER = {(2,): "moons", (1, 28, 28): "mnist", (3, 32, 32): "svhn", (3, 64, 64): "celeba"}
 
 
@@ -74,3 +95,22 @@ def default_architecture(shape: Sequence[int]) -> str:
     if len(shape) == 3 and min(shape[1:]) >= 8:
         return "residual"
     return "mlp"
+
+
+def default_ladder(shape: Sequence[int]) -> str:
+    """Return the name of the ladder that suits data of a shape.
+
+    The ladder paper's own for images of its three sizes, whatever their channels; otherwise
+    ``ladder-mlp``. Those of 32 x 32 and 64 x 64 have four rungs.
+
+    Raises:
+        ValueError: if a dimension is below 1.
+
+    Example:
+        >>> [default_ladder(shape) for shape in [(1, 28, 28), (3, 32, 32), (64,)]]
+        ['ladder-mnist', 'ladder-svhn', 'ladder-mlp']
+    """
+    shape = check_shape("shape", shape)
+    if len(shape) == 3 and shape[1] == shape[2]:
+        return _LADDERS_BY_SIZE.get(shape[1], "ladder-mlp")
+    return "ladder-mlp"

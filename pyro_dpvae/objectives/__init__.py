@@ -39,6 +39,7 @@ from pyro_dpvae.objectives.schedules import (
     Cyclic,
     Exponential,
     Linear,
+    Saturating,
     Weight,
 )
 
@@ -71,6 +72,7 @@ __all__ = [
     "Latents",
     "Linear",
     "MutualDivergence",
+    "Saturating",
     "SiteRate",
     "SoftFreeBits",
     "SoftFreeBitsVAE",

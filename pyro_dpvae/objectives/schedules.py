@@ -5,7 +5,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import final
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive, check_positive_int
 
 __all__ = [
     "SCHEDULES",
@@ -14,6 +14,7 @@ __all__ = [
     "Cyclic",
     "Exponential",
     "Linear",
+    "Saturating",
     "Weight",
     "combined",
 ]
@@ -160,11 +161,56 @@ class Cyclic(AbstractSchedule):
         return f", cycles={self.cycles}, ramp={self.ramp:g}"
 
 
+@final
+class Saturating(AbstractSchedule):
+    """An exponential approach to the end, fast at first: the KL warm-up of ladder autoencoders.
+
+        start + (end - start) (1 - exp(-step / time))
+
+    It would never quite arrive: at ``steps`` the rest, (end - start) exp(-steps / time), is made
+    up at once.
+
+    Args:
+        start: the weight at step 0.
+        end: the weight that is approached, and that holds from step ``steps`` on.
+        steps: when the approach is over.
+        time: of the approach, in training steps; by default a tenth of ``steps``, which leaves
+            exp(-10) = 0.00005 of the way to the last step.
+
+    Raises:
+        ValueError: if ``time`` is not positive.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models: in the
+        released code, beta = 1 - exp(-step / 2000).
+
+    Example:
+        >>> beta = Saturating(0.0, 1.0, 20_000)
+        >>> beta, round(beta(2000), 4), beta(20_000)
+        (Saturating(0, 1, 20000, time=2000), 0.6321, 1.0)
+    """
+
+    def __init__(
+        self, start: int | float, end: int | float, steps: int, *, time: int | float | None = None
+    ) -> None:
+        super().__init__(start, end, steps)
+        self.time = check_positive("time", steps / 10 if time is None else time)
+
+    def between(self, fraction: float) -> float:
+        """Return the weight when a fraction of the steps is done."""
+        done = -math.expm1(-fraction * self.steps / self.time)
+        return self.start + done * (self.end - self.start)
+
+    def _more(self) -> str:
+        return f", time={self.time:g}"
+
+
 SCHEDULES: dict[str, type[AbstractSchedule]] = {
     "cosine": Cosine,
     "cyclic": Cyclic,
     "exponential": Exponential,
     "linear": Linear,
+    "saturating": Saturating,
 }
 """The schedules by the names of the command line."""
 

@@ -1,6 +1,7 @@
 """Figures from arrays."""
 
 from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.layers import layer_codes, layers_figure
 from pyro_dpvae.plots.leakage import leakage_figure
 from pyro_dpvae.plots.pockets import pockets_figure
 from pyro_dpvae.plots.posteriors import posteriors_figure
@@ -10,6 +11,8 @@ from pyro_dpvae.plots.two_moons import moons_figure
 
 __all__ = [
     "latent_figure",
+    "layer_codes",
+    "layers_figure",
     "leakage_figure",
     "moons_figure",
     "pockets_figure",

@@ -1,0 +1,70 @@
+"""The ladder's guide: one pass up through an encoder gives q(z_l | x) of every rung."""
+
+from collections.abc import Sequence
+from typing import final
+
+import pyro
+import pyro.distributions as dist
+import torch
+from torch import Tensor
+
+from pyro_dpvae._checks import check_shape
+from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.guides._base import AbstractGuide
+from pyro_dpvae.nn import check_wiring
+from pyro_dpvae.sites import PLATE, rung
+
+__all__ = ["LadderGuide"]
+
+
+@final
+class LadderGuide(AbstractGuide):
+    """The guide q(z | x) = prod_l N(z_l; mu_l(x), diag sigma_l^2(x)), a site for each rung.
+
+    Given the datum, the rungs are independent; what they share is the encoder's way up.
+
+    Args:
+        encoder: x -> q(z | x) of the rungs side by side.
+        latent_dims: the sizes of the rungs, bottom first.
+
+    Raises:
+        ValueError: if the sizes do not add up to the encoder's, or are not those of its network.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
+        equation 13.
+
+    Example:
+        >>> from pyro_dpvae.nn import LADDERS
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), 10, rungs=(2, 3), width=4)
+        >>> guide = LadderGuide(GaussianEncoder(network), (2, 3))
+        >>> guide(torch.zeros(5, 1, 28, 28)).shape
+        torch.Size([5, 5])
+    """
+
+    def __init__(self, encoder: GaussianEncoder, latent_dims: Sequence[int]) -> None:
+        latent_dims = check_shape("latent_dims", latent_dims)
+        if sum(latent_dims) != encoder.latent_dim:
+            raise ValueError(
+                "the rungs must add up to the encoder's latent_dim, got the sizes "
+                f"{latent_dims}, which make {sum(latent_dims)}, and {encoder.latent_dim}; build "
+                "the encoder's network with features = 2 * sum(rungs)"
+            )
+        check_wiring("latent_dims", latent_dims, encoder)
+        super().__init__()
+        self.encoder, self.latent_dims = encoder, latent_dims
+
+    def posterior(self, x: Tensor) -> dist.Independent:
+        """Return q(z | x) of all rungs side by side, for x of shape (batch, *data)."""
+        return self.encoder(x)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        q = self.posterior(x).base_dist
+        parts = zip(*(part.split(self.latent_dims, -1) for part in (q.loc, q.scale)), strict=True)
+        with pyro.plate(PLATE, len(x)):
+            z = [
+                pyro.sample(rung(layer), dist.Normal(loc, scale).to_event(1))
+                for layer, (loc, scale) in enumerate(parts, 1)
+            ]
+        return torch.cat(z, -1)

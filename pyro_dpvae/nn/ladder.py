@@ -1,0 +1,225 @@
+"""The wiring of a ladder: one network with a rung of latents at each height, up and down."""
+
+from collections.abc import Iterable, Sequence
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = [
+    "Concatenation",
+    "GatedSum",
+    "LadderDecoder",
+    "LadderEncoder",
+    "check_latents",
+    "check_rungs",
+    "check_wiring",
+    "extra_features",
+]
+
+
+@final
+class LadderEncoder(nn.Module):
+    """x -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), all side by side.
+
+        h_0 = x,    h_l = stage_l(h_{l-1}),    (mu_l, log var_l, extra_l) = tower_l(h_{l-1})
+
+    for l = 1..L, without a last stage. A rung's outputs are those of its own tower alone.
+
+    Args:
+        stages: L - 1 networks, bottom first.
+        towers: L networks, each with (N, 2 rung + extra) as its output.
+        rungs: the sizes of the latents, bottom first.
+        extra: the size of extra_l, the same for every rung.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
+        equations 12 and 13, with h_{l-1} for h_l: their released code reads the bottom rung off
+        the data themselves, by a tower of its own, as here. Extra outputs are ours.
+
+    Example:
+        >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), extra=0)
+        >>> encoder(torch.zeros(7, 3)).shape
+        torch.Size([7, 6])
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[nn.Module],
+        towers: Iterable[nn.Module],
+        *,
+        rungs: Sequence[int],
+        extra: int,
+    ) -> None:
+        super().__init__()
+        self.stages, self.towers = nn.ModuleList(stages), nn.ModuleList(towers)
+        self.rungs, self.extra = check_rungs(rungs), extra
+
+    def forward(self, x: Float[Tensor, "n *data"]) -> Float[Tensor, "n features"]:
+        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + L extra)."""
+        heights = [x]
+        for stage in self.stages:
+            heights.append(stage(heights[-1]))
+        outputs = [
+            tower(h).split((size, size, self.extra), dim=1)
+            for tower, h, size in zip(self.towers, heights, self.rungs, strict=True)
+        ]
+        return torch.cat([part for kind in zip(*outputs, strict=True) for part in kind], 1)
+
+
+@final
+class LadderDecoder(nn.Module):
+    """(z_1..z_L), side by side -> raw values.
+
+        zt_L = stage_L(z_L),    zt_l = stage_l(join_l(zt_{l+1}, branch_l(z_l))),    raw = zt_1
+
+    Args:
+        stages: L networks, bottom first; the first ends in raw values.
+        branches: L - 1 networks of the latents below the top, bottom first.
+        joins: L - 1 modules of two inputs, bottom first.
+        rungs: the sizes of the latents, bottom first.
+
+    References:
+        Zhao, Song, Ermon (2017), equations 8 and 9.
+
+    Example:
+        >>> stages = [nn.Linear(5, 3), nn.Linear(2, 5)]
+        >>> decoder = LadderDecoder(stages, [nn.Linear(1, 5)], [GatedSum(5)], rungs=(1, 2))
+        >>> decoder(torch.zeros(7, 3)).shape
+        torch.Size([7, 3])
+    """
+
+    def __init__(
+        self,
+        stages: Iterable[nn.Module],
+        branches: Iterable[nn.Module],
+        joins: Iterable[nn.Module],
+        *,
+        rungs: Sequence[int],
+    ) -> None:
+        super().__init__()
+        self.stages, self.branches = nn.ModuleList(stages), nn.ModuleList(branches)
+        self.joins = nn.ModuleList(joins)
+        self.rungs = check_rungs(rungs)
+
+    def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n *raw"]:
+        """Return the raw values of each datum."""
+        *lower, top = z.split(self.rungs, dim=1)
+        below = list(zip(self.stages, self.joins, self.branches, lower, strict=False))
+        y: Tensor = self.stages[-1](top)
+        for stage, join, branch, part in reversed(below):
+            y = stage(join(y, branch(part)))
+        return y
+
+
+@final
+class GatedSum(nn.Module):
+    """The join y + gate * u, with a gate for each element, learned from 0.1 on.
+
+    Args:
+        size: of y and u.
+
+    References:
+        Zhao, Song, Ermon (2017), their released code for MNIST.
+
+    Example:
+        >>> GatedSum(2)(torch.ones(1, 2), torch.ones(1, 2))
+        tensor([[1.1000, 1.1000]], grad_fn=<AddBackward0>)
+    """
+
+    def __init__(self, size: int) -> None:
+        super().__init__()
+        self.gate = nn.Parameter(torch.full((size,), 0.1))
+
+    def forward(
+        self, y: Float[Tensor, "n size"], u: Float[Tensor, "n size"]
+    ) -> Float[Tensor, "n size"]:
+        """Return the sum."""
+        return y + self.gate * u
+
+
+@final
+class Concatenation(nn.Module):
+    """The join (y, u): elements of vectors, or channels of images, side by side.
+
+    Example:
+        >>> Concatenation()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)).shape
+        torch.Size([1, 5, 4, 4])
+    """
+
+    def forward(self, y: Float[Tensor, "n _ *image"], u: Float[Tensor, "n _ *image"]) -> Tensor:
+        """Return both along the first dimension of a datum."""
+        return torch.cat([y, u], 1)
+
+
+def check_rungs(
+    rungs: Sequence[int], *, network: str = "a ladder", number: int | None = None
+) -> tuple[int, ...]:
+    """Return the sizes of latents if there are at least 2, or the number that there must be."""
+    rungs = tuple(rungs)
+    for size in rungs:
+        check_positive_int(f"every rung of {rungs}", size)
+    if number is not None and len(rungs) != number:
+        raise ValueError(
+            f"{network} has {number} rungs, got the sizes {rungs}; give {number} sizes, bottom "
+            "first, or use network 'ladder-mlp'"
+        )
+    if len(rungs) < 2:
+        raise ValueError(
+            f"{network} needs at least 2 rungs, got the sizes {rungs}; give more, bottom first, "
+            "or use a network without rungs"
+        )
+    return rungs
+
+
+def check_latents(latent_dim: int, rungs: Sequence[int]) -> int:
+    """Return the size of z if the rungs add up to it."""
+    if latent_dim != sum(rungs):
+        raise ValueError(
+            f"the rungs of a ladder must add up to latent_dim, got {latent_dim} and the sizes "
+            f"{tuple(rungs)}, which make {sum(rungs)}; build it with latent_dim = sum(rungs)"
+        )
+    return latent_dim
+
+
+def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
+    """Refuse sizes of rungs that are not those of a part's ladder, if it has one.
+
+    Args:
+        name: what the sizes are of.
+        sizes: bottom first.
+        part: an encoder or decoder.
+
+    Raises:
+        ValueError: with both sizes.
+    """
+    for module in part.modules():
+        if isinstance(module, LadderEncoder | LadderDecoder) and module.rungs != tuple(sizes):
+            raise ValueError(
+                f"{name} must have the sizes of the network's rungs, bottom first, got "
+                f"{tuple(sizes)} and {module.rungs}; build both with the same rungs"
+            )
+
+
+def extra_features(features: int, rungs: Sequence[int]) -> int:
+    """Return how many features each rung has beside mean and log variance.
+
+    Raises:
+        ValueError: if they are not shared out evenly.
+
+    Example:
+        >>> extra_features(42, (2, 4))  # 12 of means and log variances, and 15 of each rung
+        15
+    """
+    extra = features - 2 * sum(rungs)
+    if extra < 0 or extra % len(rungs):
+        raise ValueError(
+            "features of a ladder must be 2 * sum(rungs), and as many more of each rung, got "
+            f"{features} and the rungs {tuple(rungs)}; give {2 * sum(rungs)} plus a multiple of "
+            f"{len(rungs)}"
+        )
+    return extra // len(rungs)

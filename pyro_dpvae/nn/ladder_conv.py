@@ -1,0 +1,246 @@
+"""Convolutional ladders of four rungs, joined as channels: those of SVHN and CelebA."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from torch import nn
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn._layers import conv, conv_up, dense, initialized
+from pyro_dpvae.nn._sizes import check_image_size
+from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.ladder import (
+    Concatenation,
+    LadderDecoder,
+    LadderEncoder,
+    check_latents,
+    check_rungs,
+    extra_features,
+)
+
+__all__ = [
+    "ladder_celeba_decoder",
+    "ladder_celeba_encoder",
+    "ladder_svhn_decoder",
+    "ladder_svhn_encoder",
+]
+
+
+def ladder_svhn_encoder(
+    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four rungs.
+
+    Three stages of two convolutions, the first of which halves the image, with ``width``, 2
+    ``width`` and 4 ``width`` channels. Each rung but the top has such a stage of its own, beside
+    the one that leads up; the top has two layers of 16 ``width`` units. Batch norm and leaky
+    ReLU (0.1) follow all but the heads.
+
+    Args:
+        image_shape: (C, 32, 32).
+        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        rungs: the four sizes of the latents, bottom first; (5, 5, 5, 10) in the source.
+        width: channels of the first stage.
+
+    Raises:
+        ValueError: for images that are not 32 x 32, another number of rungs, or features that
+            the rungs do not share evenly.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
+        of the authors' code. There the heads give sigmoids of scales, here log variances, and
+        convolutions without a stride are 4 x 4, here 3 x 3.
+
+    Example:
+        >>> ladder_svhn_encoder((3, 32, 32), 50, rungs=(5, 5, 5, 10), width=4).out_shape
+        (50,)
+    """
+    return _encoder(_SVHN, image_shape, features, rungs=rungs, width=width)
+
+
+def ladder_svhn_decoder(
+    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 32, 32) of four rungs.
+
+    Three layers of 16 ``width`` units from the top rung, joined to a layer of the third; then
+    transposed convolutions from 4 x 4 on, joined to maps of the second rung at 8 x 8 and of the
+    bottom rung at 16 x 16. Batch norm and leaky ReLU (0.1) follow all but the last layer.
+
+    Args:
+        latent_dim: sum(rungs).
+        raw_shape: (C, 32, 32).
+        rungs: the four sizes of the latents, bottom first; (5, 5, 5, 10) in the source.
+        width: channels at 16 x 16.
+
+    Raises:
+        ValueError: for images that are not 32 x 32, another number of rungs, or another
+            latent_dim.
+
+    References:
+        Zhao, Song, Ermon (2017); layers of the authors' code, without their sigmoid at the end,
+        which is up to the likelihood here.
+
+    Example:
+        >>> ladder_svhn_decoder(25, (3, 32, 32), rungs=(5, 5, 5, 10), width=4).out_shape
+        (3, 32, 32)
+    """
+    return _decoder(_SVHN, latent_dim, raw_shape, rungs=rungs, width=width)
+
+
+def ladder_celeba_encoder(
+    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four rungs.
+
+    As ``ladder_svhn_encoder``, with stages of 2, 3 and 3 convolutions that end in ``width``
+    channels at 32 x 32, 4 ``width`` at 8 x 8 and 8 ``width`` at 4 x 4.
+
+    Args:
+        image_shape: (C, 64, 64).
+        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        rungs: the four sizes of the latents, bottom first; (10, 10, 10, 10) in the source.
+        width: channels of the first stage.
+
+    Raises:
+        ValueError: for images that are not 64 x 64, another number of rungs, or features that
+            the rungs do not share evenly.
+
+    References:
+        Zhao, Song, Ermon (2017); widths of the authors' code for CelebA, with the differences of
+        ``ladder_svhn_encoder``. Which convolutions halve the image is our reading.
+
+    Example:
+        >>> ladder_celeba_encoder((3, 64, 64), 80, rungs=(10, 10, 10, 10), width=4).out_shape
+        (80,)
+    """
+    return _encoder(_CELEBA, image_shape, features, rungs=rungs, width=width)
+
+
+def ladder_celeba_decoder(
+    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 64, 64) of four rungs.
+
+    As ``ladder_svhn_decoder``, with the second rung joined at 8 x 8 and the bottom rung at
+    32 x 32.
+
+    Args:
+        latent_dim: sum(rungs).
+        raw_shape: (C, 64, 64).
+        rungs: the four sizes of the latents, bottom first; (10, 10, 10, 10) in the source.
+        width: channels at 32 x 32.
+
+    Raises:
+        ValueError: for images that are not 64 x 64, another number of rungs, or another
+            latent_dim.
+
+    References:
+        Zhao, Song, Ermon (2017); "one stage deeper" than SVHN's is the authors' code, the sizes
+        of its maps are our reading.
+
+    Example:
+        >>> ladder_celeba_decoder(40, (3, 64, 64), rungs=(10, 10, 10, 10), width=4).out_shape
+        (3, 64, 64)
+    """
+    return _decoder(_CELEBA, latent_dim, raw_shape, rungs=rungs, width=width)
+
+
+@dataclass(frozen=True)
+class _Plan:
+    """A convolutional ladder, in units of its width.
+
+    Attributes:
+        name: the network's.
+        side: of the images.
+        stages: the convolutions of each stage, as channels and stride, bottom first.
+        ups: the channels of the transposed convolutions below each map of a rung, top first;
+            the last ones, which end in raw values, have one more.
+    """
+
+    name: str
+    side: int
+    stages: tuple[tuple[tuple[int, int], ...], ...]
+    ups: tuple[tuple[int, ...], ...]
+
+
+_SVHN = _Plan(
+    "ladder-svhn",
+    32,
+    stages=(((1, 2), (1, 1)), ((2, 2), (2, 1)), ((4, 2), (4, 1))),
+    ups=((2,), (1,), ()),
+)
+_CELEBA = _Plan(
+    "ladder-celeba",
+    64,
+    stages=(((1, 2), (1, 1)), ((2, 2), (2, 1), (4, 2)), ((4, 1), (8, 2), (8, 1))),
+    ups=((4,), (2, 1), ()),
+)
+_RUNGS, _SMALLEST = 4, 4
+
+
+def _encoder(
+    plan: _Plan, image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int
+) -> Batched:
+    channels = check_image_size(plan.name, image_shape, side=plan.side, others="'ladder-mlp'")
+    rungs = check_rungs(rungs, network=plan.name, number=_RUNGS)
+    extra = extra_features(features, rungs)
+    units = 16 * check_positive_int("width", width)
+    inputs = [channels, *(width * stage[-1][0] for stage in plan.stages)]
+    heads = [2 * size + extra for size in rungs]
+    side, towers = plan.side, []
+    for start, stage, head in zip(inputs, plan.stages, heads, strict=False):
+        for _, stride in stage:
+            side //= stride
+        flat = width * stage[-1][0] * side**2
+        tower = [*_stage(start, stage, width), nn.Flatten(), nn.Linear(flat, head)]
+        towers.append(nn.Sequential(*tower))
+    top = nn.Sequential(nn.Flatten(), *dense(flat, units, units), nn.Linear(units, heads[-1]))
+    stages = [
+        nn.Sequential(*_stage(start, stage, width))
+        for start, stage in zip(inputs, plan.stages, strict=False)
+    ]
+    body = LadderEncoder(stages, [*towers, top], rungs=rungs, extra=extra)
+    return Batched(initialized(body), in_shape=image_shape, out_shape=(features,))
+
+
+def _decoder(
+    plan: _Plan, latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int
+) -> Batched:
+    channels = check_image_size(plan.name, raw_shape, side=plan.side, others="'ladder-mlp'")
+    rungs = check_rungs(rungs, network=plan.name, number=_RUNGS)
+    units = 16 * check_positive_int("width", width)
+    smallest = (width * plan.stages[-1][-1][0], _SMALLEST, _SMALLEST)
+    size = smallest[0] * _SMALLEST**2
+    # Each entry starts from the map that the one before has left, beside a map of its rung.
+    layers: list[nn.Module] = [*dense(2 * units, size), nn.Unflatten(1, smallest)]
+    inputs, side = smallest[0], _SMALLEST
+    stages, branches = [], [dense(rungs[2], units)]
+    for rung, ups in zip((1, 0, None), plan.ups, strict=True):
+        for outputs in ups:
+            layers += conv_up(inputs, width * outputs)
+            inputs, side = width * outputs, 2 * side
+        if rung is None:
+            layers.append(nn.ConvTranspose2d(inputs, channels, 4, stride=2, padding=1))
+        else:
+            branch = dense(rungs[rung], inputs * side**2)
+            branches.append(nn.Sequential(*branch, nn.Unflatten(1, (inputs, side, side))))
+        stages.append(nn.Sequential(*layers))
+        layers, inputs = [], 2 * inputs
+    body = LadderDecoder(
+        [*reversed(stages), dense(rungs[-1], units, units, units)],
+        reversed(branches),
+        [Concatenation() for _ in branches],
+        rungs=rungs,
+    )
+    in_shape = (check_latents(latent_dim, rungs),)
+    return Batched(initialized(body), in_shape=in_shape, out_shape=raw_shape)
+
+
+def _stage(inputs: int, stage: tuple[tuple[int, int], ...], width: int) -> list[nn.Module]:
+    """Return the convolutions of a stage."""
+    layers: list[nn.Module] = []
+    for outputs, stride in stage:
+        layers += conv(inputs, width * outputs, stride=stride)
+        inputs = width * outputs
+    return layers

@@ -1,0 +1,217 @@
+"""Ladders whose rungs are joined as vectors: that of MNIST, and one for data of any shape."""
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import nn
+
+from pyro_dpvae._checks import check_positive_int, check_shape
+from pyro_dpvae.nn._layers import conv, conv_up, dense, initialized
+from pyro_dpvae.nn._sizes import check_image_size
+from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.ladder import (
+    GatedSum,
+    LadderDecoder,
+    LadderEncoder,
+    check_latents,
+    check_rungs,
+    extra_features,
+)
+
+__all__ = [
+    "ladder_mlp_decoder",
+    "ladder_mlp_encoder",
+    "ladder_mnist_decoder",
+    "ladder_mnist_encoder",
+]
+
+
+def ladder_mnist_encoder(
+    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU (0.1).
+
+    The bottom rung reads the image by two convolutions of its own; two convolutions and a layer
+    of 16 ``width`` units lead to the second rung, three such layers to each higher one, and each
+    of these rungs has two layers of its own.
+
+    Args:
+        image_shape: (C, 28, 28).
+        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        rungs: the sizes of the latents, bottom first; (2, 2, 2) in the source.
+        width: channels of the first convolutions.
+
+    Raises:
+        ValueError: for images that are not 28 x 28, fewer than two rungs, or features that the
+            rungs do not share evenly.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
+        of the authors' code. There the heads give sigmoids of scales, here log variances.
+
+    Example:
+        >>> ladder_mnist_encoder((1, 28, 28), 12, rungs=(2, 2, 2), width=4).out_shape
+        (12,)
+    """
+    channels = check_image_size("ladder-mnist", image_shape, side=28, others="'ladder-mlp'")
+    rungs = check_rungs(rungs, network="ladder-mnist")
+    extra = extra_features(features, rungs)
+    flat, units = 2 * width * 49, 16 * check_positive_int("width", width)
+    heads = [2 * size + extra for size in rungs]
+    lowest = nn.Linear(flat, heads[0])
+    body = LadderEncoder(
+        [
+            nn.Sequential(*_down(channels, width), *dense(flat, units)),
+            *(dense(units, units, units, units) for _ in rungs[2:]),
+        ],
+        [
+            nn.Sequential(*_down(channels, width), lowest),
+            *(nn.Sequential(*dense(units, units, units), nn.Linear(units, n)) for n in heads[1:]),
+        ],
+        rungs=rungs,
+        extra=extra,
+    )
+    return Batched(initialized(body), in_shape=image_shape, out_shape=(features,))
+
+
+def ladder_mnist_decoder(
+    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+) -> Batched:
+    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 28, 28): batch norm, leaky ReLU (0.1).
+
+    From the top, three layers of 16 ``width`` units after each rung but the bottom one, after
+    which two transposed convolutions follow; joins are gated sums, of gates learned from 0.1 on.
+
+    Args:
+        latent_dim: sum(rungs).
+        raw_shape: (C, 28, 28).
+        rungs: the sizes of the latents, bottom first; (2, 2, 2) in the source.
+        width: channels of the last convolution but one.
+
+    Raises:
+        ValueError: for images that are not 28 x 28, fewer than two rungs, or another latent_dim.
+
+    References:
+        Zhao, Song, Ermon (2017); layers of the authors' code, without their sigmoid at the end,
+        which is up to the likelihood here.
+
+    Example:
+        >>> ladder_mnist_decoder(6, (1, 28, 28), rungs=(2, 2, 2), width=4).out_shape
+        (1, 28, 28)
+    """
+    channels = check_image_size("ladder-mnist", raw_shape, side=28, others="'ladder-mlp'")
+    rungs = check_rungs(rungs, network="ladder-mnist")
+    units = 16 * check_positive_int("width", width)
+    bottom = nn.Sequential(
+        *dense(units, 2 * width * 49),
+        nn.Unflatten(1, (2 * width, 7, 7)),
+        *conv_up(2 * width, width),  # 14
+        nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # 28
+    )
+    body = _vectors_down(rungs, units, depth=3, bottom=bottom)
+    in_shape = (check_latents(latent_dim, rungs),)
+    return Batched(initialized(body), in_shape=in_shape, out_shape=raw_shape)
+
+
+def ladder_mlp_encoder(
+    image_shape: Sequence[int],
+    features: int,
+    *,
+    rungs: Sequence[int],
+    width: int = 512,
+    depth: int = 2,
+) -> Batched:
+    """Build a fully connected ladder (*batch, *image_shape) -> (*batch, features).
+
+    Batch norm and leaky ReLU (0.1) follow every layer but the heads.
+
+    Args:
+        image_shape: of a datum.
+        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        rungs: the sizes of the latents, bottom first, at least two.
+        width: units of a layer.
+        depth: layers between rungs, and of each rung's own.
+
+    Raises:
+        ValueError: for fewer than two rungs, or features that the rungs do not share evenly.
+
+    References:
+        The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, after their MNIST
+        network.
+
+    Example:
+        >>> ladder_mlp_encoder((3, 4), 12, rungs=(1, 2), width=8).out_shape
+        (12,)
+    """
+    shape = check_shape("image_shape", image_shape)
+    rungs = check_rungs(rungs, network="ladder-mlp")
+    extra = extra_features(features, rungs)
+    check_positive_int("width", width)
+    layers = (width,) * check_positive_int("depth", depth)
+    inputs = [prod(shape), *(width for _ in rungs[1:])]
+    body = LadderEncoder(
+        [dense(size, *layers) for size in inputs[:-1]],
+        [
+            nn.Sequential(*dense(size, *layers), nn.Linear(width, 2 * rung + extra))
+            for size, rung in zip(inputs, rungs, strict=True)
+        ],
+        rungs=rungs,
+        extra=extra,
+    )
+    flat = nn.Sequential(nn.Flatten(), initialized(body))
+    return Batched(flat, in_shape=shape, out_shape=(features,))
+
+
+def ladder_mlp_decoder(
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    rungs: Sequence[int],
+    width: int = 512,
+    depth: int = 2,
+) -> Batched:
+    """Build a fully connected ladder (*batch, sum(rungs)) -> (*batch, *raw_shape).
+
+    Batch norm and leaky ReLU (0.1) follow every layer but the last; joins are gated sums.
+
+    Args:
+        latent_dim: sum(rungs).
+        raw_shape: of the raw values of a datum.
+        rungs: the sizes of the latents, bottom first, at least two.
+        width: units of a layer.
+        depth: layers after each rung.
+
+    Raises:
+        ValueError: for fewer than two rungs, or another latent_dim.
+
+    Example:
+        >>> ladder_mlp_decoder(3, (3, 4), rungs=(1, 2), width=8).out_shape
+        (3, 4)
+    """
+    shape = check_shape("raw_shape", raw_shape)
+    rungs = check_rungs(rungs, network="ladder-mlp")
+    check_positive_int("width", width)
+    layers = (width,) * check_positive_int("depth", depth)
+    last = nn.Linear(width, prod(shape))
+    bottom = nn.Sequential(*dense(width, *layers), last, nn.Unflatten(1, shape))
+    body = _vectors_down(rungs, width, depth=depth, bottom=bottom)
+    in_shape = (check_latents(latent_dim, rungs),)
+    return Batched(initialized(body), in_shape=in_shape, out_shape=shape)
+
+
+def _down(channels: int, width: int) -> list[nn.Module]:
+    """Return layers (N, C, 28, 28) -> (N, 98 width)."""
+    return [*conv(channels, width), *conv(width, 2 * width), nn.Flatten()]
+
+
+def _vectors_down(
+    rungs: tuple[int, ...], units: int, *, depth: int, bottom: nn.Module
+) -> LadderDecoder:
+    """Return a ladder of vectors that are joined by gated sums, down to its bottom stage."""
+    between = (dense(units, *(units,) * depth) for _ in rungs[1:-1])
+    return LadderDecoder(
+        [bottom, *between, dense(rungs[-1], *(units,) * depth)],
+        [dense(size, units) for size in rungs[:-1]],
+        [GatedSum(units) for _ in rungs[:-1]],
+        rungs=rungs,
+    )

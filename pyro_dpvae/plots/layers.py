@@ -1,0 +1,96 @@
+"""Traversals of a ladder: what each layer changes while the others stand."""
+
+import math
+from collections.abc import Mapping
+from typing import cast
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.plots.samples import draw_samples, image_grid
+from pyro_dpvae.priors import AbstractPrior, ProductPrior
+
+__all__ = ["layer_codes", "layers_figure"]
+
+_PANEL = 4.2  # inches
+
+
+def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[str, Tensor]:
+    """Return codes z in which one layer varies and the others are those of ``origin``.
+
+    A layer of two dimensions goes through a grid of the quantiles (k - 1/2) / side, k = 1..side,
+    of N(0, I) in generation space, row by row; another layer is drawn from its prior.
+
+    Args:
+        prior: of the ladder.
+        origin: the code to vary, of shape (L,).
+        side: the codes are side^2.
+
+    Returns:
+        By title of the layer, bottom first: codes of shape (side^2, L).
+
+    Raises:
+        ValueError: if ``side`` is below 1, or ``origin`` not one code.
+
+    References:
+        Zhao, Song, Ermon (2017), Learning hierarchical features from generative models, section
+        6.1, whose grids are straight in z; under a decoupled prior these are curved in z.
+
+    Example:
+        >>> from pyro_dpvae.priors import StandardNormal
+        >>> prior = ProductPrior([StandardNormal(2), StandardNormal(3)])
+        >>> codes = layer_codes(prior, torch.zeros(5), side=3)
+        >>> list(codes), codes["layer 1"][4]  # the middle of the grid
+        (['layer 1', 'layer 2'], tensor([0., 0., 0., 0., 0.]))
+    """
+    check_positive_int("side", side)
+    if origin.shape != (prior.latent_dim,):
+        raise ValueError(
+            f"origin must be one code, of shape ({prior.latent_dim},), got {tuple(origin.shape)}"
+        )
+    codes, parts = {}, origin.split(prior.latent_dims)
+    for layer, module in enumerate(prior.priors):
+        rows = [part.expand(side**2, -1) for part in parts]
+        rows[layer] = _varied(cast(AbstractPrior, module), origin, side)
+        codes[f"layer {layer + 1}"] = torch.cat(rows, -1)
+    return codes
+
+
+def layers_figure(layers: Mapping[str, Tensor]) -> Figure:
+    """Return a figure of traversals with a panel for each layer.
+
+    Args:
+        layers: by title, what was decoded of a layer's codes, as many as a square has fields, row
+            by row: images (count, channels, height, width) in [0, 1], drawn as this square, or
+            vectors.
+
+    Example:
+        >>> layers_figure({"layer 1": torch.rand(9, 1, 8, 8)}).axes[0].get_title()
+        'layer 1'
+    """
+    figure = Figure(layout="constrained")
+    for panel, (title, drawn) in zip(
+        figure.subplots(1, len(layers), squeeze=False)[0], layers.items(), strict=True
+    ):
+        if drawn.dim() == 4:
+            grid = image_grid(drawn.cpu().clamp(0, 1), columns=math.isqrt(len(drawn)))
+            image = grid.numpy().squeeze(-1) if grid.shape[-1] == 1 else grid.numpy()
+            panel.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            panel.set_axis_off()
+            ratio = grid.shape[0] / grid.shape[1]
+        else:
+            width, height = draw_samples(panel, drawn)
+            ratio = height / width
+        panel.set_title(title, fontsize=11)
+    figure.set_size_inches(_PANEL * len(layers), _PANEL * ratio + 0.4)
+    return figure
+
+
+def _varied(prior: AbstractPrior, like: Tensor, side: int) -> Tensor:
+    """Return codes of one layer, of shape (side^2, its size)."""
+    if prior.latent_dim != 2:
+        return prior().sample((side**2,))
+    quantiles = torch.special.ndtri((torch.arange(side).to(like) + 0.5) / side)
+    return prior.to_representation(torch.cartesian_prod(quantiles, quantiles))
