@@ -15,6 +15,7 @@ from pyro_dpvae.priors import (
     AbstractPrior,
     CouplingPrior,
     MixturePrior,
+    ProductPrior,
     Pushforward,
     StandardNormal,
 )
@@ -25,6 +26,7 @@ PRIORS = {
     "coupling-2": lambda: CouplingPrior(2),
     "coupling-3-odd": lambda: CouplingPrior(3, blocks=3, hidden=(8,)),
     "coupling-10": lambda: CouplingPrior(10),
+    "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
     "coupling-2-mixture": lambda: CouplingPrior(2, blocks=2, base=MixturePrior(2, components=3)),
     "mixture-1": lambda: MixturePrior(1),
@@ -83,6 +85,16 @@ def test_log_prob_is_the_change_of_variables(make: Maker) -> None:
     z = prior().sample((50,))
     z0, log_det = prior.to_generation(z)
     torch.testing.assert_close(prior().log_prob(z.clone()), prior.base().log_prob(z0) + log_det)
+
+
+def test_the_slope_of_the_density_is_autograds(make: Maker) -> None:
+    prior = make().double()
+    perturb(prior, 0.1)
+    z = prior().sample((5,)).requires_grad_()
+    there = prior.linearize_density(z)
+    (slope,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
+    torch.testing.assert_close(there.slope, slope)
+    assert (torch.linalg.eigvalsh(there.factor @ there.factor.mT) > 0).all()
 
 
 def test_density_integrates_to_one_and_agrees_with_samples(make: Maker) -> None:
@@ -210,6 +222,12 @@ def test_the_stack_clips_unbounded_scales_as_its_definition_does() -> None:
     check_the_definition(prior, z)
 
 
+def test_the_definition_has_the_stacks_base() -> None:
+    prior = CouplingPrior(3, blocks=2, hidden=(8,), base=MixturePrior(3, components=2)).double()
+    perturb(prior, 0.1)
+    check_the_definition(prior, torch.randn(5, 3, dtype=torch.float64))
+
+
 def check_the_definition(prior: CouplingPrior, z: torch.Tensor) -> None:
     """One density with one set of gradients, and one set of draws."""
     precise = z.dtype == torch.float64
@@ -219,7 +237,9 @@ def check_the_definition(prior: CouplingPrior, z: torch.Tensor) -> None:
     scored, drawn = [], []
     for p in (prior(), prior.composed()):
         log_p = p.log_prob(z)
-        scored.append([log_p, *torch.autograd.grad(log_p.sum(), [z, *parameters])])
+        scored.append(
+            [log_p, *torch.autograd.grad(log_p.sum(), [z, *parameters], retain_graph=True)]
+        )
         pyro.set_rng_seed(0)
         draws = [p.sample(z.shape[:-1]), p.rsample(z.shape[:-1])]
         # The shift of the last block alone sees all of a linear loss; squares see the rest.

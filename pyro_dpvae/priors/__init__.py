@@ -1,18 +1,28 @@
 """Priors p(z), each a module whose call returns a distribution."""
 
-from pyro_dpvae.priors._base import AbstractDirectPrior, AbstractPrior, LinearizedMap
+from pyro_dpvae.priors._base import (
+    AbstractDirectPrior,
+    AbstractPrior,
+    LinearizedDensity,
+    LinearizedMap,
+)
 from pyro_dpvae.priors.coupling import CouplingPrior
-from pyro_dpvae.priors.mixture import MixturePrior
+from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
+from pyro_dpvae.priors.product import Joined, ProductPrior
 from pyro_dpvae.priors.pushforward import Pushforward
 from pyro_dpvae.priors.standard import StandardNormal
 
 __all__ = [
     "PRIORS",
     "AbstractDirectPrior",
+    "AbstractMixturePrior",
     "AbstractPrior",
     "CouplingPrior",
+    "Joined",
+    "LinearizedDensity",
     "LinearizedMap",
     "MixturePrior",
+    "ProductPrior",
     "Pushforward",
     "StandardNormal",
 ]

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
 
-__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedMap"]
+__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedDensity", "LinearizedMap"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +31,20 @@ class LinearizedMap:
     log_det: Tensor
     jacobian: Tensor
     log_det_slope: Tensor
+
+
+@dataclass(frozen=True)
+class LinearizedDensity:
+    """The density log p(z) around points z, as a search for a mode needs it.
+
+    Attributes:
+        slope: d log p(z) / d z, of shape (batch, L).
+        factor: F, of shape (batch, L, L), where F F' stands for minus the second derivative of
+            log p(z): what is left out of it keeps it positive definite.
+    """
+
+    slope: Tensor
+    factor: Tensor
 
 
 class AbstractPrior(nn.Module, ABC):
@@ -83,6 +97,22 @@ class AbstractPrior(nn.Module, ABC):
         jacobian, log_det_slope = derivatives.split([z.shape[-1], 1], -1)
         return LinearizedMap(z0, log_det, jacobian, log_det_slope.squeeze(-1))
 
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, for each point.
+
+        With G the Jacobian of g, the curvature is that of p0 between G' and G: that of g is left
+        out (Gauss-Newton).
+        """
+        there = self.linearize_generation(z)
+        base_slope, base_factor = self._linearize_base(there.z0)
+        pulled = (there.jacobian @ base_slope.unsqueeze(-1)).squeeze(-1)
+        factor = there.jacobian if base_factor is None else there.jacobian @ base_factor
+        return LinearizedDensity(there.log_det_slope + pulled, factor)
+
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return slope and factor of log p0 at z0; None for the factor I."""
+        return -z0, None
+
     @abstractmethod
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
@@ -133,8 +163,21 @@ class AbstractDirectPrior(AbstractPrior, ABC):
         """Return z itself and a log-determinant of zero."""
         return z, z.new_zeros(z.shape[:-1])
 
+    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
+        """Return z, I and zeros."""
+        return LinearizedMap(z, z.new_zeros(len(z)), _identity(z), torch.zeros_like(z))
+
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
+        slope, factor = self._linearize_base(z)
+        return LinearizedDensity(slope, _identity(z) if factor is None else factor)
+
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch latent"]:
         """Return z0 itself."""
         return z0
+
+
+def _identity(z: Tensor) -> Tensor:
+    return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)

@@ -197,6 +197,12 @@ class CouplingPrior(AbstractPrior):
                 transforms.extend([swap, coupling, swap_back])
         return dist.TransformedDistribution(self.base(), transforms)
 
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.base_prior is None:
+            return super()._linearize_base(z0)
+        there = self.base_prior.linearize_density(z0)
+        return there.slope, there.factor
+
     def _clustered(self) -> AbstractPrior:
         if self.base_prior is None:
             raise self._without_clusters()

@@ -1,28 +1,64 @@
-"""The mixture prior: Gaussian components, whose index is the cluster of a representation."""
+"""Mixture priors: normals in representation space, whose index is a cluster."""
 
+from abc import ABC, abstractmethod
 from typing import Any, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.priors._base import AbstractDirectPrior
 
-__all__ = ["MixturePrior"]
+__all__ = ["AbstractMixturePrior", "MixturePrior"]
+
+
+class AbstractMixturePrior(AbstractDirectPrior, ABC):
+    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), whose clusters are its components.
+
+    Generation space is representation space. Draws have gradients to all parameters, the weights
+    included; see ``DiagonalNormalMixture``. For the curvature of log p(z), the components'
+    precisions count by their responsibilities, and the spread of their slopes is left out.
+    """
+
+    @abstractmethod
+    def forward(self) -> DiagonalNormalMixture:
+        """Return p(z), of batch shape () and event shape (L,)."""
+
+    def clusters(self) -> Any:
+        """Return p(y), a ``Categorical`` over the components."""
+        return dist.Categorical(logits=self().logits)
+
+    def given(self, y: Int[Tensor, "*clusters"]) -> dist.Independent:
+        """Return N(mu_y, diag sigma_y^2), of the batch shape of y and event shape (L,)."""
+        p = self()
+        return dist.Normal(p.loc[y], p.scale[y]).to_event(1)
+
+    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+        """Return log p(y) + log p(z | y) of every cluster y, in nats."""
+        return _log_joint(self(), z)
+
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        p = self()
+        shares = _log_joint(p, z0).softmax(-1).unsqueeze(-1)
+        weighted = shares / p.scale.square()
+        slope = (weighted * (p.loc - z0.unsqueeze(-2))).sum(-2)
+        return slope, torch.diag_embed(weighted.sum(-2).sqrt())
+
+
+def _log_joint(p: DiagonalNormalMixture, z: Tensor) -> Tensor:
+    return p.logits + dist.Normal(p.loc, p.scale).to_event(1).log_prob(z.unsqueeze(-2))
 
 
 @final
-class MixturePrior(AbstractDirectPrior):
+class MixturePrior(AbstractMixturePrior):
     """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), with everything learned.
 
-    The clusters of the prior are its components. Means start at draws from N(0, spread^2 I), of
-    torch's generator, and each sigma at spread K^(-1/L), at which K balls together have the
-    volume of one ball of radius spread: components start apart, and cover what lies between
-    them. Draws have gradients to all parameters, the weights included; see
-    ``DiagonalNormalMixture``. Generation space is representation space.
+    Means start at draws from N(0, spread^2 I), of torch's generator, and each sigma at
+    spread K^(-1/L), at which K balls together have the volume of one ball of radius spread:
+    components start apart, and cover what lies between them.
 
     Args:
         latent_dim: the size L of z.
@@ -35,8 +71,8 @@ class MixturePrior(AbstractDirectPrior):
         ValueError: if a size is below 1, or ``spread`` not positive.
 
     References:
-        Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, equations 1 to 3. The
-        initialisation is our choice.
+        Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding: the prior, with learned
+        p(y). The initialisation is our choice.
 
     Example:
         >>> prior = MixturePrior(2, components=3)
@@ -70,11 +106,3 @@ class MixturePrior(AbstractDirectPrior):
     def forward(self) -> DiagonalNormalMixture:
         """Return p(z), of batch shape () and event shape (L,)."""
         return DiagonalNormalMixture(self.logits, self.loc, self.log_scale.exp())
-
-    def clusters(self) -> Any:
-        """Return p(y), a ``Categorical`` over the components."""
-        return dist.Categorical(logits=self.logits)
-
-    def given(self, y: Int[Tensor, "*clusters"]) -> dist.Independent:
-        """Return N(mu_y, diag sigma_y^2), of the batch shape of y and event shape (L,)."""
-        return dist.Normal(self.loc[y], self.log_scale[y].exp()).to_event(1)
