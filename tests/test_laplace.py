@@ -7,10 +7,11 @@ import pytest
 import torch
 from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
-from torch.distributions import MultivariateNormal
+from torch.distributions import MultivariateNormal, Normal
 
 from pyro_dpvae import ELBO, VAE, CouplingPrior, Decoder, GaussianEncoder, StandardNormal
 from pyro_dpvae.data import Batches
+from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import LaplaceGuide
 from pyro_dpvae.guides.laplace import _View
 from pyro_dpvae.importance import log_weights
@@ -23,7 +24,7 @@ from pyro_dpvae.likelihoods import (
     GaussianLearnedVariance,
 )
 from pyro_dpvae.nn import ARCHITECTURES, Batched
-from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.priors import AbstractPrior, MixturePrior
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, fit
 
@@ -51,7 +52,24 @@ def standard_prior() -> StandardNormal:
     return StandardNormal(LATENT).double()
 
 
-PRIORS = {"standard": standard_prior, "affine": affine_prior, "coupling": coupling_prior}
+def mixture_prior() -> MixturePrior:
+    return MixturePrior(LATENT, components=4).double()
+
+
+def coupled_mixture_prior() -> CouplingPrior:
+    prior = CouplingPrior(LATENT, blocks=3, hidden=(8,), base=MixturePrior(LATENT, components=4))
+    for parameter in prior.couplings.parameters():
+        nn.init.normal_(parameter, std=0.7)
+    return prior.double()
+
+
+PRIORS = {
+    "standard": standard_prior,
+    "affine": affine_prior,
+    "coupling": coupling_prior,
+    "mixture": mixture_prior,
+    "coupled mixture": coupled_mixture_prior,
+}
 LIKELIHOODS = {
     "gaussian": lambda: Gaussian((DATA,), variance=0.3),
     "learned": lambda: GaussianLearnedVariance((DATA,)),
@@ -129,7 +147,14 @@ def written_out(model: VAE, encoder: GaussianEncoder, x: Tensor, steps: int) -> 
         )
         of_raw, of_map = jacobian(network), jacobian(lambda value: prior.to_generation(value)[0])
         gradient = jacobian(lambda value: log_joint(model, one, value))
-        return gradient, of_raw.T @ curvature @ of_raw + of_map.T @ of_map
+        return gradient, of_raw.T @ curvature @ of_raw + of_map.T @ base_curvature(z) @ of_map
+
+    def base_curvature(z: Tensor) -> Tensor:
+        base, z0 = prior.base(), prior.to_generation(z)[0]
+        if not isinstance(base, DiagonalNormalMixture):
+            return torch.eye(LATENT, dtype=z.dtype)
+        log_p = Normal(base.loc, base.scale).log_prob(z0).sum(-1) + base.logits
+        return torch.diag((log_p - base.log_prob(z0)).exp() @ base.scale**-2)
 
     for one, mode in zip(x, encoder(x).mean, strict=True):
         for t in range(steps):

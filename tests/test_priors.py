@@ -14,6 +14,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 from pyro_dpvae.priors import (
     AbstractPrior,
     CouplingPrior,
+    MixturePrior,
     ProductPrior,
     Pushforward,
     StandardNormal,
@@ -27,6 +28,10 @@ PRIORS = {
     "coupling-10": lambda: CouplingPrior(10),
     "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
+    "coupling-2-mixture": lambda: CouplingPrior(2, blocks=2, base=MixturePrior(2, components=3)),
+    "mixture-1": lambda: MixturePrior(1),
+    "mixture-2": lambda: MixturePrior(2, components=4),
+    "mixture-2-uniform": lambda: MixturePrior(2, components=4, uniform=True),
 }
 
 Maker = Callable[[], AbstractPrior]
@@ -79,8 +84,17 @@ def test_log_prob_is_the_change_of_variables(make: Maker) -> None:
     perturb(prior)
     z = prior().sample((50,))
     z0, log_det = prior.to_generation(z)
-    base = torch.distributions.Normal(0.0, 1.0).log_prob(z0).sum(-1)
-    torch.testing.assert_close(prior().log_prob(z.clone()), base + log_det)
+    torch.testing.assert_close(prior().log_prob(z.clone()), prior.base().log_prob(z0) + log_det)
+
+
+def test_the_slope_of_the_density_is_autograds(make: Maker) -> None:
+    prior = make().double()
+    perturb(prior, 0.1)
+    z = prior().sample((5,)).requires_grad_()
+    there = prior.linearize_density(z)
+    (slope,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
+    torch.testing.assert_close(there.slope, slope)
+    assert (torch.linalg.eigvalsh(there.factor @ there.factor.mT) > 0).all()
 
 
 def test_density_integrates_to_one_and_agrees_with_samples(make: Maker) -> None:
@@ -128,17 +142,25 @@ def test_every_parameter_gets_a_gradient_and_is_a_param_site(make: Maker) -> Non
 
 def test_the_same_tensor_scored_after_an_update_gives_the_new_value(make: Maker) -> None:
     prior = make()
-    p = prior()
-    z = p.sample((10,))
+    z = prior().sample((10,))
     with torch.no_grad():
-        before = p.log_prob(z)
+        before = prior().log_prob(z)
     perturb(prior)
-    after = p.log_prob(z)
+    after = prior().log_prob(z)
     torch.testing.assert_close(after, prior().log_prob(z.clone()))
     if list(prior.parameters()):
         assert not torch.allclose(after, before)
         after.sum().backward()
-        p.log_prob(z).sum().backward()
+        prior().log_prob(z).sum().backward()
+
+
+def test_a_distribution_of_couplings_follows_their_parameters() -> None:
+    prior = CouplingPrior(2)
+    p = prior()
+    z = p.sample((10,))
+    p.log_prob(z)
+    perturb(prior)
+    torch.testing.assert_close(p.log_prob(z), prior().log_prob(z))
 
 
 def test_state_dict_round_trip(make: Maker) -> None:
@@ -200,6 +222,12 @@ def test_the_stack_clips_unbounded_scales_as_its_definition_does() -> None:
     check_the_definition(prior, z)
 
 
+def test_the_definition_has_the_stacks_base() -> None:
+    prior = CouplingPrior(3, blocks=2, hidden=(8,), base=MixturePrior(3, components=2)).double()
+    perturb(prior, 0.1)
+    check_the_definition(prior, torch.randn(5, 3, dtype=torch.float64))
+
+
 def check_the_definition(prior: CouplingPrior, z: torch.Tensor) -> None:
     """One density with one set of gradients, and one set of draws."""
     precise = z.dtype == torch.float64
@@ -209,7 +237,9 @@ def check_the_definition(prior: CouplingPrior, z: torch.Tensor) -> None:
     scored, drawn = [], []
     for p in (prior(), prior.composed()):
         log_p = p.log_prob(z)
-        scored.append([log_p, *torch.autograd.grad(log_p.sum(), [z, *parameters])])
+        scored.append(
+            [log_p, *torch.autograd.grad(log_p.sum(), [z, *parameters], retain_graph=True)]
+        )
         pyro.set_rng_seed(0)
         draws = [p.sample(z.shape[:-1]), p.rsample(z.shape[:-1])]
         # The shift of the last block alone sees all of a linear loss; squares see the rest.

@@ -34,7 +34,7 @@ class _Kind:
 # What the system itself supplies, and functions and objects, which have no spelling here.
 _BUILT = frozenset(
     {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
-    | {"bound", "activation", "rate", "penalties", "max_plate_nesting"}
+    | {"bound", "base", "activation", "rate", "penalties", "max_plate_nesting"}
 )
 
 PARTS: dict[str, _Kind] = {

@@ -28,19 +28,21 @@ class LaplaceGuide(AbstractGuide):
     """q(z | x) = N(z; mu_T, Lambda_T^-1): T damped Newton steps from the encoder's mean.
 
     With W the Jacobian of the decoder's raw values, R minus the second derivative of
-    log p(x | raw), and G the Jacobian of the prior's map to generation space, all at mu_t,
+    log p(x | raw), G the Jacobian of the prior's map to generation space, and P0 minus the second
+    derivative of log p0 there, all at mu_t,
 
-        Lambda_t = W' R W + G' G
+        Lambda_t = W' R W + G' P0 G
         mu_{t+1} = mu_t + a_t Lambda_t^-1 grad_z log p(x, z),    a_t = (1 - damping) / (t + 1)^decay
 
-    and the covariance is that of Lambda at mu_T. In the paper the prior is standard, G = I, and
-    for a decoder of ReLUs Lambda is exact around mu_t. The rest is derived here. The search runs
+    and the covariance is that of Lambda at mu_T. In the paper the prior is standard, G = P0 = I,
+    and for a decoder of ReLUs Lambda is exact around mu_t. The rest is derived here. The search runs
     in representation space, where the gradient is that of log p(z) itself, log-determinant
     included, so that its fixed points are modes of p(z | x), and where q(z | x) stays a Gaussian
     in every objective and metric. A search in generation space would end at another point, and
     its Gaussian there is none in z. The curvature of both the decoder and the prior's map is
-    left out of Lambda (Gauss-Newton), which keeps it positive definite; with an affine map and
-    decoder nothing is left out. A datum's step that would lower log p(x, z) is taken at an eighth
+    left out of Lambda (Gauss-Newton), and of a p0 that is not log-concave what would take from P0:
+    of a mixture P0 is the components' precisions, each by its responsibility. That keeps Lambda
+    positive definite; with an affine map and decoder and p0 = N(0, I) nothing is left out. A datum's step that would lower log p(x, z) is taken at an eighth
     of its length, or not at all, which is derived here too: a saturated Bernoulli has next to no
     curvature, and a plain step then goes anywhere.
 
@@ -163,11 +165,11 @@ class _Expansion:
     def __init__(self, view: _View, z: Tensor) -> None:
         self._raw = view.linearizer.at(z)
         self._slope, self._weights = view.likelihood.expansion(view.x, self._raw.value)
-        self._map = view.prior.linearize_generation(z)
+        self._prior = view.prior.linearize_density(z)
 
     def precision(self) -> Float[Tensor, "batch latent latent"]:
         """Return Lambda."""
-        return self._raw.curvature(self._weights) + self._map.jacobian @ self._map.jacobian.mT
+        return self._raw.curvature(self._weights) + self._prior.factor @ self._prior.factor.mT
 
     def newton_step(self) -> Float[Tensor, "batch latent"]:
         """Return Lambda^-1 grad_z log p(x, z)."""
@@ -180,12 +182,12 @@ class _Expansion:
 
     def _residual(self, step: Tensor | None) -> Tensor:
         """Return grad_z log p(x, z) - Lambda step."""
-        slope, z0 = self._slope, self._map.z0.unsqueeze(-1)
-        if step is not None:
-            slope = slope - self._weights * self._raw.push(step)
-            z0 = z0 + self._map.jacobian.mT @ step.unsqueeze(-1)
-        of_prior = self._map.log_det_slope - (self._map.jacobian @ z0).squeeze(-1)
-        return self._raw.pull(slope) + of_prior
+        if step is None:
+            return self._raw.pull(self._slope) + self._prior.slope
+        of_data = self._raw.pull(self._slope - self._weights * self._raw.push(step))
+        factor = self._prior.factor
+        of_prior = self._prior.slope - (factor @ (factor.mT @ step.unsqueeze(-1))).squeeze(-1)
+        return of_data + of_prior
 
 
 def _cholesky(precision: Tensor) -> Tensor:

@@ -12,6 +12,7 @@ from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.objectives._enumeration import enumerated_trace
 from pyro_dpvae.sites import PLATE
 
 __all__ = ["Draw", "draw"]
@@ -38,6 +39,8 @@ def draw(
 ) -> Draw:
     """Draw the latents of a guide, and run the model with them.
 
+    Discrete sites that ask for it take all their values at once, in dimensions of their own.
+
     Where the one latent site is a mixture sum_k a_k q_k of K components for each datum,
 
         E_q[f(z)] = sum_k a_k E_{q_k}[f(z)]
@@ -57,7 +60,7 @@ def draw(
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
         return Draw([traces], traces)
-    guide_trace = poutine.trace(guide, graph_type="flat").get_trace(*args, **kwargs)
+    guide_trace, nesting = enumerated_trace(guide, args, kwargs, nesting)
     name = _mixture(guide_trace)
     if name is None:
         traces = _completed(model, guide_trace, args, kwargs, nesting)

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.distributions import Independent, kl_divergence
 
 from pyro_dpvae.objectives._divergence import closed_divergence
+from pyro_dpvae.objectives._enumeration import Enumeration, enumerated_dim
 from pyro_dpvae.objectives.penalties import Latents, LatentSite
 from pyro_dpvae.objectives.penalties.marginals import is_delta
 from pyro_dpvae.objectives.rates import SiteRate
@@ -73,10 +74,13 @@ class DataPlate:
         return (term.sum(others) if others else term) / (particles * subsampling)
 
 
-def distortion(model_trace: Trace, plate: DataPlate, *, particles: int) -> Tensor:
-    """Return -log p(x | z) of each datum, of shape (batch,)."""
+def distortion(
+    model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles: int
+) -> Tensor:
+    """Return E_q[-log p(x | z)] of each datum, of shape (batch,)."""
+    enumeration = Enumeration(guide_trace)
     terms = [
-        plate.per_datum(-site["log_prob"], site, particles=particles)
+        plate.per_datum(enumeration.expected(-site["log_prob"]), site, particles=particles)
         for site in _sample_sites(model_trace)
         if site["is_observed"]
     ]
@@ -100,12 +104,14 @@ def site_rates(
         )
     rates = []
     order = list(model_latents)
+    enumeration = Enumeration(guide_trace)
     for index, (name, guide_site) in enumerate(guide_latents.items()):
-        if not guide_site["fn"].has_rsample:
+        if not guide_site["fn"].has_rsample and enumerated_dim(guide_site) is None:
             raise ValueError(
-                "every guide site must be reparameterised for this objective, got "
+                "every guide site must be reparameterised or enumerated for this objective, got "
                 f"{type(guide_site['fn']).__name__} at {name!r}; use pyro.infer.TraceGraph_ELBO, "
-                "or sum the site out"
+                'or mark a discrete site with infer={"enumerate": "parallel"} to have it summed '
+                "out"
             )
         model_site = model_latents.get(name)
         # The divergence given the model's parents averages over this site alone: under q they
@@ -115,13 +121,15 @@ def site_rates(
             parent in drawn for parent in order[: order.index(name)]
         )
         terms = [
-            plate.per_datum(term, site, particles=particles)
+            plate.per_datum(enumeration.expected(term), site, particles=particles)
             for term, site in _rate_terms(model_site, guide_site, closed=closed)
         ]
         by_coordinate = None
         if coordinates and model_site is not None and closed:
             divergence = _coordinate_divergence(model_site, guide_site)
             if divergence is not None:
+                parts = [enumeration.expected(part) for part in divergence.unbind(-1)]
+                divergence = torch.stack(parts, -1)
                 by_coordinate = plate.per_datum(
                     divergence, guide_site, particles=particles, coordinates=True
                 )
@@ -130,49 +138,75 @@ def site_rates(
 
 
 def latents(model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Latents:
-    """Return the latent sites of the data plate that model and guide share, for penalties."""
+    """Return the latent sites of the data plate that model and guide share, for penalties.
+
+    Discrete sites that are summed out are none of them; the prior of a site that depends on such
+    sites is its marginal.
+    """
     guide_sites = {site["name"]: site for site in _sample_sites(guide_trace)}
-    sites = []
+    enumeration = Enumeration(guide_trace)
+    sites, summed = [], set[str]()
     for site in _sample_sites(model_trace):
         if site["is_observed"] or PLATE not in {f.name for f in site["cond_indep_stack"]}:
             continue
         guide_site = guide_sites[site["name"]]
-        others = {frame.name for frame in site["cond_indep_stack"]} - {PLATE, _PARTICLES}
-        if others or plate.dim != -1:
+        if enumerated_dim(guide_site) is not None:
+            continue
+        _check_for_penalties(site, guide_site, plate)
+        marginal, parents = enumeration.marginal(
+            site, lambda name: model_trace.nodes[name]["unscaled_log_prob"]
+        )
+        shared = enumeration.parents(guide_site["fn"]) or parents & summed
+        if shared:
             raise ValueError(
-                f"penalties need latents in the plate {PLATE!r} alone, as dimension -1; got "
-                f"{site['name']!r} in {sorted(others | {PLATE})} with {PLATE!r} at {plate.dim}; "
-                "declare dimensions of one datum's latents with to_event"
+                "penalties need a q(z | x) without enumerated sites, and latents without a common "
+                f"one under p, got {site['name']!r} with {sorted(shared)}; draw z from q(z | x) "
+                "itself, or join the latents to one site"
             )
-        for one in (site, guide_site):
-            if one["mask"] is not None and one["mask"] is not True:
-                raise ValueError(
-                    f"penalties take every datum of a batch, got a mask at {site['name']!r}; "
-                    "leave masked data out of the batch"
-                )
+        summed |= parents
+        prior, log_prior = site["fn"], site["unscaled_log_prob"]
+        if marginal is not None:
+            prior, log_prior = marginal, marginal.log_prob(site["value"])
         sites.append(
             LatentSite(
                 site["name"],
                 guide_site["fn"],
-                site["fn"],
+                prior,
                 site["value"],
                 guide_site["unscaled_log_prob"],
-                site["unscaled_log_prob"],
+                log_prior,
             )
         )
     if not sites:
         raise ValueError(
-            f"penalties need a latent site inside pyro.plate({PLATE!r}, batch size), got none"
+            f"penalties need a latent site inside pyro.plate({PLATE!r}, batch size) that is not "
+            "enumerated, got none"
         )
     return Latents(tuple(sites))
+
+
+def _check_for_penalties(site: Site, guide_site: Site, plate: DataPlate) -> None:
+    others = {frame.name for frame in site["cond_indep_stack"]} - {PLATE, _PARTICLES}
+    if others or plate.dim != -1:
+        raise ValueError(
+            f"penalties need latents in the plate {PLATE!r} alone, as dimension -1; got "
+            f"{site['name']!r} in {sorted(others | {PLATE})} with {PLATE!r} at {plate.dim}; "
+            "declare dimensions of one datum's latents with to_event"
+        )
+    for one in (site, guide_site):
+        if one["mask"] is not None and one["mask"] is not True:
+            raise ValueError(
+                f"penalties take every datum of a batch, got a mask at {site['name']!r}; "
+                "leave masked data out of the batch"
+            )
 
 
 def _rate_terms(
     model_site: Site | None, guide_site: Site, *, closed: bool
 ) -> Iterator[tuple[Tensor, Site]]:
     """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
-    q = guide_site["fn"]
-    if model_site is not None and closed and _same_mask(model_site, guide_site):
+    q, summed = guide_site["fn"], enumerated_dim(guide_site) is not None
+    if model_site is not None and closed and not summed and _same_mask(model_site, guide_site):
         divergence = _if_known(q, lambda: closed_divergence(q, model_site["fn"]))
         if divergence is not None:
             # b KL + (a - b) E[log q]: no comparison of scales that are tensors
@@ -182,7 +216,8 @@ def _rate_terms(
                 yield _expected_log_posterior(guide_site), guide_site
                 yield -_expected_log_posterior(rescaled), guide_site
             return
-    yield _expected_log_posterior(guide_site), guide_site
+    # A sum over all values of a discrete site is exact at the values, and safe where q is 0.
+    yield guide_site["log_prob"] if summed else _expected_log_posterior(guide_site), guide_site
     if model_site is not None:
         yield -model_site["log_prob"], model_site
 

@@ -33,7 +33,9 @@ class ELBO(pyro.infer.ELBO):
 
     The divergence R is in closed form where q and p allow it; otherwise the entropy of q is,
     where q allows it, and log p(z) is taken at the sample. Under a mixture q(z | x), D and R are
-    estimated by a sample from each component, weighted as these are. The step returns the loss
+    estimated by a sample from each component, weighted as these are. Discrete sites of the guide
+    marked ``infer={"enumerate": "parallel"}`` are summed out: D and R are averages over all their
+    values, weighted by q, and exact; penalties do not see these sites. The step returns the loss
     summed over the batch, as every Pyro objective does; ``terms`` holds the terms of the last
     evaluation per datum, in nats and without weights: ``distortion``, ``rate`` and those of each
     penalty, and with weights the ``loss``.
@@ -49,16 +51,19 @@ class ELBO(pyro.infer.ELBO):
         penalties: terms on the representations of the batch.
         num_particles: how many samples of z per datum are averaged.
         vectorize_particles: whether they are drawn at once rather than in a loop.
-        max_plate_nesting: a bound on the depth of plates, guessed if vectorizing needs it.
+        max_plate_nesting: a bound on the depth of plates, guessed if vectorizing needs it;
+            otherwise it is 1 where sites are enumerated and none is given.
 
     Raises:
         ValueError: on a step, if the model observes nothing inside the data plate, if a latent
-            site is missing from the guide, if one cannot be reparameterised, or if the batch is
-            too small for a penalty.
+            site is missing from the guide, if one is neither reparameterised nor enumerated, or if
+            the batch is too small for a penalty.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia,
-        Lee, Elhabian (2020), dpVAEs, equation 5 for the rate under a decoupled prior.
+        Lee, Elhabian (2020), dpVAEs, equation 5 for the rate under a decoupled prior. Kingma et
+        al. (2014), Semi-supervised learning with deep generative models, equation 7, for sums
+        over the values of a discrete site.
 
     Example:
         >>> from pyro_dpvae.objectives import MMD, TotalCorrelation
@@ -254,7 +259,7 @@ class ELBO(pyro.infer.ELBO):
     def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> "_Particle":
         count = self.num_particles if self.vectorize_particles else 1
         return _Particle(
-            distortion(model_trace, plate, particles=count),
+            distortion(model_trace, guide_trace, plate, particles=count),
             site_rates(
                 model_trace,
                 guide_trace,

@@ -2,16 +2,18 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from typing import Any
 
+import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
 
-__all__ = ["AbstractPrior", "LinearizedMap"]
+__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedDensity", "LinearizedMap"]
 
 
 @dataclass(frozen=True)
@@ -31,13 +33,30 @@ class LinearizedMap:
     log_det_slope: Tensor
 
 
+@dataclass(frozen=True)
+class LinearizedDensity:
+    """The density log p(z) around points z, as a search for a mode needs it.
+
+    Attributes:
+        slope: d log p(z) / d z, of shape (batch, L).
+        factor: F, of shape (batch, L, L), where F F' stands for minus the second derivative of
+            log p(z): what is left out of it keeps it positive definite.
+    """
+
+    slope: Tensor
+    factor: Tensor
+
+
 class AbstractPrior(nn.Module, ABC):
     """A prior p(z) over representations, reached from generation space by an invertible map.
 
-    Generation space holds z0 ~ N(0, I); representation space holds z, which encoders infer and
-    regularizers act on. With ``z0 = g(z)``,
+    Generation space holds z0 ~ p0, which is N(0, I) unless a prior says otherwise; representation
+    space holds z, which encoders infer and regularizers act on. With ``z0 = g(z)``,
 
-        log p(z) = log N(g(z); 0, I) + log |det dg/dz|.
+        log p(z) = log p0(g(z)) + log |det dg/dz|.
+
+    A prior may have clusters, p(z) = sum_y p(y) p(z | y); those that have none refuse to tell
+    them.
 
     Args:
         latent_dim: the size L of z.
@@ -55,6 +74,10 @@ class AbstractPrior(nn.Module, ABC):
     @abstractmethod
     def forward(self) -> TorchDistributionMixin:
         """Return p(z), of batch shape () and event shape (L,)."""
+
+    def base(self) -> TorchDistributionMixin:
+        """Return p0, the law of generation space, of batch shape () and event shape (L,)."""
+        return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
     @abstractmethod
     def to_generation(
@@ -74,8 +97,87 @@ class AbstractPrior(nn.Module, ABC):
         jacobian, log_det_slope = derivatives.split([z.shape[-1], 1], -1)
         return LinearizedMap(z0, log_det, jacobian, log_det_slope.squeeze(-1))
 
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, for each point.
+
+        With G the Jacobian of g, the curvature is that of p0 between G' and G: that of g is left
+        out (Gauss-Newton).
+        """
+        there = self.linearize_generation(z)
+        base_slope, base_factor = self._linearize_base(there.z0)
+        pulled = (there.jacobian @ base_slope.unsqueeze(-1)).squeeze(-1)
+        factor = there.jacobian if base_factor is None else there.jacobian @ base_factor
+        return LinearizedDensity(there.log_det_slope + pulled, factor)
+
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+        """Return slope and factor of log p0 at z0; None for the factor I."""
+        return -z0, None
+
     @abstractmethod
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch latent"]:
         """Return z = g^-1(z0)."""
+
+    def clusters(self) -> Any:
+        """Return p(y), a ``Categorical`` over the clusters y = 0, ..., K - 1.
+
+        Raises:
+            ValueError: if the prior has no clusters; so do ``given`` and what is made of the two.
+        """
+        raise self._without_clusters()
+
+    def given(self, y: Int[Tensor, "*clusters"]) -> TorchDistributionMixin:
+        """Return p(z | y), of the batch shape of y and event shape (L,)."""
+        raise self._without_clusters()
+
+    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+        """Return log p(y) + log p(z | y) of every cluster y, in nats."""
+        log_p = self.clusters().logits
+        every = torch.arange(len(log_p), device=log_p.device)
+        return log_p + self.given(every).log_prob(z.unsqueeze(-2))
+
+    def responsibilities(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch clusters"]:
+        """Return p(y | z) of every cluster y."""
+        return self.log_joint(z).softmax(-1)
+
+    def _without_clusters(self) -> ValueError:
+        return ValueError(
+            f"the prior must have clusters, got {type(self).__name__}; use MixturePrior, or "
+            "CouplingPrior over a mixture, base=MixturePrior(...)"
+        )
+
+
+class AbstractDirectPrior(AbstractPrior, ABC):
+    """A prior whose generation space is its representation space: g(z) = z, and p0 = p."""
+
+    def base(self) -> TorchDistributionMixin:
+        """Return p(z) itself."""
+        return self()
+
+    def to_generation(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z itself and a log-determinant of zero."""
+        return z, z.new_zeros(z.shape[:-1])
+
+    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
+        """Return z, I and zeros."""
+        return LinearizedMap(z, z.new_zeros(len(z)), _identity(z), torch.zeros_like(z))
+
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
+        slope, factor = self._linearize_base(z)
+        return LinearizedDensity(slope, _identity(z) if factor is None else factor)
+
+    def to_representation(
+        self, z0: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return z0 itself."""
+        return z0
+
+
+def _identity(z: Tensor) -> Tensor:
+    return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)

@@ -1,12 +1,12 @@
-"""The decoupled prior: N(0, I) pushed through affine couplings that are learned with the VAE."""
+"""The decoupled prior: a base pushed through affine couplings that are learned with the VAE."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
-from typing import cast, final
+from typing import Any, cast, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import AffineCoupling, Permute
 from pyro.distributions.transforms.utils import clamp_preserve_gradients
@@ -26,30 +26,39 @@ _LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
 
 @final
 class CouplingPrior(AbstractPrior):
-    """The decoupled prior of a dpVAE: z0 ~ N(0, I), z = g^-1(z0), with g a stack of couplings.
+    """The decoupled prior of a dpVAE: z0 ~ p0, z = g^-1(z0), with g a stack of couplings.
 
     A block keeps one half of its input, a, and moves the other, b, towards representation
     space by ``b <- b * exp(s(a)) + t(a)``; the halves change roles from block to block. With
     the K scalings s_k met on the way,
 
-        log p(z) = log N(g(z); 0, I) - sum_k sum_j s_kj.
+        log p(z) = log p0(g(z)) - sum_k sum_j s_kj.
+
+    In the paper p0 = N(0, I), the default. Another prior may stand in its place: over a
+    ``MixturePrior`` the clusters of generation space are pushed to representation space too,
+    p(z | y) = p0(g(z) | y) |det dg/dz|. The paper names richer priors in generation space, as of
+    resampled autoencoders, as future work; this form of it is derived here. Generation space is
+    that in which the base infers, whatever the base is made of itself.
 
     Every block has two networks, s and t, with leaky ReLU between their layers and ``bound`` on
     their output. With the default tanh, each coordinate's scale stays within exp(+-blocks / 2);
     with another bound, every s is clipped to [-5, 3], and its gradient passes as if it were not.
 
     The maps are written as one stack over the two halves; ``composed()`` is their definition in
-    Pyro's own transforms. A distribution from ``prior()`` follows the parameters: after an
-    update it gives the new density, also of a tensor that it has scored before.
+    Pyro's own transforms. A distribution from ``prior()`` follows the parameters of the couplings:
+    after an update it gives the new density, also of a tensor that it has scored before. Those of
+    a base it takes as they are on the call.
 
     Args:
         latent_dim: the size L of z, at least 2.
         blocks: the number K of couplings.
         hidden: the widths of the hidden layers of s and t.
         bound: the function on the output of s and t, element by element.
+        base: the prior p0 of z0, over the same number of coordinates; N(0, I) if None.
 
     Raises:
-        ValueError: if ``latent_dim`` is below 2, or another size below 1.
+        ValueError: if ``latent_dim`` is below 2, another size below 1, or the base is over
+            vectors of another size.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs: Fixing Sample Generation for Regularized VAEs,
@@ -71,6 +80,7 @@ class CouplingPrior(AbstractPrior):
         blocks: int = 6,
         hidden: Sequence[int] = (64, 64),
         bound: Callable[[Tensor], Tensor] = torch.tanh,
+        base: AbstractPrior | None = None,
     ) -> None:
         super().__init__(latent_dim)
         if latent_dim < 2:
@@ -78,6 +88,12 @@ class CouplingPrior(AbstractPrior):
                 "latent_dim must be at least 2 for a coupling prior, "
                 f"got {latent_dim}; use StandardNormal({latent_dim})"
             )
+        if base is not None and base.latent_dim != latent_dim:
+            raise ValueError(
+                f"base must be over vectors of latent_dim {latent_dim}, got {base.latent_dim}; "
+                "build both for one size"
+            )
+        self.base_prior = base
         self.blocks = check_positive_int("blocks", blocks)
         first = latent_dim // 2
         kept = [first if block % 2 == 0 else latent_dim - first for block in range(blocks)]
@@ -90,11 +106,24 @@ class CouplingPrior(AbstractPrior):
 
     def forward(self) -> Pushforward:
         """Return p(z), of batch shape () and event shape (L,)."""
-        return Pushforward(
-            self._base(),
-            to_generation=self.to_generation,
-            to_representation=self.to_representation,
-        )
+        return self._pushed(self.base())
+
+    def base(self) -> TorchDistributionMixin:
+        """Return p0, the law of generation space, of batch shape () and event shape (L,)."""
+        return super().base() if self.base_prior is None else self.base_prior()
+
+    def clusters(self) -> Any:
+        """Return p(y) of the base, which the couplings leave as it is."""
+        return self._clustered().clusters()
+
+    def given(self, y: Int[Tensor, "*clusters"]) -> Pushforward:
+        """Return p(z | y), the base's p0(z0 | y) pushed through the couplings."""
+        return self._pushed(self._clustered().given(y))
+
+    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+        """Return log p(y) + log p(z | y) of every cluster y, in nats, from one pass of g."""
+        z0, log_det = self.to_generation(z)
+        return self._clustered().log_joint(z0) + log_det.unsqueeze(-1)
 
     def to_generation(
         self, z: Float[Tensor, "*batch latent"]
@@ -166,10 +195,25 @@ class CouplingPrior(AbstractPrior):
                 swap = Permute(self.second_half_first)
                 swap_back = Permute(self.first_half_first)
                 transforms.extend([swap, coupling, swap_back])
-        return dist.TransformedDistribution(self._base(), transforms)
+        return dist.TransformedDistribution(self.base(), transforms)
 
-    def _base(self) -> TorchDistributionMixin:
-        return dist.Normal(self.base_loc, self.base_scale).to_event(1)
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+        if self.base_prior is None:
+            return super()._linearize_base(z0)
+        there = self.base_prior.linearize_density(z0)
+        return there.slope, there.factor
+
+    def _clustered(self) -> AbstractPrior:
+        if self.base_prior is None:
+            raise self._without_clusters()
+        return self.base_prior
+
+    def _pushed(self, base: TorchDistributionMixin) -> Pushforward:
+        return Pushforward(
+            base,
+            to_generation=self.to_generation,
+            to_representation=self.to_representation,
+        )
 
     def _halves(self, z: Tensor) -> list[Tensor]:
         first = self.latent_dim // 2

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors._base import AbstractPrior, LinearizedDensity
 
 __all__ = ["Joined", "ProductPrior"]
 
@@ -114,6 +114,10 @@ class ProductPrior(AbstractPrior):
         """Return p(z), of batch shape () and event shape (L,)."""
         return Joined([prior() for prior in self._parts()])
 
+    def base(self) -> Joined:
+        """Return p0, the law of generation space, which is joined of those of the parts."""
+        return Joined([prior.base() for prior in self._parts()])
+
     def to_generation(
         self, z: Float[Tensor, "*batch latent"]
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
@@ -124,6 +128,16 @@ class ProductPrior(AbstractPrior):
         ]
         log_dets = [log_det for _, log_det in mapped]
         return torch.cat([z0 for z0, _ in mapped], -1), torch.stack(log_dets).sum(0)
+
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, part by part."""
+        vectors = z.split(self.latent_dims, -1)
+        parts = [
+            prior.linearize_density(part)
+            for prior, part in zip(self._parts(), vectors, strict=True)
+        ]
+        factors = torch.vmap(torch.block_diag)(*(part.factor for part in parts))
+        return LinearizedDensity(torch.cat([part.slope for part in parts], -1), factors)
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]

@@ -50,7 +50,6 @@ class Pushforward(TorchDistribution):
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # checked in the constructor
     support = constraints.real_vector
-    has_rsample = True
 
     def __init__(
         self,
@@ -68,6 +67,11 @@ class Pushforward(TorchDistribution):
         self._to_generation = to_generation
         self._to_representation = to_representation
         super().__init__(base.batch_shape, base.event_shape)
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws have gradients: where those of the base have."""
+        return self.base.has_rsample
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(z), in nats."""

@@ -1,0 +1,186 @@
+"""Discrete latents of a guide, summed out exactly: expectations under their probabilities."""
+
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, final
+
+import torch
+from pyro import poutine
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from pyro.poutine import Trace
+from torch import Tensor
+from torch.distributions import constraints
+
+__all__ = ["Enumeration", "enumerated_dim", "enumerated_trace"]
+
+Site = dict[str, Any]
+
+
+def enumerated_dim(site: Site) -> int | None:
+    """Return the dimension that holds the values of a site, or None where it has one draw."""
+    dim: int | None = site["infer"].get("_enumerate_dim")
+    return dim
+
+
+def enumerated_trace(
+    guide: Any, args: Any, kwargs: Any, nesting: int | float
+) -> tuple[Trace, int | float]:
+    """Return the trace of a guide, with the discrete sites that ask for it enumerated.
+
+    Args:
+        guide: q(z | x).
+        args: of the guide.
+        kwargs: of the guide.
+        nesting: how deep plates nest at most; infinite where that is not known.
+
+    Returns:
+        The trace, and how deep plates nest: where sites are enumerated and it is not known, 1.
+
+    Raises:
+        ValueError: if a site asks for a number of draws of each value, or lies in more plates.
+    """
+    depth = 1 if math.isinf(nesting) else int(nesting)
+    enumerating = poutine.enum(guide, first_available_dim=-1 - depth)
+    trace = poutine.trace(enumerating, graph_type="flat").get_trace(*args, **kwargs)
+    sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
+    enumerated = [site for site in sites if enumerated_dim(site) is not None]
+    if not enumerated:
+        return trace, nesting
+    for site in enumerated:
+        if site["infer"].get("num_samples") is not None:
+            raise ValueError(
+                "enumerated sites take every value once, got num_samples="
+                f"{site['infer']['num_samples']} at {site['name']!r}; leave num_samples out"
+            )
+    frames = [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
+    deepest = max((-frame.dim for frame in frames), default=0)
+    if deepest > depth:
+        raise ValueError(
+            f"values of discrete sites are laid out left of all plates, of which {depth} were "
+            f"expected, got {deepest}; give the objective max_plate_nesting={deepest}"
+        )
+    return trace, depth
+
+
+@final
+class Enumeration:
+    """Expectations over the sites of a guide that Pyro enumerates, each in a dimension of its own.
+
+    A term that depends on the sites y_1, ..., y_S, itself or through their probabilities, is
+    averaged over these alone,
+
+        E_q[f(y)] = sum_y f(y) prod_s q(y_s | parents),
+
+    so that terms of one site among many are sums over the values of one.
+
+    Args:
+        guide_trace: of a guide run under ``poutine.enum``, with densities computed.
+    """
+
+    def __init__(self, guide_trace: Trace) -> None:
+        self.names: dict[int, str] = {}
+        log_probs = {}
+        for name, site in guide_trace.nodes.items():
+            dim = enumerated_dim(site) if site["type"] == "sample" else None
+            if dim is not None:
+                self.names[dim] = name
+                log_probs[dim] = site["unscaled_log_prob"]
+        self._probs = {dim: log_prob.exp() for dim, log_prob in log_probs.items()}
+        self.first = max(self._probs, default=0)  # those to its left are enumerated too
+
+    def expected(self, term: Tensor) -> Tensor:
+        """Return E_q of a term, without the dimensions of enumerated sites."""
+        if not self.names or term.dim() < -self.first:
+            return term
+        factors = list(self._closure(term.shape, self._probs.__getitem__).values())
+        if factors:
+            weight = math.prod(factors[1:], start=factors[0])
+            # A value that is never taken counts nothing, whatever the term is there.
+            term = weight * term.masked_fill(weight == 0, 0.0)
+        return term.sum(tuple(range(-term.dim(), self.first + 1)))
+
+    def marginal(
+        self, site: Site, log_prob: Callable[[str], Tensor]
+    ) -> tuple["Marginal | None", set[str]]:
+        """Return a site's distribution under the model with enumerated sites summed out.
+
+        Args:
+            site: of the model.
+            log_prob: the model's log-density of an enumerated site, by its name.
+
+        Returns:
+            The marginal, None where the site depends on no enumerated one; and the names of
+            those that it depends on, directly or through others.
+        """
+        p = site["fn"]
+        if not self.names or len(p.batch_shape) < -self.first:
+            return None, set()
+        terms = self._closure(p.batch_shape, lambda dim: log_prob(self.names[dim]))
+        log_weights = sum(terms.values(), start=site["unscaled_log_prob"].new_zeros(()))
+        enumerated = len(p.batch_shape) + self.first + 1
+        return Marginal(log_weights, p, enumerated=enumerated), {self.names[dim] for dim in terms}
+
+    def parents(self, distribution: TorchDistributionMixin) -> set[str]:
+        """Return the enumerated sites that a distribution depends on directly."""
+        return {self.names[dim] for dim in self._dims(distribution.batch_shape)}
+
+    def _dims(self, shape: Sequence[int]) -> list[int]:
+        return [dim for dim in self.names if len(shape) >= -dim and shape[dim] > 1]
+
+    def _closure(self, shape: Sequence[int], factor: Callable[[int], Tensor]) -> dict[int, Tensor]:
+        """Return the factors of all sites that a term depends on, directly or through others."""
+        found: dict[int, Tensor] = {}
+        pending = self._dims(shape)
+        while pending:
+            dim = pending.pop()
+            if dim not in found:
+                found[dim] = factor(dim)
+                pending.extend(self._dims(found[dim].shape))
+        return found
+
+
+@final
+class Marginal(TorchDistribution):
+    """p(z) = sum_k p(k) p(z | k), with the values k along the first dimensions of a batch.
+
+    Args:
+        log_weights: log p(k), which broadcasts to the batch shape of the components.
+        components: p(z | k), of batch shape (*k, *batch).
+        enumerated: how many dimensions *k has.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self, log_weights: Tensor, components: TorchDistributionMixin, *, enumerated: int
+    ) -> None:
+        self.log_weights = log_weights.expand(components.batch_shape)
+        self.components = components
+        self._enumerated = enumerated
+        batch = components.batch_shape[enumerated:]
+        super().__init__(batch, components.event_shape, validate_args=False)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(z), in nats, of z of shape (..., *batch, *event)."""
+        own = len(self.batch_shape) + len(self.event_shape)
+        outer, inner = value.shape[: value.dim() - own], value.shape[value.dim() - own :]
+        value = value.reshape(*outer, *(1,) * self._enumerated, *inner)
+        terms = self.log_weights + self.components.log_prob(value)
+        start = len(outer)
+        return terms.flatten(start, start + self._enumerated - 1).logsumexp(start)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
+        with torch.no_grad():
+            outer = len(sample_shape)
+            draws = self.components.sample(torch.Size(sample_shape))
+            draws = draws.flatten(outer, outer + self._enumerated - 1)
+            clocks = torch.empty(draws.shape[: draws.dim() - len(self.event_shape)])
+            clocks = clocks.to(self.log_weights).exponential_()
+            weights = self.log_weights.flatten(0, self._enumerated - 1)
+            # The first of exponential clocks of rates p(k): a choice that waits for no device.
+            chosen = (weights - clocks.log()).argmax(outer, keepdim=True)
+            chosen = chosen.reshape(*chosen.shape, *(1,) * len(self.event_shape))
+            shape = [*draws.shape[:outer], 1, *draws.shape[outer + 1 :]]
+            return draws.gather(outer, chosen.expand(shape)).squeeze(outer)

@@ -1,0 +1,108 @@
+"""Mixture priors: normals in representation space, whose index is a cluster."""
+
+from abc import ABC, abstractmethod
+from typing import Any, final
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.priors._base import AbstractDirectPrior
+
+__all__ = ["AbstractMixturePrior", "MixturePrior"]
+
+
+class AbstractMixturePrior(AbstractDirectPrior, ABC):
+    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), whose clusters are its components.
+
+    Generation space is representation space. Draws have gradients to all parameters, the weights
+    included; see ``DiagonalNormalMixture``. For the curvature of log p(z), the components'
+    precisions count by their responsibilities, and the spread of their slopes is left out.
+    """
+
+    @abstractmethod
+    def forward(self) -> DiagonalNormalMixture:
+        """Return p(z), of batch shape () and event shape (L,)."""
+
+    def clusters(self) -> Any:
+        """Return p(y), a ``Categorical`` over the components."""
+        return dist.Categorical(logits=self().logits)
+
+    def given(self, y: Int[Tensor, "*clusters"]) -> dist.Independent:
+        """Return N(mu_y, diag sigma_y^2), of the batch shape of y and event shape (L,)."""
+        p = self()
+        return dist.Normal(p.loc[y], p.scale[y]).to_event(1)
+
+    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+        """Return log p(y) + log p(z | y) of every cluster y, in nats."""
+        return _log_joint(self(), z)
+
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        p = self()
+        shares = _log_joint(p, z0).softmax(-1).unsqueeze(-1)
+        weighted = shares / p.scale.square()
+        slope = (weighted * (p.loc - z0.unsqueeze(-2))).sum(-2)
+        return slope, torch.diag_embed(weighted.sum(-2).sqrt())
+
+
+def _log_joint(p: DiagonalNormalMixture, z: Tensor) -> Tensor:
+    return p.logits + dist.Normal(p.loc, p.scale).to_event(1).log_prob(z.unsqueeze(-2))
+
+
+@final
+class MixturePrior(AbstractMixturePrior):
+    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), with everything learned.
+
+    Means start at draws from N(0, spread^2 I), of torch's generator, and each sigma at
+    spread K^(-1/L), at which K balls together have the volume of one ball of radius spread:
+    components start apart, and cover what lies between them.
+
+    Args:
+        latent_dim: the size L of z.
+        components: the number K of components.
+        uniform: whether p(y) stays uniform. By default it is learned, as users of mixtures
+            expect; clustering models often keep it uniform, so that no cluster dies out.
+        spread: the standard deviation of the means at the start.
+
+    Raises:
+        ValueError: if a size is below 1, or ``spread`` not positive.
+
+    References:
+        Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding: the prior, with learned
+        p(y). The initialisation is our choice.
+
+    Example:
+        >>> prior = MixturePrior(2, components=3)
+        >>> prior.responsibilities(torch.zeros(5, 2)).shape
+        torch.Size([5, 3])
+        >>> prior.given(torch.tensor([0, 2])).batch_shape
+        torch.Size([2])
+    """
+
+    logits: Tensor
+
+    def __init__(
+        self,
+        latent_dim: int,
+        *,
+        components: int = 10,
+        uniform: bool = False,
+        spread: int | float = 1.0,
+    ) -> None:
+        super().__init__(latent_dim)
+        self.components = check_positive_int("components", components)
+        spread = check_positive("spread", spread)
+        self.loc = nn.Parameter(spread * torch.randn(components, latent_dim))
+        scale = torch.tensor(spread * components ** (-1 / latent_dim))
+        self.log_scale = nn.Parameter(scale.log().repeat(components, latent_dim))
+        if uniform or components == 1:
+            self.register_buffer("logits", torch.zeros(components), persistent=False)
+        else:
+            self.logits = nn.Parameter(torch.zeros(components))
+
+    def forward(self) -> DiagonalNormalMixture:
+        """Return p(z), of batch shape () and event shape (L,)."""
+        return DiagonalNormalMixture(self.logits, self.loc, self.log_scale.exp())

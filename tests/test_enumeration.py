@@ -1,0 +1,284 @@
+"""Discrete latents summed out exactly: the bound against loops, Pyro and mixture marginals."""
+
+from typing import Any
+
+import pyro
+import pyro.distributions as dist
+import pytest
+import torch
+from pyro import poutine
+from pyro.infer import SVI, TraceEnum_ELBO
+from torch import Tensor, nn
+
+from pyro_dpvae.importance import log_weights
+from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.objectives import ELBO, MMD, FreeBits, SteinDiscrepancy
+from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
+from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
+
+CLUSTERS, SIZES, BATCH = (3, 4), (2, 1), 5
+ENUMERATED = {"enumerate": "parallel"}
+
+
+class Clusters(OwnedModule):
+    """y_l ~ Cat, z_l ~ N(m_l[y_l], s_l[y_l]), x ~ N(tanh(z) W, 1)."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.logits = nn.ParameterList(torch.randn(k) for k in CLUSTERS)
+        self.loc = nn.ParameterList(
+            2 * torch.randn(k, n) for k, n in zip(CLUSTERS, SIZES, strict=True)
+        )
+        self.scale = nn.ParameterList(
+            0.5 + torch.rand(k, n) for k, n in zip(CLUSTERS, SIZES, strict=True)
+        )
+        self.weight = nn.Parameter(torch.randn(sum(SIZES), 3))
+
+    def given(self, index: int, y: Tensor) -> dist.Independent:
+        return dist.Normal(self.loc[index][y], self.scale[index][y]).to_event(1)
+
+    def marginal(self, index: int) -> dist.MixtureSameFamily:
+        components = dist.Normal(self.loc[index], self.scale[index]).to_event(1)
+        return dist.MixtureSameFamily(dist.Categorical(logits=self.logits[index]), components)
+
+    def likelihood(self, z: Tensor) -> dist.Independent:
+        return dist.Normal(z.tanh() @ self.weight, 1.0).to_event(1)
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate(PLATE, len(x)):
+            z = []
+            for index in range(len(CLUSTERS)):
+                y = pyro.sample(cluster(index + 1), dist.Categorical(logits=self.logits[index]))
+                z.append(pyro.sample(rung(index + 1), self.given(index, y)))
+            pyro.sample(OBSERVED, self.likelihood(torch.cat(z, -1)), obs=x)
+
+
+class Marginals(OwnedModule):
+    """The same model with y summed out."""
+
+    def __init__(self, model: Clusters) -> None:
+        super().__init__()
+        self.held = [model]
+
+    def forward(self, x: Tensor) -> None:
+        (model,) = self.held
+        with pyro.plate(PLATE, len(x)):
+            z = [
+                pyro.sample(rung(index + 1), model.marginal(index))
+                for index in range(len(CLUSTERS))
+            ]
+            pyro.sample(OBSERVED, model.likelihood(torch.cat(z, -1)), obs=x)
+
+
+class Guide(OwnedModule):
+    """Normals, and y from a network before z, from p(y | z) after it, or not at all."""
+
+    def __init__(self, model: Clusters, order: str, *, opaque: bool = False) -> None:
+        super().__init__()
+        self.held, self.order, self.opaque = [model], order, opaque
+        self.mean = nn.Linear(3, sum(SIZES))
+        self.scale = nn.Parameter(0.3 + torch.rand(sum(SIZES)))
+        self.clusters = nn.ModuleList(nn.Linear(3, k) for k in CLUSTERS)
+
+    def forward(self, x: Tensor) -> None:
+        (model,) = self.held
+        means, scales = self.mean(x).split(SIZES, -1), self.scale.split(SIZES)
+        with pyro.plate(PLATE, len(x)):
+            for index, (loc, scale) in enumerate(zip(means, scales, strict=True)):
+                if self.order == "before":
+                    logits = self.clusters[index](x)
+                    pyro.sample(cluster(index + 1), _categorical(logits), infer=dict(ENUMERATED))
+                q = dist.Normal(loc, scale).to_event(1)
+                if self.opaque:  # no entropy or divergence is known of it
+                    q = dist.TransformedDistribution(q, [dist.transforms.AffineTransform(0, 1)])
+                z = pyro.sample(rung(index + 1), q)
+                if self.order == "after":
+                    p = model.marginal(index)
+                    joint = p.mixture_distribution.logits + p.component_distribution.log_prob(
+                        z.unsqueeze(-2)
+                    )
+                    pyro.sample(cluster(index + 1), _categorical(joint), infer=dict(ENUMERATED))
+
+
+def _categorical(logits: Tensor) -> dist.Categorical:
+    return dist.Categorical(logits=logits)
+
+
+@pytest.fixture
+def model() -> Clusters:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    return Clusters()
+
+
+def data() -> Tensor:
+    return torch.randn(BATCH, 3, generator=torch.Generator().manual_seed(1))
+
+
+def gradients(
+    objective: Any, model: Any, guide: Any, of: nn.Module
+) -> tuple[Tensor, list[Tensor]]:
+    pyro.set_rng_seed(7)
+    loss = objective.differentiable_loss(model, guide, data())
+    parameters = [p for p in [*of.parameters(), *guide.parameters()] if p.requires_grad]
+    found = torch.autograd.grad(loss, parameters, allow_unused=True, materialize_grads=True)
+    return loss.detach(), list(found)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("particles", [1, 3])
+def test_loss_and_gradients_are_those_of_pyros_enumeration(
+    model: Clusters, order: str, particles: int
+) -> None:
+    guide = Guide(model, order, opaque=True)
+    options: dict[str, Any] = {
+        "num_particles": particles,
+        "vectorize_particles": particles > 1,
+        "max_plate_nesting": 1,
+    }
+    loss, found = gradients(ELBO(**options), model, guide, model)
+    expected, theirs = gradients(TraceEnum_ELBO(**options), model, guide, model)
+    torch.testing.assert_close(loss, expected)
+    for mine, other in zip(found, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"num_particles": 2}, {"num_particles": 2, "vectorize_particles": True}]
+)
+def test_terms_are_those_of_a_loop_over_clusters(
+    model: Clusters, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    guide, x = Guide(model, "before"), data()
+    objective = ELBO(**options)
+    sizes, original = [], Clusters.likelihood
+    monkeypatch.setattr(
+        Clusters, "likelihood", lambda self, z: sizes.append(z.numel()) or original(self, z)
+    )
+    objective.loss(model, guide, x)
+    means, scales = guide.mean(x).split(SIZES, -1), guide.scale.split(SIZES)
+    rate = torch.zeros(BATCH)
+    for index, (loc, scale) in enumerate(zip(means, scales, strict=True)):
+        q_y = guide.clusters[index](x).softmax(-1)
+        p_y = model.logits[index].softmax(-1)
+        q = torch.distributions.Normal(loc, scale)
+        for k in range(CLUSTERS[index]):
+            p = torch.distributions.Normal(model.loc[index][k], model.scale[index][k])
+            inner = torch.distributions.kl_divergence(q, p).sum(-1)
+            rate = rate + q_y[:, k] * (inner + (q_y[:, k] / p_y[k]).log())
+    torch.testing.assert_close(objective.terms["rate"], rate.mean().detach())
+    # z of q(z | x) has no values of y to its left, so the decoder runs once for all of them.
+    particles = 2 if options.get("vectorize_particles") else 1
+    assert sizes[-1] == particles * BATCH * sum(SIZES)
+
+
+def test_under_the_models_own_clusters_the_bound_is_that_of_mixtures(model: Clusters) -> None:
+    guide = Guide(model, "after")
+    loss, found = gradients(ELBO(), model, guide, model)
+    guide.order = "none"
+    expected, theirs = gradients(ELBO(), Marginals(model), guide, model)
+    torch.testing.assert_close(loss, expected)
+    for mine, other in zip(found, theirs, strict=True):
+        torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
+
+
+def test_values_without_probability_count_nothing(model: Clusters) -> None:
+    guide = Guide(model, "before")
+    with torch.no_grad():
+        for layer in guide.clusters:
+            layer.bias[0] = -torch.inf
+    loss, found = gradients(ELBO(), model, guide, model)
+    assert loss.isfinite()
+    assert all(gradient.isfinite().all() for gradient in found)
+
+
+@pytest.mark.parametrize("order", ["before", "after"])
+def test_captured_steps_are_those_of_svi(order: str) -> None:
+    losses = []
+    for make in (SVI, CapturedSVI):
+        pyro.clear_param_store()
+        pyro.set_rng_seed(0)
+        model = Clusters()
+        svi = make(model, Guide(model, order), FusedOptim({"lr": 1e-2}), ELBO(num_particles=2))
+        losses.append([svi.step(data()) for _ in range(8)])
+        if isinstance(svi, CapturedSVI):
+            assert svi.recordings == 1
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+class Seen(AbstractPenalty):
+    def __init__(self) -> None:
+        super().__init__(seen=0.0)
+        self.latents: list[Latents] = []
+
+    def forward(self, latents: Latents) -> dict[str, Tensor]:
+        self.latents.append(latents)
+        return {"seen": torch.zeros(())}
+
+
+@pytest.mark.parametrize("vectorize", [False, True])
+def test_penalties_see_the_marginal_prior(model: Clusters, vectorize: bool) -> None:
+    x = torch.randn(4000, 3)
+    seen = Seen()
+    objective = ELBO(
+        rate=FreeBits(0.1),
+        penalties=[seen, MMD(1.0), SteinDiscrepancy(1.0)] if not vectorize else [seen],
+        num_particles=2,
+        vectorize_particles=vectorize,
+    )
+    x = x[:50] if not vectorize else x
+    objective.loss(model, Guide(model, "before"), x)
+    latents = seen.latents[0]
+    parts = latents.value.split(SIZES, -1)
+    marginals = [model.marginal(index) for index in range(2)]
+    expected = sum(p.log_prob(z) for p, z in zip(marginals, parts, strict=True))
+    torch.testing.assert_close(latents.log_prior, expected)
+    if vectorize:
+        drawn = latents.prior_sample()
+        assert drawn.shape == latents.value.shape
+        mean = torch.cat([p.mean for p in marginals])
+        deviation = torch.cat([p.variance for p in marginals]).sqrt()
+        error = (drawn.flatten(0, -2).mean(0) - mean) / deviation * 8000**0.5
+        assert error.abs().max() < 4
+
+
+def test_what_cannot_be_summed_is_refused(model: Clusters) -> None:
+    class Bad(Guide):
+        def forward(self, x: Tensor) -> None:
+            with poutine.infer_config(config_fn=self.config):
+                super().forward(x)
+
+        config: Any = staticmethod(lambda site: {})
+
+    guide, x = Bad(model, "before"), data()
+    guide.config = lambda site: {"enumerate": None}
+    with pytest.raises(ValueError, match=r"reparameterised or enumerated.*'y_1'"):
+        ELBO().loss(model, guide, x)
+    guide.config = lambda site: {"num_samples": 3} if site["name"] == "y_1" else {}
+    with pytest.raises(ValueError, match="every value once, got num_samples=3"):
+        ELBO().loss(model, guide, x)
+
+
+def test_drawn_clusters_have_importance_weights() -> None:
+    pyro.set_rng_seed(0)
+    log_prior, loc = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([-1.0, 0.0, 2.0])
+
+    def model(x: Tensor) -> None:
+        with pyro.plate(PLATE, len(x)):
+            y = pyro.sample("y", dist.Categorical(logits=log_prior))
+            pyro.sample(OBSERVED, dist.Normal(loc[y], 1.0), obs=x)
+
+    def guide(x: Tensor, sharpness: float = 1.0) -> None:
+        joint = log_prior + sharpness * dist.Normal(loc, 1.0).log_prob(x[:, None])
+        with pyro.plate(PLATE, len(x)):
+            pyro.sample("y", dist.Categorical(logits=joint), infer=dict(ENUMERATED))
+
+    x = torch.randn(4)
+    exact = (log_prior + dist.Normal(loc, 1.0).log_prob(x[:, None])).logsumexp(-1).double()
+    torch.testing.assert_close(
+        log_weights(model, guide, x, 7), exact.expand(7, -1), rtol=1e-5, atol=1e-5
+    )
+    blunt = log_weights(model, lambda x: guide(x, 0.3), x, 40_000)
+    found = blunt.logsumexp(0) - torch.tensor(40_000.0).log()
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
