@@ -9,6 +9,7 @@ from pyro_dpvae.likelihoods.gaussian import (
     GaussianPixelVariance,
 )
 from pyro_dpvae.likelihoods.logistic import DiscretizedLogistic
+from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixture
 
 __all__ = [
     "LIKELIHOODS",
@@ -16,6 +17,7 @@ __all__ = [
     "Bernoulli",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Gaussian",
     "GaussianLearnedVariance",
     "GaussianPixelVariance",
@@ -28,5 +30,6 @@ LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "gaussian-learned": GaussianLearnedVariance,
     "gaussian-pixel": GaussianPixelVariance,
     "logistic": DiscretizedLogistic,
+    "logistic-mixture": DiscretizedLogisticMixture,
 }
 """The likelihoods by the names of the command line."""
