@@ -3,9 +3,12 @@
 from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 
 __all__ = [
     "ARCHITECTURES",
+    "AbstractPixelNetwork",
+    "AbstractPixelSampler",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",
