@@ -3,7 +3,14 @@
 import math
 from collections.abc import Iterable, Sequence
 
-__all__ = ["check_choice", "check_positive", "check_positive_int", "check_repeated", "check_shape"]
+__all__ = [
+    "check_choice",
+    "check_positive",
+    "check_positive_int",
+    "check_repeated",
+    "check_shape",
+    "check_trailing_shape",
+]
 
 
 def check_positive_int(name: str, value: object) -> int:
@@ -30,6 +37,17 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
     for size in shape:
         check_positive_int(f"every dimension of {name} {shape}", size)
     return shape
+
+
+def check_trailing_shape(name: str, got: Sequence[int], shape: Sequence[int]) -> None:
+    """Refuse the shape of a tensor that does not end in ``shape``."""
+    got = tuple(got)
+    if got[max(len(got) - len(shape), 0) :] != tuple(shape):
+        expected = ", ".join(map(str, shape))
+        raise ValueError(
+            f"expected {name} of shape (..., {expected}), got {got}; "
+            "reshape them or build the likelihood for their shape"
+        )
 
 
 def check_choice(name: str, value: str, choices: Iterable[str]) -> str:

@@ -17,6 +17,7 @@ from pyro_dpvae.likelihoods import (
     Bernoulli,
     ContinuousBernoulli,
     DiscretizedLogistic,
+    DiscretizedLogisticMixture,
     Gaussian,
     GaussianLearnedVariance,
     GaussianPixelVariance,
@@ -33,11 +34,13 @@ def valid(name: str, *batch: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
     x = torch.rand(*batch, *shape)
     if name == "bernoulli":
         return x.round()
-    return (x * 255).round() / 255 if name == "logistic" else x
+    return (x * 255).round() / 255 if name.startswith("logistic") else x
 
 
-def built(name: str) -> tuple[AbstractLikelihood, Callable[..., TorchDistributionMixin]]:
-    likelihood = LIKELIHOODS[name](SHAPE)
+def built(
+    name: str, shape: tuple[int, ...] = SHAPE
+) -> tuple[AbstractLikelihood, Callable[..., TorchDistributionMixin]]:
+    likelihood = LIKELIHOODS[name](shape)
     return likelihood, lambda *batch: likelihood(torch.randn(*batch, *likelihood.raw_shape))
 
 
@@ -106,6 +109,65 @@ def test_logistic_sums_to_one_over_a_two_pixel_image() -> None:
     levels = GRID[:, 0]
     images = torch.cartesian_prod(levels, levels)[..., None, None]
     torch.testing.assert_close(p.log_prob(images).exp().sum().item(), 1.0)
+
+
+def colour_probability(raw: Tensor, colour: tuple[int, ...]) -> Tensor:
+    """P of a colour of four levels, from 10 raw values for each of some components."""
+    logits, *means, s_0, s_1, s_2, a_10, a_20, a_21 = raw.reshape(10, -1)
+    y = [2 * level / 3 - 1 for level in colour]
+    means[1] = means[1] + a_10.tanh() * y[0]
+    means[2] = means[2] + a_20.tanh() * y[0] + a_21.tanh() * y[1]
+    of_components = logits.softmax(0)
+    for level, center, mean, log_scale in zip(colour, y, means, (s_0, s_1, s_2), strict=True):
+        low, high = (torch.sigmoid((center + d - mean) / log_scale.exp()) for d in (-1 / 3, 1 / 3))
+        of_components = of_components * ((1 if level == 3 else high) - (0 if level == 0 else low))
+    return of_components.sum()
+
+
+def test_a_mixture_sums_to_one_over_all_levels_of_one_channel() -> None:
+    for scale, dtype, tolerance in [(1.0, torch.float64, 1e-10), (1e8, torch.float32, 1e-4)]:
+        likelihood = DiscretizedLogisticMixture((1,), components=3)
+        p = likelihood(scale * torch.randn(likelihood.raw_shape, dtype=dtype))
+        assert abs(p.log_prob(GRID.to(dtype)).exp().sum().item() - 1) < tolerance
+        torch.testing.assert_close(
+            p.mean[0], (p.log_prob(GRID.to(dtype)).exp() * GRID[:, 0].to(dtype)).sum()
+        )
+
+
+def test_a_mixture_in_colour_is_the_sum_over_components_and_sums_to_one() -> None:
+    likelihood = DiscretizedLogisticMixture((3,), components=2, levels=4)
+    raw = torch.randn(likelihood.raw_shape, dtype=torch.float64)
+    colours = list(product(range(4), repeat=3))
+    x = torch.tensor(colours, dtype=torch.float64) / 3
+    expected = torch.stack([colour_probability(raw, colour) for colour in colours])
+    found = likelihood(raw).log_prob(x).exp()
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(found.sum().item(), 1.0)
+    draws = (likelihood(raw).sample((40_000,)) * 3).round().long() @ torch.tensor([16, 4, 1])
+    frequency = draws.bincount(minlength=64) / 40_000
+    assert ((frequency - found).abs() <= 5 * (found * (1 - found) / 40_000).sqrt() + 1e-4).all()
+
+
+def test_the_mean_of_a_mixture_in_colour_is_exact_away_from_the_ends() -> None:
+    likelihood = DiscretizedLogisticMixture((3, 1, 2), components=4)
+    raw = 0.1 * torch.randn(5, *likelihood.raw_shape)
+    raw[:, 16:28] -= 5.0  # the scales
+    p = likelihood(raw)
+    x = p.sample((5000,))
+    assert ((x.mean(0) - p.mean).abs() <= 5 * x.std(0) / 5000**0.5).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_likelihood_of_a_pixel_is_that_of_the_image_there(name: str) -> None:
+    likelihood = LIKELIHOODS[name](SHAPE)
+    raw, x = torch.randn(5, *likelihood.raw_shape), valid(name, 5)
+    pixel = likelihood.at_pixel()
+    pixels = [
+        pixel(raw[:, :, i, j]).log_prob(x[:, :, i, j]) for i, j in product(range(3), range(4))
+    ]
+    torch.testing.assert_close(torch.stack(pixels).sum(0), likelihood(raw).log_prob(x))
+    assert list(map(id, pixel.parameters())) == list(map(id, likelihood.parameters()))
+    assert (pixel.shape, likelihood.shape) == (SHAPE[:1], SHAPE)
 
 
 # 0.2499 and 0.2501 lie on the two sides of the change from series to closed form.
@@ -210,14 +272,15 @@ def test_learned_scales_have_a_floor(name: str) -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_samples_have_the_mean_and_are_valid_data(name: str) -> None:
-    likelihood, p = built(name)
+    # One channel: with more, the mixture's mean is an approximation.
+    likelihood, p = built(name, (1, 3, 4))
     p_x = p(2)
     x = p_x.sample((4000,))
-    assert x.shape == (4000, 2, *SHAPE)
+    assert x.shape == (4000, 2, 1, 3, 4)
     assert p_x.log_prob(x).isfinite().all()
     spread = x.std(0) / 4000**0.5
     assert ((x.mean(0) - p_x.mean).abs() <= 5 * spread + 1e-3).all()
-    assert likelihood.shape == SHAPE
+    assert likelihood.shape == (1, 3, 4)
 
 
 @pytest.mark.parametrize("logit", [-30.0, -1.0, 0.0, 1e-4, 30.0])
@@ -247,8 +310,9 @@ def test_logistic_samples_follow_the_probabilities(raw: tuple[float, float]) -> 
 @pytest.mark.parametrize("name", NAMES)
 def test_shapes(name: str, batch: tuple[int, ...]) -> None:
     likelihood, p = built(name)
-    factor = 2 if name in {"gaussian-pixel", "logistic"} else 1
-    assert likelihood.raw_shape == (factor * 2, 3, 4)
+    # For each of 10 components of a mixture: 1 logit, 2 means, 2 scales, 1 coefficient.
+    channels = {"gaussian-pixel": 4, "logistic": 4, "logistic-mixture": 60}.get(name, 2)
+    assert likelihood.raw_shape == (channels, 3, 4)
     p_x = p(*batch)
     assert p_x.batch_shape == batch
     assert p_x.event_shape == p_x.mean.shape[len(batch) :] == SHAPE
@@ -386,6 +450,8 @@ def test_bad_numbers_are_refused() -> None:
         Gaussian((2,), variance=0.0)
     with pytest.raises(ValueError, match="weight must be positive and finite, got -1"):
         Gaussian.from_weight((2,), -1.0)
+    with pytest.raises(ValueError, match="levels must be at least 2, got 1; use 256"):
+        DiscretizedLogisticMixture((2,), levels=1)
 
 
 def test_likelihoods_are_named() -> None:
@@ -396,6 +462,7 @@ def test_likelihoods_are_named() -> None:
         "gaussian-learned": GaussianLearnedVariance,
         "gaussian-pixel": GaussianPixelVariance,
         "logistic": DiscretizedLogistic,
+        "logistic-mixture": DiscretizedLogisticMixture,
     } == LIKELIHOODS
     assert all(isinstance(built(name)[1](2), dist.Independent) for name in NAMES)
 

@@ -10,6 +10,7 @@ from pyro_dpvae.likelihoods.gaussian import (
 )
 from pyro_dpvae.likelihoods.laplace import Laplace, LaplaceLearnedScale
 from pyro_dpvae.likelihoods.logistic import DiscretizedLogistic
+from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixture
 
 __all__ = [
     "LIKELIHOODS",
@@ -17,6 +18,7 @@ __all__ = [
     "Bernoulli",
     "ContinuousBernoulli",
     "DiscretizedLogistic",
+    "DiscretizedLogisticMixture",
     "Gaussian",
     "GaussianLearnedVariance",
     "GaussianPixelVariance",
@@ -33,5 +35,6 @@ LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "laplace": Laplace,
     "laplace-learned": LaplaceLearnedScale,
     "logistic": DiscretizedLogistic,
+    "logistic-mixture": DiscretizedLogisticMixture,
 }
 """The likelihoods by the names of the command line."""

@@ -1,5 +1,6 @@
 """What every likelihood is: raw values of a decoder in, a distribution over data out."""
 
+import copy
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
@@ -9,8 +10,9 @@ import torch
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
+from torch.distributions import constraints
 
-from pyro_dpvae._checks import check_shape
+from pyro_dpvae._checks import check_shape, check_trailing_shape
 
 __all__ = ["AbstractLikelihood"]
 
@@ -48,12 +50,28 @@ class AbstractLikelihood(nn.Module, ABC):
 
     def forward(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return p(x | raw), of event shape ``shape``, for raw of shape (*batch, *raw_shape)."""
-        _check_trailing_shape("raw values", raw, self.raw_shape)
-        return _Datum(self.pixels(raw), len(self.shape), rule=self.rule, remedy=self.remedy)
+        check_trailing_shape("raw values", raw.shape, self.raw_shape)
+        pixels = self.pixels(raw)
+        independent = len(self.shape) - len(pixels.event_shape)
+        return _Datum(pixels, independent, rule=self.rule, remedy=self.remedy)
 
     @abstractmethod
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
-        """Return the distribution of pixels, of batch shape (*batch, *shape)."""
+        """Return the distribution of pixels, of batch shape (*batch, *shape).
+
+        Where the channels of a pixel depend on each other, it is that of the whole datum, of
+        batch shape (*batch,) and event shape ``shape``.
+        """
+
+    @final
+    def at_pixel(self) -> "AbstractLikelihood":
+        """Return the likelihood of a single pixel, of shape (C,), with the same parameters.
+
+        Its raw values are those of the image at the pixel, of shape (*batch, R).
+        """
+        single = copy.copy(self)
+        single.shape = self.shape[:1]
+        return single
 
     def expansion(
         self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
@@ -97,7 +115,7 @@ class _Datum(dist.Independent):
 
     def log_prob(self, value: Tensor) -> Tensor:
         # Always: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the data.
-        _check_trailing_shape("data", value, self.event_shape)
+        check_trailing_shape("data", value.shape, self.event_shape)
         if self._validate_args:
             self._check_support(value)
         return super().log_prob(value)
@@ -110,7 +128,10 @@ class _Datum(dist.Independent):
                 f"{self.rule}, got NaN or infinity in {bad} of {value.numel()} places; "
                 "drop or repair these data"
             )
-        inside = self.base_dist.support.check(value)
+        support = self.base_dist.support
+        if isinstance(support, constraints.independent):
+            support = support.base_constraint  # the place that is outside is to be named
+        inside = support.check(value)
         if not inside.all():
             outside = value[~inside][0].item()
             least, most = value.min().item(), value.max().item()
@@ -118,12 +139,3 @@ class _Datum(dist.Independent):
                 f"{self.rule}, got {outside:.6g} among values in [{least:.4g}, {most:.4g}]; "
                 f"{self.remedy}"
             )
-
-
-def _check_trailing_shape(name: str, value: Tensor, shape: Sequence[int]) -> None:
-    if value.shape[max(value.ndim - len(shape), 0) :] != torch.Size(shape):
-        expected = ", ".join(map(str, shape))
-        raise ValueError(
-            f"expected {name} of shape (..., {expected}), got {tuple(value.shape)}; "
-            "reshape them or build the likelihood for their shape"
-        )

@@ -5,19 +5,23 @@ from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._levels import (
+    LOG_SCALE_RANGE,
+    Grid,
+    draw_rounded,
+    log_mass,
+    rounded_mean,
+)
 
 __all__ = ["DiscretizedLogistic"]
 
 _TOP = 255
-# Within it a bin's width stays between 1e-7 and 1e2 scales, which float32 resolves.
-_LOG_SCALE_RANGE = (-10.0, 10.0)
 
 
 @final
@@ -58,19 +62,7 @@ class DiscretizedLogistic(AbstractLikelihood):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the discretised logistic distributions of the pixels."""
         mean, log_scale = self.split(raw)
-        return _DiscretizedLogistic(mean, log_scale.clamp(*_LOG_SCALE_RANGE).exp())
-
-
-@final
-class _Grid(constraints.Constraint):
-    """The levels k / 255, within a thousandth of a level for the rounding of floats."""
-
-    is_discrete = True
-
-    def check(self, value: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
-        levels = value * _TOP
-        nearest = levels.round().clamp(0, _TOP)
-        return (levels - nearest).abs() <= 1e-3
+        return _DiscretizedLogistic(mean, log_scale.clamp(*LOG_SCALE_RANGE).exp())
 
 
 @final
@@ -81,7 +73,7 @@ class _DiscretizedLogistic(dist.TorchDistribution):
         "loc": constraints.real,
         "scale": constraints.positive,
     }
-    support = _Grid()
+    support = Grid(_TOP)
 
     def __init__(self, loc: Tensor, scale: Tensor) -> None:
         self.loc = loc
@@ -97,27 +89,13 @@ class _DiscretizedLogistic(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        level = (value * _TOP).round()
-        log_below_upper = F.logsigmoid(((level + 0.5) / _TOP - self.loc) / self.scale)
-        log_above_lower = F.logsigmoid((self.loc - (level - 0.5) / _TOP) / self.scale)
-        # log(1 - exp(a - b)); the width b - a is known without a difference that would cancel.
-        log_width = torch.log(-torch.expm1(-1 / (_TOP * self.scale)))
-        inner = log_below_upper + log_above_lower + log_width
-        inner = torch.where(level <= 0, log_below_upper, inner)
-        return torch.where(level >= _TOP, log_above_lower, inner)
+        return log_mass(value, self.loc, self.scale, _TOP)
 
     @property
     def mean(self) -> Tensor:
-        # E[level] = sum_k P(level >= k); a loop, for 255 copies of a batch are too large.
-        total = torch.zeros_like(self.loc)
-        for level in range(1, _TOP + 1):
-            total = total + torch.sigmoid((self.loc - (level - 0.5) / _TOP) / self.scale)
-        return total / _TOP
+        return rounded_mean(self.loc, self.scale, _TOP)
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        uniform = torch.rand(
-            self._extended_shape(sample_shape), dtype=self.loc.dtype, device=self.loc.device
-        )
-        level = ((self.loc + self.scale * uniform.logit()) * _TOP).round()
-        return level.clamp(0, _TOP) / _TOP
+        shape = self._extended_shape(sample_shape)
+        return draw_rounded(self.loc.expand(shape), self.scale, _TOP)

@@ -10,10 +10,13 @@ from pyro_dpvae.nn.architectures import (
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 from pyro_dpvae.nn.ladder import check_wiring
+from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 
 __all__ = [
     "ARCHITECTURES",
     "LADDERS",
+    "AbstractPixelNetwork",
+    "AbstractPixelSampler",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",

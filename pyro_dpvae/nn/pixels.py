@@ -1,0 +1,123 @@
+"""What every autoregressive pixel network is: raw values of each pixel from the pixels before."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int, check_shape
+
+__all__ = ["AbstractPixelNetwork", "AbstractPixelSampler"]
+
+
+class AbstractPixelNetwork(nn.Module, ABC):
+    """A network (x, features) -> raw, where raw at pixel i sees x only at pixels before i.
+
+    Pixels are in raster order: row by row, each from left to right. The channels of a pixel enter
+    together, after the whole pixel. Features are seen everywhere. With raw values r_i,
+
+        p(x | features) = prod_i p(x_i | r_i(x_1, ..., x_{i-1}, features)).
+
+    Args:
+        image_shape: (C, H, W) of x.
+        feature_channels: the channels F of the features.
+        raw_shape: (R, H, W) of the raw values.
+
+    Attributes:
+        image_shape: (C, H, W).
+        feature_shape: (F, H, W).
+        raw_shape: (R, H, W).
+
+    Raises:
+        ValueError: if a shape has other than three positive dimensions, or the raw values have
+            another height or width than the image.
+
+    References:
+        van den Oord, Kalchbrenner, Kavukcuoglu (2016), Pixel recurrent neural networks, equation
+        1. Chen et al. (2017), Variational lossy autoencoder, section 3.1, for the features.
+    """
+
+    def __init__(
+        self, image_shape: Sequence[int], feature_channels: int, *, raw_shape: Sequence[int]
+    ) -> None:
+        super().__init__()
+        channels, height, width = _check_image("image_shape", image_shape)
+        raw_channels, *raw_size = _check_image("raw_shape", raw_shape)
+        if raw_size != [height, width]:
+            raise ValueError(
+                f"raw_shape must have the image's height and width {(height, width)}, "
+                f"got {tuple(raw_shape)}; use a likelihood of images of shape {tuple(image_shape)}"
+            )
+        features = check_positive_int("feature_channels", feature_channels)
+        self.image_shape = (channels, height, width)
+        self.feature_shape = (features, height, width)
+        self.raw_shape = (raw_channels, height, width)
+
+    @abstractmethod
+    def forward(
+        self, x: Float[Tensor, "n c h w"], features: Float[Tensor, "n f h w"]
+    ) -> Float[Tensor, "n r h w"]:
+        """Return the raw values of all pixels in one pass, at least in float32.
+
+        Raises:
+            ValueError: if x or the features have another shape than the network is built for.
+        """
+
+    @abstractmethod
+    def sampler(self, features: Float[Tensor, "n f h w"]) -> "AbstractPixelSampler":
+        """Return what evaluates the network pixel by pixel, for N images under features.
+
+        Raises:
+            ValueError: if the features have another shape than the network is built for.
+        """
+
+    def _check_image(self, x: Tensor) -> None:
+        _check_batch("x", x, self.image_shape)
+
+    def _check_features(self, features: Tensor) -> None:
+        _check_batch("features", features, self.feature_shape)
+
+
+class AbstractPixelSampler(ABC):
+    """A pixel network evaluated pixel by pixel, in raster order, without gradients.
+
+    What layers have computed is kept, so that a pixel costs what one pixel of the parallel pass
+    costs. The parameters are those of the time at which the sampler was made.
+    """
+
+    @abstractmethod
+    def raw_at(self, row: int, column: int) -> Float[Tensor, "n r"]:
+        """Return the raw values at a pixel, given the pixels that were put.
+
+        Raises:
+            ValueError: if the pixel is not the first that has not been put.
+        """
+
+    @abstractmethod
+    def put(self, row: int, column: int, pixel: Float[Tensor, "n c"]) -> None:
+        """Take the value of a pixel, which may also be an observed one.
+
+        Raises:
+            ValueError: if the pixel is not the first that has not been put, or its shape is not
+                that of a pixel of each image.
+        """
+
+
+def _check_image(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
+    shape = check_shape(name, shape)
+    if len(shape) != 3:
+        raise ValueError(
+            f"{name} must be (channels, height, width), got {shape}; "
+            "autoregressive decoders are for images"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def _check_batch(name: str, values: Tensor, shape: tuple[int, int, int]) -> None:
+    if values.ndim != 4 or values.shape[1:] != shape:
+        expected = ", ".join(map(str, shape))
+        raise ValueError(
+            f"{name} must be of shape (N, {expected}), got {tuple(values.shape)}; "
+            "reshape the data or build the network for their shape"
+        )
