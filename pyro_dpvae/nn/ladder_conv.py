@@ -27,7 +27,11 @@ __all__ = [
 
 
 def ladder_svhn_encoder(
-    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+    image_shape: Sequence[int],
+    features: int,
+    *,
+    rungs: Sequence[int] = (5, 5, 5, 10),
+    width: int = 64,
 ) -> Batched:
     """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four rungs.
 
@@ -39,7 +43,7 @@ def ladder_svhn_encoder(
     Args:
         image_shape: (C, 32, 32).
         features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
-        rungs: the four sizes of the latents, bottom first; (5, 5, 5, 10) in the source.
+        rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
@@ -59,7 +63,11 @@ def ladder_svhn_encoder(
 
 
 def ladder_svhn_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    rungs: Sequence[int] = (5, 5, 5, 10),
+    width: int = 64,
 ) -> Batched:
     """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 32, 32) of four rungs.
 
@@ -70,7 +78,7 @@ def ladder_svhn_decoder(
     Args:
         latent_dim: sum(rungs).
         raw_shape: (C, 32, 32).
-        rungs: the four sizes of the latents, bottom first; (5, 5, 5, 10) in the source.
+        rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels at 16 x 16.
 
     Raises:
@@ -89,7 +97,11 @@ def ladder_svhn_decoder(
 
 
 def ladder_celeba_encoder(
-    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+    image_shape: Sequence[int],
+    features: int,
+    *,
+    rungs: Sequence[int] = (10, 10, 10, 10),
+    width: int = 64,
 ) -> Batched:
     """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four rungs.
 
@@ -99,7 +111,7 @@ def ladder_celeba_encoder(
     Args:
         image_shape: (C, 64, 64).
         features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
-        rungs: the four sizes of the latents, bottom first; (10, 10, 10, 10) in the source.
+        rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
@@ -118,7 +130,11 @@ def ladder_celeba_encoder(
 
 
 def ladder_celeba_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    rungs: Sequence[int] = (10, 10, 10, 10),
+    width: int = 64,
 ) -> Batched:
     """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 64, 64) of four rungs.
 
@@ -128,7 +144,7 @@ def ladder_celeba_decoder(
     Args:
         latent_dim: sum(rungs).
         raw_shape: (C, 64, 64).
-        rungs: the four sizes of the latents, bottom first; (10, 10, 10, 10) in the source.
+        rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels at 32 x 32.
 
     Raises:

@@ -27,7 +27,7 @@ __all__ = [
 
 
 def ladder_mnist_encoder(
-    image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int = 64
+    image_shape: Sequence[int], features: int, *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
 ) -> Batched:
     """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU (0.1).
 
@@ -38,7 +38,7 @@ def ladder_mnist_encoder(
     Args:
         image_shape: (C, 28, 28).
         features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
-        rungs: the sizes of the latents, bottom first; (2, 2, 2) in the source.
+        rungs: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the first convolutions.
 
     Raises:
@@ -75,7 +75,7 @@ def ladder_mnist_encoder(
 
 
 def ladder_mnist_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int = 64
+    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
 ) -> Batched:
     """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 28, 28): batch norm, leaky ReLU (0.1).
 
@@ -85,7 +85,7 @@ def ladder_mnist_decoder(
     Args:
         latent_dim: sum(rungs).
         raw_shape: (C, 28, 28).
-        rungs: the sizes of the latents, bottom first; (2, 2, 2) in the source.
+        rungs: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the last convolution but one.
 
     Raises:
@@ -117,7 +117,7 @@ def ladder_mlp_encoder(
     image_shape: Sequence[int],
     features: int,
     *,
-    rungs: Sequence[int],
+    rungs: Sequence[int] = (2, 2, 2),
     width: int = 512,
     depth: int = 2,
 ) -> Batched:
@@ -166,7 +166,7 @@ def ladder_mlp_decoder(
     latent_dim: int,
     raw_shape: Sequence[int],
     *,
-    rungs: Sequence[int],
+    rungs: Sequence[int] = (2, 2, 2),
     width: int = 512,
     depth: int = 2,
 ) -> Batched:

@@ -49,7 +49,9 @@ class ModelParts:
     network: tuple[str, Mapping[str, Any]]
     pixels: tuple[str, Mapping[str, Any]]
 
-    def architecture(self, kind: str, choices: Mapping[str, Architecture], usual: str) -> Architecture:
+    def architecture(
+        self, kind: str, choices: Mapping[str, Architecture], usual: str
+    ) -> Architecture:
         """Return the networks of one kind, with their options.
 
         Raises:
@@ -60,9 +62,7 @@ class ModelParts:
             name = usual
         check_choice(f"network of a {kind} model", name, choices)
         chosen = choices[name]
-        return Architecture(
-            partial(chosen.encoder, **options), partial(chosen.decoder, **options)
-        )
+        return Architecture(partial(chosen.encoder, **options), partial(chosen.decoder, **options))
 
     def no_pixels(self) -> None:
         """Refuse a pixel network.
@@ -117,7 +117,9 @@ def _lossy(parts: ModelParts, *, features: int = 4) -> BuiltModel:
     """
     shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
     if len(shape) != 3:
-        raise ValueError(f"a lossy model is one of images, got data of shape {shape}; use model vae")
+        raise ValueError(
+            f"a lossy model is one of images, got data of shape {shape}; use model vae"
+        )
     name, options = parts.pixels
     networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
     network = partial(networks.encoder, shape)
@@ -180,7 +182,7 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     if parts.latent_dim not in (None, sum(rungs)):
         raise ValueError(
             f"latent_dim of a ladder is the sum of its rungs {rungs}, got {parts.latent_dim}; "
-            "leave it out, or change rungs of the network"
+            "leave it out, or change the rungs of the network"
         )
     return rungs, networks
 

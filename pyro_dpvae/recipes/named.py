@@ -144,9 +144,7 @@ RECIPES: dict[str, Recipe] = {
         "ladder autoencoder with a decoupled prior for each rung", name="coupling"
     ),
     "lossy-vae": _LOSSY,
-    "lossy-vae-dp": _LOSSY.with_prior(
-        "lossy autoencoder with a decoupled prior", name="coupling"
-    ),
+    "lossy-vae-dp": _LOSSY.with_prior("lossy autoencoder with a decoupled prior", name="coupling"),
     "mae": _MAE,
     "mae-dp": _MAE.with_prior(
         "mutual-divergence autoencoder with a decoupled prior", name="coupling"

@@ -134,7 +134,6 @@ def measure_posteriors(
 def _parts(model: VAE) -> GuideParts:
     shape = model.decoder(torch.zeros(model.decoder.latent_dim, dtype=torch.double)).event_shape
 
-
     def network(features: int) -> Batched:
         return mlp_encoder(shape, features, hidden=(64, 64))
 
