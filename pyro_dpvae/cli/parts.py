@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.likelihoods import LIKELIHOODS
-from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
 from pyro_dpvae.priors import PRIORS
 from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES
@@ -49,7 +49,7 @@ PARTS: dict[str, _Kind] = {
     ),
     "pixels": _Kind(
         "pixel network of a lossy model (auto: the one that suits the data's shape)",
-        {"auto": None, **PIXEL_NETWORKS},
+        {"auto": None},
         "auto",
         _BUILT,
     ),

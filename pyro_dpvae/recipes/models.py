@@ -7,19 +7,17 @@ from functools import cache, partial
 from typing import Any
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
-from pyro_dpvae.encoders import ClusteredGaussianEncoder, GaussianEncoder
-from pyro_dpvae.guides import AbstractGuide, ClusteringLadderGuide, LadderGuide
+from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.guides import AbstractGuide, LadderGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
-from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE, LossyVAE
+from pyro_dpvae.models import VAE, AbstractVAE, LadderVAE
 from pyro_dpvae.nn import (
     ARCHITECTURES,
     LADDERS,
-    PIXEL_NETWORKS,
     Architecture,
     default_architecture,
     default_ladder,
-    default_pixel_network,
 )
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.recipes.guides import GuideParts
@@ -108,32 +106,6 @@ def _vae(parts: ModelParts) -> BuiltModel:
     return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
 
 
-def _lossy(parts: ModelParts, *, features: int = 4) -> BuiltModel:
-    """Build a ``LossyVAE``.
-
-    Args:
-        parts: of the system.
-        features: channels of the map that z gives to the pixel network.
-    """
-    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
-    if len(shape) != 3:
-        raise ValueError(
-            f"a lossy model is one of images, got data of shape {shape}; use model vae"
-        )
-    name, options = parts.pixels
-    networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
-    network = partial(networks.encoder, shape)
-    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
-    prior = parts.prior(size, encoder)
-    pixels = PIXEL_NETWORKS[default_pixel_network(shape) if name == "auto" else name](
-        shape, features, parts.likelihood.raw_shape, **options
-    )
-    decoder = AutoregressiveDecoder(
-        networks.decoder(size, (features, *shape[1:])), pixels, parts.likelihood
-    )
-    return BuiltModel(LossyVAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
-
-
 def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
     """Build a ``LadderVAE``.
 
@@ -157,23 +129,6 @@ def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
     )
 
 
-def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> BuiltModel:
-    """Build a ``ClusteringLadderVAE``.
-
-    Args:
-        parts: of the system.
-        assignment: how q(y) comes about: network, from each rung's tower, or posterior, the
-            prior's p(y | z).
-    """
-    check_choice("assignment", assignment, ("network", "posterior"))
-    rungs, networks = _ladder_networks(parts)
-    size = sum(rungs)
-    decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
-    priors = [parts.prior(rung, None) for rung in rungs]
-    model = ClusteringLadderVAE(priors, decoder)
-    raise NotImplementedError
-
-
 def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     """Return the sizes of a ladder's rungs, and its networks."""
     parts.no_pixels()
@@ -188,9 +143,7 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
 
 
 MODELS: dict[str, Callable[..., BuiltModel]] = {
-    "clustering-ladder": _clustering_ladder,
     "ladder": _ladder,
-    "lossy": _lossy,
     "vae": _vae,
 }
 """The models by the names of the command line: functions of the parts and of options."""

@@ -1,0 +1,144 @@
+"""The related systems on real data: ladders, clusters, lossy decoders, mutual divergence.
+
+``DPVAE_DATA=<root of data sets> python -m benchmarks.systems TABLE --out FOLDER`` trains the runs
+of a table by ``dpvae train``, measures them by ``dpvae evaluate``, and prints the table in
+Markdown, with the command of each run. A run whose folder is complete is not trained again, and
+what is measured is not measured again, so an interrupted study goes on where it was; two processes
+may share the runs with ``--part 0/2`` and ``--part 1/2``.
+"""
+
+import argparse
+import json
+import math
+import os
+import shlex
+import shutil
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pyro
+import torch
+
+from pyro_dpvae.cli import main as dpvae
+
+MNIST, FASHION = "mnist", "fashion-mnist"
+
+
+@dataclass(frozen=True)
+class Table:
+    """Runs that are measured alike.
+
+    Attributes:
+        evaluate: options of ``dpvae evaluate``.
+        columns: the header of each metric.
+        runs: options of ``dpvae train`` by the title of a row.
+    """
+
+    evaluate: str
+    columns: Mapping[str, str]
+    runs: Mapping[str, str]
+
+
+def _each(data: Mapping[str, str], systems: Mapping[str, str], budget: str) -> dict[str, str]:
+    """Return the runs of every system on every data set."""
+    return {
+        f"{name}, {title}": f"--data {where} {options} {budget}"
+        for name, where in data.items()
+        for title, options in systems.items()
+    }
+
+
+_LADDERS = {
+    "N(0, I) at each rung": "--recipe ladder-vae",
+    "couplings at each rung": "--recipe ladder-vae-dp",
+    "couplings over all rungs": "--recipe ladder-vae-dp --model.joint true",
+}
+_CLUSTERS = {
+    "q(y) by a network": "--recipe vlac",
+    "q(y) = p(y given z)": "--recipe vlac --model.assignment posterior",
+    "couplings, q(y) by a network": "--recipe vlac-dp",
+    "couplings, q(y) = p(y given z)": "--recipe vlac-dp --model.assignment posterior",
+}
+
+TABLES = {
+    "ladders": Table(
+        evaluate="--metrics elbo,layers,skl",
+        columns={
+            "elbo": "ELBO",
+            "probe_layer_1": "probe 1",
+            "probe_layer_2": "probe 2",
+            "probe_layer_3": "probe 3",
+            "probe_layer_4": "probe 4",
+            "skl": "sKL",
+        },
+        runs=_each(
+            {"MNIST": MNIST, "Fashion-MNIST": FASHION},
+            _LADDERS,
+            "--network ladder-mnist --network.width 16 --epochs 10",
+        ),
+    ),
+}
+
+
+def run(title: str, options: str, table: Table, folder: Path) -> dict[str, Any]:
+    """Train and measure a run, where that is not done, and return its metrics by name."""
+    name = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
+    path = folder / name
+    if not _complete(path):
+        shutil.rmtree(path, ignore_errors=True)
+        pyro.clear_param_store()
+        if dpvae(["train", *shlex.split(options), "--out", str(path)]):
+            raise KeyboardInterrupt
+    if dpvae(["evaluate", str(path), *shlex.split(table.evaluate)]):
+        raise KeyboardInterrupt
+    return json.loads((path / "evaluation.json").read_text())["metrics"]
+
+
+def _complete(path: Path) -> bool:
+    state = path / "checkpoint" / "state.json"
+    if not state.exists():
+        return False
+    lines = (path / "metrics.jsonl").read_text().splitlines()
+    return json.loads(state.read_text())["step"] == json.loads(lines[-1])["step"]
+
+
+def row(title: str, metrics: Mapping[str, Any], table: Table) -> str:
+    """Return a row of the table."""
+    return f"| {title} | " + " | ".join(_cell(metrics.get(key)) for key in table.columns) + " |"
+
+
+def _cell(entry: Mapping[str, Any] | None) -> str:
+    if entry is None:
+        return ""
+    error = entry["standard_error"]
+    digits = 3 if abs(entry["value"]) < 10 else 1
+    spread = "" if error is None or math.isnan(error) else f" ± {error:.{digits}f}"
+    return f"{entry['value']:.{digits}f}{spread}"
+
+
+def main() -> None:
+    """Run what is missing of a table, and print it."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.systems")
+    parser.add_argument("table", choices=TABLES)
+    parser.add_argument("--out", type=Path, required=True, help="the folder of the runs")
+    parser.add_argument("--part", default="0/1", help="i/n: every n-th run, from the i-th")
+    options = parser.parse_args()
+    if "DPVAE_DATA" not in os.environ:
+        raise SystemExit("name the root of the data sets in DPVAE_DATA")
+    torch.set_num_threads(1)
+    table = TABLES[options.table]
+    index, count = map(int, options.part.split("/"))
+    rows = [
+        row(title, run(title, line, table, options.out), table)
+        for title, line in list(table.runs.items())[index::count]
+    ]
+    print("| | " + " | ".join(table.columns.values()) + " |")
+    print("|---|" + "---|" * len(table.columns))
+    print("\n".join(rows))
+    print("\n".join(f"    dpvae train {line}" for line in table.runs.values()))
+
+
+if __name__ == "__main__":
+    main()
