@@ -1,14 +1,16 @@
 """Encoders, from a network's output to the posterior q(z | x)."""
 
+from collections.abc import Sequence
 from typing import final
 
 import pyro.distributions as dist
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyro_dpvae._checks import check_shape
 from pyro_dpvae.nn import Batched
 
-__all__ = ["GaussianEncoder", "WeightedGaussianEncoder", "diagonal_normal"]
+__all__ = ["ClusteringEncoder", "GaussianEncoder", "WeightedGaussianEncoder", "diagonal_normal"]
 
 # Scales from 5e-5 to 2e4, which overflow nowhere in float32, squared neither.
 _LOG_VARIANCE_RANGE = (-20.0, 20.0)
@@ -119,3 +121,66 @@ class WeightedGaussianEncoder(nn.Module):
         sizes = (self.latent_dim, self.latent_dim, 1)
         mean, log_variance, logit = self.network(x).split(sizes, dim=-1)
         return diagonal_normal(mean, log_variance), logit.squeeze(-1)
+
+
+@final
+class ClusteringEncoder(nn.Module):
+    """q(z | x) of a ladder's rungs side by side, and logits of q(y_l | x) of each rung's clusters.
+
+    The network's first outputs are mu_1..mu_L, the next log sigma_1^2..log sigma_L^2, cut as in
+    ``GaussianEncoder``; then each rung has as many as the largest number of clusters, of which
+    the first K_l are the logits of rung l.
+
+    Args:
+        network: x -> outputs, of out_shape (2 sum(latent_dims) + L max(clusters),).
+        latent_dims: the sizes of the rungs, bottom first.
+        clusters: the numbers K_l of clusters, bottom first.
+
+    Attributes:
+        latent_dim: the size of z, all rungs together.
+
+    Raises:
+        ValueError: if the numbers of rungs differ, or the network's output has another shape.
+
+    Example:
+        >>> import torch
+        >>> from pyro_dpvae.nn import LADDERS
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), 20, rungs=(2, 3), width=4)
+        >>> q, logits = ClusteringEncoder(network, (2, 3), clusters=(4, 5))(
+        ...     torch.zeros(6, 1, 28, 28)
+        ... )
+        >>> q.event_shape, [one.shape for one in logits]
+        (torch.Size([5]), [torch.Size([6, 4]), torch.Size([6, 5])])
+    """
+
+    def __init__(
+        self, network: Batched, latent_dims: Sequence[int], *, clusters: Sequence[int]
+    ) -> None:
+        sizes, numbers = check_shape("latent_dims", latent_dims), check_shape("clusters", clusters)
+        if len(sizes) != len(numbers):
+            raise ValueError(
+                "every rung needs its number of clusters, got latent_dims "
+                f"{sizes} and clusters {numbers}; give both bottom first"
+            )
+        features = 2 * sum(sizes) + len(sizes) * max(numbers)
+        if network.out_shape != (features,):
+            raise ValueError(
+                "the encoder's network must return mean, log variance and logits of clusters, a "
+                f"vector of {features}, got the shape {network.out_shape}; build it with "
+                "features = 2 * sum(latent_dims) + len(clusters) * max(clusters)"
+            )
+        super().__init__()
+        self.network = network
+        self.latent_dims, self.clusters = sizes, numbers
+        self.latent_dim = sum(sizes)
+
+    def forward(
+        self, x: Float[Tensor, "..."]
+    ) -> tuple[dist.Independent, list[Float[Tensor, "..."]]]:
+        """Return q(z | x), of event shape (L,), and logits (*batch, K_l) of each rung."""
+        outputs = self.network(x)
+        rest = outputs.shape[-1] - 2 * self.latent_dim
+        mean, log_variance, logits = outputs.split((self.latent_dim, self.latent_dim, rest), -1)
+        of_rungs = logits.chunk(len(self.clusters), -1)
+        cut = [one[..., :number] for one, number in zip(of_rungs, self.clusters, strict=True)]
+        return diagonal_normal(mean, log_variance), cut

@@ -8,6 +8,7 @@ if __name__ != "pyro_dpvae.guides":
 
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.guides.amortized import AmortizedGaussian
+from pyro_dpvae.guides.clustering_ladder import ClusteringLadderGuide
 from pyro_dpvae.guides.flow import FlowGuide
 from pyro_dpvae.guides.ladder import LadderGuide
 from pyro_dpvae.guides.laplace import LaplaceGuide
@@ -17,6 +18,7 @@ from pyro_dpvae.guides.semi_amortized import SemiAmortizedGuide
 __all__ = [
     "AbstractGuide",
     "AmortizedGaussian",
+    "ClusteringLadderGuide",
     "FlowGuide",
     "LadderGuide",
     "LaplaceGuide",

@@ -1,0 +1,131 @@
+"""The clustering ladder's guide: clusters and latents of every rung, clusters summed out."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, cast, final
+
+import pyro
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
+from pyro_dpvae.guides._base import AbstractGuide
+from pyro_dpvae.nn import check_wiring
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.sites import PLATE, cluster, rung
+
+__all__ = ["ClusteringLadderGuide"]
+
+
+@final
+class ClusteringLadderGuide(AbstractGuide):
+    """The guide prod_l q(y_l | .) N(z_l; mu_l(x), diag sigma_l^2(x)) of a clustering ladder.
+
+    The paper's form of q(y_l) is not known to us. There are two treatments in the literature
+    around it, and the encoder says which:
+
+    - a ``ClusteringEncoder`` has logits of its own for q(y_l | x), and y_l is drawn before z_l,
+      as in Gaussian mixture deep generative models;
+    - under a ``GaussianEncoder``, q(y_l | z_l) = p(y_l | z_l), the prior's responsibilities at
+      the draw of z_l, as in variational deep embedding and multi-facet clustering. It is the best
+      q(y_l) for the draw: the bound is that of a ladder whose priors have y_l summed out.
+
+    In both, q(z_l | x) does not depend on y_l, which is our reading. The sites y_l are marked for
+    enumeration: the ``ELBO`` sums them out exactly.
+
+    Args:
+        encoder: x -> q(z | x) of the rungs side by side, with or without logits of clusters.
+        priors: those of the model, bottom first.
+
+    Attributes:
+        latent_dims: the sizes of the rungs, bottom first.
+
+    Raises:
+        ValueError: if a prior has no clusters, or the sizes of rungs or the numbers of clusters
+            are not the encoder's.
+
+    References:
+        Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
+        ladder autoencoders. Dilokthanakul et al. (2016), Deep unsupervised clustering with
+        Gaussian mixture variational autoencoders. Jiang, Zheng, Tan, Tang, Zhou (2017),
+        Variational deep embedding, equation 16, and Falck et al. (2021), Multi-facet clustering
+        variational autoencoders, for p(y | z).
+
+    Example:
+        >>> from pyro_dpvae.nn import LADDERS
+        >>> from pyro_dpvae.priors import MixturePrior
+        >>> priors = [MixturePrior(2, components=5), MixturePrior(3, components=4)]
+        >>> build = LADDERS["ladder-mnist"].encoder
+        >>> network = build((1, 28, 28), 10, rungs=(2, 3), width=4)
+        >>> guide = ClusteringLadderGuide(GaussianEncoder(network), priors)
+        >>> [one.shape for one in guide.cluster_probabilities(torch.zeros(6, 1, 28, 28))]
+        [torch.Size([6, 5]), torch.Size([6, 4])]
+    """
+
+    def __init__(
+        self, encoder: ClusteringEncoder | GaussianEncoder, priors: Sequence[AbstractPrior]
+    ) -> None:
+        sizes = tuple(prior.latent_dim for prior in priors)
+        clusters = tuple(prior.clusters().logits.shape[-1] for prior in priors)
+        if sum(sizes) != encoder.latent_dim:
+            raise ValueError(
+                f"the priors' sizes must add up to the encoder's latent_dim, got {sizes} and "
+                f"{encoder.latent_dim}; build both for the same rungs"
+            )
+        check_wiring("priors", sizes, encoder)
+        networked = isinstance(encoder, ClusteringEncoder)
+        if networked and (encoder.latent_dims, encoder.clusters) != (sizes, clusters):
+            raise ValueError(
+                "encoder and priors must have the same rungs and clusters, got sizes "
+                f"{encoder.latent_dims} and {sizes}, clusters {encoder.clusters} and {clusters}"
+            )
+        super().__init__()
+        self.encoder, self.latent_dims = encoder, sizes
+        # Those of a network's treatment are none of the guide's: it does not use them.
+        self.priors = None if networked else nn.ModuleList(priors)
+
+    def posterior(self, x: Tensor) -> dist.Independent:
+        """Return q(z | x) of all rungs side by side, for x of shape (batch, *data)."""
+        return self._encoded(x)[0]
+
+    def cluster_probabilities(self, x: Tensor) -> list[Float[Tensor, "batch _"]]:
+        """Return q(y_l | x) of each rung, (batch, K_l), bottom first.
+
+        Of a network these are its own; those of p(y_l | z_l) are taken at the mean of q(z_l | x).
+        """
+        q, logits = self._encoded(x)
+        if logits is None:
+            means = q.mean.split(self.latent_dims, -1)
+            logits = [prior.log_joint(z) for prior, z in zip(self._priors(), means, strict=True)]
+        return [one.softmax(-1) for one in logits]
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        q, logits = self._encoded(x)
+        normals = zip(
+            *(part.split(self.latent_dims, -1) for part in (q.base_dist.loc, q.base_dist.scale)),
+            strict=True,
+        )
+        z = []
+        with pyro.plate(PLATE, len(x)):
+            for layer, (loc, scale) in enumerate(normals, 1):
+                if logits is not None:
+                    _sample_cluster(layer, logits[layer - 1])
+                z.append(pyro.sample(rung(layer), dist.Normal(loc, scale).to_event(1)))
+                if logits is None:
+                    _sample_cluster(layer, self._priors()[layer - 1].log_joint(z[-1]))
+        return torch.cat(z, -1)
+
+    def _encoded(self, x: Tensor) -> tuple[dist.Independent, list[Tensor] | None]:
+        if isinstance(self.encoder, ClusteringEncoder):
+            return self.encoder(x)
+        return self.encoder(x), None
+
+    def _priors(self) -> list[AbstractPrior]:
+        return [cast(AbstractPrior, prior) for prior in self.priors or ()]
+
+
+def _sample_cluster(layer: int, logits: Tensor) -> None:
+    q = dist.Categorical(logits=logits)
+    pyro.sample(cluster(layer), q, infer={"enumerate": "parallel"})

@@ -1,0 +1,75 @@
+"""The clustering ladder: a ladder autoencoder with clusters at every rung."""
+
+from collections.abc import Sequence
+from typing import final
+
+import pyro
+import torch
+from torch import Tensor
+
+from pyro_dpvae.decoders import AbstractDecoder
+from pyro_dpvae.models._base import AbstractVAE
+from pyro_dpvae.nn import check_wiring
+from pyro_dpvae.priors import AbstractPrior, ProductPrior
+from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
+
+__all__ = ["ClusteringLadderVAE"]
+
+
+@final
+class ClusteringLadderVAE(AbstractVAE):
+    """VLAC: the model p(x | z_1, ..., z_L) prod_l p(y_l) p(z_l | y_l), for each datum.
+
+    Each rung l of a ladder has a prior with clusters of its own, y_l at the site ``"y_l"`` and
+    z_l at ``"z_l"``: data are clustered by each rung, and by all rungs jointly. The idea, a
+    ladder with a Gaussian mixture at each layer and a cluster variable to each, is the paper's;
+    its abstract says so much. That rungs are independent under p is derived from the ladder that
+    it builds on. Other priors than Gaussian mixtures, such as a ``CouplingPrior`` over one, are
+    ours.
+
+    Args:
+        priors: of the rungs, bottom first, each with clusters.
+        decoder: p(x | z) of the rungs side by side.
+
+    Attributes:
+        prior: the product of the priors, with the clusters summed out.
+
+    Raises:
+        ValueError: if there is no prior, a prior has no clusters, or priors and decoder differ
+            in the sizes of rungs.
+
+    References:
+        Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
+        ladder autoencoders. Zhao, Song, Ermon (2017), Learning hierarchical features from
+        generative models, section 5, for the ladder.
+
+    Example:
+        >>> from pyro_dpvae.decoders import Decoder
+        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.nn import LADDERS
+        >>> from pyro_dpvae.priors import MixturePrior
+        >>> likelihood = Bernoulli((1, 28, 28))
+        >>> build = LADDERS["ladder-mnist"].decoder
+        >>> network = build(4, likelihood.raw_shape, rungs=(2, 2), width=4)
+        >>> priors = [MixturePrior(2, components=5), MixturePrior(2, components=3)]
+        >>> ClusteringLadderVAE(priors, Decoder(network, likelihood))(size=5).shape
+        torch.Size([5, 1, 28, 28])
+    """
+
+    prior: ProductPrior
+
+    def __init__(self, priors: Sequence[AbstractPrior], decoder: AbstractDecoder) -> None:
+        prior = ProductPrior(priors)
+        check_wiring("priors", prior.latent_dims, decoder)
+        for part in priors:
+            part.clusters()  # refuses a prior without
+        super().__init__(prior, decoder)
+
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
+        """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
+        with pyro.plate(PLATE, size if x is None else len(x)):
+            z = []
+            for layer, prior in enumerate(self.prior.priors, 1):
+                y = pyro.sample(cluster(layer), prior.clusters())
+                z.append(pyro.sample(rung(layer), prior.given(y)))
+            return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)
