@@ -7,6 +7,7 @@ if __name__ != "pyro_dpvae.models":
     )
 
 from pyro_dpvae.models._base import AbstractVAE
+from pyro_dpvae.models.lossy import LossyVAE
 from pyro_dpvae.models.vae import VAE
 
-__all__ = ["VAE", "AbstractVAE"]
+__all__ = ["VAE", "AbstractVAE", "LossyVAE"]
