@@ -11,6 +11,7 @@ from jsonargparse import ArgumentParser
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import to_unit
+from pyro_dpvae.decoders import images
 from pyro_dpvae.plots import sample_figure
 from pyro_dpvae.recipes import open_system
 
@@ -21,7 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
     parser = ArgumentParser(
         prog="dpvae sample",
-        description="Draw z from the prior of a run and decode it to the mean of p(x|z).",
+        description="Draw z from the prior of a run and decode it to the mean of p(x|z), or to a "
+        "draw from it where the decoder is autoregressive.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=str, help="the run folder")
@@ -40,8 +42,8 @@ def main(arguments: Sequence[str]) -> int:
     run, model = saved.run, saved.system.model
     pyro.set_rng_seed(options.seed)
     with torch.no_grad():
-        mean = model.decoder(model.prior().sample((count,))).mean.cpu()
-    x = to_unit(mean, run.config["preprocessing"])
+        decoded = images(model.decoder, model.prior().sample((count,))).cpu()
+    x = to_unit(decoded, run.config["preprocessing"])
     picture = Path(options.out) if options.out else run.path / "samples.png"
     picture.parent.mkdir(parents=True, exist_ok=True)
     sample_figure(x).savefig(picture, dpi=150)

@@ -17,6 +17,7 @@ from pyro_dpvae._checks import check_repeated
 from pyro_dpvae._files import read_tensors, write_whole
 from pyro_dpvae.data import Batches, DataSet, to_unit
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.decoders import images
 from pyro_dpvae.features import (
     AbstractFeatures,
     DomainFeatures,
@@ -157,11 +158,14 @@ class Subject:
             return self.prior.to_generation(self.aggregate.loc)[0].var(0)
 
     def decoded(self, z: Tensor) -> Iterator[Tensor]:
-        """Yield the means of p(x | z), images as grey values in [0, 1]."""
+        """Yield the means of p(x | z), images as grey values in [0, 1].
+
+        Where the mean is not tractable, it is a draw.
+        """
         with torch.no_grad():
             for part in z.split(_BATCH):
                 yield to_unit(
-                    self.model.decoder(part).mean, self.saved.run.config["preprocessing"]
+                    images(self.model.decoder, part), self.saved.run.config["preprocessing"]
                 )
 
     def sample_features(self, network: AbstractFeatures, z: Tensor, label: str) -> Tensor:

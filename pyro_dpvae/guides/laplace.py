@@ -11,7 +11,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from torch.nn.modules.dropout import _DropoutNd
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AbstractDecoder, Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.nn.linearization import Linearizer
@@ -62,8 +62,8 @@ class LaplaceGuide(AbstractGuide):
 
     Args:
         encoder: x -> q(z | x), whose mean is mu_0.
-        decoder: p(x | z), that of the model; its raw values must be a function of one datum's z,
-            so it may hold no batch norm or dropout in training mode.
+        decoder: p(x | z), that of the model, a ``Decoder``; its raw values must be a function of
+            one datum's z, so it may hold no batch norm or dropout in training mode.
         prior: p(z), that of the model.
         steps: the number T of steps.
         damping: by how much the first step is shortened, at least 0 and below 1.
@@ -76,7 +76,8 @@ class LaplaceGuide(AbstractGuide):
     Raises:
         ValueError: if sizes of z differ, a number is out of range, or, on a call, the decoder has
             a batch norm or dropout in training mode.
-        TypeError: on a call, if the likelihood is not log-concave pixel by pixel.
+        TypeError: if the decoder is not a ``Decoder``; on a call, if the likelihood is not
+            log-concave pixel by pixel.
 
     References:
         Park, Kim, Kim (2019), Variational Laplace Autoencoders, algorithm 1.
@@ -96,7 +97,7 @@ class LaplaceGuide(AbstractGuide):
     def __init__(
         self,
         encoder: GaussianEncoder,
-        decoder: Decoder,
+        decoder: AbstractDecoder,
         *,
         prior: AbstractPrior,
         steps: int = 4,
@@ -105,6 +106,12 @@ class LaplaceGuide(AbstractGuide):
         detached: bool = False,
     ) -> None:
         check_latent_dims(encoder, decoder, prior)
+        if not isinstance(decoder, Decoder):
+            raise TypeError(
+                "a Laplace guide expands log p(x | z) in a network's raw values, which must depend "
+                f"on z alone, so it needs a Decoder, got {type(decoder).__name__}; use "
+                "SemiAmortizedGuide, AmortizedGaussian or FlowGuide"
+            )
         if not 0 <= damping < 1:
             raise ValueError(f"damping must be at least 0 and below 1, got {damping}")
         if not decay >= 0:

@@ -9,6 +9,7 @@ if __name__ != "pyro_dpvae.models":
 from pyro_dpvae.models._base import AbstractVAE
 from pyro_dpvae.models.clustering_ladder import ClusteringLadderVAE
 from pyro_dpvae.models.ladder import LadderVAE
+from pyro_dpvae.models.lossy import LossyVAE
 from pyro_dpvae.models.vae import VAE
 
-__all__ = ["ClusteringLadderVAE", "VAE", "AbstractVAE", "LadderVAE"]
+__all__ = ["ClusteringLadderVAE", "VAE", "AbstractVAE", "LadderVAE", "LossyVAE"]

@@ -8,10 +8,10 @@ from typing import Any
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides import AbstractGuide, LadderGuide
+from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
+from pyro_dpvae.guides import AbstractGuide, ClusteringLadderGuide, LadderGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
-from pyro_dpvae.models import VAE, AbstractVAE, LadderVAE
+from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE
 from pyro_dpvae.nn import (
     ARCHITECTURES,
     LADDERS,
@@ -129,12 +129,38 @@ def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
     )
 
 
+def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> BuiltModel:
+    """Build a ``ClusteringLadderVAE``.
+
+    Args:
+        parts: of the system.
+        assignment: how q(y) comes about: network, from each rung's tower, or posterior, the
+            prior's p(y | z).
+    """
+    check_choice("assignment", assignment, ("network", "posterior"))
+    rungs, networks = _ladder_networks(parts)
+    size = sum(rungs)
+    network = partial(networks.encoder, parts.shape)
+    priors = [parts.prior(rung, None) for rung in rungs]
+    clusters = [prior.clusters().logits.shape[-1] for prior in priors]
+    decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
+    model = ClusteringLadderVAE(priors, decoder)
+    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    if assignment == "network":
+        features = 2 * size + len(rungs) * max(clusters)
+        assigning = ClusteringEncoder(network(features), rungs, clusters=clusters)
+        guide = ClusteringLadderGuide(assigning, priors)
+    else:
+        guide = ClusteringLadderGuide(encoder(), priors)
+    return BuiltModel(model, GuideParts(network, model.prior, decoder, encoder), guide)
+
+
 def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     """Return the sizes of a ladder's rungs, and its networks."""
     parts.no_pixels()
     networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
     rungs = tuple(inspect.signature(networks.encoder).parameters["rungs"].default)
-    if parts.latent_dim not in (None, sum(rungs)):
+    if parts.latent_dim is not None and parts.latent_dim != sum(rungs):
         raise ValueError(
             f"latent_dim of a ladder is the sum of its rungs {rungs}, got {parts.latent_dim}; "
             "leave it out, or change the rungs of the network"
@@ -143,6 +169,7 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
 
 
 MODELS: dict[str, Callable[..., BuiltModel]] = {
+    "clustering-ladder": _clustering_ladder,
     "ladder": _ladder,
     "vae": _vae,
 }

@@ -1,33 +1,16 @@
-"""Decoders: modules from z to p(x | z)."""
+"""The decoder of a network of raw values: its pixels are independent given z."""
 
-from abc import ABC, abstractmethod
 from typing import final
 
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.decoders._base import AbstractDecoder
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import Batched
 
-__all__ = ["AbstractDecoder", "Decoder"]
-
-
-class AbstractDecoder(nn.Module, ABC):
-    """p(x | z), a module whose call on z returns the distribution.
-
-    Args:
-        latent_dim: the size L of z.
-    """
-
-    def __init__(self, latent_dim: int) -> None:
-        super().__init__()
-        self.latent_dim = check_positive_int("latent_dim", latent_dim)
-
-    @abstractmethod
-    def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
-        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
+__all__ = ["Decoder"]
 
 
 @final

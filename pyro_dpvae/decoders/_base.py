@@ -1,0 +1,53 @@
+"""What every decoder is, and what pictures of its data show."""
+
+from abc import ABC, abstractmethod
+
+from jaxtyping import Float
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = ["AbstractDecoder", "images"]
+
+
+class AbstractDecoder(nn.Module, ABC):
+    """p(x | z), a module whose call on z returns the distribution.
+
+    Args:
+        latent_dim: the size L of z.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
+        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
+
+
+def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
+    """Return data to show for z, of shape (*batch, *data): the mean of p(x | z), or a draw.
+
+    A draw is for decoders whose mean is not tractable, such as an ``AutoregressiveDecoder``. It
+    takes numbers from torch's generator; a seed set before makes it repeatable.
+
+    Args:
+        decoder: p(x | z).
+        z: of shape (*batch, L).
+
+    Example:
+        >>> import torch
+        >>> from pyro_dpvae.decoders import Decoder
+        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.nn import Batched
+        >>> identity = Batched(nn.Identity(), in_shape=(2,), out_shape=(2,))
+        >>> images(Decoder(identity, Gaussian((2,))), torch.ones(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    p = decoder(z)
+    try:
+        return p.mean
+    except NotImplementedError:
+        return p.sample()

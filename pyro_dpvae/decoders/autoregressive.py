@@ -1,0 +1,91 @@
+"""The autoregressive decoder: pixels that see z and the pixels before them."""
+
+from typing import final
+
+from jaxtyping import Float
+from torch import Tensor
+
+from pyro_dpvae.decoders._base import AbstractDecoder
+from pyro_dpvae.decoders.autoregressive_image import AutoregressiveImage
+from pyro_dpvae.likelihoods import AbstractLikelihood
+from pyro_dpvae.nn import AbstractPixelNetwork, Batched
+
+__all__ = ["AutoregressiveDecoder"]
+
+
+@final
+class AutoregressiveDecoder(AbstractDecoder):
+    """p(x | z) = prod_i p(x_i | x in a window before i, f(z)).
+
+    The window is that of ``pixels``. What it holds, such as texture, z need not carry; what it
+    does not, z must.
+
+    p(x | z) has no tractable mean: :func:`images` shows a draw instead, in metrics and plots
+    too. A draw takes one pass for each pixel. Guides that expand log p(x | z) in raw values, as
+    the Laplace guide does, do not take this decoder.
+
+    Args:
+        network: z -> features f(z), of in_shape (L,) and out_shape ``pixels.feature_shape``.
+        pixels: (x, f(z)) -> raw values, each of the pixels before.
+        likelihood: raw values -> p(x_i | ...), of shape ``pixels.image_shape``.
+        progress: whether long draws have a bar on terminals.
+
+    Raises:
+        ValueError: if the network does not take a vector, or the parts do not fit.
+
+    References:
+        Chen et al. (2017), Variational lossy autoencoder, section 3.1.
+
+    Example:
+        A network whose window is the pixel to the left:
+
+        >>> import torch
+        >>> from torch import nn
+        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.nn import AbstractPixelSampler
+        >>> class Left(AbstractPixelNetwork):
+        ...     def forward(self, x: Tensor, features: Tensor) -> Tensor:
+        ...         return features + nn.functional.pad(x, (1, 0))[..., :-1]
+        ...     def sampler(self, features: Tensor) -> AbstractPixelSampler:
+        ...         raise NotImplementedError
+        >>> features = Batched(nn.Unflatten(-1, (1, 2, 2)), in_shape=(4,), out_shape=(1, 2, 2))
+        >>> pixels = Left((1, 2, 2), 1, raw_shape=(1, 2, 2))
+        >>> decoder = AutoregressiveDecoder(features, pixels, likelihood=Bernoulli((1, 2, 2)))
+        >>> p = decoder(torch.zeros(3, 5, 4))
+        >>> p.batch_shape, p.event_shape
+        (torch.Size([3, 5]), torch.Size([1, 2, 2]))
+        >>> p.log_prob(torch.ones(1, 2, 2)).shape
+        torch.Size([3, 5])
+    """
+
+    def __init__(
+        self,
+        network: Batched,
+        pixels: AbstractPixelNetwork,
+        *,
+        likelihood: AbstractLikelihood,
+        progress: bool = True,
+    ) -> None:
+        if len(network.in_shape) != 1:
+            raise ValueError(
+                "the decoder's network must take a vector of latents, "
+                f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
+            )
+        for rule, needed, got in (
+            ("network must return pixels.feature_shape", pixels.feature_shape, network.out_shape),
+            ("likelihood must be of pixels.image_shape", pixels.image_shape, likelihood.shape),
+            ("pixels must return likelihood.raw_shape", likelihood.raw_shape, pixels.raw_shape),
+        ):
+            if needed != got:
+                raise ValueError(f"the {rule}, {needed}, got {got}; build both for one shape")
+        super().__init__(network.in_shape[0])
+        self.network = network
+        self.pixels = pixels
+        self.likelihood = likelihood
+        self.progress = progress
+
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> AutoregressiveImage:
+        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
+        return AutoregressiveImage(
+            self.pixels, self.likelihood, features=self.network(z), progress=self.progress
+        )

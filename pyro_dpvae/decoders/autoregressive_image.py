@@ -1,0 +1,121 @@
+"""Images whose pixels depend on the pixels before: densities in parallel, draws in sequence."""
+
+from collections.abc import Sequence
+from itertools import product
+from math import prod
+from typing import Any, ClassVar, final
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor
+from torch.distributions import constraints
+from tqdm import tqdm
+
+from pyro_dpvae._checks import check_trailing_shape
+from pyro_dpvae.likelihoods import AbstractLikelihood
+from pyro_dpvae.nn import AbstractPixelNetwork
+
+__all__ = ["AutoregressiveImage"]
+
+_PATIENCE = 2.0  # seconds without a bar
+
+
+@final
+class AutoregressiveImage(dist.TorchDistribution):
+    """p(x) = prod_i p(x_i | r_i), with r_i the network's raw values at pixel i, given x_{<i}.
+
+    The density takes one pass through the network. A draw takes H W small ones, pixel by pixel
+    in raster order, without gradients, and has a bar on terminals where it takes long. There is
+    no ``rsample``.
+
+    Args:
+        network: (x, features) -> raw values.
+        likelihood: of an image; the law of pixel i is its law at a pixel.
+        features: what the network sees beside x, of shape (*batch, F, H, W).
+        progress: whether long draws have a bar on terminals.
+
+    Raises:
+        ValueError: on ``log_prob``, as the likelihood does, for data of another shape or outside
+            the support.
+
+    References:
+        van den Oord, Kalchbrenner, Kavukcuoglu (2016), Pixel recurrent neural networks, equation
+        1. Chen et al. (2017), Variational lossy autoencoder, section 3.1.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(
+        self,
+        network: AbstractPixelNetwork,
+        likelihood: AbstractLikelihood,
+        *,
+        features: Float[Tensor, "*batch f h w"],
+        progress: bool = True,
+    ) -> None:
+        self.network, self.likelihood = network, likelihood
+        self.features, self.progress = features, progress
+        super().__init__(features.shape[:-3], torch.Size(likelihood.shape))
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "AutoregressiveImage":
+        """Return the distribution with another batch shape, over the same features."""
+        new = self._get_checked_instance(AutoregressiveImage, _instance)
+        new.network, new.likelihood = self.network, self.likelihood
+        # As they are: a density is computed once for features that are the same.
+        new.features, new.progress = self.features, self.progress
+        super(AutoregressiveImage, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=False
+        )
+        new._validate_args = self._validate_args
+        return new
+
+    @property
+    def support(self) -> constraints.Constraint:
+        """The likelihood's."""
+        return self.likelihood(self.features.new_zeros(self.likelihood.raw_shape)).support
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(x) in nats, for x of shape (*sample, *batch, C, H, W)."""
+        check_trailing_shape("data", value.shape, self.event_shape)
+        batch = torch.broadcast_shapes(value.shape[:-3], self.features.shape[:-3])
+        raw = self.network(_folded(value, batch), _folded(self.features, batch))
+        raw = raw.reshape(*batch, *self.likelihood.raw_shape)
+        log_prob = self.likelihood(raw).log_prob(value)
+        return log_prob.expand(torch.broadcast_shapes(batch, self.batch_shape))
+
+    @property
+    def mean(self) -> Tensor:
+        """Not tractable."""
+        raise NotImplementedError(
+            "the mean of an autoregressive image is a sum over all images, and not tractable; "
+            "draw with sample(), or call decoders.images(decoder, z) for images to show"
+        )
+
+    @torch.no_grad()
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws, of shape (*sample, *batch, C, H, W), one pixel after another."""
+        shape = self._extended_shape(sample_shape)
+        sampler = self.network.sampler(_folded(self.features, shape[:-3]))
+        pixel = self.likelihood.at_pixel()
+        places = list(product(range(shape[-2]), range(shape[-1])))
+        bar = tqdm(
+            places,
+            "drawing images",
+            unit="pixel",
+            delay=_PATIENCE,
+            leave=False,
+            disable=None if self.progress else True,
+        )
+        drawn = []
+        for row, column in bar:
+            value = pixel(sampler.raw_at(row, column)).sample()
+            sampler.put(row, column, value)
+            drawn.append(value)
+        return torch.stack(drawn, -1).reshape(shape)
+
+
+def _folded(values: Tensor, batch: Sequence[int]) -> Tensor:
+    """Return values of the batch shape, (*batch, C, H, W), as (N, C, H, W)."""
+    single = values.shape[-3:]
+    return values.expand(*batch, *single).reshape(prod(batch), *single)
