@@ -15,8 +15,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
-from pyro_dpvae.priors import PRIORS
-from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES
+from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES, SYSTEM_PRIORS
 
 __all__ = ["PARTS", "PartParser", "merge_files", "spell_out"]
 
@@ -39,7 +38,7 @@ _BUILT = frozenset(
 
 PARTS: dict[str, _Kind] = {
     "model": _Kind("model p(x, z)", MODELS, "vae", _BUILT),
-    "prior": _Kind("prior p(z)", PRIORS, "coupling", _BUILT),
+    "prior": _Kind("prior p(z)", SYSTEM_PRIORS, "coupling", _BUILT),
     "likelihood": _Kind("likelihood p(x|z)", LIKELIHOODS, "gaussian-learned", _BUILT),
     "network": _Kind(
         "networks of encoder and decoder (auto: those that suit the model and the data's shape)",

@@ -12,7 +12,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.recipes import RECIPES, build_system
+from pyro_dpvae.recipes import RECIPES, build_system, start_from_data
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit, growth_steps
 
@@ -48,6 +48,7 @@ def main(arguments: Sequence[str]) -> int:
     train = Batches(data.train, batch_size=batch_size, **cut)
     test_size = min(batch_size, split_size(data.test))
     test = Batches(data.test, batch_size=test_size, shuffle=False, **cut)
+    start_from_data(system, train.epoch(0))
     config = TrainConfig(
         steps=_steps(options, len(train)),
         learning_rate=options["learning_rate"],

@@ -9,8 +9,9 @@ from pyro_dpvae.recipes.posteriors import (
     fixed_model,
     measure_posteriors,
 )
+from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
 from pyro_dpvae.recipes.saved import SavedSystem, open_system
-from pyro_dpvae.recipes.system import System, build_system
+from pyro_dpvae.recipes.system import System, build_system, start_from_data
 from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [
@@ -18,6 +19,7 @@ __all__ = [
     "MODELS",
     "POSTERIOR_MODELS",
     "RECIPES",
+    "SYSTEM_PRIORS",
     "MoonsResult",
     "PosteriorResult",
     "Recipe",
@@ -28,5 +30,6 @@ __all__ = [
     "measure_moons",
     "measure_posteriors",
     "open_system",
+    "start_from_data",
     "train_moons",
 ]

@@ -100,7 +100,12 @@ _MAE = Recipe(
         "likelihood": {"name": "bernoulli"},
         "preprocessing": "binary-dynamic",
         "network": {"name": "residual"},
-        "pixels": {"name": "masked", "filters": 64, "kernels": [7, 7, 7, 5, 5, 3, 3]},
+        "pixels": {
+            "name": "masked",
+            "width": 64,
+            "kernels": [7, 7, 7, 5, 5, 3, 3],
+            "tied": False,
+        },
         "objective": {"name": "mae", "eta": 1.0, "gamma": 0.01},
         "batch_size": 100,
         "learning_rate": 1e-3,

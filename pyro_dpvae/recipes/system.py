@@ -1,10 +1,13 @@
 """From names and options to a system: a model, a guide and an objective that fit together."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
+
+import torch
+from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.encoders import GaussianEncoder
@@ -13,11 +16,12 @@ from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS
 from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
-from pyro_dpvae.priors import PRIORS, AbstractPrior
+from pyro_dpvae.priors import AbstractPrior, VampPrior
 from pyro_dpvae.recipes.guides import GUIDES
 from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts
+from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
 
-__all__ = ["Part", "System", "build_system"]
+__all__ = ["Part", "System", "build_system", "start_from_data"]
 
 Part = Mapping[str, Any]
 """A part by name, with its options: ``{"name": "coupling", "blocks": 6}``."""
@@ -54,7 +58,7 @@ def build_system(
         shape: of a datum, (channels, height, width) or (size,).
         latent_dim: the size of z; None takes 10, or the sum of a ladder's rungs.
         dataset_size: the number of training data, which estimates of q(z) need.
-        prior: one of ``PRIORS``; each rung of a ladder has its own.
+        prior: one of ``SYSTEM_PRIORS``; each rung of a ladder has its own.
         likelihood: one of ``LIKELIHOODS``.
         network: one of ``ARCHITECTURES``, or of ``LADDERS`` for a ladder, or ``auto`` for the one
             that suits the shape.
@@ -86,7 +90,7 @@ def build_system(
     shape = tuple(shape)
     guide_name, guide_options = _named("guide", guide, GUIDES)
     likelihood_name, likelihood_options = _named("likelihood", likelihood, LIKELIHOODS)
-    prior_name, prior_options = _named("prior", prior, PRIORS)
+    prior_name, prior_options = _named("prior", prior, SYSTEM_PRIORS)
     model_name, model_options = _named("model", model, MODELS)
     networks = {"auto": None, **ARCHITECTURES, **LADDERS}
     built = MODELS[model_name](
@@ -109,22 +113,44 @@ def build_system(
     )
 
 
+def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
+    """Move the parts of a system that start at data there.
+
+    These are the pseudo-inputs of a vamp prior.
+
+    Args:
+        system: before training.
+        batches: tensors of shape (batch, *data), of which no more are taken than are needed.
+    """
+    prior = system.model.prior
+    if isinstance(prior, VampPrior):
+        taken: list[Tensor] = []
+        for x in batches:
+            taken.append(x)
+            if sum(map(len, taken)) >= prior.components:
+                break
+        prior.start_at(torch.cat(taken))
+
+
 def _build_prior(
     name: str, options: Mapping[str, Any], size: int, encoder: Callable[[], GaussianEncoder] | None
 ) -> AbstractPrior:
-    if "encoder" not in inspect.signature(PRIORS[name]).parameters:
-        return PRIORS[name](size, **options)
+    build = SYSTEM_PRIORS[name]
+    if "encoder" not in inspect.signature(build).parameters:
+        return build(size, **options)
     if encoder is None:
         raise ValueError(
             f"a {name} prior takes the encoder of the whole z, and rungs of a ladder have none of "
             "their own; use another prior, or one over all rungs with model.joint"
         )
-    return PRIORS[name](encoder(), **options)
+    return build(encoder(), **options)
 
 
 def _build_guide(name: str, options: Mapping[str, Any], built: BuiltModel) -> AbstractGuide:
     if built.guide is None:
-        return GUIDES[name](built.parts, **options)
+        guide = GUIDES[name](built.parts, **options)
+        _check_shared(built.model.prior, guide, name)
+        return guide
     if name != "amortized":
         raise ValueError(
             "latents at several sites have the guide amortized, "
@@ -132,6 +158,14 @@ def _build_guide(name: str, options: Mapping[str, Any], built: BuiltModel) -> Ab
             "over all rungs with model.joint"
         )
     return built.guide
+
+
+def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None:
+    if isinstance(prior, VampPrior) and prior.encoder not in list(guide.modules()):
+        raise ValueError(
+            "a vamp prior shares the encoder of the guide, and the guide has none of single "
+            f"normals, got guide {name!r}; use amortized, laplace or semi-amortized"
+        )
 
 
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> ELBO:

@@ -1,0 +1,55 @@
+"""What the examples share: their options, images, and the loop over them."""
+
+import argparse
+from collections.abc import Iterator
+from itertools import count, islice
+
+import pyro
+
+from pyro.infer import SVI
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyro_dpvae.data import Batches, load
+from pyro_dpvae.objectives import ELBO
+
+
+def options(description: str, *, steps: int) -> argparse.Namespace:
+    """Return the options of an example."""
+    parser = argparse.ArgumentParser(description=description)
+    parser.add_argument("--data", default="mnist", help="mnist, fashion-mnist ..., or a file")
+    parser.add_argument("--root", help="the folder of data sets (default: DPVAE_DATA)")
+    parser.add_argument("--steps", type=int, default=steps, help="of training")
+    parser.add_argument("--out", default=".", help="the folder of figures")
+    parser.add_argument("--smoke-test", action="store_true", help="3 steps on 8 x 8 digits")
+    found = parser.parse_args()
+    if found.smoke_test:
+        found.data, found.steps = "digits", 3
+    pyro.set_rng_seed(0)
+    return found
+
+
+def images(found: argparse.Namespace, preprocessing: str = "binary-dynamic") -> Batches:
+    """Return the training images in batches of 100."""
+    data = load(found.data, root=found.root)
+    return Batches(data.train, batch_size=100, preprocessing=preprocessing)
+
+
+def train(
+    model: nn.Module, guide: nn.Module, objective: ELBO, batches: Batches, *, steps: int
+) -> None:
+    """Take a number of steps of plain Pyro inference."""
+    for module in (model, guide):
+        module.train()
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=objective)
+    for x in tqdm(islice(_endless(batches), steps), total=steps, unit="step"):
+        svi.step(x)
+    for module in (model, guide):
+        module.eval()
+    terms = {name: round(float(term), 2) for name, term in objective.terms.items()}
+    print(f"nats per image in the last batch: {terms}")
+
+
+def _endless(batches: Batches) -> Iterator[Tensor]:
+    for epoch in count():
+        yield from batches.epoch(epoch)

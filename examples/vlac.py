@@ -1,0 +1,55 @@
+"""A clustering ladder: digits sorted without labels, and drawn cluster by cluster.
+
+    python examples/vlac.py --root DATA
+
+Reference: Willetts, Roberts, Holmes (2019), Disentangling to cluster.
+"""
+
+from pathlib import Path
+
+import torch
+from common import images, options, train
+
+from pyro_dpvae import (
+    ClusteringLadderGuide,
+    ClusteringLadderVAE,
+    Decoder,
+    GaussianEncoder,
+    MixturePrior,
+)
+from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.nn import LADDERS, default_ladder
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.plots import sample_figure
+
+RUNGS, CLUSTERS = (4, 8), 20
+
+
+def main() -> None:
+    """Train a clustering ladder, and draw ten images of each cluster of its upper rung."""
+    found = options(__doc__, steps=3000)
+    batches = images(found)
+    x = next(batches.epoch(0))
+    shape = tuple(x.shape[1:])
+    architecture = LADDERS[default_ladder(shape)]
+    likelihood = Bernoulli(shape)
+    encoder = architecture.encoder(shape, 2 * sum(RUNGS), rungs=RUNGS, width=16)
+    decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
+
+    priors = [MixturePrior(size, components=CLUSTERS) for size in RUNGS]
+    model = ClusteringLadderVAE(priors, Decoder(decoder, likelihood))
+    # Given an encoder without clusters, q(y | z) = p(y | z); the sum over y is exact.
+    guide = ClusteringLadderGuide(GaussianEncoder(encoder), priors)
+    train(model, guide, ELBO(), batches, steps=found.steps)
+
+    with torch.no_grad():
+        top = model.prior.priors[-1].given(torch.arange(CLUSTERS)).sample((10,))
+        bottom = model.prior.priors[0]().sample(top.shape[:2])
+        pictures = model.decoder(torch.cat([bottom, top], -1)).mean
+    path = Path(found.out) / "vlac.png"
+    sample_figure(pictures.flatten(0, 1)).savefig(path, dpi=150)
+    print(path)
+
+
+if __name__ == "__main__":
+    main()

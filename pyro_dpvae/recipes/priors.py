@@ -1,0 +1,30 @@
+"""Priors by name: those of a size, and those that a system's encoder goes into."""
+
+from collections.abc import Callable
+
+import torch
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.priors import PRIORS, AbstractPrior, VampPrior
+
+__all__ = ["SYSTEM_PRIORS"]
+
+
+def _vamp(
+    encoder: GaussianEncoder, *, components: int = 500, bounded: bool = True
+) -> AbstractPrior:
+    """Build a ``VampPrior``, whose pseudo-inputs start from noise.
+
+    Args:
+        encoder: that of the guide.
+        components: the number of pseudo-inputs.
+        bounded: whether pseudo-inputs stay in [0, 1], as pixels do; false for data without a
+            range.
+    """
+    noise = torch.rand(check_positive_int("components", components), *encoder.network.in_shape)
+    return VampPrior(encoder, noise, bounds=(0.0, 1.0) if bounded else None)
+
+
+SYSTEM_PRIORS: dict[str, Callable[..., AbstractPrior]] = {**PRIORS, "vamp": _vamp}
+"""The priors by the names of the command line: ``PRIORS``, and one that takes an encoder."""

@@ -1,0 +1,158 @@
+"""Systems by the names of papers, and models by the names of the command line."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import yaml
+
+from pyro_dpvae import (
+    VAE,
+    ClusteringLadderVAE,
+    CouplingPrior,
+    LadderVAE,
+    LossyVAE,
+    MixturePrior,
+    StandardNormal,
+)
+from pyro_dpvae.cli import main
+from pyro_dpvae.models import AbstractVAE
+from pyro_dpvae.recipes import RECIPES, build_system, open_system
+
+MODELS = {"ladder": LadderVAE, "clustering-ladder": ClusteringLadderVAE, "lossy": LossyVAE}
+
+
+def train(*arguments: str) -> int:
+    return main(["train", "--data", "digits", "--backend", "eager", *arguments])
+
+
+def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[str, Any]:
+    with pytest.raises(SystemExit) as stop:
+        main(["train", *arguments, "--print-config"])
+    assert stop.value.code == 0
+    return yaml.safe_load(capsys.readouterr().out)
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_recipe_trains_opens_and_samples(name: str, tmp_path: Path) -> None:
+    out = tmp_path / "run"
+    growth = ("--growth-steps", "2") if "rme" in name else ()
+    assert train("--recipe", name, "--steps", "4", *growth, "--out", str(out)) == 0
+    config = json.loads((out / "config.json").read_text())
+    assert config["recipe"] == name
+    options = RECIPES[name].options
+    for key, value in options.items():
+        wanted = value if isinstance(value, dict) else {"": value}
+        found = config[key] if isinstance(value, dict) else {"": config[key]}
+        assert {option: found[option] for option in wanted} == wanted
+    model = open_system(out).system.model
+    assert type(model) is MODELS.get(options.get("model", {}).get("name"), VAE)
+    assert main(["sample", str(out), "--count", "2"]) == 0
+    assert (out / "samples.png").stat().st_size > 1000
+
+
+def test_a_recipe_yields_to_a_file_and_that_to_the_command_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = tmp_path / "config.yaml"
+    content = {"recipe": "vlae-laplace", "guide": {"name": "laplace", "steps": 7}, "epochs": 3}
+    file.write_text(yaml.safe_dump(content))
+    arguments = ["--data", "digits", "--config", str(file)]
+    found = printed([*arguments, "--prior", "coupling", "--batch-size", "17"], capsys)
+    assert found["guide"]["steps"] == 7
+    assert found["epochs"] == 3
+    assert found["prior"]["name"] == "coupling"
+    assert found["batch_size"] == 17
+    assert found["latent_dim"] == 50  # of the recipe
+    assert found["guide"]["damping"] == 0.5
+
+
+def test_a_part_of_another_name_loses_the_options_of_the_recipes(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    found = printed(["--data", "digits", "--recipe", "mae", "--objective", "beta"], capsys)
+    assert found["objective"]["name"] == "beta"
+    assert "eta" not in found["objective"]
+
+
+def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["train", "--data", "digits", "--recipe", "ladder"]) != 0
+    assert "recipe must be one of ladder-vae, ladder-vae-dp" in capsys.readouterr().err
+
+
+def system(**parts: Any) -> AbstractVAE:
+    usual: dict[str, Any] = {
+        "latent_dim": None,
+        "prior": {"name": "coupling"},
+        "likelihood": {"name": "bernoulli"},
+        "network": {"name": "auto"},
+        "guide": {"name": "amortized"},
+        "objective": {"name": "elbo"},
+    }
+    return build_system((1, 8, 8), dataset_size=10, **{**usual, **parts}).model
+
+
+def test_each_rung_has_its_prior_or_all_have_one() -> None:
+    rungs = {"name": "ladder-mlp", "rungs": [2, 3]}
+    apart = system(model={"name": "ladder"}, network=rungs)
+    assert isinstance(apart, LadderVAE)
+    assert [prior.latent_dim for prior in apart.prior.priors] == [2, 3]
+    assert all(isinstance(prior, CouplingPrior) for prior in apart.prior.priors)
+    joint = system(model={"name": "ladder", "joint": True}, network=rungs)
+    assert isinstance(joint, VAE)
+    assert isinstance(joint.prior, CouplingPrior)
+    assert joint.prior.latent_dim == 5
+
+
+def test_a_vamp_prior_has_the_guides_encoder() -> None:
+    built = build_system(
+        (1, 8, 8),
+        dataset_size=10,
+        prior={"name": "vamp", "components": 3},
+        likelihood={"name": "bernoulli"},
+        network={"name": "mlp"},
+        guide={"name": "amortized"},
+        objective={"name": "elbo"},
+    )
+    assert built.model.prior.encoder is built.guide.encoder
+    z = torch.zeros(4, 10)
+    parts = built.guide.posterior(built.model.prior.pseudo_inputs())
+    expected = torch.logsumexp(parts.log_prob(z.unsqueeze(1)), 1) - torch.tensor(3.0).log()
+    torch.testing.assert_close(built.model.prior().log_prob(z), expected)
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        ({"network": {"name": "ladder-mlp"}}, "network of a vae model must be one of"),
+        ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
+        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its rungs \(2, 2, 2\), got 7"),
+        ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
+        ({"model": {"name": "clustering-ladder"}}, "has no clusters"),
+        ({"model": {"name": "ladder"}, "guide": {"name": "flow"}}, "with model.joint"),
+        (
+            {"model": {"name": "lossy"}, "guide": {"name": "laplace"}},
+            "expands the likelihood of a network's raw values",
+        ),
+        ({"model": {"name": "ladder"}, "prior": {"name": "vamp"}}, "rungs of a ladder have none"),
+        (
+            {"prior": {"name": "vamp"}, "guide": {"name": "flow"}},
+            "a vamp prior shares the encoder of the guide",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(parts: dict[str, Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        system(**parts)
+
+
+def test_a_ladder_with_standard_normals_is_the_ladder_of_the_paper() -> None:
+    model = system(model={"name": "ladder"}, prior={"name": "standard"})
+    assert isinstance(model, LadderVAE)
+    assert all(isinstance(prior, StandardNormal) for prior in model.prior.priors)
+    clusters = system(
+        model={"name": "clustering-ladder"}, prior={"name": "mixture", "components": 4}
+    )
+    assert isinstance(clusters.prior.priors[0], MixturePrior)
