@@ -13,7 +13,7 @@ from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.likelihoods import LIKELIHOODS
-from pyro_dpvae.nn import ARCHITECTURES, LADDERS
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
 from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES, SYSTEM_PRIORS
 
@@ -33,7 +33,7 @@ class _Kind:
 # What the system itself supplies, and functions and objects, which have no spelling here.
 _BUILT = frozenset(
     {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
-    | {"bound", "base", "activation", "rate", "penalties", "max_plate_nesting"}
+    | {"encoder", "feature_channels", "bound", "base", "activation", "rate", "penalties", "max_plate_nesting"}
 )
 
 PARTS: dict[str, _Kind] = {
@@ -48,7 +48,7 @@ PARTS: dict[str, _Kind] = {
     ),
     "pixels": _Kind(
         "pixel network of a lossy model (auto: the one that suits the data's shape)",
-        {"auto": None},
+        {"auto": None, **PIXEL_NETWORKS},
         "auto",
         _BUILT,
     ),

@@ -7,14 +7,15 @@ from functools import cache, partial
 from typing import Any
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide, ClusteringLadderGuide, LadderGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
-from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE
+from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE, LossyVAE
 from pyro_dpvae.nn import (
     ARCHITECTURES,
     LADDERS,
+    PIXEL_NETWORKS,
     Architecture,
     default_architecture,
     default_ladder,
@@ -106,6 +107,34 @@ def _vae(parts: ModelParts) -> BuiltModel:
     return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
 
 
+def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
+    """Build a ``LossyVAE``.
+
+    Args:
+        parts: of the system.
+        channels: of the map that z gives to the pixel network.
+    """
+    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
+    if len(shape) != 3:
+        raise ValueError(
+            f"a lossy model is one of images, got data of shape {shape}; use model vae"
+        )
+    name, options = parts.pixels
+    networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
+    network = partial(networks.encoder, shape)
+    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    prior = parts.prior(size, encoder)
+    if name == "auto":
+        name = "masked" if shape[0] == 1 else "gated"
+    pixels = PIXEL_NETWORKS[name](
+        shape, channels, raw_shape=parts.likelihood.raw_shape, **options
+    )
+    decoder = AutoregressiveDecoder(
+        networks.decoder(size, (channels, *shape[1:])), pixels, likelihood=parts.likelihood
+    )
+    return BuiltModel(LossyVAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
+
+
 def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
     """Build a ``LadderVAE``.
 
@@ -171,6 +200,7 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
 MODELS: dict[str, Callable[..., BuiltModel]] = {
     "clustering-ladder": _clustering_ladder,
     "ladder": _ladder,
+    "lossy": _lossy,
     "vae": _vae,
 }
 """The models by the names of the command line: functions of the parts and of options."""

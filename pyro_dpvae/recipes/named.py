@@ -66,7 +66,7 @@ _LOSSY = Recipe(
     "filters, 0.01 free nats per data dimension (7.84 in all), Adamax 2e-3, for which Adam 1e-3 "
     "stands. The encoder and the decoder of features are the residual ones of this library.",
     {
-        "model": {"name": "lossy", "features": 4},
+        "model": {"name": "lossy", "channels": 4},
         "latent_dim": 64,
         "prior": {
             "name": "autoregressive",
@@ -89,7 +89,7 @@ _MAE = Recipe(
     "Ma, Zhou, Hovy (2019) and their code: 32 latents, 8 affine steps of 320 units, the small "
     "pixel network; the paper's weights are unknown, and 1 and 0.01 those of a reproduction.",
     {
-        "model": {"name": "lossy", "features": 4},
+        "model": {"name": "lossy", "channels": 4},
         "latent_dim": 32,
         "prior": {
             "name": "autoregressive",

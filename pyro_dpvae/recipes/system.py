@@ -14,7 +14,7 @@ from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.models import AbstractVAE
-from pyro_dpvae.nn import ARCHITECTURES, LADDERS
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
 from pyro_dpvae.priors import AbstractPrior, VampPrior
 from pyro_dpvae.recipes.guides import GUIDES
@@ -100,7 +100,7 @@ def build_system(
             prior=partial(_build_prior, prior_name, prior_options),
             likelihood=LIKELIHOODS[likelihood_name](shape, **likelihood_options),
             network=_named("network", network, networks),
-            pixels=_named("pixels", pixels, {"auto": None}),
+            pixels=_named("pixels", pixels, {"auto": None, **PIXEL_NETWORKS}),
         ),
         **model_options,
     )
