@@ -16,7 +16,7 @@ from pyro_dpvae.inference import CapturedSVI
 from pyro_dpvae.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
 from pyro_dpvae.models import LossyVAE
 from pyro_dpvae.nn import ARCHITECTURES, Batched
-from pyro_dpvae.objectives import ELBO, MAE, FreeBits
+from pyro_dpvae.objectives import ELBO, MAE
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recording import Recording
 from tests.pixels import PlainNetwork, binary_images, plain_decoder
@@ -149,7 +149,7 @@ def test_a_step_is_recorded_and_lowers_the_loss() -> None:
     model, guide = tiny_system(plain_decoder(Bernoulli(SHAPE)))
     model.prior = CouplingPrior(2)
     x = ALL[torch.randint(512, (64,))].float()
-    objective = MAE(1.0, 0.01, rate=FreeBits(0.5))
+    objective = MAE(1.0, 0.01, free_bits=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it would warn if it stayed eager
         svi = CapturedSVI(model, guide, pyro.optim.Adam({"lr": 0.01}), objective)

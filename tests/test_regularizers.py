@@ -285,6 +285,16 @@ def test_neutral_weights_give_the_bound(exact: LinearGaussian) -> None:
             assert loss_of(objective, exact, x, prior) == pytest.approx(expected)
 
 
+def test_the_free_bits_of_mae_are_of_its_rate_alone(exact: LinearGaussian) -> None:
+    objective = MAE(2.0, 0.5, free_bits=50.0)
+    loss = loss_of(objective, exact, exact.data(BATCH)) / BATCH
+    t = {name: float(term) for name, term in objective.terms.items()}
+    assert t["rate"] < 50
+    assert loss == pytest.approx(
+        t["distortion"] + 50.0 + 2.0 * t["diversity"] + 0.5 * t["smoothness"]
+    )
+
+
 def test_presets_weigh_their_terms_as_the_papers_do(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
     objective: ELBO = BetaTCVAE(6.0, dataset_size=COUNT, alpha=0.5, gamma=2.0)

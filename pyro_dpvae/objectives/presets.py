@@ -249,12 +249,14 @@ class InfoVAE(ELBO):
 class MAE(ELBO):
     """REC + KL + eta diversity + gamma smoothness: mutual posterior divergence (Ma et al., 2019).
 
-    The paper's weights are not known; the defaults are those of a published reproduction.
+    The paper's weights are not known; the defaults are those of a published reproduction. The
+    authors' code charges max(free bits, KL).
 
     Args:
         eta: the weight of the diversity.
         gamma: the weight of the smoothness.
         form: of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
+        free_bits: how much of KL is free, in nats per datum; 0 charges KL itself.
         options: further options of :class:`ELBO`.
 
     Example:
@@ -263,9 +265,18 @@ class MAE(ELBO):
     """
 
     def __init__(
-        self, eta: Weight = 1.0, gamma: Weight = 0.01, *, form: str = "paper", **options: Any
+        self,
+        eta: Weight = 1.0,
+        gamma: Weight = 0.01,
+        *,
+        form: str = "paper",
+        free_bits: Weight = 0.0,
+        **options: Any,
     ) -> None:
-        super().__init__(penalties=[MutualDivergence(eta, gamma, form=form)], **options)
+        # An estimate of KL may be negative, where free bits of 0 would stop the gradient.
+        rate = FreeBits(free_bits) if callable(free_bits) or free_bits != 0 else Beta()
+        penalty = MutualDivergence(eta, gamma, form=form)
+        super().__init__(rate=rate, penalties=[penalty], **options)
 
 
 @final
