@@ -13,6 +13,7 @@ from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_dpvae.priors import (
     AbstractPrior,
+    AutoregressivePrior,
     CouplingPrior,
     MixturePrior,
     ProductPrior,
@@ -29,6 +30,9 @@ PRIORS = {
     "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
     "coupling-2-mixture": lambda: CouplingPrior(2, blocks=2, base=MixturePrior(2, components=3)),
+    "autoregressive-2": lambda: AutoregressivePrior(2, blocks=2, hidden=(8,), mean_only=False),
+    "autoregressive-mean-2": lambda: AutoregressivePrior(2, blocks=3, hidden=(8, 8), direct=True),
+    "autoregressive-3": lambda: AutoregressivePrior(3, hidden=(7,), mean_only=False, direct=True),
     "mixture-1": lambda: MixturePrior(1),
     "mixture-2": lambda: MixturePrior(2, components=4),
     "mixture-2-uniform": lambda: MixturePrior(2, components=4, uniform=True),

@@ -6,6 +6,7 @@ from pyro_dpvae.priors._base import (
     LinearizedDensity,
     LinearizedMap,
 )
+from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
 from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
 from pyro_dpvae.priors.product import Joined, ProductPrior
@@ -17,6 +18,7 @@ __all__ = [
     "AbstractDirectPrior",
     "AbstractMixturePrior",
     "AbstractPrior",
+    "AutoregressivePrior",
     "CouplingPrior",
     "Joined",
     "LinearizedDensity",
@@ -28,6 +30,7 @@ __all__ = [
 ]
 
 PRIORS: dict[str, type[AbstractPrior]] = {
+    "autoregressive": AutoregressivePrior,
     "coupling": CouplingPrior,
     "mixture": MixturePrior,
     "standard": StandardNormal,
