@@ -6,17 +6,19 @@ schedules), ``pyro_dpvae.metrics``, ``pyro_dpvae.data``, ``pyro_dpvae.training``
 ``pyro_dpvae.recipes``, ``pyro_dpvae.plots``.
 """
 
-from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
+from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
+from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder, WeightedGaussianEncoder
 from pyro_dpvae.guides import (
     AmortizedGaussian,
+    ClusteringLadderGuide,
     FlowGuide,
+    LadderGuide,
     LaplaceGuide,
     RecursiveMixtureGuide,
     SemiAmortizedGuide,
 )
 from pyro_dpvae.mixture import AggregatePosterior
-from pyro_dpvae.models import VAE
+from pyro_dpvae.models import VAE, ClusteringLadderVAE, LadderVAE, LossyVAE
 from pyro_dpvae.objectives import (
     DIPVAE,
     ELBO,
@@ -27,7 +29,16 @@ from pyro_dpvae.objectives import (
     FactorVAE,
     InfoVAE,
 )
-from pyro_dpvae.priors import CouplingPrior, StandardNormal
+from pyro_dpvae.priors import (
+    AutoregressivePrior,
+    CouplingPrior,
+    MixturePrior,
+    ProductPrior,
+    ResampledPrior,
+    StandardNormal,
+    VampPrior,
+    ZukoPrior,
+)
 
 __all__ = [
     "DIPVAE",
@@ -36,18 +47,31 @@ __all__ = [
     "VAE",
     "AggregatePosterior",
     "AmortizedGaussian",
+    "AutoregressiveDecoder",
+    "AutoregressivePrior",
     "BetaTCVAE",
     "BetaVAE",
     "CapacityVAE",
+    "ClusteringEncoder",
+    "ClusteringLadderGuide",
+    "ClusteringLadderVAE",
     "CouplingPrior",
     "Decoder",
     "FactorVAE",
     "FlowGuide",
     "GaussianEncoder",
     "InfoVAE",
+    "LadderGuide",
+    "LadderVAE",
     "LaplaceGuide",
+    "LossyVAE",
+    "MixturePrior",
+    "ProductPrior",
     "RecursiveMixtureGuide",
+    "ResampledPrior",
     "SemiAmortizedGuide",
     "StandardNormal",
+    "VampPrior",
     "WeightedGaussianEncoder",
+    "ZukoPrior",
 ]
