@@ -12,7 +12,9 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.metrics import leakage_curve, unit_activity
+from pyro_dpvae.models import ClusteringLadderVAE
 from pyro_dpvae.plots import (
+    cluster_codes,
     latent_figure,
     layer_codes,
     layers_figure,
@@ -29,6 +31,7 @@ _CLOUD, _EXTREME = 2000, 200  # points in latent space
 _STEPS, _PAIRS = 11, 5  # of pair traversals
 _FACTORS, _REACH, _FACTOR_STEPS = 5, 3.0, 7  # of factor traversals, in generation space
 _THRESHOLDS = 25
+_OF_CLUSTER = 12  # draws of each cluster
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,8 +39,8 @@ def main(arguments: Sequence[str]) -> int:
     parser = ArgumentParser(
         prog="dpvae plot",
         description="Draw a trained run: samples of the prior, its pockets and its leaks; latent "
-        "space; traversals, of a ladder also layer by layer; leakage. Pictures lie in "
-        "RUN/plots, as PNG and PDF.",
+        "space; traversals, of a ladder also layer by layer, and draws of each layer's "
+        "clusters; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
         allow_abbrev=False,
     )
     parser.add_argument("run", type=str, help="the run folder")
@@ -62,6 +65,8 @@ def main(arguments: Sequence[str]) -> int:
         }
         if isinstance(subject.prior, ProductPrior):
             figures["layers"] = _layers(subject, subject.prior)
+        if isinstance(subject.model, ClusteringLadderVAE):
+            figures.update(_clusters(subject, subject.model.prior))
     for name, figure in figures.items():
         for suffix in ("png", "pdf"):
             figure.savefig(folder / f"{name}.{suffix}", dpi=150)
@@ -155,6 +160,19 @@ def _layers(subject: Subject, prior: ProductPrior) -> Figure:
     origin = means[int(torch.randint(len(means), (1,)))]
     codes = layer_codes(prior, origin)
     return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
+
+
+def _clusters(subject: Subject, prior: ProductPrior) -> dict[str, Figure]:
+    """A row of draws of each cluster of a layer; other layers are drawn from their priors."""
+    figures = {}
+    for layer in range(1, len(prior.priors) + 1):
+        codes = cluster_codes(prior, layer, count=_OF_CLUSTER)
+        rows = [_decode(subject, z) for z in codes]
+        labels = [f"$y_{{{layer}}}$ = {number}" for number in range(len(rows))]
+        title = f"draws of the clusters of layer {layer}"
+        data = _points(subject)
+        figures[f"clusters_layer_{layer}"] = traversal_figure(rows, labels, title=title, data=data)
+    return figures
 
 
 def _leakage(subject: Subject) -> Figure:

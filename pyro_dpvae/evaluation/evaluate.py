@@ -12,12 +12,14 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
+from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.metrics import (
     DISENTANGLEMENT,
     Estimate,
     FeatureStatistics,
     active_units,
+    assigned_clusters,
     cluster_accuracy,
     cluster_information,
     distance_to_data,
@@ -25,6 +27,7 @@ from pyro_dpvae.metrics import (
     k_means,
     kernel_distance,
     layer_accuracies,
+    layer_clusters,
     leakage_curve,
     linear_probe_accuracy,
     log_likelihoods,
@@ -305,6 +308,19 @@ def _clusters(subject: Subject) -> Estimates:
     }
 
 
+def _layer_clusters(subject: Subject) -> Estimates:
+    assert isinstance(subject.guide, ClusteringLadderGuide)
+    with torch.no_grad():
+        train, test = (
+            assigned_clusters(map(subject.guide.cluster_probabilities, batches.epoch(0)))
+            for batches in (subject.saved.batches(subject.data.train), subject.test)
+        )
+    labels = subject.data.train_labels, subject.data.test_labels
+    assert labels[0] is not None
+    assert labels[1] is not None
+    return layer_clusters(train, labels[0], test, labels[1])
+
+
 def _disentanglement(subject: Subject) -> Estimates:
     factors = subject.data.test_factors
     assert factors is not None
@@ -351,6 +367,12 @@ GROUPS: dict[str, _Group] = {
         lambda subject: _has_labels(subject) and isinstance(subject.prior, ProductPrior),
     ),
     "clusters": _Group(_clusters, (), "labels of both splits", _has_labels),
+    "layer-clusters": _Group(
+        _layer_clusters,
+        (),
+        "labels of both splits, and a guide with clusters in its layers (vlac)",
+        lambda subject: _has_labels(subject) and isinstance(subject.guide, ClusteringLadderGuide),
+    ),
     "disentanglement": _Group(
         _disentanglement,
         (),

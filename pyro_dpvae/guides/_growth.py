@@ -16,7 +16,16 @@ from tqdm import tqdm
 
 from pyro_dpvae.sites import LATENT, PLATE
 
-__all__ = ["Mixture", "Passes", "fit_component", "gain", "log_joint", "skewed_log_ratio"]
+__all__ = [
+    "Mixture",
+    "Passes",
+    "check_passes",
+    "first_batches",
+    "fit_component",
+    "gain",
+    "log_joint",
+    "skewed_log_ratio",
+]
 
 Passes = Callable[[int], Iterable[Tensor]] | Iterable[Tensor]
 """Batches: from the number of a pass to its batches, or the batches of every pass."""
@@ -55,7 +64,7 @@ def fit_component(
     bar.set_description("growing a component")
     try:
         with bar, torch.enable_grad():
-            for x in _first(steps, batches):
+            for x in first_batches(steps, batches):
                 loss = -gain(component, mixture, model, x, bound=bound).mean()
                 # Not backward(), which would leave gradients on what stands.
                 gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
@@ -176,7 +185,7 @@ def check_passes(batches: Any) -> None:
         )
 
 
-def _first(steps: int, batches: Passes) -> Iterator[Tensor]:
+def first_batches(steps: int, batches: Passes) -> Iterator[Tensor]:
     """Yield a number of batches, pass after pass."""
     number = 0
     while True:

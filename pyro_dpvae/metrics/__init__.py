@@ -1,5 +1,10 @@
 """Metrics: functions that return an estimate with its standard error and its settings."""
 
+from pyro_dpvae.metrics.clustering import (
+    assigned_clusters,
+    held_out_accuracy,
+    layer_clusters,
+)
 from pyro_dpvae.metrics.disentanglement import (
     DISENTANGLEMENT,
     dci,
@@ -45,6 +50,7 @@ __all__ = [
     "LikelihoodEstimates",
     "PosteriorGrid",
     "active_units",
+    "assigned_clusters",
     "cell_kl",
     "cluster_accuracy",
     "cluster_information",
@@ -53,10 +59,12 @@ __all__ = [
     "factor_vae_score",
     "frechet_distance",
     "frechet_estimate",
+    "held_out_accuracy",
     "high_posterior_samples",
     "k_means",
     "kernel_distance",
     "layer_accuracies",
+    "layer_clusters",
     "leakage_curve",
     "linear_probe_accuracy",
     "log_cell_mass",

@@ -1,5 +1,6 @@
 """Figures from arrays."""
 
+from pyro_dpvae.plots.clusters import cluster_codes
 from pyro_dpvae.plots.latent import latent_figure
 from pyro_dpvae.plots.layers import layer_codes, layers_figure
 from pyro_dpvae.plots.leakage import leakage_figure
@@ -10,6 +11,7 @@ from pyro_dpvae.plots.traversal import traversal_figure
 from pyro_dpvae.plots.two_moons import moons_figure
 
 __all__ = [
+    "cluster_codes",
     "latent_figure",
     "layer_codes",
     "layers_figure",

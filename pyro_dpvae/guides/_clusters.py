@@ -1,0 +1,111 @@
+"""Where mixture priors start: at clusters of the data's representations."""
+
+import copy
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from sklearn.cluster import KMeans
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+from tqdm import tqdm
+
+from pyro_dpvae.encoders import ClusteringEncoder
+from pyro_dpvae.guides._growth import Passes, first_batches
+from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
+
+__all__ = ["fit_logits", "mixture_of", "place_components"]
+
+_STARTS = 3
+_LEAST_VARIANCE = 1e-3  # of the variance of all data
+
+
+def mixture_of(prior: AbstractPrior) -> MixturePrior:
+    """Return the mixture whose components are a prior's clusters, in its generation space.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    base = prior.base_prior if isinstance(prior, CouplingPrior) else prior
+    if not isinstance(base, MixturePrior):
+        raise ValueError(
+            "clusters start from data where they are components of a MixturePrior, or of a "
+            f"CouplingPrior over one, got {type(base if base is not None else prior).__name__}; "
+            "train from the start that the prior has"
+        )
+    return base
+
+
+@torch.no_grad()
+def place_components(
+    mixture: MixturePrior,
+    means: Float[Tensor, "data latent"],
+    draws: Float[Tensor, "data latent"],
+    *,
+    seed: int,
+) -> Int[Tensor, " data"]:
+    """Put a mixture's components where k-means finds clusters; returns those of the data.
+
+    A component's variances are those of draws around the cluster's centre, and its weight, where
+    weights are learned, is the cluster's share.
+
+    Args:
+        mixture: over generation space.
+        means: of q(z | x) there.
+        draws: of q(z | x) there.
+        seed: of k-means.
+
+    Raises:
+        ValueError: if the data are fewer than the components.
+    """
+    number = mixture.components
+    if len(means) < number:
+        raise ValueError(
+            f"{number} clusters need as many data to start from, got {len(means)}; give more data"
+        )
+    found = KMeans(number, n_init=_STARTS, random_state=seed).fit(means.cpu().numpy())
+    labels = torch.from_numpy(found.labels_.astype(np.int64)).to(means.device)
+    centres = torch.from_numpy(found.cluster_centers_).to(means)
+    counts = torch.bincount(labels, minlength=number).to(means)
+    spread = torch.zeros_like(centres).index_add_(0, labels, (draws - centres[labels]).square())
+    variance = spread / counts.clamp(min=1).unsqueeze(-1)
+    least = _LEAST_VARIANCE * draws.var(0, correction=0) + torch.finfo(draws.dtype).tiny
+    mixture.loc.copy_(centres)
+    mixture.log_scale.copy_(torch.maximum(variance, least).log() / 2)
+    if isinstance(mixture.logits, nn.Parameter):
+        mixture.logits.copy_((counts + 1).log())
+    return labels
+
+
+def fit_logits(
+    encoder: ClusteringEncoder,
+    priors: Sequence[AbstractPrior],
+    batches: Passes,
+    *,
+    steps: int,
+    learning_rate: float,
+    progress: bool,
+) -> None:
+    """Fit an encoder's q(y_l | x) to p(y_l | z_l) at the means of z, and keep its q(z | x)."""
+    parameters = [p for p in encoder.parameters() if p.requires_grad]
+    optimizer = torch.optim.Adam(parameters, lr=learning_rate)
+    before = copy.deepcopy(encoder).eval()
+    bar = tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False)
+    bar.set_description("fitting q(y | x)")
+    with bar, torch.enable_grad():
+        for x in first_batches(steps, batches):
+            with torch.no_grad():
+                old = before(x)[0]
+                means = old.mean.split(encoder.latent_dims, -1)
+                shares = [p.responsibilities(z) for p, z in zip(priors, means, strict=True)]
+            new, logits = encoder(x)
+            loss = kl_divergence(old, new).mean()
+            for share, logit in zip(shares, logits, strict=True):
+                loss = loss - (share * logit.log_softmax(-1)).sum(-1).mean()
+            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+            for parameter, gradient in zip(parameters, gradients, strict=True):
+                parameter.grad = gradient
+            optimizer.step()
+            optimizer.zero_grad()
+            bar.update()
