@@ -3,15 +3,23 @@
 from pyro_dpvae.nn.architectures import ARCHITECTURES, Architecture, default_architecture
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
+from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
+from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
+from pyro_dpvae.nn.pixel_networks import PIXEL_NETWORKS
 from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 
 __all__ = [
     "ARCHITECTURES",
+    "PIXEL_NETWORKS",
     "AbstractPixelNetwork",
     "AbstractPixelSampler",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",
+    "GatedPixelNetwork",
+    "LocalPixelNetwork",
+    "MaskedPixelNetwork",
     "at_least_float32",
     "autoregressive_masks",
     "default_architecture",

@@ -56,17 +56,24 @@ class AbstractPixelNetwork(nn.Module, ABC):
 
     @abstractmethod
     def forward(
-        self, x: Float[Tensor, "n c h w"], features: Float[Tensor, "n f h w"]
+        self, x: Float[Tensor, "..."], features: Float[Tensor, "..."]
     ) -> Float[Tensor, "n r h w"]:
         """Return the raw values of all pixels in one pass, at least in float32.
+
+        Args:
+            x: images, of shape (N, C, H, W).
+            features: those of each image, of shape (N, F, H, W).
 
         Raises:
             ValueError: if x or the features have another shape than the network is built for.
         """
 
     @abstractmethod
-    def sampler(self, features: Float[Tensor, "n f h w"]) -> "AbstractPixelSampler":
+    def sampler(self, features: Float[Tensor, "..."]) -> "AbstractPixelSampler":
         """Return what evaluates the network pixel by pixel, for N images under features.
+
+        Args:
+            features: those of each image, of shape (N, F, H, W).
 
         Raises:
             ValueError: if the features have another shape than the network is built for.
@@ -83,7 +90,7 @@ class AbstractPixelSampler(ABC):
     """A pixel network evaluated pixel by pixel, in raster order, without gradients.
 
     What layers have computed is kept, so that a pixel costs what one pixel of the parallel pass
-    costs. The parameters are those of the time at which the sampler was made.
+    costs. The network's parameters must not change meanwhile.
     """
 
     @abstractmethod
@@ -95,8 +102,13 @@ class AbstractPixelSampler(ABC):
         """
 
     @abstractmethod
-    def put(self, row: int, column: int, pixel: Float[Tensor, "n c"]) -> None:
+    def put(self, row: int, column: int, pixel: Float[Tensor, "..."]) -> None:
         """Take the value of a pixel, which may also be an observed one.
+
+        Args:
+            row: that of the pixel.
+            column: that of the pixel.
+            pixel: its channels in each image, of shape (N, C).
 
         Raises:
             ValueError: if the pixel is not the first that has not been put, or its shape is not

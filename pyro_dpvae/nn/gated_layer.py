@@ -1,0 +1,61 @@
+"""Gated residual layers of masked convolutions, which take features at each pixel."""
+
+from collections.abc import Iterable
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_dpvae.nn.masked import MaskedConv2d, PointwiseConv2d
+from pyro_dpvae.nn.pixelwise import AbstractPass
+
+__all__ = ["GatedLayer"]
+
+
+@final
+class GatedLayer(nn.Module):
+    """y + a * sigmoid(b), where (a, b) come from y around the pixel, another map u and features.
+
+    With a masked convolution K and pointwise ones V, W and G,
+
+        (a, b) = W elu(K elu(y) + V elu(u)) + G features.
+
+    At first W is zero.
+
+    Args:
+        width: channels of y and u.
+        offsets: those of K.
+        features: channels of the features.
+        joins: whether there is a map u.
+
+    References:
+        Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2 and the authors' code.
+        Derived: the second convolution W is pointwise, so that a layer widens the field by one
+        kernel.
+    """
+
+    def __init__(
+        self,
+        width: int,
+        *,
+        offsets: Iterable[tuple[int, int]],
+        features: int,
+        joins: bool = False,
+    ) -> None:
+        super().__init__()
+        self.around = MaskedConv2d(width, width, offsets=offsets)
+        self.other = PointwiseConv2d(width, width) if joins else None
+        self.gates = PointwiseConv2d(width + features, 2 * width)
+        with torch.no_grad():
+            self.gates.weight[:, :width] = 0.0
+
+    def forward(
+        self, run: AbstractPass, y: Tensor, features: Tensor, other: Tensor | None = None
+    ) -> Tensor:
+        """Return the layer's map, of the shape of y, for y, the features, and u."""
+        h = run(self.around, F.elu(y))
+        if self.other is not None and other is not None:
+            h = h + self.other(F.elu(other))
+        a, b = self.gates(torch.cat([F.elu(h), features], dim=1)).chunk(2, dim=1)
+        return y + a * torch.sigmoid(b)

@@ -1,0 +1,136 @@
+"""The lossy decoder's network: pixels that see a small window of pixels before them."""
+
+from collections.abc import Sequence
+from functools import partial
+from itertools import pairwise
+from typing import final
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.gated_layer import GatedLayer
+from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, block
+from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
+
+__all__ = ["LocalPixelNetwork"]
+
+# The weights of red, green and blue in a grey value (Chen et al. 2017, section 4.3).
+_GREY = (0.299, 0.587, 0.114)
+
+
+@final
+class LocalPixelNetwork(AbstractMaskedNetwork):
+    """A network whose pixels see a small window alone, so that z must tell the rest.
+
+    The window of A columns and B rows is the block of that size directly above the pixel, and
+    the ceil((A - 1) / 2) pixels to its left; the block reaches as far to the left. A stack of
+    max(B - 1, 1) vertical layers sees the block, one of ceil((A - 1) / 2) horizontal layers the
+    pixels to the left. The two are added, and gated layers follow in which no more is seen.
+
+    Args:
+        image_shape: (C, H, W).
+        feature_channels: F.
+        raw_shape: (R, H, W).
+        columns: A.
+        rows: B.
+        width: channels of the layers.
+        depth: how many layers follow the two stacks.
+        grey: whether the window is seen as grey values .299 R + .587 G + .114 B.
+
+    Raises:
+        ValueError: if a number is below 1, or images are to be grey that have not three channels.
+
+    References:
+        Chen et al. (2017), Variational lossy autoencoder, sections 3.1 and 4.3: the window, the
+        numbers of layers in windows 4x2, 5x3 and 7x4, gated residual layers. Derived: how the
+        window is shared out among layers; the stacks join after their last shift, since joined
+        earlier they would see more than the window.
+
+    Example:
+        >>> network = LocalPixelNetwork((1, 28, 28), 4, raw_shape=(1, 28, 28))
+        >>> sorted(network.window)[4:]
+        [(-1, -2), (-1, -1), (-1, 0), (-1, 1), (0, -2), (0, -1)]
+        >>> x, features = torch.zeros(2, 1, 28, 28), torch.zeros(2, 4, 28, 28)
+        >>> network(x, features).shape
+        torch.Size([2, 1, 28, 28])
+    """
+
+    grey: Tensor | None
+
+    def __init__(
+        self,
+        image_shape: Sequence[int],
+        feature_channels: int,
+        *,
+        raw_shape: Sequence[int],
+        columns: int = 4,
+        rows: int = 2,
+        width: int = 32,
+        depth: int = 2,
+        grey: bool = False,
+    ) -> None:
+        super().__init__(image_shape, feature_channels, raw_shape=raw_shape)
+        if grey and self.image_shape[0] != 3:
+            raise ValueError(
+                f"grey windows are of images (3, H, W), got {self.image_shape}; use grey=False"
+            )
+        self.columns = check_positive_int("columns", columns)
+        self.rows = check_positive_int("rows", rows)
+        check_positive_int("width", width)
+        check_positive_int("depth", depth)
+        self.register_buffer(
+            "grey", torch.tensor(_GREY)[:, None, None] if grey else None, persistent=False
+        )
+        inputs = 1 if grey else self.image_shape[0]
+        # As many to the left as the paper's window has in the pixel's own row.
+        left, right = columns // 2, (columns - 1) // 2
+        layers = max(rows - 1, 1)
+        first, *others = [
+            range(-lefts, rights + 1)
+            for lefts, rights in zip(_shares(left, layers), _shares(right, layers), strict=True)
+        ]
+        layer = partial(GatedLayer, width, features=feature_channels)
+        self.above = MaskedConv2d(inputs, width, offsets=block(range(-min(rows, 2), 0), first))
+        self.left = MaskedConv2d(inputs, width, offsets=block([0], [-1])) if left else None
+        self.vertical = nn.ModuleList(layer(offsets=block([-1, 0], span)) for span in others)
+        self.horizontal = nn.ModuleList(
+            layer(offsets=block([0], [-1, 0])) for _ in range(left - 1)
+        )
+        self.joint = nn.ModuleList(layer(offsets=block([0], [0])) for _ in range(depth))
+        self.last = PointwiseConv2d(width, self.raw_shape[0])
+
+    @property
+    def window(self) -> Offsets:
+        """The offsets from a pixel at which its raw values see the image."""
+        left, right = self.columns // 2, (self.columns - 1) // 2
+        above = block(range(-self.rows, 0), range(-left, right + 1))
+        return above | block([0], range(-left, 0))
+
+    def _seen(self, x: Tensor) -> Tensor:
+        return x if self.grey is None else (x * self.grey).sum(dim=1, keepdim=True)
+
+    def _above(self, run: AbstractPass, context: Maps) -> Maps:
+        (features,) = context
+        y = run.image(self.above)
+        for layer in self.vertical:
+            y = layer(run, y, features)
+        return y, features
+
+    def _here(self, run: AbstractPass, maps: Maps) -> Tensor:
+        y, features = maps
+        if self.left is not None:
+            h = run.image(self.left)
+            for layer in self.horizontal:
+                h = layer(run, h, features)
+            y = y + h
+        for layer in self.joint:
+            y = layer(run, y, features)
+        return self.last(F.elu(y))
+
+
+def _shares(total: int, parts: int) -> list[int]:
+    """Share a number out among parts, larger shares first."""
+    edges = [-(-total * part // parts) for part in range(parts + 1)]
+    return [upper - lower for lower, upper in pairwise(edges)]

@@ -1,0 +1,236 @@
+"""Pixel networks of masked convolutions: one definition, in one pass or pixel by pixel."""
+
+from abc import ABC, abstractmethod
+from typing import final
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pyro_dpvae.nn.batched import at_least_float32
+from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, RowCache
+from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
+
+__all__ = ["AbstractMaskedNetwork", "AbstractPass", "Maps"]
+
+Maps = tuple[Tensor, ...]
+"""Feature maps of shape (N, channels, h, w): of whole images, of a row, or of a pixel."""
+
+
+class AbstractPass(ABC):
+    """How masked convolutions are evaluated: on whole images, or from caches."""
+
+    @abstractmethod
+    def image(self, convolution: MaskedConv2d) -> Tensor:
+        """Return the convolution of the image."""
+
+    @abstractmethod
+    def __call__(self, convolution: MaskedConv2d, y: Tensor) -> Tensor:
+        """Return the convolution of a feature map."""
+
+
+class AbstractMaskedNetwork(AbstractPixelNetwork):
+    """A pixel network in which masked convolutions alone reach from a pixel to others.
+
+    Its definition is in three parts: ``_context`` is what the layers read of the features,
+    ``_above`` adds what a row takes from the rows above it, and ``_here`` is the rest, which sees
+    its own row. They run once on whole images, or on rows and pixels with caches.
+    """
+
+    @property
+    @abstractmethod
+    def window(self) -> Offsets:
+        """The offsets from a pixel at which its raw values see the image."""
+
+    def _context(self, features: Tensor) -> Maps:
+        """Return what the layers read at each pixel of the features."""
+        return (features,)
+
+    def _above(self, run: AbstractPass, context: Maps) -> Maps:
+        """Return the maps that ``_here`` reads, which see rows above their pixel alone."""
+        del run
+        return context
+
+    @abstractmethod
+    def _here(self, run: AbstractPass, maps: Maps) -> Tensor:
+        """Return the raw values."""
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return what the layers see of the image, pixel by pixel."""
+        return x
+
+    def forward(
+        self, x: Float[Tensor, "..."], features: Float[Tensor, "..."]
+    ) -> Float[Tensor, "n r h w"]:
+        """Return the raw values of all pixels in one pass, at least in float32.
+
+        Args:
+            x: images, of shape (N, C, H, W).
+            features: those of each image, of shape (N, F, H, W).
+
+        Raises:
+            ValueError: if x or the features have another shape than the network is built for, or
+                are of different numbers of images.
+        """
+        self._check_image(x)
+        self._check_features(features)
+        if len(x) != len(features):
+            raise ValueError(
+                f"x and features must be of as many images, got {len(x)} and {len(features)}; "
+                "expand the one that is shared"
+            )
+        run = _ParallelPass(self._seen(x))
+        context = self._context(_channels_last(features))
+        return at_least_float32(self._here(run, self._above(run, context)))
+
+    def sampler(self, features: Float[Tensor, "..."]) -> AbstractPixelSampler:
+        """Return what evaluates the network pixel by pixel, for N images under features.
+
+        Args:
+            features: those of each image, of shape (N, F, H, W).
+
+        Raises:
+            ValueError: if the features have another shape than the network is built for.
+        """
+        self._check_features(features)
+        return _CachedSampler(self, features)
+
+
+@final
+class _ParallelPass(AbstractPass):
+    """Masked convolutions of whole images."""
+
+    def __init__(self, image: Tensor) -> None:
+        self._image = image
+
+    def image(self, convolution: MaskedConv2d) -> Tensor:
+        # An image of one channel does not tell the layout, in which all others then follow.
+        return _channels_last(convolution(self._image))
+
+    def __call__(self, convolution: MaskedConv2d, y: Tensor) -> Tensor:
+        return convolution(y)
+
+
+@final
+class _CachedPass(AbstractPass):
+    """Masked convolutions of parts of a row, from what was put in the rows before.
+
+    Caches go by the order of the calls, since convolutions with tied weights are one module.
+    """
+
+    def __init__(self, *, batch: int, width: int) -> None:
+        self._batch, self._width = batch, width
+        self._caches: list[RowCache] = []
+        self._images: list[RowCache] = []
+        self._next = self._column = self._count = 0
+
+    def begin(self, column: int, count: int) -> None:
+        """Begin a pass over some pixels of the current row."""
+        self._next, self._column, self._count = 0, column, count
+
+    def next_row(self) -> None:
+        """Make the next row the current one."""
+        for cache in self._caches:
+            cache.next_row()
+
+    def put(self, pixel: Tensor, column: int) -> None:
+        """Take a pixel of the image, of shape (N, C, 1, 1)."""
+        for cache in self._images:
+            cache.write(pixel, column)
+
+    def image(self, convolution: MaskedConv2d) -> Tensor:
+        known = len(self._caches)
+        cache = self._cache(convolution)
+        if len(self._caches) > known:
+            self._images.append(cache)
+        return cache.read(self._column, self._count)
+
+    def __call__(self, convolution: MaskedConv2d, y: Tensor) -> Tensor:
+        cache = self._cache(convolution)
+        cache.write(y, self._column)
+        return cache.read(self._column, self._count)
+
+    def _cache(self, convolution: MaskedConv2d) -> RowCache:
+        if self._next == len(self._caches):
+            self._caches.append(RowCache(convolution, batch=self._batch, width=self._width))
+        self._next += 1
+        return self._caches[self._next - 1]
+
+
+@final
+class _CachedSampler(AbstractPixelSampler):
+    """A masked network pixel by pixel, with the rows kept that its kernels can reach."""
+
+    @torch.no_grad()
+    def __init__(self, network: AbstractMaskedNetwork, features: Tensor) -> None:
+        self._network = network
+        self._context = network._context(features)
+        self._batch = len(features)
+        self._channels, self._height, self._width = network.image_shape
+        self._rows = _CachedPass(batch=self._batch, width=self._width)
+        self._pixels = _CachedPass(batch=self._batch, width=self._width)
+        self._maps: Maps = ()
+        self._raw: Tensor | None = None
+        self._position = 0
+
+    @torch.no_grad()
+    def raw_at(self, row: int, column: int) -> Float[Tensor, "n r"]:
+        """Return the raw values at a pixel, given the pixels that were put.
+
+        Raises:
+            ValueError: if the pixel is not the first that has not been put.
+        """
+        self._check_position(row, column)
+        if self._raw is None:
+            if column == 0:
+                self._begin_row(row)
+            self._pixels.begin(column, 1)
+            maps = tuple(part[..., column : column + 1] for part in self._maps)
+            self._raw = at_least_float32(self._network._here(self._pixels, maps)[..., 0, 0])
+        return self._raw
+
+    @torch.no_grad()
+    def put(self, row: int, column: int, pixel: Float[Tensor, "..."]) -> None:
+        """Take the value of a pixel, which may also be an observed one.
+
+        Args:
+            row: that of the pixel.
+            column: that of the pixel.
+            pixel: its channels in each image, of shape (N, C).
+
+        Raises:
+            ValueError: if the pixel is not the first that has not been put, or its shape is not
+                that of a pixel of each image.
+        """
+        if pixel.shape != (self._batch, self._channels):
+            raise ValueError(
+                f"a pixel must be of shape {(self._batch, self._channels)}, its channels in each "
+                f"image, got {tuple(pixel.shape)}"
+            )
+        self.raw_at(row, column)  # layers are to know this pixel's features later
+        seen = self._network._seen(pixel[:, :, None, None])
+        self._rows.put(seen, column)
+        self._pixels.put(seen, column)
+        self._raw = None
+        self._position += 1
+
+    def _begin_row(self, row: int) -> None:
+        self._rows.next_row()
+        self._pixels.next_row()
+        self._rows.begin(0, self._width)
+        context = tuple(part[:, :, row : row + 1] for part in self._context)
+        self._maps = self._network._above(self._rows, context)
+
+    def _check_position(self, row: int, column: int) -> None:
+        expected = divmod(self._position, self._width)
+        if (row, column) != expected or row >= self._height:
+            after = f"{expected} comes next" if expected[0] < self._height else "all were put"
+            raise ValueError(
+                f"pixels come in raster order and are put once each, got {(row, column)}, "
+                f"where {after}; put all pixels before it, or make a new sampler"
+            )
+
+
+def _channels_last(maps: Tensor) -> Tensor:
+    """Return maps in the layout in which convolutions of few channels are fastest."""
+    return maps.contiguous(memory_format=torch.channels_last)
