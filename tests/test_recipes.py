@@ -118,7 +118,7 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
     )
     assert built.model.prior.encoder is built.guide.encoder
     z = torch.zeros(4, 10)
-    parts = built.guide.posterior(built.model.prior.pseudo_inputs())
+    parts = built.guide.posterior(built.model.prior.pseudo_inputs)
     expected = torch.logsumexp(parts.log_prob(z.unsqueeze(1)), 1) - torch.tensor(3.0).log()
     torch.testing.assert_close(built.model.prior().log_prob(z), expected)
 
@@ -130,7 +130,7 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
         ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its rungs \(2, 2, 2\), got 7"),
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
-        ({"model": {"name": "clustering-ladder"}}, "has no clusters"),
+        ({"model": {"name": "clustering-ladder"}}, "the prior must have clusters, got CouplingPrior"),
         ({"model": {"name": "ladder"}, "guide": {"name": "flow"}}, "with model.joint"),
         (
             {"model": {"name": "lossy"}, "guide": {"name": "laplace"}},
