@@ -5,7 +5,6 @@ from collections.abc import Iterator
 from itertools import count, islice
 
 import pyro
-
 from pyro.infer import SVI
 from torch import Tensor, nn
 from tqdm import tqdm

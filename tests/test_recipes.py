@@ -130,7 +130,10 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
         ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its rungs \(2, 2, 2\), got 7"),
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
-        ({"model": {"name": "clustering-ladder"}}, "the prior must have clusters, got CouplingPrior"),
+        (
+            {"model": {"name": "clustering-ladder"}},
+            "the prior must have clusters, got CouplingPrior",
+        ),
         ({"model": {"name": "ladder"}, "guide": {"name": "flow"}}, "with model.joint"),
         (
             {"model": {"name": "lossy"}, "guide": {"name": "laplace"}},

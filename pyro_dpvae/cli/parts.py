@@ -33,7 +33,16 @@ class _Kind:
 # What the system itself supplies, and functions and objects, which have no spelling here.
 _BUILT = frozenset(
     {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
-    | {"encoder", "feature_channels", "bound", "base", "activation", "rate", "penalties", "max_plate_nesting"}
+    | {
+        "encoder",
+        "feature_channels",
+        "bound",
+        "base",
+        "activation",
+        "rate",
+        "penalties",
+        "max_plate_nesting",
+    }
 )
 
 PARTS: dict[str, _Kind] = {

@@ -14,7 +14,14 @@ from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import RECIPES, build_system, start_from_data
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.training import TrainConfig, check_batch, check_last_batch, fit, growth_steps
+from pyro_dpvae.training import (
+    TrainConfig,
+    check_batch,
+    check_clusters,
+    check_last_batch,
+    fit,
+    growth_steps,
+)
 
 __all__ = ["main"]
 
@@ -56,10 +63,12 @@ def main(arguments: Sequence[str]) -> int:
         evaluate_every=options["evaluate_every"],
         backend=options["backend"],
         growth_steps=options["growth_steps"],
+        cluster_step=options["cluster_step"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train)
     growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
+    check_clusters(system.guide, config.cluster_step)
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
@@ -155,6 +164,12 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         type=int,
         default=500,
         help="further steps, which fit each new component of a guide that grows",
+    )
+    training.add_argument(
+        "--cluster-step",
+        type=int | None,
+        help="the step after which clusters of a guide are put where the data have some "
+        "(default: never)",
     )
     training.add_argument("--batch-size", type=int, default=100, help="data in a step")
     training.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam")

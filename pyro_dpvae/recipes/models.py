@@ -126,9 +126,7 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
     prior = parts.prior(size, encoder)
     if name == "auto":
         name = "masked" if shape[0] == 1 else "gated"
-    pixels = PIXEL_NETWORKS[name](
-        shape, channels, raw_shape=parts.likelihood.raw_shape, **options
-    )
+    pixels = PIXEL_NETWORKS[name](shape, channels, raw_shape=parts.likelihood.raw_shape, **options)
     decoder = AutoregressiveDecoder(
         networks.decoder(size, (channels, *shape[1:])), pixels, likelihood=parts.likelihood
     )
