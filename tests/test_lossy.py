@@ -2,6 +2,7 @@
 
 import math
 import warnings
+from functools import partial
 
 import pyro
 import pytest
@@ -13,23 +14,31 @@ from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AmortizedGaussian, LaplaceGuide, SemiAmortizedGuide
 from pyro_dpvae.importance import ImportanceSampler
 from pyro_dpvae.inference import CapturedSVI
-from pyro_dpvae.likelihoods import Bernoulli, DiscretizedLogisticMixture, Gaussian
+from pyro_dpvae.likelihoods import (
+    AbstractLikelihood,
+    Bernoulli,
+    DiscretizedLogisticMixture,
+    Gaussian,
+)
 from pyro_dpvae.models import LossyVAE
-from pyro_dpvae.nn import ARCHITECTURES, Batched
+from pyro_dpvae.nn import ARCHITECTURES, PIXEL_NETWORKS, Batched
 from pyro_dpvae.objectives import ELBO, MAE
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recording import Recording
-from tests.pixels import PlainNetwork, binary_images, plain_decoder
+from tests.pixels import PlainNetwork, PlainSampler, binary_images, plain_decoder
 
 SHAPE = (1, 3, 3)
 ALL = binary_images(3, 3)
+COLOUR = DiscretizedLogisticMixture((3, 4, 5), components=2)
 
 
 def tiny_system(
     decoder: AutoregressiveDecoder | None = None,
 ) -> tuple[LossyVAE, AmortizedGaussian]:
     decoder = plain_decoder(Bernoulli(SHAPE)) if decoder is None else decoder
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, 2 * decoder.latent_dim))
+    encoder = GaussianEncoder(
+        ARCHITECTURES["mlp"].encoder(SHAPE, 2 * decoder.latent_dim, hidden=(16,))
+    )
     return LossyVAE(StandardNormal(decoder.latent_dim), decoder), AmortizedGaussian(encoder)
 
 
@@ -68,6 +77,25 @@ def test_draws_have_the_probabilities_of_the_density() -> None:
     freedom = int(common.sum())
     assert freedom > 30
     assert abs(squares - freedom) < 4 * (2 * freedom) ** 0.5
+
+
+@pytest.mark.parametrize("name", PIXEL_NETWORKS)
+@pytest.mark.parametrize("likelihood", [Bernoulli((1, 5, 6)), COLOUR])
+def test_draws_with_caches_are_those_of_whole_passes(
+    likelihood: AbstractLikelihood, name: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    network = ARCHITECTURES["mlp"].decoder(2, (2, *likelihood.shape[1:]))
+    pixels = PIXEL_NETWORKS[name](likelihood.shape, 2, raw_shape=likelihood.raw_shape)
+    for parameter in pixels.parameters():  # some are zero at first
+        nn.init.normal_(parameter, std=0.3)
+    decoder = AutoregressiveDecoder(network, pixels, likelihood=likelihood).double()
+    p = decoder(torch.randn(2, 2, dtype=torch.float64))
+    pyro.set_rng_seed(1)
+    x = p.sample((3,))
+    monkeypatch.setattr(pixels, "sampler", partial(PlainSampler, pixels))
+    pyro.set_rng_seed(1)
+    assert torch.equal(p.sample((3,)), x)
+    assert p.log_prob(x).isfinite().all()
 
 
 def test_batches_of_z_and_of_draws_broadcast() -> None:
@@ -147,7 +175,7 @@ def test_importance_sampling_gives_the_integral_over_z(monkeypatch: pytest.Monke
 
 def test_a_step_is_recorded_and_lowers_the_loss() -> None:
     model, guide = tiny_system(plain_decoder(Bernoulli(SHAPE)))
-    model.prior = CouplingPrior(2)
+    model.prior = CouplingPrior(2, blocks=2, hidden=(8,))
     x = ALL[torch.randint(512, (64,))].float()
     objective = MAE(1.0, 0.01, free_bits=0.5)
     with warnings.catch_warnings():
