@@ -62,21 +62,59 @@ _CLUSTERS = {
     "couplings, q(y) = p(y given z)": "--recipe vlac-dp --model.assignment posterior",
 }
 
+_STATIC, _OMNIGLOT, _SVHN = (
+    f"$DPVAE_DATA/{name}.npz" for name in ("mnist_static_binarized", "omniglot_28x28", "svhn_10k")
+)
+_FACTORISED = "--recipe lossy-vae --model vae --pixels auto --network mnist"
+_LOSSY = {
+    "factorised decoder": _FACTORISED,
+    "factorised decoder, couplings": f"{_FACTORISED} --prior coupling",
+    "masked stack": "--recipe lossy-vae --network mnist",
+    "masked stack, couplings": "--recipe lossy-vae-dp --network mnist",
+    "window 4 x 2": "--recipe lossy-vae --network mnist --pixels local --pixels.width 16",
+}
+_LAYERS = {f"probe_layer_{layer}": f"probe, rung {layer}" for layer in (1, 2, 3, 4)}
+
 TABLES = {
     "ladders": Table(
         evaluate="--metrics elbo,layers,skl",
-        columns={
-            "elbo": "ELBO",
-            "probe_layer_1": "probe 1",
-            "probe_layer_2": "probe 2",
-            "probe_layer_3": "probe 3",
-            "probe_layer_4": "probe 4",
-            "skl": "sKL",
-        },
+        columns={"elbo": "ELBO", **_LAYERS, "skl": "sKL"},
         runs=_each(
             {"MNIST": MNIST, "Fashion-MNIST": FASHION},
             _LADDERS,
             "--network ladder-mnist --network.width 16 --steps 6000",
+        ),
+    ),
+    "lossy": Table(
+        evaluate="--metrics nll --nll-samples 200 --nll-data 500",
+        columns={"nll": "-log p(x)", "held_out_elbo": "ELBO", "held_out_rate": "rate"},
+        runs={
+            **_each({"static MNIST": _STATIC}, _LOSSY, "--steps 3000 --evaluate-every 3000"),
+            **_each(
+                {"Omniglot": _OMNIGLOT},
+                {name: _LOSSY[name] for name in ("factorised decoder", "masked stack")},
+                "--steps 2000 --evaluate-every 2000",
+            ),
+        },
+    ),
+    "mae": Table(
+        evaluate="--metrics nll,probe --nll-samples 200 --nll-data 500",
+        columns={
+            "nll": "-log p(x)",
+            "held_out_elbo": "ELBO",
+            "held_out_rate": "rate",
+            "probe": "probe",
+            "nearest_neighbours": "nearest neighbours",
+        },
+        runs=_each(
+            {"MNIST": MNIST},
+            {
+                "plain bound": "--recipe mae --objective elbo",
+                "MAE": "--recipe mae",
+                "MAE, couplings": "--recipe mae-dp",
+            },
+            "--network mnist --pixels.width 12 --pixels.kernels [3,3,3,3,3,3] --steps 2000 "
+            "--evaluate-every 2000",
         ),
     ),
 }
@@ -89,11 +127,15 @@ def run(title: str, options: str, table: Table, folder: Path) -> dict[str, Any]:
     if not _complete(path):
         shutil.rmtree(path, ignore_errors=True)
         pyro.clear_param_store()
-        if dpvae(["train", *shlex.split(options), "--out", str(path)]):
+        line = os.path.expandvars(options)
+        if dpvae(["train", *shlex.split(line), "--out", str(path)]):
             raise KeyboardInterrupt
     if dpvae(["evaluate", str(path), *shlex.split(table.evaluate)]):
         raise KeyboardInterrupt
-    return json.loads((path / "evaluation.json").read_text())["metrics"]
+    metrics = json.loads((path / "evaluation.json").read_text())["metrics"]
+    last = json.loads((path / "metrics.jsonl").read_text().splitlines()[-1])["held_out"]
+    held_out = {f"held_out_{name}": {"value": value} for name, value in last.items()}
+    return {**metrics, **held_out}
 
 
 def _complete(path: Path) -> bool:
@@ -112,7 +154,7 @@ def row(title: str, metrics: Mapping[str, Any], table: Table) -> str:
 def _cell(entry: Mapping[str, Any] | None) -> str:
     if entry is None:
         return ""
-    error = entry["standard_error"]
+    error = entry.get("standard_error")
     digits = 3 if abs(entry["value"]) < 10 else 1
     spread = "" if error is None or math.isnan(error) else f" ± {error:.{digits}f}"
     return f"{entry['value']:.{digits}f}{spread}"
