@@ -1,27 +1,42 @@
-"""Decoders: a network and a likelihood, joined to p(x | z)."""
+"""Decoders: modules from z to p(x | z)."""
 
+from abc import ABC, abstractmethod
 from typing import final
 
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
+from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import Batched
 
-__all__ = ["Decoder"]
+__all__ = ["AbstractDecoder", "Decoder"]
+
+
+class AbstractDecoder(nn.Module, ABC):
+    """p(x | z), a module whose call on z returns the distribution.
+
+    Args:
+        latent_dim: the size L of z.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
+        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
 
 
 @final
-class Decoder(nn.Module):
+class Decoder(AbstractDecoder):
     """p(x | z): the likelihood of the network's raw values.
 
     Args:
         network: z -> raw values, of in_shape (L,) and out_shape ``likelihood.raw_shape``.
         likelihood: raw values -> p(x | z).
-
-    Attributes:
-        latent_dim: the size L of z.
 
     Raises:
         ValueError: if the network does not take a vector, or its output does not fit the
@@ -50,10 +65,9 @@ class Decoder(nn.Module):
                 f"{likelihood.raw_shape}, got {network.out_shape}; "
                 "build it with raw_shape = likelihood.raw_shape"
             )
-        super().__init__()
+        super().__init__(network.in_shape[0])
         self.network = network
         self.likelihood = likelihood
-        self.latent_dim = network.in_shape[0]
 
     def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
         """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""

@@ -11,7 +11,13 @@ from pyro.distributions.transforms import AffineCoupling
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
-from pyro_dpvae.priors import AbstractPrior, CouplingPrior, Pushforward, StandardNormal
+from pyro_dpvae.priors import (
+    AbstractPrior,
+    CouplingPrior,
+    ProductPrior,
+    Pushforward,
+    StandardNormal,
+)
 
 PRIORS = {
     "standard-1": lambda: StandardNormal(1),
@@ -19,6 +25,7 @@ PRIORS = {
     "coupling-2": lambda: CouplingPrior(2),
     "coupling-3-odd": lambda: CouplingPrior(3, blocks=3, hidden=(8,)),
     "coupling-10": lambda: CouplingPrior(10),
+    "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
 }
 

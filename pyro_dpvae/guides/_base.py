@@ -6,7 +6,7 @@ import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.ownership import OwnedModule
 from pyro_dpvae.priors import AbstractPrior
@@ -43,7 +43,7 @@ class AbstractGuide(OwnedModule):
             return pyro.sample(LATENT, self.posterior(x))
 
 
-def check_latent_dims(encoder: GaussianEncoder, decoder: Decoder, prior: AbstractPrior) -> int:
+def check_latent_dims(encoder: GaussianEncoder, decoder: AbstractDecoder, prior: AbstractPrior) -> int:
     """Return the size L of z if all three have it.
 
     Raises:

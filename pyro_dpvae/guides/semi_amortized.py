@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive, check_positive_int
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder, diagonal_normal
 from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.priors import AbstractPrior
@@ -83,7 +83,7 @@ class SemiAmortizedGuide(AbstractGuide):
     def __init__(
         self,
         encoder: GaussianEncoder,
-        decoder: Decoder,
+        decoder: AbstractDecoder,
         *,
         prior: AbstractPrior,
         steps: int = 4,

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_dpvae._checks import check_positive, check_positive_int
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 from pyro_dpvae.priors import AbstractPrior
 
@@ -63,7 +63,7 @@ class PosteriorGrid:
 
 def posterior_grid(
     prior: AbstractPrior,
-    decoder: Decoder,
+    decoder: AbstractDecoder,
     x: Float[Tensor, "batch ..."],
     *,
     reach: int | float = 5.0,
@@ -87,6 +87,7 @@ def posterior_grid(
             a posterior, or the grids of every second cell disagree on p(x) by more than 20 %.
 
     Example:
+        >>> from pyro_dpvae.decoders import Decoder
         >>> from pyro_dpvae.likelihoods import Gaussian
         >>> from pyro_dpvae.nn import Batched
         >>> from pyro_dpvae.priors import StandardNormal
@@ -181,6 +182,7 @@ def posterior_kl(posterior: Callable[[Tensor], Distribution], grid: PosteriorGri
 
     Example:
         >>> from pyro.distributions import Normal
+        >>> from pyro_dpvae.decoders import Decoder
         >>> from pyro_dpvae.likelihoods import Gaussian
         >>> from pyro_dpvae.nn import Batched
         >>> from pyro_dpvae.priors import StandardNormal

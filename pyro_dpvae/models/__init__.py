@@ -6,6 +6,7 @@ if __name__ != "pyro_dpvae.models":
         "repository only links to it; write 'from pyro_dpvae.models import ...'"
     )
 
+from pyro_dpvae.models._base import AbstractVAE
 from pyro_dpvae.models.vae import VAE
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "AbstractVAE"]

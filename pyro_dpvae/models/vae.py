@@ -5,16 +5,14 @@ from typing import final
 import pyro
 from torch import Tensor
 
-from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.ownership import OwnedModule
-from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.models._base import AbstractVAE
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
 __all__ = ["VAE"]
 
 
 @final
-class VAE(OwnedModule):
+class VAE(AbstractVAE):
     """The model p(x, z) = p(z) p(x | z), independently for each datum.
 
     Args:
@@ -29,6 +27,7 @@ class VAE(OwnedModule):
         dpVAEs, section 4.2.
 
     Example:
+        >>> from pyro_dpvae.decoders import Decoder
         >>> from pyro_dpvae.likelihoods import Gaussian
         >>> from pyro_dpvae.nn import ARCHITECTURES
         >>> from pyro_dpvae.priors import CouplingPrior
@@ -38,16 +37,6 @@ class VAE(OwnedModule):
         >>> model(size=5).shape
         torch.Size([5, 2])
     """
-
-    def __init__(self, prior: AbstractPrior, decoder: Decoder) -> None:
-        if prior.latent_dim != decoder.latent_dim:
-            raise ValueError(
-                "prior and decoder must agree on latent_dim, "
-                f"got {prior.latent_dim} and {decoder.latent_dim}"
-            )
-        super().__init__()
-        self.prior = prior
-        self.decoder = decoder
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""

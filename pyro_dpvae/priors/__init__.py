@@ -2,6 +2,7 @@
 
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
 from pyro_dpvae.priors.coupling import CouplingPrior
+from pyro_dpvae.priors.product import Joined, ProductPrior
 from pyro_dpvae.priors.pushforward import Pushforward
 from pyro_dpvae.priors.standard import StandardNormal
 
@@ -9,7 +10,9 @@ __all__ = [
     "PRIORS",
     "AbstractPrior",
     "CouplingPrior",
+    "Joined",
     "LinearizedMap",
+    "ProductPrior",
     "Pushforward",
     "StandardNormal",
 ]

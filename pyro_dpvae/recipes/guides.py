@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.decoders import AbstractDecoder, Decoder
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
 from pyro_dpvae.guides import (
     AbstractGuide,
@@ -34,7 +34,7 @@ class GuideParts:
 
     network: Callable[[int], Batched]
     prior: AbstractPrior
-    decoder: Decoder
+    decoder: AbstractDecoder
 
     def encoder(self) -> GaussianEncoder:
         """Return a new encoder."""
@@ -85,8 +85,14 @@ def _laplace(
         detached: whether the search is a constant to gradients.
 
     Raises:
-        ValueError: if the decoder has batch norms, which training would use.
+        ValueError: if the decoder is not one of a network's raw values, or has batch norms, which
+            training would use.
     """
+    if not isinstance(parts.decoder, Decoder):
+        raise ValueError(
+            "a Laplace guide expands the likelihood of a network's raw values, which "
+            f"{type(parts.decoder).__name__} does not give; use --guide amortized"
+        )
     if any(isinstance(module, _BatchNorm) for module in parts.decoder.modules()):
         raise ValueError(
             "a Laplace guide differentiates the decoder for each datum by itself, and the batch "

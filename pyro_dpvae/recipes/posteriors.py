@@ -131,7 +131,7 @@ def measure_posteriors(
 
 
 def _parts(model: VAE) -> GuideParts:
-    shape = model.decoder.likelihood.shape
+    shape = model.decoder(torch.zeros(model.decoder.latent_dim, dtype=torch.double)).event_shape
     return GuideParts(
         network=lambda features: mlp_encoder(shape, features, hidden=(64, 64)),
         prior=model.prior,

@@ -10,7 +10,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS
-from pyro_dpvae.models import VAE
+from pyro_dpvae.models import VAE, AbstractVAE
 from pyro_dpvae.nn import ARCHITECTURES, default_architecture
 from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
 from pyro_dpvae.priors import PRIORS
@@ -26,7 +26,7 @@ Part = Mapping[str, Any]
 class System:
     """A model p(x, z), a guide q(z | x), and the objective that fits them."""
 
-    model: VAE
+    model: AbstractVAE
     guide: AbstractGuide
     objective: ELBO
 

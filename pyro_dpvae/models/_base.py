@@ -1,0 +1,33 @@
+"""What every model is: a prior over one vector of latents, and a decoder of it."""
+
+from pyro_dpvae.decoders import AbstractDecoder
+from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.priors import AbstractPrior
+
+__all__ = ["AbstractVAE"]
+
+
+class AbstractVAE(OwnedModule):
+    """A model p(x, z) = p(z) p(x | z) of a prior and a decoder.
+
+    A subclass is the Pyro program. Its latents may lie at several sites; joined to one vector z
+    they have the law ``prior()``, and ``decoder(z)`` is the law of the data. Metrics, plots and
+    samples need no more.
+
+    Args:
+        prior: p(z).
+        decoder: p(x | z).
+
+    Raises:
+        ValueError: if prior and decoder differ in the size of z.
+    """
+
+    def __init__(self, prior: AbstractPrior, decoder: AbstractDecoder) -> None:
+        if prior.latent_dim != decoder.latent_dim:
+            raise ValueError(
+                "prior and decoder must agree on latent_dim, "
+                f"got {prior.latent_dim} and {decoder.latent_dim}"
+            )
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder

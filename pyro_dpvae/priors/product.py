@@ -1,0 +1,140 @@
+"""The prior of several independent vectors, joined to one."""
+
+from collections.abc import Sequence
+from typing import Any, ClassVar, cast, final
+
+import torch
+from jaxtyping import Float
+from pyro.distributions import TorchDistribution
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor, nn
+from torch.distributions import constraints
+
+from pyro_dpvae.priors._base import AbstractPrior
+
+__all__ = ["Joined", "ProductPrior"]
+
+
+@final
+class Joined(TorchDistribution):
+    """The law of independent vectors, joined to one.
+
+        log p(z) = sum_l log p_l(z_l),    z = (z_1, ..., z_L)
+
+    Args:
+        parts: the laws p_l, each of one event dimension, and of one batch shape.
+
+    Raises:
+        ValueError: if there is no part, or a part has another shape.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> p = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
+        >>> Joined([p, p]).event_shape
+        torch.Size([4])
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}  # checked in the constructor
+    support = constraints.real_vector
+
+    def __init__(self, parts: Sequence[TorchDistributionMixin]) -> None:
+        shapes = [(tuple(part.batch_shape), len(part.event_shape)) for part in parts]
+        if not parts or len(set(shapes)) > 1 or shapes[0][1] != 1:
+            raise ValueError(
+                "parts must have one event dimension each and the same batch shape, got "
+                f"batch shapes and event dimensions {shapes}"
+            )
+        self.parts = tuple(parts)
+        self.sizes = [part.event_shape[0] for part in parts]
+        super().__init__(parts[0].batch_shape, torch.Size([sum(self.sizes)]))
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether every part has draws with gradients."""
+        return all(part.has_rsample for part in self.parts)
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(z), in nats."""
+        if self._validate_args:
+            self._validate_sample(value)
+        vectors = value.split(self.sizes, -1)
+        terms = [part.log_prob(z) for part, z in zip(self.parts, vectors, strict=True)]
+        return torch.stack(terms).sum(0)
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws with gradients, of shape (*sample_shape, *batch_shape, L)."""
+        return torch.cat([part.rsample(torch.Size(sample_shape)) for part in self.parts], -1)
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws without gradients, of shape (*sample_shape, *batch_shape, L)."""
+        with torch.no_grad():
+            return torch.cat([part.sample(torch.Size(sample_shape)) for part in self.parts], -1)
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Joined":
+        """Return p(z), independently for each element of ``batch_shape``."""
+        new = self._get_checked_instance(Joined, _instance)
+        new.parts = tuple(part.expand(torch.Size(batch_shape)) for part in self.parts)
+        new.sizes = self.sizes
+        super(Joined, new).__init__(
+            torch.Size(batch_shape), self.event_shape, validate_args=self._validate_args
+        )
+        return new
+
+
+@final
+class ProductPrior(AbstractPrior):
+    """p(z) = prod_l p_l(z_l), independent priors of the parts of z.
+
+    Args:
+        priors: p_1, ..., p_L.
+
+    Attributes:
+        priors: the same.
+        latent_dims: the sizes of z_1, ..., z_L.
+
+    Raises:
+        ValueError: if there is no prior.
+
+    Example:
+        >>> from pyro_dpvae.priors import CouplingPrior, StandardNormal
+        >>> prior = ProductPrior([CouplingPrior(2), StandardNormal(3)])
+        >>> prior.latent_dims, prior().sample((5,)).shape
+        ((2, 3), torch.Size([5, 5]))
+    """
+
+    def __init__(self, priors: Sequence[AbstractPrior]) -> None:
+        if not priors:
+            raise ValueError("a product needs at least one prior, got none")
+        sizes = tuple(prior.latent_dim for prior in priors)
+        super().__init__(sum(sizes))
+        self.priors = nn.ModuleList(priors)
+        self.latent_dims = sizes
+
+    def forward(self) -> Joined:
+        """Return p(z), of batch shape () and event shape (L,)."""
+        return Joined([prior() for prior in self._parts()])
+
+    def to_generation(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z0 = g(z), part by part, and log |det dg/dz|."""
+        vectors = z.split(self.latent_dims, -1)
+        mapped = [
+            prior.to_generation(part) for prior, part in zip(self._parts(), vectors, strict=True)
+        ]
+        log_dets = [log_det for _, log_det in mapped]
+        return torch.cat([z0 for z0, _ in mapped], -1), torch.stack(log_dets).sum(0)
+
+    def to_representation(
+        self, z0: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return z = g^-1(z0), part by part."""
+        vectors = z0.split(self.latent_dims, -1)
+        mapped = [
+            prior.to_representation(part)
+            for prior, part in zip(self._parts(), vectors, strict=True)
+        ]
+        return torch.cat(mapped, -1)
+
+    def _parts(self) -> list[AbstractPrior]:
+        return [cast(AbstractPrior, prior) for prior in self.priors]
