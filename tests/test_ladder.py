@@ -231,6 +231,21 @@ def test_rungs_that_do_not_fit_are_refused() -> None:
         LadderGuide(guide.encoder, (2, 2))
 
 
+def test_a_last_batch_of_one_has_no_batch_norm() -> None:
+    model, guide = small((3,), StandardNormal)
+    train = Batches(torch.zeros(9, 3), batch_size=4, preprocessing="none")
+    with pytest.raises(ValueError, match=r"batch norm .* batches of 4 leave a last one of 1 of"):
+        fit(
+            model,
+            guide,
+            objective=ELBO(),
+            train=train,
+            test=train,
+            config=TrainConfig(steps=3),
+            progress=False,
+        )
+
+
 # Layer by layer.
 
 
@@ -265,7 +280,7 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
 ) -> None:
     run = tmp_path / "run"
     arguments = ["--data", "digits", "--network", "mlp", "--latent-dim", "5", "--steps", "1"]
-    assert main(["train", *arguments, "--out", str(run)]) == 0
+    assert main(["train", *arguments, "--backend", "eager", "--out", str(run)]) == 0
     saved = open_system(run)
     config = EvaluationConfig(latent_samples=50)
     with pytest.raises(ValueError, match="layers needs labels of both splits, and a model with a"):

@@ -66,7 +66,7 @@ def main(arguments: Sequence[str]) -> int:
         cluster_step=options["cluster_step"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
-    check_last_batch(system.objective, train)
+    check_last_batch(system.objective, train, system.model, system.guide)
     growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
     check_clusters(system.guide, config.cluster_step)
     run = RunFolder.create(options["out"], options)

@@ -92,7 +92,7 @@ def fit(
         UserWarning: if a schedule takes more steps than the run.
     """
     check_batch(model, guide, objective, next(train.epoch(0)))
-    check_last_batch(objective, train)
+    check_last_batch(objective, train, model, guide)
     growth = growth_steps(guide, config.steps)
     check_clusters(guide, config.cluster_step)
     for name, steps in objective.unfinished(config.steps).items():
