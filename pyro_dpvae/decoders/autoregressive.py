@@ -37,25 +37,15 @@ class AutoregressiveDecoder(AbstractDecoder):
         Chen et al. (2017), Variational lossy autoencoder, section 3.1.
 
     Example:
-        A network whose window is the pixel to the left:
-
         >>> import torch
-        >>> from torch import nn
         >>> from pyro_dpvae.likelihoods import Bernoulli
-        >>> from pyro_dpvae.nn import AbstractPixelSampler
-        >>> class Left(AbstractPixelNetwork):
-        ...     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        ...         return features + nn.functional.pad(x, (1, 0))[..., :-1]
-        ...     def sampler(self, features: Tensor) -> AbstractPixelSampler:
-        ...         raise NotImplementedError
-        >>> features = Batched(nn.Unflatten(-1, (1, 2, 2)), in_shape=(4,), out_shape=(1, 2, 2))
-        >>> pixels = Left((1, 2, 2), 1, raw_shape=(1, 2, 2))
-        >>> decoder = AutoregressiveDecoder(features, pixels, likelihood=Bernoulli((1, 2, 2)))
-        >>> p = decoder(torch.zeros(3, 5, 4))
+        >>> from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
+        >>> likelihood = Bernoulli((1, 8, 8))
+        >>> network = ARCHITECTURES["mlp"].decoder(2, (4, 8, 8))
+        >>> pixels = LocalPixelNetwork((1, 8, 8), 4, raw_shape=likelihood.raw_shape)
+        >>> p = AutoregressiveDecoder(network, pixels, likelihood=likelihood)(torch.zeros(3, 5, 2))
         >>> p.batch_shape, p.event_shape
-        (torch.Size([3, 5]), torch.Size([1, 2, 2]))
-        >>> p.log_prob(torch.ones(1, 2, 2)).shape
-        torch.Size([3, 5])
+        (torch.Size([3, 5]), torch.Size([1, 8, 8]))
     """
 
     def __init__(

@@ -21,11 +21,11 @@ class LossyVAE(AbstractVAE):
 
         E_q[log q(z | x) - log p(z) - log p(x | z)] = -log p(x) + KL(q(z | x) || p(z | x))
 
-    nats. The last term is what a code in z costs beyond the best, and is 0 where x and z are
-    independent. So what p(x | z) can say without z, it says without z, and a decoder that sees
-    all pixels before leaves z empty. A small window leaves to z what does not fit into it: z
+    nats. The last term is what a code in z costs beyond the best; it is 0 where z says nothing of
+    x and q is the prior. So what p(x | z) can say without z, it says without z, and a decoder that
+    sees all pixels before leaves z empty. A small window leaves to z what does not fit into it: z
     holds the global structure, and loses local texture, which is what makes the code lossy. The
-    paper counts on three things:
+    paper uses:
 
     - the window of ``decoder.pixels``, which decides what z keeps;
     - an autoregressive prior, ``AutoregressivePrior``, which makes the bound tighter and costs no
@@ -43,28 +43,18 @@ class LossyVAE(AbstractVAE):
         ValueError: if prior and decoder differ in the size of z.
 
     References:
-        Chen, Kingma, Salimans, Duan, Dhariwal, Schulman, Sutskever, Abbeel (2017), Variational
-        lossy autoencoder, sections 2 and 3.
+        Chen et al. (2017), Variational lossy autoencoder, sections 2 and 3.
 
     Example:
-        The network's window is the pixel to the left, so that z is left with all else:
-
-        >>> import torch
-        >>> from torch import nn
         >>> from pyro_dpvae.likelihoods import Bernoulli
-        >>> from pyro_dpvae.nn import AbstractPixelNetwork, AbstractPixelSampler, Batched
+        >>> from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
         >>> from pyro_dpvae.priors import CouplingPrior
-        >>> class Left(AbstractPixelNetwork):
-        ...     def forward(self, x: Tensor, features: Tensor) -> Tensor:
-        ...         return features + nn.functional.pad(x, (1, 0))[..., :-1]
-        ...     def sampler(self, features: Tensor) -> AbstractPixelSampler:
-        ...         raise NotImplementedError
-        >>> features = Batched(nn.Unflatten(-1, (1, 2, 2)), in_shape=(4,), out_shape=(1, 2, 2))
-        >>> pixels = Left((1, 2, 2), 1, raw_shape=(1, 2, 2))
-        >>> decoder = AutoregressiveDecoder(features, pixels, likelihood=Bernoulli((1, 2, 2)))
-        >>> model = LossyVAE(CouplingPrior(4), decoder)
-        >>> model(torch.ones(5, 1, 2, 2)).shape
-        torch.Size([5, 1, 2, 2])
+        >>> likelihood = Bernoulli((1, 8, 8))
+        >>> network = ARCHITECTURES["mlp"].decoder(2, (4, 8, 8))
+        >>> pixels = LocalPixelNetwork((1, 8, 8), 4, raw_shape=likelihood.raw_shape)
+        >>> decoder = AutoregressiveDecoder(network, pixels, likelihood=likelihood)
+        >>> LossyVAE(CouplingPrior(2), decoder)(size=5).shape
+        torch.Size([5, 1, 8, 8])
     """
 
     def __init__(self, prior: AbstractPrior, decoder: AutoregressiveDecoder) -> None:
