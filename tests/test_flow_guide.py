@@ -16,10 +16,10 @@ from torch.autograd.functional import jacobian
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.guides import FlowGuide
-from pyro_dpvae.guides.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.nn import ARCHITECTURES, Batched, ConditionedPerceptron
+from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.priors import Pushforward
 from pyro_dpvae.recipes import System, build_system

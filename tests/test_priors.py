@@ -6,19 +6,32 @@ from collections.abc import Callable
 import pyro
 import pytest
 import torch
+import zuko
 from pyro.distributions import Normal, TransformedDistribution
 from pyro.distributions.transforms import AffineCoupling
 from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
+from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.nn import ARCHITECTURES
 from pyro_dpvae.priors import (
     AbstractPrior,
+    AutoregressivePrior,
     CouplingPrior,
     MixturePrior,
     ProductPrior,
     Pushforward,
+    ResampledPrior,
     StandardNormal,
+    VampPrior,
+    ZukoPrior,
 )
+
+
+def vamp(shape: tuple[int, ...]) -> VampPrior:
+    encoder = ARCHITECTURES["mlp"].encoder(shape, 2 * (1 + len(shape)), hidden=(8,))
+    return VampPrior(GaussianEncoder(encoder), torch.rand(5, *shape))
+
 
 PRIORS = {
     "standard-1": lambda: StandardNormal(1),
@@ -29,6 +42,17 @@ PRIORS = {
     "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
     "coupling-2-mixture": lambda: CouplingPrior(2, blocks=2, base=MixturePrior(2, components=3)),
+    "autoregressive-2": lambda: AutoregressivePrior(2, blocks=2, hidden=(8,), mean_only=False),
+    "autoregressive-mean-2": lambda: AutoregressivePrior(2, blocks=3, hidden=(8, 8), direct=True),
+    "autoregressive-3": lambda: AutoregressivePrior(3, hidden=(7,), mean_only=False, direct=True),
+    "resampled-2": lambda: ResampledPrior(2, hidden=(8,), truncation=4).eval(),
+    "coupling-2-resampled": lambda: CouplingPrior(
+        2, blocks=1, hidden=(8,), base=ResampledPrior(2, hidden=(8,), truncation=3)
+    ).eval(),
+    "vamp-2": lambda: vamp((4,)),
+    "vamp-4-images": lambda: vamp((1, 4, 4)),
+    "zuko-spline-2": lambda: ZukoPrior(zuko.flows.NSF(2, transforms=2, hidden_features=(8,))),
+    "zuko-masked-3": lambda: ZukoPrior(zuko.flows.MAF(3, transforms=2, hidden_features=(8,))),
     "mixture-1": lambda: MixturePrior(1),
     "mixture-2": lambda: MixturePrior(2, components=4),
     "mixture-2-uniform": lambda: MixturePrior(2, components=4, uniform=True),
@@ -173,7 +197,8 @@ def test_state_dict_round_trip(make: Maker) -> None:
 
 def test_deepcopy_after_a_gradient_step(make: Maker) -> None:
     prior = make()
-    z = prior().rsample((4,))
+    p = prior()
+    z = p.rsample((4,)) if p.has_rsample else p.sample((4,))
     loss = (prior().log_prob(z) + z.square().sum(-1)).sum()
     if loss.requires_grad:
         loss.backward()

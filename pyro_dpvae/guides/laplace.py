@@ -139,6 +139,7 @@ class _View:
 
     def __init__(self, decoder: Decoder, prior: AbstractPrior, x: Tensor) -> None:
         self.likelihood, self.prior, self.x = decoder.likelihood, prior, x
+        self.p_z = prior()  # one for all steps, which compare values
         self.linearizer = Linearizer(decoder.network)
 
     def at(self, z: Tensor) -> "_Expansion":
@@ -155,7 +156,7 @@ class _View:
 
     def _log_joint(self, z: Tensor) -> Tensor:
         raw = self.linearizer.network(z)
-        return self.likelihood(raw).log_prob(self.x) + self.prior().log_prob(z)
+        return self.likelihood(raw).log_prob(self.x) + self.p_z.log_prob(z)
 
 
 @final

@@ -21,20 +21,24 @@ _INITIAL = 0.01
 class ConditionedPerceptron(nn.Module):
     """A perceptron (z, h) -> y with ELUs, whose first layer is W z + V h + b.
 
-    Masks act on the weights of z and of hidden units alone, so that h reaches every unit. The
-    output starts near zero. In a precision below float32, as under ``torch.autocast``, it is
+    Masks act on the weights of z and of hidden units alone, so that h reaches every unit. There
+    may be no h, and a linear map of z added to the output, past the hidden layers. The output
+    starts near zero. In a precision below float32, as under ``torch.autocast``, it is
     returned in float32.
 
     Args:
         sizes: of z, of the hidden layers, and of y.
-        context: the size of h.
+        context: the size of h; 0 for a function of z alone.
         masks: which inputs each layer's units see, of shape (units, inputs); all by default.
+        direct: which inputs each output sees by the added linear map, of shape
+            (outputs, inputs); without one by default.
 
     Raises:
         ValueError: if a size is below 1, there is no hidden layer, or masks do not fit the sizes.
 
     References:
-        Germain, Gregor, Murray, Larochelle (2015), MADE, section 3.2: the masks. Kingma et al.
+        Germain, Gregor, Murray, Larochelle (2015), MADE, section 3.2: the masks, and equation 14:
+        direct connections. Kingma et al.
         (2016), Improved variational inference with inverse autoregressive flow, section 4: the
         context.
 
@@ -50,6 +54,7 @@ class ConditionedPerceptron(nn.Module):
         *,
         context: int,
         masks: Sequence[Bool[Tensor, "_ _"]] | None = None,
+        direct: Bool[Tensor, "_ _"] | None = None,
     ) -> None:
         super().__init__()
         for size in sizes:
@@ -70,23 +75,36 @@ class ConditionedPerceptron(nn.Module):
             for number, (outputs, inputs) in enumerate(shapes)
         ]
         self.layers = nn.ModuleList(layers)
-        self.context = nn.Linear(check_positive_int("context", context), sizes[1], bias=False)
+        self.context = None
+        if context != 0:
+            size = check_positive_int("context", context)
+            self.context = nn.Linear(size, sizes[1], bias=False)
+        self.direct = None
+        if direct is not None:
+            self.direct = _MaskedLinear(sizes[0], sizes[-1], mask=direct, bias=False)
         with torch.no_grad():
             layers[-1].weight.mul_(_INITIAL)
             layers[-1].bias.zero_()
+            if self.direct is not None:
+                self.direct.weight.mul_(_INITIAL)
 
     def given(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
         """Return V h, the context's part of the first layer, which all calls with h share."""
+        assert self.context is not None
         return self.context(h)
 
     def forward(
-        self, z: Float[Tensor, "*batch inputs"], given: Float[Tensor, "*#batch units"]
+        self,
+        z: Float[Tensor, "*batch inputs"],
+        given: Float[Tensor, "*#batch units"] | None = None,
     ) -> Float[Tensor, "*batch outputs"]:
-        """Return y of z and ``given(h)``, which broadcasts against z."""
+        """Return y of z and ``given(h)``, which broadcasts against z; without h, of z alone."""
         first, *others = self.layers
-        y = first(z) + given
+        y = first(z) if given is None else first(z) + given
         for layer in others:
             y = layer(nn.functional.elu(y))
+        if self.direct is not None:
+            y = y + self.direct(z)
         return at_least_float32(y)
 
 
@@ -96,8 +114,10 @@ class _MaskedLinear(nn.Linear):
 
     mask: Tensor | None
 
-    def __init__(self, inputs: int, outputs: int, *, mask: Tensor | None) -> None:
-        super().__init__(inputs, outputs)
+    def __init__(
+        self, inputs: int, outputs: int, *, mask: Tensor | None, bias: bool = True
+    ) -> None:
+        super().__init__(inputs, outputs, bias=bias)
         self.register_buffer("mask", mask, persistent=False)
 
     def forward(self, y: Tensor) -> Tensor:
@@ -116,7 +136,7 @@ def autoregressive_masks(
 
     Args:
         size: the number L of coordinates.
-        hidden: widths of the hidden layers.
+        hidden: widths of the hidden layers; none for the mask of direct connections.
         outputs: how many outputs each coordinate has; the first L outputs are one of each.
         backwards: whether the last coordinate comes first.
 

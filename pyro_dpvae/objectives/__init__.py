@@ -20,7 +20,9 @@ from pyro_dpvae.objectives.presets import (
     BetaVAE,
     CapacityVAE,
     FactorVAE,
+    FreeBitsVAE,
     InfoVAE,
+    SoftFreeBitsVAE,
 )
 from pyro_dpvae.objectives.rates import (
     AbstractRate,
@@ -64,6 +66,7 @@ __all__ = [
     "Exponential",
     "FactorVAE",
     "FreeBits",
+    "FreeBitsVAE",
     "InfoVAE",
     "LatentSite",
     "Latents",
@@ -72,6 +75,7 @@ __all__ = [
     "Saturating",
     "SiteRate",
     "SoftFreeBits",
+    "SoftFreeBitsVAE",
     "SteinDiscrepancy",
     "TotalCorrelation",
     "Weight",
@@ -84,7 +88,9 @@ OBJECTIVES: dict[str, type[ELBO]] = {
     "dip": DIPVAE,
     "elbo": ELBO,
     "factor": FactorVAE,
+    "free-bits": FreeBitsVAE,
     "info": InfoVAE,
     "mae": MAE,
+    "soft-free-bits": SoftFreeBitsVAE,
 }
 """The objectives by the names of the command line."""

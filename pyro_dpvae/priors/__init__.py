@@ -6,17 +6,24 @@ from pyro_dpvae.priors._base import (
     LinearizedDensity,
     LinearizedMap,
 )
+from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
 from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
 from pyro_dpvae.priors.product import Joined, ProductPrior
 from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors.registry import PRIORS
+from pyro_dpvae.priors.resampled import Acceptance, Resampled, ResampledPrior
 from pyro_dpvae.priors.standard import StandardNormal
+from pyro_dpvae.priors.vamp import VampPrior
+from pyro_dpvae.priors.zuko import ZukoPrior
 
 __all__ = [
     "PRIORS",
     "AbstractDirectPrior",
     "AbstractMixturePrior",
     "AbstractPrior",
+    "Acceptance",
+    "AutoregressivePrior",
     "CouplingPrior",
     "Joined",
     "LinearizedDensity",
@@ -24,12 +31,9 @@ __all__ = [
     "MixturePrior",
     "ProductPrior",
     "Pushforward",
+    "Resampled",
+    "ResampledPrior",
     "StandardNormal",
+    "VampPrior",
+    "ZukoPrior",
 ]
-
-PRIORS: dict[str, type[AbstractPrior]] = {
-    "coupling": CouplingPrior,
-    "mixture": MixturePrior,
-    "standard": StandardNormal,
-}
-"""The priors by the names of the command line."""

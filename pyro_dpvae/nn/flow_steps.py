@@ -1,4 +1,4 @@
-"""Steps of posterior flows: invertible maps of z, element by element affine, given a context."""
+"""Steps of flows: invertible maps of z, element by element affine, given a context or none."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyro_dpvae.nn import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 
 __all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
 
@@ -21,18 +21,18 @@ class AbstractStep(nn.Module, ABC):
 
     Log scales a and shifts t are a network's, of h and of other coordinates of z; a stays within
     (-2, 2). Both directions return log |det dz'/dz| = sum a beside their result, and h broadcasts
-    against z.
+    against z; a step of context size 0 takes None for it.
     """
 
     @abstractmethod
     def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z' and log |det dz'/dz|."""
 
     @abstractmethod
     def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return what is mapped to z, and log |det dz'/dz| there."""
 
@@ -46,9 +46,12 @@ class AutoregressiveStep(AbstractStep):
 
     Args:
         size: the size L of z.
-        context: the size of h.
+        context: the size of h, or 0.
         hidden: widths of the network's hidden layers.
         backwards: whether the last coordinate comes first.
+        mean_only: whether a = 0, so that the step shifts alone and log-determinants are zero.
+        direct: whether coordinates before i also act on a_i and t_i linearly, past the hidden
+            layers.
 
     References:
         Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
@@ -65,39 +68,54 @@ class AutoregressiveStep(AbstractStep):
     coordinates: Tensor
 
     def __init__(
-        self, size: int, *, context: int, hidden: Sequence[int], backwards: bool = False
+        self,
+        size: int,
+        *,
+        context: int,
+        hidden: Sequence[int],
+        backwards: bool = False,
+        mean_only: bool = False,
+        direct: bool = False,
     ) -> None:
         super().__init__()
         self.order = tuple(reversed(range(size))) if backwards else tuple(range(size))
+        self.mean_only = mean_only
+        outputs = 1 if mean_only else 2
+        (past,) = autoregressive_masks(size, (), outputs=outputs, backwards=backwards)
         self.network = ConditionedPerceptron(
-            [size, *hidden, 2 * size],
+            [size, *hidden, outputs * size],
             context=context,
-            masks=autoregressive_masks(size, hidden, outputs=2, backwards=backwards),
+            masks=autoregressive_masks(size, hidden, outputs=outputs, backwards=backwards),
+            direct=past if direct else None,
         )
         coordinates = torch.eye(size, dtype=torch.bool)
         self.register_buffer("coordinates", coordinates, persistent=False)
 
     def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z' and log |det dz'/dz|."""
-        shift, log_scale = _shift_and_log_scale(self.network(z, self.network.given(h)))
+        shift, log_scale = self._shift_and_log_scale(z, _given(self.network, h))
         return log_scale.exp() * z + shift, log_scale.sum(-1)
 
     def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return what is mapped to z, and log |det dz'/dz| there."""
-        given = self.network.given(h)
+        given = _given(self.network, h)
         # Coordinates that are not found yet stay zero: left to grow from pass to pass they might
         # overflow, and infinity times a masked weight is NaN.
         found, log_scales = torch.zeros_like(z), torch.zeros_like(z)
         for i in self.order:
-            shift, log_scale = _shift_and_log_scale(self.network(found, given))
+            shift, log_scale = self._shift_and_log_scale(found, given)
             here = self.coordinates[i]
             found = torch.where(here, (z - shift) * (-log_scale).exp(), found)
             log_scales = torch.where(here, log_scale, log_scales)
         return found, log_scales.sum(-1)
+
+    def _shift_and_log_scale(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
+        raw = self.network(z, given)
+        return (raw, torch.zeros_like(raw)) if self.mean_only else _shift_and_log_scale(raw)
 
 
 @final
@@ -132,7 +150,7 @@ class CouplingStep(AbstractStep):
         self.network = ConditionedPerceptron([kept, *hidden, 2 * moved], context=context)
 
     def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z' and log |det dz'/dz|."""
         halves = list(z.split(self.sizes, -1))
@@ -141,7 +159,7 @@ class CouplingStep(AbstractStep):
         return torch.cat(halves, -1), log_scale.sum(-1)
 
     def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"]
+        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return what is mapped to z, and log |det dz'/dz| there."""
         halves = list(z.split(self.sizes, -1))
@@ -149,8 +167,14 @@ class CouplingStep(AbstractStep):
         halves[self.moved] = (halves[self.moved] - shift) * (-log_scale).exp()
         return torch.cat(halves, -1), log_scale.sum(-1)
 
-    def _shift_and_log_scale(self, halves: Sequence[Tensor], h: Tensor) -> tuple[Tensor, Tensor]:
-        return _shift_and_log_scale(self.network(halves[self.kept], self.network.given(h)))
+    def _shift_and_log_scale(
+        self, halves: Sequence[Tensor], h: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        return _shift_and_log_scale(self.network(halves[self.kept], _given(self.network, h)))
+
+
+def _given(network: ConditionedPerceptron, h: Tensor | None) -> Tensor | None:
+    return None if h is None else network.given(h)
 
 
 def _shift_and_log_scale(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -1,0 +1,51 @@
+"""The priors by the names of the command line, built from a size and plain options."""
+
+from collections.abc import Callable, Sequence
+
+from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors.autoregressive import AutoregressivePrior
+from pyro_dpvae.priors.coupling import CouplingPrior
+from pyro_dpvae.priors.mixture import MixturePrior
+from pyro_dpvae.priors.resampled import ResampledPrior
+from pyro_dpvae.priors.standard import StandardNormal
+
+__all__ = ["PRIORS", "coupling_over_mixture"]
+
+
+def coupling_over_mixture(
+    latent_dim: int,
+    *,
+    blocks: int = 6,
+    hidden: Sequence[int] = (64, 64),
+    components: int = 10,
+    uniform: bool = False,
+    spread: int | float = 1.0,
+) -> CouplingPrior:
+    """Return a ``CouplingPrior`` whose generation space holds a ``MixturePrior``.
+
+    Args:
+        latent_dim: the size L of z, at least 2.
+        blocks: the number of couplings.
+        hidden: the widths of the hidden layers of their networks.
+        components: the number of components of the mixture.
+        uniform: whether p(y) stays uniform.
+        spread: the standard deviation of the mixture's means at the start.
+
+    Example:
+        >>> coupling_over_mixture(2, components=4).clusters().probs.shape
+        torch.Size([4])
+    """
+    base = MixturePrior(latent_dim, components=components, uniform=uniform, spread=spread)
+    return CouplingPrior(latent_dim, blocks=blocks, hidden=hidden, base=base)
+
+
+PRIORS: dict[str, Callable[..., AbstractPrior]] = {
+    "autoregressive": AutoregressivePrior,
+    "coupling": CouplingPrior,
+    "coupling-mixture": coupling_over_mixture,
+    "mixture": MixturePrior,
+    "resampled": ResampledPrior,
+    "standard": StandardNormal,
+}
+"""The priors by the names of the command line. A ``VampPrior`` needs the guide's encoder, and a
+``ZukoPrior`` a flow, so they have none."""

@@ -1,0 +1,98 @@
+"""Flows of the library zuko as priors."""
+
+from typing import Any, final
+
+import pyro.distributions as dist
+import torch
+from jaxtyping import Float
+from torch import Tensor, nn
+from torch.distributions import Independent, Normal
+
+from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors.pushforward import Pushforward
+
+__all__ = ["ZukoPrior"]
+
+
+@final
+class ZukoPrior(AbstractPrior):
+    """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a flow of the library zuko.
+
+    Any unconditional flow over R^L with a normal base will do: ``zuko.flows.NSF(features=L)``,
+    ``MAF``, ``NICE``, ``RealNVP``, ``GF``, and those put together with ``zuko.flows.Flow``. What
+    a density and a draw cost is the flow's own: for autoregressive ones a draw takes L passes for
+    each transform. The package does not need zuko: of the flow it asks a call that returns a
+    distribution with ``transform``, from z to z0, and ``base``.
+
+    A Laplace guide differentiates g forwards, which transforms with derivatives of their own,
+    such as ``UNAF`` and ``CNF``, do not allow.
+
+    Args:
+        flow: the flow, without a context.
+
+    Raises:
+        TypeError: if the flow has no map to a normal base, as a mixture has none.
+        ValueError: if it is over something other than a vector.
+
+    References:
+        Rozet et al. (2022), Zuko: Normalizing flows in PyTorch.
+
+    Example:
+        >>> import zuko
+        >>> prior = ZukoPrior(zuko.flows.MAF(features=3, transforms=2))
+        >>> prior.latent_dim, prior().sample((5,)).shape
+        (3, torch.Size([5, 3]))
+    """
+
+    def __init__(self, flow: nn.Module) -> None:
+        p: Any = flow()
+        transform, base = getattr(p, "transform", None), getattr(p, "base", None)
+        if (
+            not hasattr(transform, "call_and_ladj")
+            or not getattr(transform, "bijective", False)
+            or not isinstance(base, Independent)
+            or not isinstance(base.base_dist, Normal)
+        ):
+            raise TypeError(
+                "a flow must map z to a normal base, by a bijective transform, "
+                f"got {type(p).__name__} with base {base}; use a flow such as zuko.flows.NSF, or "
+                "MixturePrior for a mixture"
+            )
+        if p.batch_shape != () or len(p.event_shape) != 1:
+            raise ValueError(
+                "a flow must be over a vector, without a batch, got batch shape "
+                f"{tuple(p.batch_shape)} and event shape {tuple(p.event_shape)}; "
+                "build it with features = latent_dim"
+            )
+        super().__init__(p.event_shape[0])
+        self.flow = flow
+
+    def forward(self) -> Pushforward:
+        """Return p(z), of batch shape () and event shape (L,)."""
+        return Pushforward(
+            self.base(),
+            to_generation=self.to_generation,
+            to_representation=self.to_representation,
+        )
+
+    def base(self) -> dist.Independent:
+        """Return N(m, diag s^2), the flow's base, of batch shape () and event shape (L,)."""
+        base = self.flow().base
+        return dist.Normal(base.mean, base.stddev).to_event(1)
+
+    def to_generation(
+        self, z: Float[Tensor, "*batch latent"]
+    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+        """Return z0 = g(z) and log |det dg/dz|."""
+        return self.flow().transform.call_and_ladj(z)
+
+    def to_representation(
+        self, z0: Float[Tensor, "*batch latent"]
+    ) -> Float[Tensor, "*batch latent"]:
+        """Return z = g^-1(z0)."""
+        return self.flow().transform.inv(z0)
+
+    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+        base = self.base()
+        factor = torch.diag(1 / base.stddev).expand(len(z0), -1, -1)
+        return (base.mean - z0) / base.variance, factor
