@@ -1,0 +1,237 @@
+"""The clustering ladder: its bound, its clusters, their start, and what is measured of them."""
+
+from collections.abc import Callable
+from typing import Any
+
+import pyro
+import pytest
+import torch
+from pyro.infer import SVI
+from torch import Tensor, nn
+from torch.distributions import kl_divergence
+
+from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
+from pyro_dpvae.guides import ClusteringLadderGuide, LadderGuide
+from pyro_dpvae.inference import CapturedSVI, FusedOptim
+from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.metrics import held_out_accuracy, layer_clusters
+from pyro_dpvae.models import ClusteringLadderVAE, LadderVAE
+from pyro_dpvae.nn import Batched
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.plots import cluster_codes
+from pyro_dpvae.priors import (
+    AbstractPrior,
+    CouplingPrior,
+    MixturePrior,
+    ProductPrior,
+    StandardNormal,
+)
+
+RUNGS, CLUSTERS, DATA = (2, 3), (3, 4), 6
+
+
+def mixtures(*, coupling: bool = False) -> list[AbstractPrior]:
+    priors: list[AbstractPrior] = [
+        MixturePrior(size, components=number) for size, number in zip(RUNGS, CLUSTERS, strict=True)
+    ]
+    if coupling:
+        base = priors[1]
+        priors[1] = CouplingPrior(RUNGS[1], blocks=2, hidden=(4,), base=base)
+    return priors
+
+
+def linear(inputs: int, outputs: int) -> Batched:
+    return Batched(nn.Linear(inputs, outputs), in_shape=(inputs,), out_shape=(outputs,))
+
+
+def decoder() -> Decoder:
+    return Decoder(linear(sum(RUNGS), DATA), Gaussian((DATA,), variance=0.5))
+
+
+def encoder(network: bool) -> ClusteringEncoder | GaussianEncoder:
+    if network:
+        features = 2 * sum(RUNGS) + len(RUNGS) * max(CLUSTERS)
+        return ClusteringEncoder(linear(DATA, features), RUNGS, clusters=CLUSTERS)
+    return GaussianEncoder(linear(DATA, 2 * sum(RUNGS)))
+
+
+def ladder(
+    network: bool, *, coupling: bool = False
+) -> tuple[ClusteringLadderVAE, ClusteringLadderGuide]:
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    priors = mixtures(coupling=coupling)
+    model = ClusteringLadderVAE(priors, decoder())
+    return model, ClusteringLadderGuide(encoder(network), priors)
+
+
+def data(count: int = 5) -> Tensor:
+    return torch.randn(count, DATA, generator=torch.Generator().manual_seed(1))
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_under_p_of_y_given_z_it_is_the_ladder_with_clusters_summed_out(coupling: bool) -> None:
+    model, guide = ladder(False, coupling=coupling)
+    plain = LadderVAE(list(model.prior.priors), model.decoder)
+    pairs = [(model, guide), (plain, LadderGuide(guide.encoder, RUNGS))]
+    found = []
+    for pair in pairs:
+        torch.manual_seed(3)
+        loss = ELBO().differentiable_loss(*pair, data())
+        parameters = [*model.parameters(), *guide.encoder.parameters()]
+        found.append([loss, *torch.autograd.grad(loss, parameters)])
+    for mine, theirs in zip(*found, strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None:
+    model, guide = ladder(True, coupling=coupling)
+    x, objective = data(), ELBO()
+    torch.manual_seed(3)
+    objective.loss(model, guide, x)
+    torch.manual_seed(3)
+    q, shares = guide.posterior(x), guide.cluster_probabilities(x)
+    rate = torch.zeros(len(x))
+    for prior, part, share in zip(
+        model.prior.priors, zip(*parts(q), strict=True), shares, strict=True
+    ):
+        normal = torch.distributions.Independent(torch.distributions.Normal(*part), 1)
+        z = normal.base_dist.loc + normal.base_dist.scale * torch.randn_like(part[0])
+        for y, p_y in enumerate(prior.clusters().probs):
+            p = prior.given(torch.tensor(y))
+            inner = (
+                -normal.entropy() - p.log_prob(z)
+                if coupling and prior.latent_dim == 3
+                else kl_divergence(normal, p)
+            )
+            rate = rate + share[:, y] * (inner + (share[:, y] / p_y).log())
+    torch.testing.assert_close(objective.terms["rate"], rate.mean().detach())
+
+
+def parts(q: Any) -> list[tuple[Tensor, ...]]:
+    return [one.split(RUNGS, -1) for one in (q.base_dist.loc, q.base_dist.scale)]
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_captured_steps_are_those_of_svi(network: bool) -> None:
+    losses = []
+    for make in (SVI, CapturedSVI):
+        model, guide = ladder(network)
+        svi = make(model, guide, FusedOptim({"lr": 1e-2}), ELBO())
+        losses.append([svi.step(data()) for _ in range(5)])
+    assert svi.recordings == 1
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
+def test_component_wise_generation_draws_from_the_clusters_law() -> None:
+    torch.manual_seed(0)
+    priors = mixtures(coupling=True)
+    prior = ProductPrior(priors)
+    codes = cluster_codes(prior, 2, count=2000)
+    assert codes.shape == (CLUSTERS[1], 2000, sum(RUNGS))
+    below, own = codes.split(RUNGS, -1)
+    assert (below == below[:1]).all()
+    z0 = priors[1].to_generation(own)[0]
+    base = priors[1].base_prior()
+    error = (z0.mean(1) - base.loc) / base.scale * 2000**0.5
+    assert error.abs().max() < 4.5
+    ratio = z0.std(1) / base.scale
+    assert (ratio - 1).abs().max() < 0.1
+    for layer in (0, 3):
+        with pytest.raises(ValueError, match="layer must be one of 1 to 2"):
+            cluster_codes(prior, layer)
+
+
+class Rungs(nn.Module):
+    """The data's first coordinates as means, small variances, and learned logits."""
+
+    def __init__(self, features: int) -> None:
+        super().__init__()
+        self.logits = nn.Sequential(
+            nn.Linear(DATA, 64), nn.ReLU(), nn.Linear(64, features - 2 * sum(RUNGS))
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        mean = x[:, : sum(RUNGS)]
+        return torch.cat([mean, torch.full_like(mean, -6.0), self.logits(x)], -1)
+
+
+@pytest.mark.parametrize("coupling", [False, True])
+def test_clusters_start_where_the_data_have_them(coupling: bool) -> None:
+    pyro.clear_param_store()
+    torch.manual_seed(0)
+    features = 2 * sum(RUNGS) + len(RUNGS) * max(CLUSTERS)
+    network = Batched(Rungs(features), in_shape=(DATA,), out_shape=(features,))
+    priors = mixtures(coupling=coupling)
+    guide = ClusteringLadderGuide(ClusteringEncoder(network, RUNGS, clusters=CLUSTERS), priors)
+    y = torch.randint(12, (600,))
+    labels = torch.stack([y % 3, y // 3], -1)
+    centres = [
+        4 * torch.eye(number)[:, :size] for size, number in zip(RUNGS, CLUSTERS, strict=True)
+    ]
+    means = [centre[one] for centre, one in zip(centres, labels.unbind(-1), strict=True)]
+    x = torch.cat([*means, torch.zeros(600, 1)], -1) + 0.3 * torch.randn(600, DATA)
+    guide.initialise_clusters(
+        ProductPrior(priors), x.split(100), steps=200, learning_rate=1e-2, progress=False
+    )
+    found = torch.stack([one.argmax(-1) for one in guide.cluster_probabilities(x)], -1)
+    for layer, number in enumerate(CLUSTERS):
+        pairs = torch.stack([found[:, layer], labels[:, layer]], -1).unique(dim=0)
+        assert len(pairs) == number  # one cluster for each true one, and the other way round
+        z = guide.posterior(x).mean.split(RUNGS, -1)[layer]
+        shares = priors[layer].responsibilities(z)
+        assert (shares.argmax(-1) == found[:, layer]).float().mean() > 0.99
+        assert shares.max(-1).values.mean() > 0.98
+    if not coupling:
+        deviations = priors[0].log_scale.exp()
+        expected = (0.3**2 + torch.tensor(-6.0).exp()).sqrt().expand_as(deviations)
+        torch.testing.assert_close(deviations, expected, rtol=0.15, atol=0)
+
+
+def test_accuracies_take_the_majority_of_the_training_data() -> None:
+    train, labels = torch.tensor([0, 0, 0, 1, 1, 2]), torch.tensor([7, 7, 1, 1, 1, 7])
+    test, truth = torch.tensor([0, 0, 1, 2, 3]), torch.tensor([7, 1, 1, 7, 1])
+    found = held_out_accuracy(train, labels, test, truth)  # cluster 3 has no training data
+    assert found.value == pytest.approx(3 / 5)
+    assert found.settings["clusters"] == 4
+    # Two layers that split four labels crosswise tell all four apart together.
+    clusters = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(5, 1)
+    labels = torch.arange(4).repeat(5)
+    both = layer_clusters(clusters, labels, clusters, labels)
+    values = {name: one.value for name, one in both.items()}
+    assert values["cluster_accuracy_layer_2"] == 0.5
+    assert values["cluster_accuracy_joint"] == values["cluster_nmi_joint"] == 1.0
+    assert values["cluster_nmi_layer_1"] == pytest.approx(2 / 3)  # I = 1, H = 1 and 2 bits
+    assert (values["clusters_used_layer_1"], values["clusters_used_joint"]) == (2, 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (
+            lambda: ClusteringLadderVAE([StandardNormal(2), mixtures()[1]], decoder()),
+            "the prior must have clusters, got StandardNormal",
+        ),
+        (
+            lambda: ClusteringLadderGuide(encoder(True), mixtures()[::-1]),
+            "the same rungs and clusters",
+        ),
+        (
+            lambda: ClusteringLadderGuide(encoder(False), mixtures()[:1]),
+            r"add up to the encoder's latent_dim, got \(2,\) and 5",
+        ),
+        (
+            lambda: ClusteringEncoder(linear(DATA, 10), RUNGS, clusters=CLUSTERS),
+            r"a vector of 18, got the shape \(10,\)",
+        ),
+        (
+            lambda: ladder(False)[1].initialise_clusters(ProductPrior(mixtures()), [data(3)]),
+            "4 clusters need as many data to start from, got 3",
+        ),
+    ],
+)
+def test_parts_that_do_not_fit_are_refused(make: Callable[[], Any], message: str) -> None:
+    with pytest.raises(ValueError, match=message):
+        make()
