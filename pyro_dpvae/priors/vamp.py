@@ -121,6 +121,6 @@ class VampPrior(AbstractMixturePrior):
         if not bool(((u >= low) & (u <= high)).all()):
             raise ValueError(
                 f"pseudo-inputs must lie in the bounds {self.bounds}, got values from "
-                f"{float(u.min()):.4g} to {float(u.max()):.4g}; give the data's own bounds, or None"
+                f"{float(u.min()):.4g} to {float(u.max()):.4g}; give bounds of the data, or None"
             )
         return torch.logit((u - low) / (high - low), eps=_MARGIN)
