@@ -91,8 +91,8 @@ class MaskedConv2d(nn.Module):
 
         y_i = b + sum_o W_o x_{i+o},        x = 0 outside the image.
 
-    There are weights at these offsets only; a call sets them into the smallest kernel around
-    them, so that what no pixel sees, such as the rows below, is hardly computed.
+    There are weights at these offsets only. A call sets them into a kernel that ends with the
+    last row of offsets, so that rows below the pixel, which none sees, are not computed.
 
     Args:
         inputs: channels of x.
@@ -125,11 +125,10 @@ class MaskedConv2d(nn.Module):
         self.inputs = check_positive_int("inputs", inputs)
         self.outputs = check_positive_int("outputs", outputs)
         rows, columns = zip(*self.offsets, strict=True)
-        self.rows = min(rows), max(rows)
-        self.columns = min(columns), max(columns)
-        self.size = self.rows[1] - self.rows[0] + 1, self.columns[1] - self.columns[0] + 1
+        self.above, self.aside = -min(rows), max(map(abs, columns))
+        self.size = max(rows) + self.above + 1, 2 * self.aside + 1
         places = [
-            (row - self.rows[0]) * self.size[1] + column - self.columns[0]
+            (row + self.above) * self.size[1] + column + self.aside
             for row, column in sorted(self.offsets)
         ]
         self.register_buffer("positions", torch.tensor(places), persistent=False)
@@ -141,16 +140,16 @@ class MaskedConv2d(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def kernel(self) -> Float[Tensor, "outputs inputs height width"]:
-        """Return the smallest kernel around the offsets, zero where there is none."""
+        """Return the kernel from the first row of offsets to the last, as wide to either side."""
         shape = (self.outputs, self.inputs, self.size[0] * self.size[1])
         empty = self.weight.new_zeros(shape)
         return empty.index_copy(2, self.positions, self.weight).unflatten(2, self.size)
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h w"]:
         """Return y at all pixels."""
-        # Negative where the kernel lies aside of the pixel, which cuts rows or columns off.
-        padding = (-self.columns[0], self.columns[1], -self.rows[0], self.rows[1])
-        return F.conv2d(F.pad(x, padding), self.kernel(), self.bias)
+        # Padded above as below, since a convolution's own padding is the fastest.
+        y = F.conv2d(x, self.kernel(), self.bias, padding=(self.above, self.aside))
+        return y[:, :, : x.shape[2]]
 
 
 @final
@@ -195,12 +194,10 @@ class RowCache:
     def __init__(self, convolution: MaskedConv2d, *, batch: int, width: int) -> None:
         self._kernel = convolution.kernel().detach()
         self._bias = convolution.bias.detach()
-        first, last = convolution.columns
         # Columns outside the image are zero, as is the padding of the parallel pass.
-        self._left = max(0, -first)
-        self._first, self._reach = self._left + first, last - first
-        shape = (batch, convolution.inputs, 1 - convolution.rows[0], self._left + width)
-        self._rows = self._kernel.new_zeros((*shape[:3], shape[3] + max(0, last)))
+        self._aside = convolution.aside
+        shape = batch, convolution.inputs, convolution.above + 1, width + 2 * self._aside
+        self._rows = self._kernel.new_zeros(shape)
 
     def next_row(self) -> None:
         """Drop the oldest row and begin an empty one."""
@@ -208,14 +205,13 @@ class RowCache:
 
     def write(self, values: Float[Tensor, "n inputs 1 w"], column: int) -> None:
         """Take the inputs of the current row from a column on."""
-        start = self._left + column
+        start = self._aside + column
         self._rows[:, :, -1:, start : start + values.shape[3]] = values
 
     def read(self, column: int, width: int) -> Float[Tensor, "n outputs 1 w"]:
         """Return the layer's outputs in the current row from a column on."""
-        start = self._first + column
         height = self._kernel.shape[2]
-        patches = self._rows[:, :, :height, start : start + self._reach + width]
+        patches = self._rows[:, :, :height, column : column + 2 * self._aside + width]
         if width > 1:
             return F.conv2d(patches, self._kernel, self._bias)
         outputs = F.linear(patches.flatten(1), self._kernel.flatten(1), self._bias)
