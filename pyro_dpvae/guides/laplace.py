@@ -108,9 +108,9 @@ class LaplaceGuide(AbstractGuide):
         check_latent_dims(encoder, decoder, prior)
         if not isinstance(decoder, Decoder):
             raise TypeError(
-                "a Laplace guide expands log p(x | z) in a network's raw values, which must depend "
-                f"on z alone, so it needs a Decoder, got {type(decoder).__name__}; use "
-                "SemiAmortizedGuide, AmortizedGaussian or FlowGuide"
+                "a Laplace guide expands log p(x | z) in raw values that depend on z alone, so it "
+                f"needs a Decoder, got {type(decoder).__name__}; use SemiAmortizedGuide, "
+                "AmortizedGaussian or FlowGuide"
             )
         if not 0 <= damping < 1:
             raise ValueError(f"damping must be at least 0 and below 1, got {damping}")
