@@ -65,13 +65,13 @@ _CLUSTERS = {
 _STATIC, _OMNIGLOT, _SVHN = (
     f"$DPVAE_DATA/{name}.npz" for name in ("mnist_static_binarized", "omniglot_28x28", "svhn_10k")
 )
-_FACTORISED = "--recipe lossy-vae --model vae --pixels auto --network mnist"
+_FACTORISED = "--recipe lossy-vae --model vae --pixels auto --network mlp"
 _LOSSY = {
     "factorised decoder": _FACTORISED,
     "factorised decoder, couplings": f"{_FACTORISED} --prior coupling",
-    "masked stack": "--recipe lossy-vae --network mnist",
-    "masked stack, couplings": "--recipe lossy-vae-dp --network mnist",
-    "window 4 x 2": "--recipe lossy-vae --network mnist --pixels local --pixels.width 16",
+    "masked stack": "--recipe lossy-vae --network mlp",
+    "masked stack, couplings": "--recipe lossy-vae-dp --network mlp",
+    "window 4 x 2": "--recipe lossy-vae --network mlp --pixels local --pixels.width 16",
 }
 _LAYERS = {f"probe_layer_{layer}": f"probe, rung {layer}" for layer in (1, 2, 3, 4)}
 
@@ -89,7 +89,7 @@ TABLES = {
         evaluate="--metrics nll --nll-samples 200 --nll-data 500",
         columns={"nll": "-log p(x)", "held_out_elbo": "ELBO", "held_out_rate": "rate"},
         runs={
-            **_each({"static MNIST": _STATIC}, _LOSSY, "--steps 3000 --evaluate-every 3000"),
+            **_each({"static MNIST": _STATIC}, _LOSSY, "--steps 2000 --evaluate-every 2000"),
             **_each(
                 {"Omniglot": _OMNIGLOT},
                 {name: _LOSSY[name] for name in ("factorised decoder", "masked stack")},
@@ -113,7 +113,7 @@ TABLES = {
                 "MAE": "--recipe mae",
                 "MAE, couplings": "--recipe mae-dp",
             },
-            "--network mnist --pixels.width 12 --pixels.kernels [3,3,3,3,3,3] --steps 2000 "
+            "--network mlp --pixels.width 12 --pixels.kernels [3,3,3,3,3,3] --steps 2000 "
             "--evaluate-every 2000",
         ),
     ),

@@ -33,7 +33,7 @@ def main() -> None:
     shape = tuple(x.shape[1:])
     likelihood = Bernoulli(shape)
     networks = ARCHITECTURES["residual"]
-    pixels = LocalPixelNetwork(shape, FEATURES, likelihood.raw_shape)
+    pixels = LocalPixelNetwork(shape, FEATURES, raw_shape=likelihood.raw_shape, width=16)
     features = networks.decoder(LATENT, (FEATURES, *shape[1:]))
     decoder = AutoregressiveDecoder(features, pixels, likelihood=likelihood)
 

@@ -31,7 +31,7 @@ def main() -> None:
     networks = ARCHITECTURES["residual"]
     for objective in (ELBO(), MAE(1.0, 0.01)):
         likelihood = Bernoulli(shape)
-        pixels = MaskedPixelNetwork(shape, FEATURES, likelihood.raw_shape)
+        pixels = MaskedPixelNetwork(shape, FEATURES, raw_shape=likelihood.raw_shape)
         features = networks.decoder(LATENT, (FEATURES, *shape[1:]))
         decoder = AutoregressiveDecoder(features, pixels, likelihood=likelihood)
         prior = AutoregressivePrior(LATENT, hidden=(128,), mean_only=False)

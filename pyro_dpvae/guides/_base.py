@@ -42,7 +42,9 @@ class AbstractGuide(OwnedModule):
             return pyro.sample(LATENT, self.posterior(x))
 
 
-def check_latent_dims(encoder: GaussianEncoder, decoder: AbstractDecoder, prior: AbstractPrior) -> int:
+def check_latent_dims(
+    encoder: GaussianEncoder, decoder: AbstractDecoder, prior: AbstractPrior
+) -> int:
     """Return the size L of z if all three have it.
 
     Raises:

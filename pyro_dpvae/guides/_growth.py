@@ -178,7 +178,11 @@ def check_passes(batches: Any) -> None:
     """
     if callable(batches):
         return
-    if isinstance(batches, Tensor) or not isinstance(batches, Iterable) or iter(batches) is batches:
+    if (
+        isinstance(batches, Tensor)
+        or not isinstance(batches, Iterable)
+        or iter(batches) is batches
+    ):
         raise TypeError(
             "batches must be a list of tensors, or a function from the number of a pass to its "
             f"batches, got {type(batches).__name__}; give Batches(...).epoch, or a list"
