@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.guides import ClusteringLadderGuide
@@ -161,7 +162,7 @@ def _elbo(subject: Subject) -> Estimates:
 
 def _likelihood(subject: Subject) -> Estimates:
     config = subject.config
-    batches = _first(subject, config.nll_data)
+    batches = _spread(subject, config.nll_data)
     found = log_likelihoods(
         subject.model,
         subject.guide,
@@ -174,14 +175,16 @@ def _likelihood(subject: Subject) -> Estimates:
     return {"nll": negative_log_likelihood(found)}
 
 
-def _first(subject: Subject, count: int) -> Sequence[Tensor]:
-    """Return the first held-out data, in batches of 32, of which the last alone may be smaller."""
-    parts, left = [], count
+def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
+    """Return held-out data from all over their split, in batches of 32 but for the last."""
+    # Not the first: files may be sorted by class.
+    size = split_size(subject.data.test)
+    chosen = torch.arange(min(count, size)) * size // min(count, size)
+    parts, start = [], 0
     for x in subject.test.epoch(0):
-        parts.append(x[:left])
-        left -= len(parts[-1])
-        if not left:
-            break
+        here = chosen[(chosen >= start) & (chosen < start + len(x))] - start
+        parts.append(x[here.to(x.device)])
+        start += len(x)
     return torch.cat(parts).split(32)
 
 

@@ -48,7 +48,7 @@ class EvaluationConfig:
 
     Args:
         nll_samples: draws of z for each datum's likelihood.
-        nll_data: held-out data whose likelihood is measured, the first of the split.
+        nll_data: held-out data whose likelihood is measured, evenly spaced over the split.
         latent_samples: draws for divergences, leakage and the split of the rate.
         images: samples, and reference images of the training split, in feature space.
         seed: of all draws.

@@ -152,9 +152,9 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
     others = sorted(name for name, site in sites.items() if not site["is_observed"])
     if others or LATENT not in sites:
         raise ValueError(
-            f"a mixture over {LATENT!r} grows for a model whose one latent site is {LATENT!r}, got "
-            f"the sites {sorted(sites)}, of which {others} are in no guide; observe them, or write "
-            "a guide of your own"
+            f"a mixture over {LATENT!r} grows for a model whose one latent site is {LATENT!r}, "
+            f"got the sites {sorted(sites)}, of which {others} are in no guide; observe them, or "
+            "write a guide of your own"
         )
     # Unscaled: a plate that subsamples scales the joint, and not log q(z | x).
     terms = {

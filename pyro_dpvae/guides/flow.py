@@ -9,8 +9,8 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.encoders import diagonal_normal
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.nn import Batched
+from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.priors import Pushforward
 
 __all__ = ["FlowGuide"]

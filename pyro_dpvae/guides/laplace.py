@@ -32,19 +32,21 @@ class LaplaceGuide(AbstractGuide):
     derivative of log p0 there, all at mu_t,
 
         Lambda_t = W' R W + G' P0 G
-        mu_{t+1} = mu_t + a_t Lambda_t^-1 grad_z log p(x, z),    a_t = (1 - damping) / (t + 1)^decay
+        mu_{t+1} = mu_t + a_t Lambda_t^-1 grad_z log p(x, z)
+        a_t = (1 - damping) / (t + 1)^decay
 
     and the covariance is that of Lambda at mu_T. In the paper the prior is standard, G = P0 = I,
-    and for a decoder of ReLUs Lambda is exact around mu_t. The rest is derived here. The search runs
-    in representation space, where the gradient is that of log p(z) itself, log-determinant
+    and for a decoder of ReLUs Lambda is exact around mu_t. The rest is derived here. The search
+    runs in representation space, where the gradient is that of log p(z) itself, log-determinant
     included, so that its fixed points are modes of p(z | x), and where q(z | x) stays a Gaussian
     in every objective and metric. A search in generation space would end at another point, and
     its Gaussian there is none in z. The curvature of both the decoder and the prior's map is
-    left out of Lambda (Gauss-Newton), and of a p0 that is not log-concave what would take from P0:
-    of a mixture P0 is the components' precisions, each by its responsibility. That keeps Lambda
-    positive definite; with an affine map and decoder and p0 = N(0, I) nothing is left out. A datum's step that would lower log p(x, z) is taken at an eighth
-    of its length, or not at all, which is derived here too: a saturated Bernoulli has next to no
-    curvature, and a plain step then goes anywhere.
+    left out of Lambda (Gauss-Newton), and of a p0 that is not log-concave what would take from
+    P0: of a mixture P0 is the components' precisions, each by its responsibility. That keeps
+    Lambda positive definite; with an affine map and decoder and p0 = N(0, I) nothing is left
+    out. A datum's step that would lower log p(x, z) is taken at an eighth of its length, or not
+    at all, which is derived here too: a saturated Bernoulli has next to no curvature, and a plain
+    step then goes anywhere.
 
     The encoder's variances are not used. The Jacobian of a decoder of ReLUs or leaky ReLUs is a
     product of its weights with masks, and any other network is differentiated by ``torch.func``.

@@ -122,10 +122,10 @@ class RecursiveMixtureGuide(AbstractGuide):
         log p(x), with a draw from the component and one from the mixture, and no gradient from
         there to means and variances. So a component of little use comes in with little weight.
 
-        Parameters of the model and of the active components stay what they are, gradients included;
-        modules, of which the model may be one, are in evaluation mode meanwhile. Scales of the
-        model's sites count for nothing. The component and ``active`` are as before if growing fails or is
-        interrupted.
+        Parameters of the model and of the active components stay what they are, gradients
+        included; modules, of which the model may be one, are in evaluation mode meanwhile. Scales
+        of the model's sites count for nothing. The component and ``active`` are as before if
+        growing fails or is interrupted.
 
         Args:
             model: p(x, z), any Pyro model of the one latent site ``"z"`` that takes a batch.
@@ -165,8 +165,8 @@ class RecursiveMixtureGuide(AbstractGuide):
         """
         if self.active == len(self.components):
             raise ValueError(
-                f"a mixture grows to the number of its encoders, and all {self.active} are active; "
-                "build the guide with more encoders"
+                "a mixture grows to the number of its encoders, and all "
+                f"{self.active} are active; build the guide with more encoders"
             )
         check_positive_int("steps", steps)
         for name, value in (("learning_rate", learning_rate), ("bound", bound)):

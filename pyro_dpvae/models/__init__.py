@@ -12,4 +12,4 @@ from pyro_dpvae.models.ladder import LadderVAE
 from pyro_dpvae.models.lossy import LossyVAE
 from pyro_dpvae.models.vae import VAE
 
-__all__ = ["ClusteringLadderVAE", "VAE", "AbstractVAE", "LadderVAE", "LossyVAE"]
+__all__ = ["VAE", "AbstractVAE", "ClusteringLadderVAE", "LadderVAE", "LossyVAE"]
