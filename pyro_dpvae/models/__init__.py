@@ -11,4 +11,4 @@ from pyro_dpvae.models.clustering_ladder import ClusteringLadderVAE
 from pyro_dpvae.models.ladder import LadderVAE
 from pyro_dpvae.models.vae import VAE
 
-__all__ = ["ClusteringLadderVAE", "VAE", "AbstractVAE", "LadderVAE"]
+__all__ = ["VAE", "AbstractVAE", "ClusteringLadderVAE", "LadderVAE"]
