@@ -1,6 +1,7 @@
 """The clustering ladder: its bound, its clusters, their start, and what is measured of them."""
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import pyro
@@ -10,8 +11,12 @@ from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
+from pyro_dpvae.cli.plot import _clusters as cluster_figures
+from pyro_dpvae.data import DataSet
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
+from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
+from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.guides import ClusteringLadderGuide, LadderGuide
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.likelihoods import Gaussian
@@ -27,6 +32,8 @@ from pyro_dpvae.priors import (
     ProductPrior,
     StandardNormal,
 )
+from pyro_dpvae.recipes import SavedSystem, System
+from pyro_dpvae.runs import RunFolder
 
 RUNGS, CLUSTERS, DATA = (2, 3), (3, 4), 6
 
@@ -235,3 +242,27 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
 def test_parts_that_do_not_fit_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
+    model, guide = ladder(True)
+    labels = torch.arange(40) % 4
+    content = DataSet("blobs", data(40), data(40)[:20], labels, labels[:20])
+    run = RunFolder.create(tmp_path / "run", {"preprocessing": "none", "seed": 0})
+    run.save({"model": model, "guide": guide}, {"step": 1})
+    system = System(model, guide, ELBO())
+    saved = SavedSystem(run, system, torch.device("cpu"))
+    subject = Subject(saved, content, EvaluationConfig(), progress=False)
+    bound = evaluate_run(subject, ["elbo"])["elbo"]  # by draws of y, the other by sums over y
+    exact = -ELBO(num_particles=20).loss(model, guide, content.test) / len(content.test)
+    assert bound["value"] == pytest.approx(exact, abs=4 * bound["standard_error"])
+    found = evaluate_run(subject, ["layer-clusters"])
+    assert "layer-clusters" in applicable(subject)
+    kinds = ("cluster_accuracy", "cluster_nmi", "clusters_used")
+    where = ("layer_1", "layer_2", "joint")
+    assert set(found) == {f"{kind}_{one}" for kind in kinds for one in where}
+    shares = guide.cluster_probabilities(content.test)
+    assert found["clusters_used_layer_2"]["value"] == len(shares[1].argmax(-1).unique())
+    figures = cluster_figures(subject, model.prior)
+    assert list(figures) == ["clusters_layer_1", "clusters_layer_2"]
+    assert len(figures["clusters_layer_2"].axes) == CLUSTERS[1]

@@ -30,7 +30,7 @@ class ClusteringLadderGuide(AbstractGuide):
     around it, and the encoder says which:
 
     - a ``ClusteringEncoder`` has logits of its own for q(y_l | x), and y_l is drawn before z_l,
-      as in Gaussian mixture deep generative models;
+      as in deep generative models with labels;
     - under a ``GaussianEncoder``, q(y_l | z_l) = p(y_l | z_l), the prior's responsibilities at
       the draw of z_l, as in variational deep embedding and multi-facet clustering. It is the best
       q(y_l) for the draw: the bound is that of a ladder whose priors have y_l summed out.
@@ -51,10 +51,10 @@ class ClusteringLadderGuide(AbstractGuide):
 
     References:
         Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
-        ladder autoencoders. Dilokthanakul et al. (2016), Deep unsupervised clustering with
-        Gaussian mixture variational autoencoders. Jiang, Zheng, Tan, Tang, Zhou (2017),
-        Variational deep embedding, equation 16, and Falck et al. (2021), Multi-facet clustering
-        variational autoencoders, for p(y | z).
+        ladder autoencoders. Kingma, Rezende, Mohamed, Welling (2014), Semi-supervised learning
+        with deep generative models, equation 7, for a network's q(y | x). Jiang, Zheng, Tan,
+        Tang, Zhou (2017), Variational deep embedding, and Falck et al. (2021), Multi-facet
+        clustering variational autoencoders, for p(y | z).
 
     Example:
         >>> from pyro_dpvae.nn import LADDERS
@@ -159,9 +159,9 @@ class ClusteringLadderGuide(AbstractGuide):
                 an option is not positive.
 
         References:
-            Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, section 4.2, and
-            Falck et al. (2021), whose mixtures start from a fit to representations too. How the
-            paper's start is not known to us. The fit of q(y | x) is ours.
+            Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, and Falck et al.
+            (2021), whose mixtures start from a fit to representations too. How those of the
+            paper start is not known to us. The fit of q(y | x) is ours.
 
         Example:
             >>> from pyro_dpvae.nn import LADDERS
@@ -183,7 +183,9 @@ class ClusteringLadderGuide(AbstractGuide):
             pairs = [(q.mean, q.sample()) for q in map(self.posterior, first)]
             if not pairs:
                 raise ValueError("clusters need data to start from, got no batch")
-            means, draws = (torch.cat(kind).split(self.latent_dims, -1) for kind in zip(*pairs))
+            means, draws = (
+                torch.cat(kind).split(self.latent_dims, -1) for kind in zip(*pairs, strict=True)
+            )
             for part, mixture, mean, draw in zip(priors, mixtures, means, draws, strict=True):
                 z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
                 place_components(mixture, *z0, seed=seed)

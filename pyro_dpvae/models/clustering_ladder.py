@@ -1,7 +1,7 @@
 """The clustering ladder: a ladder autoencoder with clusters at every rung."""
 
 from collections.abc import Sequence
-from typing import final
+from typing import cast, final
 
 import pyro
 import torch
@@ -69,7 +69,7 @@ class ClusteringLadderVAE(AbstractVAE):
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
         with pyro.plate(PLATE, size if x is None else len(x)):
             z = []
-            for layer, prior in enumerate(self.prior.priors, 1):
+            for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):
                 y = pyro.sample(cluster(layer), prior.clusters())
                 z.append(pyro.sample(rung(layer), prior.given(y)))
             return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)

@@ -75,10 +75,9 @@ class DataPlate:
 
 
 def distortion(
-    model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles: int
+    model_trace: Trace, plate: DataPlate, *, enumeration: Enumeration, particles: int
 ) -> Tensor:
     """Return E_q[-log p(x | z)] of each datum, of shape (batch,)."""
-    enumeration = Enumeration(guide_trace)
     terms = [
         plate.per_datum(enumeration.expected(-site["log_prob"]), site, particles=particles)
         for site in _sample_sites(model_trace)
@@ -88,7 +87,13 @@ def distortion(
 
 
 def site_rates(
-    model_trace: Trace, guide_trace: Trace, plate: DataPlate, *, particles: int, coordinates: bool
+    model_trace: Trace,
+    guide_trace: Trace,
+    plate: DataPlate,
+    *,
+    enumeration: Enumeration,
+    particles: int,
+    coordinates: bool,
 ) -> list[SiteRate]:
     """Return E_q[log q(z | x) - log p(z)] of each latent site and datum.
 
@@ -104,7 +109,6 @@ def site_rates(
         )
     rates = []
     order = list(model_latents)
-    enumeration = Enumeration(guide_trace)
     for index, (name, guide_site) in enumerate(guide_latents.items()):
         if not guide_site["fn"].has_rsample and enumerated_dim(guide_site) is None:
             raise ValueError(

@@ -13,6 +13,7 @@ from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyro_dpvae.objectives._enumeration import Enumeration
 from pyro_dpvae.objectives._strata import Draw, draw
 from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
 from pyro_dpvae.objectives.penalties import AbstractPenalty
@@ -258,12 +259,14 @@ class ELBO(pyro.infer.ELBO):
 
     def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> "_Particle":
         count = self.num_particles if self.vectorize_particles else 1
+        enumeration = Enumeration(guide_trace)
         return _Particle(
-            distortion(model_trace, guide_trace, plate, particles=count),
+            distortion(model_trace, plate, enumeration=enumeration, particles=count),
             site_rates(
                 model_trace,
                 guide_trace,
                 plate,
+                enumeration=enumeration,
                 particles=count,
                 coordinates=self.rate.needs_coordinates,
             ),

@@ -47,9 +47,9 @@ def cluster_codes(
     if not 1 <= layer <= len(layers):
         raise ValueError(f"layer must be one of 1 to {len(layers)}, bottom first, got {layer}")
     clustered = layers[layer - 1]
-    number = clustered.clusters().logits.shape[-1]
     with torch.no_grad():
-        every = torch.arange(number, device=prior.base_loc.device)
+        every = clustered.clusters().enumerate_support()
+        number = len(every)
         parts = [one().sample((count,)).expand(number, -1, -1) for one in layers]
         parts[layer - 1] = clustered.given(every).sample((count,)).movedim(0, 1)
     return torch.cat(parts, -1)
