@@ -20,7 +20,9 @@ from pyro_dpvae.objectives.presets import (
     BetaVAE,
     CapacityVAE,
     FactorVAE,
+    FreeBitsVAE,
     InfoVAE,
+    SoftFreeBitsVAE,
 )
 from pyro_dpvae.objectives.rates import (
     AbstractRate,
@@ -63,6 +65,7 @@ __all__ = [
     "Exponential",
     "FactorVAE",
     "FreeBits",
+    "FreeBitsVAE",
     "InfoVAE",
     "LatentSite",
     "Latents",
@@ -70,6 +73,7 @@ __all__ = [
     "MutualDivergence",
     "SiteRate",
     "SoftFreeBits",
+    "SoftFreeBitsVAE",
     "SteinDiscrepancy",
     "TotalCorrelation",
     "Weight",
@@ -82,7 +86,9 @@ OBJECTIVES: dict[str, type[ELBO]] = {
     "dip": DIPVAE,
     "elbo": ELBO,
     "factor": FactorVAE,
+    "free-bits": FreeBitsVAE,
     "info": InfoVAE,
     "mae": MAE,
+    "soft-free-bits": SoftFreeBitsVAE,
 }
 """The objectives by the names of the command line."""

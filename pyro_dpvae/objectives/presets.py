@@ -17,10 +17,20 @@ from pyro_dpvae.objectives.penalties import (
     TotalCorrelation,
 )
 from pyro_dpvae.objectives.penalties.adversarial import HIDDEN
-from pyro_dpvae.objectives.rates import Beta, Capacity
+from pyro_dpvae.objectives.rates import Beta, Capacity, FreeBits, SoftFreeBits
 from pyro_dpvae.objectives.schedules import Linear, Weight, combined
 
-__all__ = ["DIPVAE", "MAE", "BetaTCVAE", "BetaVAE", "CapacityVAE", "FactorVAE", "InfoVAE"]
+__all__ = [
+    "DIPVAE",
+    "MAE",
+    "BetaTCVAE",
+    "BetaVAE",
+    "CapacityVAE",
+    "FactorVAE",
+    "FreeBitsVAE",
+    "InfoVAE",
+    "SoftFreeBitsVAE",
+]
 
 
 @final
@@ -64,6 +74,44 @@ class CapacityVAE(ELBO):
         **options: Any,
     ) -> None:
         super().__init__(rate=Capacity(gamma, capacity, per_sample=per_sample), **options)
+
+
+@final
+class FreeBitsVAE(ELBO):
+    """REC + sum over groups of max(lambda, KL): free bits (Kingma et al., 2016, equation 15).
+
+    Args:
+        threshold: lambda, in nats per group.
+        group_size: how many coordinates make a group; None makes a latent site one.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> FreeBitsVAE(7.84).settings["rate"]["threshold"]
+        7.84
+    """
+
+    def __init__(
+        self, threshold: Weight = 8.0, *, group_size: int | None = None, **options: Any
+    ) -> None:
+        super().__init__(rate=FreeBits(threshold, group_size=group_size), **options)
+
+
+@final
+class SoftFreeBitsVAE(ELBO):
+    """REC + gamma KL, gamma adapted to a target of KL: soft free bits (Chen et al., 2017, app. C).
+
+    Args:
+        target: of the rate, in nats per datum.
+        tolerance: the part of the target by which the rate may exceed it.
+        options: further options of :class:`ELBO`.
+
+    Example:
+        >>> SoftFreeBitsVAE(10.0).settings["rate"]["tolerance"]
+        0.05
+    """
+
+    def __init__(self, target: Weight = 8.0, *, tolerance: float = 0.05, **options: Any) -> None:
+        super().__init__(rate=SoftFreeBits(target, tolerance=tolerance), **options)
 
 
 @final
