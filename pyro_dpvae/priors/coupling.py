@@ -193,9 +193,12 @@ class CouplingPrior(AbstractPrior):
                 transforms.extend([swap, coupling, swap_back])
         return dist.TransformedDistribution(self.base(), transforms)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+        """Return slope and factor of log p0 at z0; None for the factor I."""
         if self.base_prior is None:
-            return super()._linearize_base(z0)
+            return super().linearize_base(z0)
         there = self.base_prior.linearize_density(z0)
         return there.slope, there.factor
 

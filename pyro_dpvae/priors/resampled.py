@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from pyro_dpvae._checks import check_positive_int, check_repeated
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
-from pyro_dpvae.priors._base import AbstractDirectPrior
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
 
@@ -234,5 +234,7 @@ class ResampledPrior(AbstractDirectPrior):
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
-        return batch_jacobian(self().log_ratio, z0).movedim(0, -1) - z0, None
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and, for a factor of its negative curvature, I."""
+        slope = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
+        return LinearizedDensity(slope, identities(z))
