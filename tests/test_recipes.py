@@ -1,6 +1,5 @@
 """Systems by the names of papers, and models by the names of the command line."""
 
-import json
 from pathlib import Path
 from typing import Any
 
