@@ -21,7 +21,7 @@ _INCIDENTAL = ("seed", "out", "device", "root", "download")
 
 
 _DENSITIES = ("nll", "elbo")
-_PROBABILITIES = ("bernoulli", "logistic")
+_PROBABILITIES = ("bernoulli", "logistic", "logistic-mixture")
 
 
 @dataclass(frozen=True)
