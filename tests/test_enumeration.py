@@ -51,7 +51,9 @@ class Clusters(OwnedModule):
             for index in range(len(CLUSTERS)):
                 y = pyro.sample(cluster(index + 1), dist.Categorical(logits=self.logits[index]))
                 z.append(pyro.sample(rung(index + 1), self.given(index, y)))
-            pyro.sample(OBSERVED, self.likelihood(torch.cat(z, -1)), obs=x)
+            shape = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
+            joined = torch.cat([part.expand(*shape, -1) for part in z], -1)
+            pyro.sample(OBSERVED, self.likelihood(joined), obs=x)
 
 
 class Marginals(OwnedModule):
@@ -72,7 +74,7 @@ class Marginals(OwnedModule):
 
 
 class Guide(OwnedModule):
-    """Normals, and y from a network before z, from p(y | z) after it, or not at all."""
+    """Normals, and y from a network before z, which may depend on it, or p(y | z), or no y."""
 
     def __init__(self, model: Clusters, order: str, *, opaque: bool = False) -> None:
         super().__init__()
@@ -86,9 +88,11 @@ class Guide(OwnedModule):
         means, scales = self.mean(x).split(SIZES, -1), self.scale.split(SIZES)
         with pyro.plate(PLATE, len(x)):
             for index, (loc, scale) in enumerate(zip(means, scales, strict=True)):
-                if self.order == "before":
-                    logits = self.clusters[index](x)
-                    pyro.sample(cluster(index + 1), _categorical(logits), infer=dict(ENUMERATED))
+                if self.order in ("before", "given"):
+                    q_y = _categorical(self.clusters[index](x))
+                    y = pyro.sample(cluster(index + 1), q_y, infer=dict(ENUMERATED))
+                if self.order == "given":
+                    loc = loc + y.unsqueeze(-1) * scale
                 q = dist.Normal(loc, scale).to_event(1)
                 if self.opaque:  # no entropy or divergence is known of it
                     q = dist.TransformedDistribution(q, [dist.transforms.AffineTransform(0, 1)])
@@ -126,7 +130,7 @@ def gradients(
     return loss.detach(), list(found)
 
 
-@pytest.mark.parametrize("order", ["before", "after"])
+@pytest.mark.parametrize("order", ["before", "given", "after"])
 @pytest.mark.parametrize("particles", [1, 3])
 def test_loss_and_gradients_are_those_of_pyros_enumeration(
     model: Clusters, order: str, particles: int
@@ -257,6 +261,8 @@ def test_what_cannot_be_summed_is_refused(model: Clusters) -> None:
     guide.config = lambda site: {"num_samples": 3} if site["name"] == "y_1" else {}
     with pytest.raises(ValueError, match="every value once, got num_samples=3"):
         ELBO().loss(model, guide, x)
+    with pytest.raises(ValueError, match=r"'z_1' with \['y_1'\]; draw z from q\(z \| x\) itself"):
+        ELBO(penalties=[MMD(1.0)]).loss(model, Guide(model, "given"), x)
 
 
 def test_drawn_clusters_have_importance_weights() -> None:
