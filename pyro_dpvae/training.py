@@ -155,7 +155,7 @@ def fit(
         UserWarning: if a schedule takes more steps than the run.
     """
     check_batch(model, guide, objective, next(train.epoch(0)))
-    check_last_batch(objective, train)
+    check_last_batch(objective, train, model, guide)
     growth = growth_steps(guide, config.steps)
     for name, steps in objective.unfinished(config.steps).items():
         warnings.warn(
@@ -296,8 +296,10 @@ def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) 
             raise ValueError(str(cause)) from error
 
 
-def check_last_batch(objective: ELBO, train: Batches) -> None:
+def check_last_batch(objective: ELBO, train: Batches, *programs: nn.Module) -> None:
     """Refuse batches of which the last of a pass is too small for the objective's penalties.
+
+    Or, with the model and the guide, for a batch norm of vectors, which has no variance of one.
 
     Raises:
         ValueError: with the sizes.
@@ -307,6 +309,13 @@ def check_last_batch(objective: ELBO, train: Batches) -> None:
         raise ValueError(
             f"the objective compares at least {objective.smallest_batch} data of a batch, and "
             f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
+            "choose another batch_size"
+        )
+    layers = (layer for program in programs for layer in program.modules())
+    if last < 2 and any(isinstance(layer, nn.BatchNorm1d) for layer in layers):
+        raise ValueError(
+            "batch norm needs at least 2 data of a batch, and batches of "
+            f"{train.batch_size} leave a last one of {last} of the {train.size}; "
             "choose another batch_size"
         )
 

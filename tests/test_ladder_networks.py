@@ -142,7 +142,7 @@ def widths(module: nn.Module) -> list[int]:
     ]
 
 
-# Of the released code, by the project's notes on it; the sizes of CelebA's maps are our reading.
+# Of the released code; where CelebA's maps shrink is our reading.
 @pytest.mark.parametrize(
     ("name", "shape", "rungs", "up", "own", "down", "branches"),
     [

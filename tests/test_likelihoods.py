@@ -3,6 +3,7 @@
 from collections.abc import Callable, Iterator
 from itertools import product
 from math import log, pi
+from typing import Any
 
 import pyro
 import pyro.distributions as dist
@@ -20,6 +21,8 @@ from pyro_dpvae.likelihoods import (
     Gaussian,
     GaussianLearnedVariance,
     GaussianPixelVariance,
+    Laplace,
+    LaplaceLearnedScale,
 )
 
 GRID = torch.arange(256, dtype=torch.float64)[:, None] / 255
@@ -174,6 +177,22 @@ def test_gaussians_integrate_to_one(name: str) -> None:
     torch.testing.assert_close((weights * density * nodes).sum().item(), p.mean.item())
 
 
+@pytest.mark.parametrize("name", ["laplace", "laplace-learned"])
+def test_laplace_is_its_formula_and_integrates_to_one(name: str) -> None:
+    likelihood = LIKELIHOODS[name]((1,)).double()
+    scale, centre = float(torch.as_tensor(likelihood.scale).detach()), 0.4
+    assert scale == pytest.approx(0.125 if name == "laplace" else 1.0)
+    p = likelihood(torch.full((1,), centre, dtype=torch.float64))
+    total = 0.0
+    for low, high in ((centre - 30 * scale, centre), (centre, centre + 30 * scale)):
+        nodes, weights = gauss_legendre(low, high)
+        density = p.log_prob(nodes[:, None]).exp().detach()
+        expected = (-(nodes - centre).abs() / scale).exp() / (2 * scale)
+        torch.testing.assert_close(density, expected, rtol=1e-6, atol=0)
+        total += float((weights * density).sum())
+    assert total == pytest.approx(1.0, abs=1e-6)
+
+
 @pytest.mark.parametrize("weight", [1.0, 10.0, 100.0])
 def test_gaussian_from_weight_weighs_squared_errors(weight: float) -> None:
     raw, x = torch.randn(2, 6, *SHAPE, dtype=torch.float64)
@@ -183,8 +202,17 @@ def test_gaussian_from_weight_weighs_squared_errors(weight: float) -> None:
     torch.testing.assert_close(constant, torch.full_like(constant, 12 * log(pi / weight)))
 
 
-def test_the_learned_scale_learns_the_residuals_size() -> None:
-    likelihood = GaussianLearnedVariance((50,)).double()
+@pytest.mark.parametrize(
+    ("kind", "size"),
+    [
+        (GaussianLearnedVariance, lambda errors: errors.square().mean().sqrt()),
+        (LaplaceLearnedScale, lambda errors: errors.abs().mean()),
+    ],
+)
+def test_the_learned_scale_learns_the_residuals_size(
+    kind: type[AbstractLikelihood], size: Callable[[Tensor], Tensor]
+) -> None:
+    likelihood: Any = kind((50,)).double()
     residuals = 0.05 * torch.randn(200, 50, dtype=torch.float64)
     torch.testing.assert_close(likelihood.scale.item(), 1.0)
     optimizer = torch.optim.Adam(likelihood.parameters(), lr=0.05)
@@ -192,9 +220,7 @@ def test_the_learned_scale_learns_the_residuals_size() -> None:
         optimizer.zero_grad()
         (-likelihood(torch.zeros_like(residuals)).log_prob(residuals).mean()).backward()
         optimizer.step()
-    torch.testing.assert_close(
-        likelihood.scale, residuals.square().mean().sqrt(), rtol=1e-3, atol=0
-    )
+    torch.testing.assert_close(likelihood.scale, size(residuals), rtol=1e-3, atol=0)
 
 
 @pytest.mark.parametrize("name", ["gaussian-learned", "gaussian-pixel"])
@@ -395,6 +421,8 @@ def test_likelihoods_are_named() -> None:
         "gaussian": Gaussian,
         "gaussian-learned": GaussianLearnedVariance,
         "gaussian-pixel": GaussianPixelVariance,
+        "laplace": Laplace,
+        "laplace-learned": LaplaceLearnedScale,
         "logistic": DiscretizedLogistic,
     } == LIKELIHOODS
     assert all(isinstance(built(name)[1](2), dist.Independent) for name in NAMES)

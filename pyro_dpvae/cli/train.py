@@ -57,7 +57,7 @@ def main(arguments: Sequence[str]) -> int:
         growth_steps=options["growth_steps"],
     )
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
-    check_last_batch(system.objective, train)
+    check_last_batch(system.objective, train, system.model, system.guide)
     growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
     run = RunFolder.create(options["out"], options)
     print(
