@@ -29,7 +29,7 @@ __all__ = ["main"]
 
 _CLOUD, _EXTREME = 2000, 200  # points in latent space
 _STEPS, _PAIRS = 11, 5  # of pair traversals
-_FACTORS, _REACH, _FACTOR_STEPS = 5, 3.0, 7  # of factor traversals, in generation space
+_FACTORS, _REACH, _FACTOR_STEPS = 5, 3.0, 7  # of factor traversals; in standard deviations
 _THRESHOLDS = 25
 _OF_CLUSTER = 12  # draws of each cluster
 
@@ -143,14 +143,15 @@ def _factors(subject: Subject) -> Figure:
     means = subject.test_means.to(subject.saved.device)
     code = means[torch.randint(len(means), (1,)).item() :][:1]
     origin = subject.prior.to_generation(code)[0]
-    spread = subject.generation_spread
+    spread, (centre, scale) = subject.generation_spread, subject.base_moments
     rows, labels = [], []
     for dim in spread.topk(min(_FACTORS, len(spread))).indices.tolist():
         moved = origin.repeat(_FACTOR_STEPS, 1)
-        moved[:, dim] = torch.linspace(-_REACH, _REACH, _FACTOR_STEPS, device=moved.device)
+        steps = torch.linspace(-_REACH, _REACH, _FACTOR_STEPS, device=moved.device)
+        moved[:, dim] = centre[dim] + scale[dim] * steps
         rows.append(_decode(subject, subject.prior.to_representation(moved)))
         labels.append(f"$z_0$[{dim}]")
-    title = f"one coordinate of generation space from {-_REACH:g} to {_REACH:g}"
+    title = f"one coordinate of generation space, within {_REACH:g} standard deviations"
     return traversal_figure(rows, labels, title=title, data=_points(subject))
 
 

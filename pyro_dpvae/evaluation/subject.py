@@ -27,11 +27,13 @@ from pyro_dpvae.features import (
 from pyro_dpvae.features.inception import inception_weights
 from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.recipes import SavedSystem
 
 __all__ = ["EvaluationConfig", "Subject", "default_cache"]
 
 _BATCH = 250
+_MOMENT_DRAWS = 2000
 _CANDIDATES = 5  # draws for each low- or high-posterior sample: the least fifth, as the authors
 
 
@@ -155,6 +157,17 @@ class Subject:
         """The variance over the training split of each coordinate of g(mean), of shape (L,)."""
         with torch.no_grad():
             return self.prior.to_generation(self.aggregate.loc)[0].var(0)
+
+    @cached_property
+    def base_moments(self) -> tuple[Tensor, Tensor]:
+        """Mean and standard deviation of each coordinate under the law of generation space."""
+        base = self.prior.base()
+        with torch.no_grad():
+            try:
+                return base.mean, base.stddev
+            except NotImplementedError:
+                with self._own_draws():
+                    return draw_moments(base, _MOMENT_DRAWS)
 
     def decoded(self, z: Tensor) -> Iterator[Tensor]:
         """Yield the means of p(x | z), images as grey values in [0, 1]."""

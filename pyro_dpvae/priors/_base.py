@@ -104,13 +104,18 @@ class AbstractPrior(nn.Module, ABC):
         out (Gauss-Newton).
         """
         there = self.linearize_generation(z)
-        base_slope, base_factor = self._linearize_base(there.z0)
+        base_slope, base_factor = self.linearize_base(there.z0)
         pulled = (there.jacobian @ base_slope.unsqueeze(-1)).squeeze(-1)
         factor = there.jacobian if base_factor is None else there.jacobian @ base_factor
         return LinearizedDensity(there.log_det_slope + pulled, factor)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
-        """Return slope and factor of log p0 at z0; None for the factor I."""
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+        """Return slope and factor of log p0 at z0; None for the factor I.
+
+        A prior with another ``base`` than N(0, I) has to say this too.
+        """
         return -z0, None
 
     @abstractmethod
@@ -165,12 +170,18 @@ class AbstractDirectPrior(AbstractPrior, ABC):
 
     def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
         """Return z, I and zeros."""
-        return LinearizedMap(z, z.new_zeros(len(z)), _identity(z), torch.zeros_like(z))
+        return LinearizedMap(z, z.new_zeros(len(z)), identities(z), torch.zeros_like(z))
 
+    @abstractmethod
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
         """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
-        slope, factor = self._linearize_base(z)
-        return LinearizedDensity(slope, _identity(z) if factor is None else factor)
+
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
+        """Return slope and factor of log p(z) itself."""
+        there = self.linearize_density(z0)
+        return there.slope, there.factor
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
@@ -179,5 +190,6 @@ class AbstractDirectPrior(AbstractPrior, ABC):
         return z0
 
 
-def _identity(z: Tensor) -> Tensor:
+def identities(z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent latent"]:
+    """Return the identity matrix, once for each point."""
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)

@@ -34,15 +34,11 @@ class CouplingPrior(AbstractPrior):
 
         log p(z) = log p0(g(z)) - sum_k sum_j s_kj.
 
-    In the paper p0 = N(0, I), the default. Another prior may stand in its place: over a
-    ``MixturePrior`` the clusters of generation space are pushed to representation space too,
-    p(z | y) = p0(g(z) | y) |det dg/dz|. The paper names richer priors in generation space, as of
-    resampled autoencoders, as future work; this form of it is derived here. Generation space is
-    that in which the base infers, whatever the base is made of itself.
-
-    Every block has two networks, s and t, with leaky ReLU between their layers and ``bound`` on
-    their output. With the default tanh, each coordinate's scale stays within exp(+-blocks / 2);
-    with another bound, every s is clipped to [-5, 3], and its gradient passes as if it were not.
+    In the paper p0 = N(0, I), the default; it names other base distributions, and maps that make
+    mixtures (RAD), as future work. Here another prior may be the base. Over a ``MixturePrior``
+    the clusters of generation space are pushed to representation space too,
+    p(z | y) = p0(g(z) | y) |det dg/dz|: this form is derived here. Generation space is that in
+    which the base has its density, whatever the base is made of itself.
 
     The maps are written as one stack over the two halves; ``composed()`` is their definition in
     Pyro's own transforms. A distribution from ``prior()`` follows the parameters of the couplings:
@@ -197,9 +193,12 @@ class CouplingPrior(AbstractPrior):
                 transforms.extend([swap, coupling, swap_back])
         return dist.TransformedDistribution(self.base(), transforms)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+        """Return slope and factor of log p0 at z0; None for the factor I."""
         if self.base_prior is None:
-            return super()._linearize_base(z0)
+            return super().linearize_base(z0)
         there = self.base_prior.linearize_density(z0)
         return there.slope, there.factor
 

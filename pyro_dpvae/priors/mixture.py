@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.priors._base import AbstractDirectPrior
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity
 
 __all__ = ["AbstractMixturePrior", "MixturePrior"]
 
@@ -40,12 +40,13 @@ class AbstractMixturePrior(AbstractDirectPrior, ABC):
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         return _log_joint(self(), z)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
         p = self()
-        shares = _log_joint(p, z0).softmax(-1).unsqueeze(-1)
+        shares = _log_joint(p, z).softmax(-1).unsqueeze(-1)
         weighted = shares / p.scale.square()
-        slope = (weighted * (p.loc - z0.unsqueeze(-2))).sum(-2)
-        return slope, torch.diag_embed(weighted.sum(-2).sqrt())
+        slope = (weighted * (p.loc - z.unsqueeze(-2))).sum(-2)
+        return LinearizedDensity(slope, torch.diag_embed(weighted.sum(-2).sqrt()))
 
 
 def _log_joint(p: DiagonalNormalMixture, z: Tensor) -> Tensor:

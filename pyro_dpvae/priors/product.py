@@ -53,6 +53,16 @@ class Joined(TorchDistribution):
         """Whether every part has draws with gradients."""
         return all(part.has_rsample for part in self.parts)
 
+    @property
+    def mean(self) -> Tensor:
+        """The mean, of shape (*batch, L), where every part knows its own."""
+        return torch.cat([part.mean for part in self.parts], -1)
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance of each coordinate, likewise."""
+        return torch.cat([part.variance for part in self.parts], -1)
+
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(z), in nats."""
         if self._validate_args:

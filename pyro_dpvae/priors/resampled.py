@@ -16,7 +16,7 @@ from torch.distributions import constraints
 from pyro_dpvae._checks import check_positive_int, check_repeated
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
-from pyro_dpvae.priors._base import AbstractDirectPrior
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
 
@@ -31,11 +31,11 @@ class Acceptance(NamedTuple):
     """Z, the share of proposals that are accepted, as estimated from draws of the proposal.
 
     Attributes:
-        log_share: log Z.
-        standard_error: of Z over Z: to first order that of log Z.
+        share: Z.
+        standard_error: of Z; over Z it is, to first order, that of log p(z).
     """
 
-    log_share: Tensor
+    share: Tensor
     standard_error: Tensor
 
 
@@ -48,17 +48,17 @@ class Resampled(TorchDistribution):
     Args:
         proposal: pi, of event shape (L,).
         log_acceptance: z -> log a(z), of shape (*batch, L) -> (*batch), at most 0.
-        log_share: log Z.
+        share: Z, of shape ().
         truncation: T, at least 2.
 
     References:
         Bauer, Mnih (2019), Resampled priors for variational autoencoders, section 3.
 
     Example:
-        >>> half = torch.tensor(0.5).log()
+        >>> half = torch.tensor(0.5)
         >>> proposal = dist.Normal(torch.zeros(1), torch.ones(1)).to_event(1)
         >>> p = Resampled(
-        ...     proposal, log_acceptance=lambda z: half.expand(z.shape[:-1]), log_share=half
+        ...     proposal, log_acceptance=lambda z: half.log().expand(z.shape[:-1]), share=half
         ... )
         >>> p.log_prob(torch.zeros(1))  # every proposal alike: N(0, 1)
         tensor(-0.9189)
@@ -73,11 +73,11 @@ class Resampled(TorchDistribution):
         proposal: TorchDistributionMixin,
         *,
         log_acceptance: Callable[[Tensor], Tensor],
-        log_share: Tensor,
+        share: Tensor,
         truncation: int = 100,
     ) -> None:
         self.proposal, self.log_acceptance = proposal, log_acceptance
-        self.log_share, self.truncation = log_share, truncation
+        self.share, self.truncation = share, truncation
         super().__init__(proposal.batch_shape, proposal.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -88,11 +88,12 @@ class Resampled(TorchDistribution):
 
     def log_ratio(self, value: Tensor) -> Tensor:
         """Return log p(z) - log pi(z)."""
-        # Z a rounding below 1, where nothing is ever refused and the logarithm of that infinite.
-        most = 1 - torch.finfo(self.log_share.dtype).eps
-        log_all_refused = (self.truncation - 1) * (-self.log_share.exp().clamp(max=most)).log1p()
+        # A rounding off 0 and 1, at both of which a logarithm would have no slope.
+        rounding = torch.finfo(self.share.dtype).eps
+        share = self.share.clamp(rounding, 1 - rounding)
+        log_all_refused = (self.truncation - 1) * (-share).log1p()
         log_one_accepted = (-log_all_refused.expm1()).log()
-        accepted = self.log_acceptance(value) - self.log_share + log_one_accepted
+        accepted = self.log_acceptance(value) - share.log() + log_one_accepted
         return torch.logaddexp(accepted, log_all_refused.expand_as(accepted))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
@@ -125,7 +126,7 @@ class Resampled(TorchDistribution):
         """Return p(z), independently for each element of ``batch_shape``."""
         new = self._get_checked_instance(Resampled, _instance)
         new.proposal = self.proposal.expand(torch.Size(batch_shape))
-        new.log_acceptance, new.log_share = self.log_acceptance, self.log_share
+        new.log_acceptance, new.share = self.log_acceptance, self.share
         new.truncation = self.truncation
         super(Resampled, new).__init__(
             new.proposal.batch_shape, self.event_shape, validate_args=self._validate_args
@@ -143,14 +144,16 @@ class ResampledPrior(AbstractDirectPrior):
 
     with a the sigmoid of a perceptron. Z is an average of a over S draws of N(0, I): fresh ones
     on every call in training mode, and always the same in evaluation mode, so that the density is
-    a function then. What is reported of it is off by log Z's error at all z alike, whose standard
-    deviation :meth:`acceptance` gives; with fresh draws, log p(z) is too high by half its square
-    in the mean. It falls as 1 / sqrt(S), and grows as a concentrates on little of N(0, I).
+    a function then. Its logarithm is off by that of the estimate of Z, at all z alike: the
+    standard error over Z, both from :meth:`acceptance`. With fresh draws log p(z) is too high by
+    half the square of that in the mean. It falls as 1 / sqrt(S), and grows as less is accepted.
 
     A density is one pass of the perceptron, and S passes for Z. A draw is T proposals and
     passes, and has no gradient: objectives that compare draws of the prior, such as MMD, train
-    the other side alone. At the start a is next to 1/2 everywhere, and p is N(0, I). Generation space is representation space, since no map leads from N(0, I) to p; in a
-    search for a mode the curvature is that of N(0, I).
+    the other side alone. At the start a is next to 1/2 everywhere, and p next to N(0, I).
+
+    Generation space is representation space, since no map leads from N(0, I) to p. In a search
+    for a mode, the curvature of log p(z) is taken to be that of N(0, I).
 
     Args:
         latent_dim: the size L of z.
@@ -170,8 +173,8 @@ class ResampledPrior(AbstractDirectPrior):
         >>> prior = ResampledPrior(2, hidden=(16,), truncation=10).eval()
         >>> prior().sample((5,)).shape
         torch.Size([5, 2])
-        >>> prior.acceptance().log_share.exp().item() > 0
-        True
+        >>> 0.4 < prior.acceptance().share < 0.6
+        tensor(True)
     """
 
     fixed: Tensor
@@ -213,7 +216,7 @@ class ResampledPrior(AbstractDirectPrior):
         return Resampled(
             self._proposal(),
             log_acceptance=self.log_acceptance,
-            log_share=self.acceptance().log_share,
+            share=self.acceptance().share,
             truncation=self.truncation,
         )
 
@@ -225,13 +228,13 @@ class ResampledPrior(AbstractDirectPrior):
     def acceptance(self) -> Acceptance:
         """Return the estimate of Z that the density of a call in this mode has."""
         z = self._proposal().sample(torch.Size([self.draws])) if self.training else self.fixed
-        log_a = self.log_acceptance(z)
-        log_share = log_a.logsumexp(0) - math.log(len(z))
-        spread = (log_a - log_share).exp().std()
-        return Acceptance(log_share, spread / math.sqrt(len(z)))
+        accepted = self.log_acceptance(z).exp()
+        return Acceptance(accepted.mean(), accepted.std() / math.sqrt(len(z)))
 
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor | None]:
-        return batch_jacobian(self().log_ratio, z0).movedim(0, -1) - z0, None
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return the slope of log p(z) and, for a factor of its negative curvature, I."""
+        slope = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
+        return LinearizedDensity(slope, identities(z))

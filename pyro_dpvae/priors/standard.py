@@ -3,9 +3,11 @@
 from typing import final
 
 import pyro.distributions as dist
+from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
 
-from pyro_dpvae.priors._base import AbstractDirectPrior
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
 
 __all__ = ["StandardNormal"]
 
@@ -26,3 +28,7 @@ class StandardNormal(AbstractDirectPrior):
     def forward(self) -> TorchDistributionMixin:
         """Return N(0, I), of batch shape () and event shape (L,)."""
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
+
+    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+        """Return -z and I."""
+        return LinearizedDensity(-z, identities(z))

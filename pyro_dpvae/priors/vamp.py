@@ -36,8 +36,11 @@ class VampPrior(AbstractMixturePrior):
     pseudo-inputs as a batch of their own, and counts them in its running statistics. Prefer
     encoders without it.
 
-    Encoder and guide share one module, as ``guides.LaplaceGuide`` and the model share the
-    decoder. A copy of the two that is to train has to be made of both at once:
+    Under couplings, ``CouplingPrior(base=VampPrior(...))``, the encoder's posteriors are read as
+    laws of z0: a valid prior, but no longer of the aggregate posterior's form.
+
+    Prior and guide share one encoder, as model and ``guides.LaplaceGuide`` share one decoder. A
+    copy of the two that is to train has to be made of both at once:
     ``copy.deepcopy((model, guide))``.
 
     Args:
@@ -121,6 +124,6 @@ class VampPrior(AbstractMixturePrior):
         if not bool(((u >= low) & (u <= high)).all()):
             raise ValueError(
                 f"pseudo-inputs must lie in the bounds {self.bounds}, got values from "
-                f"{float(u.min()):.4g} to {float(u.max()):.4g}; give the data's own bounds, or None"
+                f"{float(u.min()):.4g} to {float(u.max()):.4g}; give bounds of the data, or None"
             )
         return torch.logit((u - low) / (high - low), eps=_MARGIN)

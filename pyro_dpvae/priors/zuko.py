@@ -92,7 +92,10 @@ class ZukoPrior(AbstractPrior):
         """Return z = g^-1(z0)."""
         return self.flow().transform.inv(z0)
 
-    def _linearize_base(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
+        """Return slope and factor of log p0 at z0."""
         base = self.base()
         factor = torch.diag(1 / base.stddev).expand(len(z0), -1, -1)
         return (base.mean - z0) / base.variance, factor
