@@ -39,7 +39,7 @@ PRIORS = {
     "coupling-2": lambda: CouplingPrior(2),
     "coupling-3-odd": lambda: CouplingPrior(3, blocks=3, hidden=(8,)),
     "coupling-10": lambda: CouplingPrior(10),
-    "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), CouplingPrior(2)]),
+    "product-5": lambda: ProductPrior([CouplingPrior(2), StandardNormal(1), MixturePrior(2)]),
     "coupling-2-unbounded": lambda: CouplingPrior(2, blocks=2, bound=torch.nn.Identity()),
     "coupling-2-mixture": lambda: CouplingPrior(2, blocks=2, base=MixturePrior(2, components=3)),
     "autoregressive-2": lambda: AutoregressivePrior(2, blocks=2, hidden=(8,), mean_only=False),

@@ -36,8 +36,11 @@ class VampPrior(AbstractMixturePrior):
     pseudo-inputs as a batch of their own, and counts them in its running statistics. Prefer
     encoders without it.
 
-    Encoder and guide share one module, as ``guides.LaplaceGuide`` and the model share the
-    decoder. A copy of the two that is to train has to be made of both at once:
+    Under couplings, ``CouplingPrior(base=VampPrior(...))``, the encoder's posteriors are read as
+    laws of z0: a valid prior, but no longer of the aggregate posterior's form.
+
+    Prior and guide share one encoder, as model and ``guides.LaplaceGuide`` share one decoder. A
+    copy of the two that is to train has to be made of both at once:
     ``copy.deepcopy((model, guide))``.
 
     Args:
