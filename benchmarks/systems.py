@@ -85,6 +85,38 @@ TABLES = {
             "--network ladder-mnist --network.width 16 --steps 6000",
         ),
     ),
+    "svhn": Table(
+        evaluate="--metrics elbo,layers",
+        columns={"elbo": "ELBO", **_LAYERS},
+        runs=_each(
+            {"SVHN": _SVHN},
+            {name: _LADDERS[name] for name in list(_LADDERS)[:2]},
+            "--network ladder-svhn --network.width 16 --steps 1800 --evaluate-every 1800",
+        ),
+    ),
+    "clusters": Table(
+        evaluate="--metrics elbo,layer-clusters",
+        columns={
+            "elbo": "ELBO",
+            "cluster_accuracy_layer_1": "accuracy, rung 1",
+            "cluster_accuracy_layer_2": "accuracy, rung 2",
+            "cluster_accuracy_joint": "accuracy, jointly",
+            "clusters_used_layer_2": "clusters used, rung 2",
+        },
+        runs={
+            **_each(
+                {"MNIST": MNIST, "Fashion-MNIST": FASHION},
+                _CLUSTERS,
+                "--steps 6000 --evaluate-every 6000",
+            ),
+            **_each(
+                {"SVHN": _SVHN},
+                _CLUSTERS,
+                "--preprocessing grey --likelihood gaussian-learned --steps 3000 "
+                "--evaluate-every 3000",
+            ),
+        },
+    ),
     "lossy": Table(
         evaluate="--metrics nll --nll-samples 200 --nll-data 500",
         columns={"nll": "-log p(x)", "held_out_elbo": "ELBO", "held_out_rate": "rate"},

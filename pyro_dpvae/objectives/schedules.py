@@ -12,6 +12,7 @@ __all__ = [
     "AbstractSchedule",
     "Cosine",
     "Cyclic",
+    "Delayed",
     "Exponential",
     "Linear",
     "Saturating",
@@ -115,6 +116,21 @@ class Exponential(AbstractSchedule):
 
 
 @final
+class Delayed(AbstractSchedule):
+    """The start for a number of steps, and the end from then on.
+
+    Example:
+        >>> beta = Delayed(0.01, 1.0, 500)
+        >>> beta(499), beta(500)
+        (0.01, 1.0)
+    """
+
+    def between(self, fraction: float) -> float:
+        """Return the start."""
+        return self.start
+
+
+@final
 class Cyclic(AbstractSchedule):
     """Cycles that each rise from start to end on a line, and stay at end for their rest.
 
@@ -208,6 +224,7 @@ class Saturating(AbstractSchedule):
 SCHEDULES: dict[str, type[AbstractSchedule]] = {
     "cosine": Cosine,
     "cyclic": Cyclic,
+    "delayed": Delayed,
     "exponential": Exponential,
     "linear": Linear,
     "saturating": Saturating,
