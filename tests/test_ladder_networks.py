@@ -115,7 +115,7 @@ def test_outputs_are_means_then_log_variances_then_extras() -> None:
     for tower, start in zip(towers, (0.0, 10.0), strict=True):
         nn.init.zeros_(tower.weight)
         tower.bias.data = start + torch.arange(float(tower.out_features))
-    encoder = LadderEncoder([nn.Identity()], towers, rungs=(1, 2), extra=1)
+    encoder = LadderEncoder([nn.Identity()], towers, rungs=(1, 2), extra=(1, 1))
     expected = [0, 10, 11, 1, 12, 13, 2, 14]  # mu_1 mu_2 mu_2, log var likewise, extras
     assert encoder(torch.zeros(1, 1))[0].tolist() == expected
 

@@ -1,5 +1,7 @@
 """Systems by the names of papers, and models by the names of the command line."""
 
+import json
+import math
 from pathlib import Path
 from typing import Any
 
@@ -63,6 +65,9 @@ def test_a_recipe_trains_opens_and_samples(name: str, tmp_path: Path) -> None:
     assert train("--recipe", name, "--steps", "4", *small, "--out", str(out)) == 0
     model = open_system(out).system.model
     options = RECIPES[name].options
+    records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
+    clusters = [record["step"] for record in records if "clusters" in record]
+    assert clusters == ([2] if "vlac" in name else [])
     assert type(model) is MODELS.get(options.get("model", {}).get("name"), VAE)
     assert main(["sample", str(out), "--count", "2"]) == 0
     assert (out / "samples.png").stat().st_size > 1000
@@ -82,6 +87,34 @@ def test_a_recipe_yields_to_a_file_and_that_to_the_command_line(
     assert found["batch_size"] == 17
     assert found["latent_dim"] == 50  # of the recipe
     assert found["guide"]["damping"] == 0.5
+
+
+def test_a_recipe_of_the_command_line_goes_before_a_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = printed(["--data", "digits", "--recipe", "ladder-vae"], capsys)
+    file = tmp_path / "config.yaml"
+    file.write_text(yaml.safe_dump({**whole, "seed": 7}))
+    found = printed(["--config", str(file), "--recipe", "rme", "--recipe", "vlac"], capsys)
+    assert found["recipe"] == "vlac"
+    assert found["model"] == {"name": "clustering-ladder", "assignment": "network"}
+    assert found["prior"]["components"] == 30
+    assert found["cluster_step"] == 500
+    assert found["seed"] == 7
+    unset = printed(["--config", str(file), "--recipe", "vlac", "--cluster-step", "null"], capsys)
+    assert unset["cluster_step"] is None
+
+
+def test_the_ladders_rate_comes_in_as_stated() -> None:
+    options = RECIPES["ladder-vae"].options
+    kinds = ("model", "prior", "likelihood", "objective")
+    parts = {kind: options[kind] for kind in kinds}
+    guide, network = {"name": "amortized"}, {"name": "auto"}
+    built = build_system((1, 8, 8), dataset_size=10, guide=guide, network=network, **parts)
+    built.objective.step = 1000
+    built.objective.begin_step()
+    weight = float(built.objective.rate.weight("beta"))
+    assert weight == pytest.approx(1 - math.exp(-1000 / 2000), abs=1e-6)
 
 
 def test_a_part_of_another_name_loses_the_options_of_the_recipes(
@@ -121,6 +154,11 @@ def test_each_rung_has_its_prior_or_all_have_one() -> None:
     assert joint.prior.latent_dim == 5
 
 
+@pytest.mark.parametrize("guide", ["flow", "recursive-mixture", "semi-amortized"])
+def test_a_joint_prior_takes_other_guides(guide: str) -> None:
+    assert isinstance(system(model={"name": "ladder", "joint": True}, guide={"name": guide}), VAE)
+
+
 def test_a_vamp_prior_has_the_guides_encoder() -> None:
     built = build_system(
         (1, 8, 8),
@@ -144,6 +182,11 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
         ({"network": {"name": "ladder-mlp"}}, "network of a vae model must be one of"),
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
         ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its rungs \(2, 2, 2\), got 7"),
+        ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
+        (
+            {"model": {"name": "ladder"}, "network": {"name": "ladder-mlp", "rungs": [3, 0]}},
+            r"every rung of \(3, 0\) must be at least 1",
+        ),
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
         (
             {"model": {"name": "clustering-ladder"}},

@@ -177,35 +177,50 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
 def merge_files(arguments: Sequence[str]) -> list[str]:
     """Return a spelled-out command line with its recipe and configuration files written out.
 
-    What the command line says goes before what a file says, and that before a recipe: a part or
-    a schedule that it names otherwise loses the options of the other one, and a number of steps
-    or of epochs the other one.
+    What the command line says goes before a recipe that it names, and that before what a file
+    says; a recipe that a file names goes behind the file. A part or a schedule that goes before
+    another loses the options of the other one, and a number of steps or of epochs the other one.
     """
-    pairs = _pairs(arguments)
-    names = _chosen([pair for pair in pairs if pair[0] != "--config"])
-    options = {option for option, _ in pairs}
-    merged = list(arguments)
-    recipe = next((value for option, value in pairs if option == "--recipe"), None)
-    files: list[dict[str, Any]] = []
-    for position, (option, value) in enumerate(pairs):
-        if option == "--config" and Path(value).is_file():
-            files.append(_yielding(_read(Path(value)), value, names, options))
-            if arguments[position] == "--config":
-                merged[position + 1] = json.dumps(files[-1])
-            else:
-                merged[position] = f"--config={json.dumps(files[-1])}"
-            recipe = recipe or files[-1].get("recipe")
-    if recipe is None:
-        return merged
-    content = json.loads(json.dumps(_recipe(recipe)))
-    for file in files:
-        names = {**_chosen_in(file, "the configuration"), **names}
-        options |= {f"--{key}" for key in file}
-    return ["--config", json.dumps(_yielding(content, "the recipe", names, options)), *merged]
+    rest, files = _without_configs(arguments)
+    pairs = _pairs(rest)
+    recipe = next((value for option, value in reversed(pairs) if option == "--recipe"), None)
+    layers = [(_read(Path(path)), path) for path in reversed(files) if Path(path).is_file()]
+    if recipe is not None:
+        layers.insert(0, (_recipe(recipe), "the recipe"))
+    elif any(content.get("recipe") for content, _ in layers):
+        recipe = next(content["recipe"] for content, _ in layers if content.get("recipe"))
+        layers.append((_recipe(recipe), "the recipe"))
+    names, options = _chosen(pairs), {option for option, _ in pairs}
+    written: list[str] = []
+    for content, where in layers:
+        left = _yielding(content, where, names, options)
+        names = {**_chosen_in(left, where), **names}
+        options |= {f"--{key}" for key in left}
+        written = ["--config", json.dumps(left), *written]
+    missing = [part for path in files if not Path(path).is_file() for part in ("--config", path)]
+    return [*missing, *written, *rest]
 
 
-def _recipe(name: str) -> Mapping[str, Any]:
-    return RECIPES[check_choice("recipe", name, RECIPES)].options
+def _without_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return a command line without its configurations, and these."""
+    rest, configs = list[str](), list[str]()
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if option != "--config":
+            rest.append(argument)
+            continue
+        path = value if equals else next(given, None)
+        if path is None:
+            rest.append(argument)  # for the parser to refuse
+        else:
+            configs.append(path)
+    return rest, configs
+
+
+def _recipe(name: str) -> dict[str, Any]:
+    options = RECIPES[check_choice("recipe", name, RECIPES)].options
+    return json.loads(json.dumps(options))  # a copy to its depth, which may lose options
 
 
 def _yielding(

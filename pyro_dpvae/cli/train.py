@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train, system.model, system.guide)
     growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
-    check_clusters(system.guide, config.cluster_step)
+    check_clusters(system.guide, config)
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
@@ -129,7 +129,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser.add_argument(
         "--recipe",
         type=str | None,
-        help=f"a system of a paper, whose options others overrule: {', '.join(RECIPES)}",
+        help="a system of a paper, whose options others overrule, with null to unset one: "
+        f"{', '.join(RECIPES)}",
     )
     data = parser.add_argument_group("data")
     names = ", ".join(sorted(DATA_SETS))
@@ -186,7 +187,9 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         "--evaluate-every", type=int, default=1000, help="steps between held-out evaluations"
     )
     training.add_argument(
-        "--out", type=str | None, help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE)"
+        "--out",
+        type=str | None,
+        help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
     )
     return parser
 

@@ -31,9 +31,9 @@ class LadderEncoder(nn.Module):
 
     Args:
         stages: L - 1 networks, bottom first.
-        towers: L networks, each with (N, 2 rung + extra) as its output.
+        towers: L networks, each with (N, 2 rung + extra_l) as its output.
         rungs: the sizes of the latents, bottom first.
-        extra: the size of extra_l, the same for every rung.
+        extra: the sizes of extra_l.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
@@ -42,7 +42,7 @@ class LadderEncoder(nn.Module):
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
-        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), extra=0)
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), extra=(0, 0))
         >>> encoder(torch.zeros(7, 3)).shape
         torch.Size([7, 6])
     """
@@ -53,20 +53,22 @@ class LadderEncoder(nn.Module):
         towers: Iterable[nn.Module],
         *,
         rungs: Sequence[int],
-        extra: int,
+        extra: Sequence[int],
     ) -> None:
         super().__init__()
         self.stages, self.towers = nn.ModuleList(stages), nn.ModuleList(towers)
-        self.rungs, self.extra = check_rungs(rungs), extra
+        self.rungs, self.extra = check_rungs(rungs), tuple(extra)
 
     def forward(self, x: Float[Tensor, "n *data"]) -> Float[Tensor, "n features"]:
-        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + L extra)."""
+        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + sum(extra))."""
         heights = [x]
         for stage in self.stages:
             heights.append(stage(heights[-1]))
         outputs = [
-            tower(h).split((size, size, self.extra), dim=1)
-            for tower, h, size in zip(self.towers, heights, self.rungs, strict=True)
+            tower(h).split((size, size, extra), dim=1)
+            for tower, h, size, extra in zip(
+                self.towers, heights, self.rungs, self.extra, strict=True
+            )
         ]
         return torch.cat([part for kind in zip(*outputs, strict=True) for part in kind], 1)
 
@@ -205,21 +207,23 @@ def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
             )
 
 
-def extra_features(features: int, rungs: Sequence[int]) -> int:
+def extra_features(features: int, rungs: Sequence[int]) -> tuple[int, ...]:
     """Return how many features each rung has beside mean and log variance.
 
+    They are shared out evenly, and what does not divide is the top rung's.
+
     Raises:
-        ValueError: if they are not shared out evenly.
+        ValueError: if the features are fewer than means and log variances need.
 
     Example:
-        >>> extra_features(42, (2, 4))  # 12 of means and log variances, and 15 of each rung
-        15
+        >>> extra_features(43, (2, 4))  # 12 of means and log variances, and 31 more
+        (15, 16)
     """
     extra = features - 2 * sum(rungs)
-    if extra < 0 or extra % len(rungs):
+    if extra < 0:
         raise ValueError(
-            "features of a ladder must be 2 * sum(rungs), and as many more of each rung, got "
-            f"{features} and the rungs {tuple(rungs)}; give {2 * sum(rungs)} plus a multiple of "
-            f"{len(rungs)}"
+            "features of a ladder must be at least 2 * sum(rungs), got "
+            f"{features} and the rungs {tuple(rungs)}; give {2 * sum(rungs)} or more"
         )
-    return extra // len(rungs)
+    each, rest = divmod(extra, len(rungs))
+    return (*[each] * (len(rungs) - 1), each + rest)

@@ -42,13 +42,13 @@ def ladder_svhn_encoder(
 
     Args:
         image_shape: (C, 32, 32).
-        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 32 x 32, another number of rungs, or features that
-            the rungs do not share evenly.
+        ValueError: for images that are not 32 x 32, another number of rungs, or too few
+            features.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
@@ -110,13 +110,13 @@ def ladder_celeba_encoder(
 
     Args:
         image_shape: (C, 64, 64).
-        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 64 x 64, another number of rungs, or features that
-            the rungs do not share evenly.
+        ValueError: for images that are not 64 x 64, another number of rungs, or too few
+            features.
 
     References:
         Zhao, Song, Ermon (2017); widths of the authors' code for CelebA, with the differences of
@@ -203,7 +203,7 @@ def _encoder(
     extra = extra_features(features, rungs)
     units = 16 * check_positive_int("width", width)
     inputs = [channels, *(width * stage[-1][0] for stage in plan.stages)]
-    heads = [2 * size + extra for size in rungs]
+    heads = [2 * size + more for size, more in zip(rungs, extra, strict=True)]
     side, towers = plan.side, []
     for start, stage, head in zip(inputs, plan.stages, heads, strict=False):
         for _, stride in stage:

@@ -37,13 +37,12 @@ def ladder_mnist_encoder(
 
     Args:
         image_shape: (C, 28, 28).
-        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the first convolutions.
 
     Raises:
-        ValueError: for images that are not 28 x 28, fewer than two rungs, or features that the
-            rungs do not share evenly.
+        ValueError: for images that are not 28 x 28, fewer than two rungs, or too few features.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
@@ -57,7 +56,7 @@ def ladder_mnist_encoder(
     rungs = check_rungs(rungs, network="ladder-mnist")
     extra = extra_features(features, rungs)
     flat, units = 2 * width * 49, 16 * check_positive_int("width", width)
-    heads = [2 * size + extra for size in rungs]
+    heads = [2 * size + more for size, more in zip(rungs, extra, strict=True)]
     lowest = nn.Linear(flat, heads[0])
     body = LadderEncoder(
         [
@@ -127,13 +126,13 @@ def ladder_mlp_encoder(
 
     Args:
         image_shape: of a datum.
-        features: 2 * sum(rungs), for means and log variances, and as many more of each rung.
+        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the sizes of the latents, bottom first, at least two.
         width: units of a layer.
         depth: layers between rungs, and of each rung's own.
 
     Raises:
-        ValueError: for fewer than two rungs, or features that the rungs do not share evenly.
+        ValueError: for fewer than two rungs, or too few features.
 
     References:
         The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, after their MNIST
@@ -152,8 +151,8 @@ def ladder_mlp_encoder(
     body = LadderEncoder(
         [dense(size, *layers) for size in inputs[:-1]],
         [
-            nn.Sequential(*dense(size, *layers), nn.Linear(width, 2 * rung + extra))
-            for size, rung in zip(inputs, rungs, strict=True)
+            nn.Sequential(*dense(size, *layers), nn.Linear(width, 2 * rung + more))
+            for size, rung, more in zip(inputs, rungs, extra, strict=True)
         ],
         rungs=rungs,
         extra=extra,

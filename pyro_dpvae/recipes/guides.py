@@ -95,7 +95,7 @@ def _laplace(
         raise ValueError(
             "a Laplace guide differentiates the decoder for each datum by itself, and the batch "
             "norms of this one join the data of a batch in training; choose a network without, "
-            "such as --network residual or --network mlp"
+            "such as --network residual or --network mlp, or, for a ladder, another guide"
         )
     return LaplaceGuide(
         parts.encoder(),

@@ -17,6 +17,7 @@ from pyro_dpvae.nn import (
     LADDERS,
     PIXEL_NETWORKS,
     Architecture,
+    check_rungs,
     default_architecture,
     default_ladder,
 )
@@ -63,6 +64,11 @@ class ModelParts:
         chosen = choices[name]
         return Architecture(partial(chosen.encoder, **options), partial(chosen.decoder, **options))
 
+    @property
+    def size(self) -> int:
+        """The size of z, of a model without rungs."""
+        return _LATENT_DIM if self.latent_dim is None else self.latent_dim
+
     def no_pixels(self) -> None:
         """Refuse a pixel network.
 
@@ -72,7 +78,7 @@ class ModelParts:
         if self.pixels[0] != "auto":
             raise ValueError(
                 "pixel networks are part of a lossy model, "
-                f"got pixels {self.pixels[0]!r} for another; use model lossy"
+                f"got pixels {self.pixels[0]!r} for another; use model lossy, or pixels auto"
             )
 
 
@@ -98,7 +104,7 @@ def _vae(parts: ModelParts) -> BuiltModel:
         parts: of the system.
     """
     parts.no_pixels()
-    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
+    shape, size = parts.shape, parts.size
     networks = parts.architecture("vae", ARCHITECTURES, default_architecture(shape))
     network = partial(networks.encoder, shape)
     encoder = cache(lambda: GaussianEncoder(network(2 * size)))
@@ -114,7 +120,7 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
         parts: of the system.
         channels: of the map that z gives to the pixel network.
     """
-    shape, size = parts.shape, parts.latent_dim or _LATENT_DIM
+    shape, size = parts.shape, parts.size
     if len(shape) != 3:
         raise ValueError(
             f"a lossy model is one of images, got data of shape {shape}; use model vae"
@@ -187,10 +193,11 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     parts.no_pixels()
     networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
     rungs = tuple(inspect.signature(networks.encoder).parameters["rungs"].default)
+    check_rungs(rungs)
     if parts.latent_dim is not None and parts.latent_dim != sum(rungs):
         raise ValueError(
             f"latent_dim of a ladder is the sum of its rungs {rungs}, got {parts.latent_dim}; "
-            "leave it out, or change the rungs of the network"
+            "leave it out (null), or change the rungs of the network"
         )
     return rungs, networks
 

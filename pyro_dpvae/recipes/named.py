@@ -38,7 +38,7 @@ _LADDER = Recipe(
         "objective": {
             "name": "beta",
             "beta": 1.0,
-            "schedule": {"beta": {"name": "saturating", "start": 0.0, "steps": 2000}},
+            "schedule": {"beta": {"name": "saturating", "start": 0.0, "steps": 20_000}},
         },
         "batch_size": 100,
         "learning_rate": 2e-4,
@@ -103,6 +103,7 @@ _MAE = Recipe(
             "blocks": 8,
             "hidden": [320],
             "mean_only": False,
+            "direct": True,
         },
         "likelihood": {"name": "bernoulli"},
         "preprocessing": "binary-dynamic",

@@ -12,17 +12,20 @@ __all__ = ["SYSTEM_PRIORS"]
 
 
 def _vamp(
-    encoder: GaussianEncoder, *, components: int = 500, bounded: bool = True
+    encoder: GaussianEncoder, *, components: int = 500, bounded: bool | None = None
 ) -> AbstractPrior:
     """Build a ``VampPrior``, whose pseudo-inputs start from noise.
 
     Args:
         encoder: that of the guide.
         components: the number of pseudo-inputs.
-        bounded: whether pseudo-inputs stay in [0, 1], as pixels do; false for data without a
-            range.
+        bounded: whether pseudo-inputs stay in [0, 1]; by default those of images, whose pixels
+            do unless they are preprocessed by ``logit``.
     """
-    noise = torch.rand(check_positive_int("components", components), *encoder.network.in_shape)
+    shape = encoder.network.in_shape
+    noise = torch.rand(check_positive_int("components", components), *shape)
+    if bounded is None:
+        bounded = len(shape) == 3
     return VampPrior(encoder, noise, bounds=(0.0, 1.0) if bounded else None)
 
 

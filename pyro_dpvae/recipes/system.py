@@ -121,6 +121,9 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
     Args:
         system: before training.
         batches: tensors of shape (batch, *data), of which no more are taken than are needed.
+
+    Raises:
+        ValueError: if there are too few data, or they lie outside the bounds of pseudo-inputs.
     """
     prior = system.model.prior
     if isinstance(prior, VampPrior):
@@ -129,7 +132,10 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
             taken.append(x)
             if sum(map(len, taken)) >= prior.components:
                 break
-        prior.start_at(torch.cat(taken))
+        try:
+            prior.start_at(torch.cat(taken))
+        except ValueError as error:
+            raise ValueError(f"{error} (here by prior.components and prior.bounded)") from error
 
 
 def _build_prior(
@@ -141,7 +147,8 @@ def _build_prior(
     if encoder is None:
         raise ValueError(
             f"a {name} prior takes the encoder of the whole z, and rungs of a ladder have none of "
-            "their own; use another prior, or one over all rungs with model.joint"
+            "their own; use another prior, or, for model ladder, one over all rungs with "
+            "model.joint"
         )
     return build(encoder(), **options)
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae.data import Batches
 from pyro_dpvae.objectives import ELBO
-from pyro_dpvae.training.config import Clustering, Growing
+from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
 from pyro_dpvae.training.held_out import aside
 
 __all__ = ["check_batch", "check_clusters", "check_last_batch", "growth_steps"]
@@ -82,16 +82,24 @@ def growth_steps(guide: nn.Module, steps: int) -> set[int]:
     return {steps * share // shares for share in range(1, shares)}
 
 
-def check_clusters(guide: nn.Module, cluster_step: int | None) -> None:
-    """Refuse a step at which clusters start from data, in a guide that has none.
+def check_clusters(guide: nn.Module, config: TrainConfig) -> None:
+    """Refuse a step at which clusters start from data, in a guide or a run that has none.
 
     Raises:
-        ValueError: with the guide.
+        ValueError: with the guide or the steps.
     """
-    if cluster_step is not None and not isinstance(guide, Clustering):
+    if config.cluster_step is None:
+        return
+    if not isinstance(guide, Clustering):
         raise ValueError(
             "cluster_step is of guides with clusters, such as a clustering ladder's, "
-            f"got {cluster_step} and {type(guide).__name__}; leave it out"
+            f"got {config.cluster_step} and {type(guide).__name__}; leave it out (null)"
+        )
+    if config.cluster_step >= config.steps:
+        raise ValueError(
+            "cluster_step must lie before the last step, got "
+            f"{config.cluster_step} of {config.steps} steps; train longer, or start clusters "
+            "earlier"
         )
 
 

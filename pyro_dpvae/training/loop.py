@@ -86,7 +86,7 @@ def fit(
     Raises:
         ValueError: if the parts and the data do not fit each other, the steps are fewer than the
             numbers of components they are shared among, clusters are to start from data in a guide
-            without them, or training diverges.
+            without them or after the last step, or training diverges.
 
     Warns:
         UserWarning: if a schedule takes more steps than the run.
@@ -94,11 +94,11 @@ def fit(
     check_batch(model, guide, objective, next(train.epoch(0)))
     check_last_batch(objective, train, model, guide)
     growth = growth_steps(guide, config.steps)
-    check_clusters(guide, config.cluster_step)
+    check_clusters(guide, config)
     for name, steps in objective.unfinished(config.steps).items():
         warnings.warn(
-            f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: it ends "
-            "before the schedule does; train longer or shorten the schedule",
+            f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: the run "
+            "ends before the schedule does; train longer or shorten the schedule",
             stacklevel=2,
         )
     pyro.set_rng_seed(config.seed)
@@ -137,6 +137,7 @@ def fit(
 
     def start_clusters() -> None:
         assert isinstance(guide, Clustering)
+        bar.set_description("placing clusters")
         guide.initialise_clusters(model.prior, train.epoch, seed=config.seed, progress=progress)
         record({"step": step, "clusters": "from data"})
         bar.set_description("clusters from data")
