@@ -72,17 +72,18 @@ def test_print_config_is_a_config(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert main(["train", "--config", str(out / "config.json"), "--out", again]) == 0
 
 
-@pytest.mark.parametrize("network", ["mlp", "residual"])
 @pytest.mark.parametrize(
-    ("preprocessing", "likelihood"),
+    ("preprocessing", "likelihood", "network"),
     [
-        ("binary-static", "bernoulli"),
-        ("binary-dynamic", "bernoulli"),
-        ("grey", "continuous-bernoulli"),
-        ("grey", "logistic"),
-        ("dequantised", "gaussian-pixel"),
-        ("logit", "gaussian"),
-        ("grey", "gaussian-learned"),
+        ("binary-static", "bernoulli", "mlp"),
+        ("binary-dynamic", "bernoulli", "residual"),
+        ("grey", "continuous-bernoulli", "mlp"),
+        ("grey", "logistic", "mlp"),
+        ("grey", "logistic-mixture", "residual"),
+        ("dequantised", "gaussian-pixel", "mlp"),
+        ("logit", "gaussian", "mlp"),
+        ("grey", "gaussian-learned", "residual"),
+        ("grey", "laplace-learned", "mlp"),
     ],
 )
 def test_every_likelihood_and_preprocessing(

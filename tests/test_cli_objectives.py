@@ -25,12 +25,11 @@ def objective_of(out: Path) -> Any:
     return next(iter(RunFolder(out).records()))["objective"]
 
 
-@pytest.mark.parametrize("prior", ["standard", "coupling"])
 @pytest.mark.parametrize("name", OBJECTIVES)
-def test_every_objective_trains_and_samples(name: str, prior: str, tmp_path: Path) -> None:
+def test_every_objective_trains_and_samples(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     quick = ["--objective.hidden", "[8]"] if name == "factor" else []
-    assert train("--objective", name, *quick, "--prior", prior, "--out", str(out)) == 0
+    assert train("--objective", name, *quick, "--out", str(out)) == 0
     assert main(["sample", str(out), "--count", "3"]) == 0
     assert objective_of(out)["name"] == OBJECTIVES[name].__name__
 
