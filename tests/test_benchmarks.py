@@ -4,10 +4,12 @@ import json
 import os
 import subprocess
 import sys
+import warnings
 from pathlib import Path
 
 import pytest
 
+from benchmarks import systems
 from benchmarks._alternate import ratios
 
 ROOT = Path(__file__).parents[1]
@@ -103,3 +105,24 @@ def test_the_study_of_likelihoods_goes_on_where_it_was(tmp_path: Path) -> None:
     changed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
     assert changed.returncode == 1
     assert b"holds runs of one budget" in changed.stderr
+
+
+def test_a_table_of_systems_goes_on_where_it_was(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = "--data digits --recipe vlac --steps 3 --cluster-step 1 --backend eager"
+    table = systems.Table(
+        evaluate="--metrics elbo,layer-clusters",
+        columns={"elbo": "ELBO", "held_out_rate": "rate", "absent": "-"},
+        runs={},
+    )
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "the schedule of")
+        first = systems.run("a, b", options, table, tmp_path)
+    written = (tmp_path / "a--b" / "metrics.jsonl").stat().st_mtime_ns
+    assert systems.run("a, b", options, table, tmp_path) == first
+    assert (tmp_path / "a--b" / "metrics.jsonl").stat().st_mtime_ns == written
+    capsys.readouterr()
+    elbo, rate = first["elbo"]["value"], first["held_out_rate"]["value"]
+    assert systems.row("a, b", first, table).startswith(f"| a, b | {elbo:.1f} ± ")
+    assert systems.row("a, b", first, table).endswith(f" | {rate:.{3 if rate < 10 else 1}f} |  |")
