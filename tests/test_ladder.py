@@ -302,7 +302,7 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     assert main(["train", *arguments, "--backend", "eager", "--out", str(run)]) == 0
     saved = open_system(run)
     config = EvaluationConfig(latent_samples=50)
-    with pytest.raises(ValueError, match="layers needs labels of both splits, and a model with a"):
+    with pytest.raises(ValueError, match="layers needs a model with a prior for each"):
         evaluate_run(Subject(saved, saved.data(), config, progress=False), ["layers"])
     model, guide = small((1, 8, 8), StandardNormal)
     system = System(model.eval(), guide.eval(), saved.system.objective)
