@@ -9,7 +9,7 @@ from typing import Any, Protocol, final, runtime_checkable
 from safetensors.torch import save
 from torch import Tensor
 
-from pyro_dpvae._files import read_tensors, write_whole
+from pyro_dpvae._files import make_folder, read_tensors, write_whole
 
 __all__ = ["RunFolder", "Stateful"]
 
@@ -50,6 +50,7 @@ class RunFolder:
 
         Raises:
             FileExistsError: if a run is there already.
+            NotADirectoryError: if the path is a file, or leads through one.
         """
         run = cls(Path(path))
         if (run.path / _CONFIG).exists():
@@ -57,7 +58,7 @@ class RunFolder:
                 f"a run folder is written once, and {run.path} holds a run already; "
                 "name another with --out, or remove it"
             )
-        run.path.mkdir(parents=True, exist_ok=True)
+        make_folder(run.path)
         write_whole(run.path / _CONFIG, json.dumps(config, indent=2).encode())
         return run
 

@@ -218,6 +218,17 @@ def test_a_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
     assert "a run folder holds config.json" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("out", ["file", "file/run"])
+def test_a_folder_in_a_file_is_refused_by_name(out: str, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(NotADirectoryError) as refused:
+        RunFolder.create(tmp_path / out, {})
+    assert str(refused.value) == (
+        f"{tmp_path / out} must name a folder, and {tmp_path / 'file'} is a file; name another "
+        "folder, or remove the file"
+    )
+
+
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     out = tmp_path / "run"
     metrics = out / "metrics.jsonl"

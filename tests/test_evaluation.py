@@ -21,6 +21,7 @@ from pyro_dpvae.evaluation import (
     compare_seeds,
     evaluate_run,
 )
+from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.importance import log_mean_exp, log_weights
 from pyro_dpvae.recipes import open_system
 from pyro_dpvae.recording import Recording
@@ -82,10 +83,11 @@ def test_the_file_holds_every_applicable_metric(evaluated: Path) -> None:
     assert digits["nll"]["settings"]["data"] == 40
 
 
-def test_the_likelihood_is_of_the_first_held_out_data(evaluated: Path) -> None:
+def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: Path) -> None:
     run = evaluated / "coupling-0"
     saved = open_system(run)
-    x = next(saved.batches(saved.data().test).epoch(0))[:40]
+    x = torch.cat(list(saved.batches(saved.data().test).epoch(0)))
+    x = x[[k * len(x) // 40 for k in range(40)]]
     torch.manual_seed(1)
     weights = log_weights(saved.system.model, saved.system.guide, x, 3000)
     kept = RunFolder(run).read_tensors("evaluation.safetensors")["nll"]
@@ -94,6 +96,29 @@ def test_the_likelihood_is_of_the_first_held_out_data(evaluated: Path) -> None:
     found = metrics_of(run)["nll"]
     assert found["value"] == pytest.approx(float(kept.mean()))
     assert found["standard_error"] == pytest.approx(float(kept.std()) / math.sqrt(40))
+
+
+def test_the_data_of_likelihoods_are_evenly_spaced_and_none_comes_twice(folder: Path) -> None:
+    saved = open_system(folder / "coupling-0")
+    subject = Subject(saved, saved.data(), EvaluationConfig(), progress=False)
+    assert isinstance(subject.data.test, torch.Tensor)
+    size = len(subject.data.test)
+    found = _spread(subject, 40)
+    assert [len(part) for part in found] == [32, 8]
+    expected = subject.data.test[[k * size // 40 for k in range(40)]]
+    assert torch.equal(torch.cat(list(found)), expected)
+    assert torch.equal(torch.cat(list(_spread(subject, size + 7))), subject.data.test)
+
+
+def test_a_likelihood_of_other_data_is_measured_anew(evaluated: Path, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    shutil.copytree(evaluated / "coupling-0", run)
+    content = json.loads((run / "evaluation.json").read_text())
+    del content["groups"]["nll"]["numbers"]["data"]  # as it was for the first data
+    content["metrics"]["nll"]["value"] = 1e9
+    (run / "evaluation.json").write_text(json.dumps(content))
+    assert evaluate(run, "--metrics", "nll") == 0
+    assert metrics_of(run)["nll"] == metrics_of(evaluated / "coupling-0")["nll"]
 
 
 def test_likelihoods_can_be_compiled(
@@ -252,7 +277,7 @@ def test_fid_uses_the_inception_network(
 @pytest.mark.parametrize(
     ("name", "metrics", "message"),
     [
-        ("coupling-0", "domain", "domain needs labelled images in memory"),
+        ("coupling-0", "domain", "domain needs images, and this run on"),
         ("coupling-0", "fid", "fid needs images, and this run on 'two-moons' has none"),
         ("digits", "disentanglement", "needs factors of variation .*'factors' of a .npz"),
         ("digits", "inception", "metrics must be one of .*got 'inception'"),
@@ -338,6 +363,29 @@ def test_densities_of_other_things_have_no_difference(
     assert comparison.differences["skl"][0] is not None
     assert main(["compare", str(evaluated / "digits"), str(evaluated / "coupling-0")]) == 2
     assert "runs must be of the same data" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "comparable"),
+    [
+        ("logistic", "logistic-mixture", True),
+        ("bernoulli", "logistic-mixture", True),
+        ("gaussian", "laplace", True),
+        ("logistic", "gaussian", False),
+    ],
+)
+def test_probabilities_compare_with_probabilities_and_densities_with_densities(
+    one: str, other: str, comparable: bool, tmp_path: Path
+) -> None:
+    for likelihood in (one, other):
+        config = {"data": "d", "preprocessing": "grey", "likelihood": {"name": likelihood}}
+        run = RunFolder.create(tmp_path / likelihood, config)
+        run.save({}, {})
+        entry = {"value": 1.0, "standard_error": 0.1, "settings": {}}
+        content = {"groups": {}, "metrics": {"nll": entry}}
+        run.write("evaluation.json", {"basis": {"run": run.digest, "data": "d"}, **content})
+    found = compare_runs([str(tmp_path / one), str(tmp_path / other)])
+    assert (found.differences["nll"][0] is not None) == comparable
 
 
 def test_seeds_are_repetitions(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:

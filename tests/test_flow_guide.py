@@ -441,6 +441,18 @@ def test_parts_that_do_not_fit_are_refused() -> None:
         ConditionedPerceptron([2, 3, 1], context=1, masks=[torch.ones(3, 2).bool()])
 
 
+@pytest.mark.parametrize("direction", ["forward", "inverse"])
+def test_a_context_is_given_where_there_is_one_and_nowhere_else(direction: str) -> None:
+    z, h = torch.zeros(5, 3), torch.zeros(5, 4)
+    bare, fed = (AutoregressiveStep(3, context=size, hidden=(8,)) for size in (0, 4))
+    with pytest.raises(ValueError, match="built with context=0 is of z alone, got a context"):
+        getattr(bare, direction)(z, h)
+    with pytest.raises(ValueError, match="a context of size 4 needs it on every call, got none"):
+        getattr(fed, direction)(z, None)
+    with pytest.raises(ValueError, match="built with context=0 is of z alone, got a context"):
+        bare.network(z, torch.zeros(5, 8))
+
+
 def test_a_run_from_the_command_line_opens_with_its_posterior(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -28,7 +28,13 @@ from pyro_dpvae.nn import LADDERS, Batched
 from pyro_dpvae.nn.ladder import GatedSum, LadderDecoder
 from pyro_dpvae.objectives import ELBO, Beta, FreeBits, Saturating
 from pyro_dpvae.plots import layer_codes
-from pyro_dpvae.priors import AbstractPrior, CouplingPrior, ProductPrior, StandardNormal
+from pyro_dpvae.priors import (
+    AbstractPrior,
+    CouplingPrior,
+    MixturePrior,
+    ProductPrior,
+    StandardNormal,
+)
 from pyro_dpvae.recipes import System, open_system
 from pyro_dpvae.training import TrainConfig, fit
 from tests.test_captured import check_same_steps
@@ -266,7 +272,8 @@ def test_one_layer_varies_over_quantiles_of_generation_space() -> None:
     prior = ProductPrior([CouplingPrior(2), StandardNormal(3)])
     origin = prior().sample()
     codes = layer_codes(prior, origin, side=4)
-    below, above = codes["layer 1"], codes["layer 2"]
+    assert list(codes) == ["layer 1: quantiles of its two coordinates", "layer 2: draws"]
+    below, above = codes.values()
     assert torch.equal(below[:, 2:], origin[2:].expand(16, 3))
     assert torch.equal(above[:, :2], origin[:2].expand(16, 2))
     z0 = prior.priors[0].to_generation(below[:, :2])[0].reshape(4, 4, 2)
@@ -274,6 +281,17 @@ def test_one_layer_varies_over_quantiles_of_generation_space() -> None:
     torch.testing.assert_close(z0[..., 0], levels[:, None].expand(4, 4), atol=1e-4, rtol=1e-4)
     torch.testing.assert_close(z0[..., 1], levels.expand(4, 4), atol=1e-4, rtol=1e-4)
     assert len(above[:, 2:].unique(dim=0)) == 16
+
+
+def test_a_layer_of_another_base_is_drawn() -> None:
+    torch.manual_seed(0)
+    far = MixturePrior(2, components=1, spread=0.01)
+    with torch.no_grad():
+        far.loc.fill_(50.0)
+    codes = layer_codes(ProductPrior([far, CouplingPrior(2, base=far)]), torch.zeros(4), side=3)
+    assert list(codes) == ["layer 1: draws", "layer 2: draws"]
+    below, _ = codes.values()
+    torch.testing.assert_close(below[:, :2], torch.full((9, 2), 50.0), atol=0.1, rtol=0)
 
 
 def test_a_ladders_run_is_measured_and_drawn_by_layer(
@@ -284,7 +302,7 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     assert main(["train", *arguments, "--backend", "eager", "--out", str(run)]) == 0
     saved = open_system(run)
     config = EvaluationConfig(latent_samples=50)
-    with pytest.raises(ValueError, match="layers needs labels of both splits, and a model with a"):
+    with pytest.raises(ValueError, match="layers needs a model with a prior for each"):
         evaluate_run(Subject(saved, saved.data(), config, progress=False), ["layers"])
     model, guide = small((1, 8, 8), StandardNormal)
     system = System(model.eval(), guide.eval(), saved.system.objective)

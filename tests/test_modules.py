@@ -161,6 +161,12 @@ def test_sizes_that_differ_are_refused() -> None:
         VAE(StandardNormal(3), decoder)
 
 
+def test_a_model_without_data_draws_at_least_one() -> None:
+    model = pair()[0]
+    with pytest.raises(ValueError, match="size must be at least 1, got 0"):
+        model(size=0)
+
+
 def test_a_wrong_shape_is_refused_and_not_broadcast() -> None:
     model, guide = pair()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO())

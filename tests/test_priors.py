@@ -119,6 +119,11 @@ def test_the_slope_of_the_density_is_autograds(make: Maker) -> None:
     (slope,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
     torch.testing.assert_close(there.slope, slope)
     assert (torch.linalg.eigvalsh(there.factor @ there.factor.mT) > 0).all()
+    z0 = prior.base().sample((5,)).requires_grad_()
+    (slope,) = torch.autograd.grad(prior.base().log_prob(z0).sum(), z0)
+    found, factor = prior.linearize_base(z0)
+    torch.testing.assert_close(found, slope)
+    assert factor is None or factor.shape == (5, prior.latent_dim, prior.latent_dim)
 
 
 def test_density_integrates_to_one_and_agrees_with_samples(make: Maker) -> None:

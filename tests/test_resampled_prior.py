@@ -1,10 +1,12 @@
 """The resampled prior: its density, its normaliser and its draws, against sums over a grid."""
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
 
 from pyro_dpvae.priors import ResampledPrior
+from pyro_dpvae.priors.resampled import Resampled
 
 TRUNCATION = 5
 
@@ -110,3 +112,16 @@ def test_extreme_acceptances_leave_the_proposal_and_finite_gradients(logit: floa
 def test_bad_numbers_are_refused(options: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         ResampledPrior(2, **options)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("truncation", [0, 1])
+def test_a_law_without_rejection_is_refused(truncation: int) -> None:
+    half = torch.tensor(0.5)
+    proposal = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
+    with pytest.raises(ValueError, match="truncation must be at least"):
+        Resampled(
+            proposal,
+            log_acceptance=lambda z: half.log().expand(z.shape[:-1]),
+            share=half,
+            truncation=truncation,
+        )

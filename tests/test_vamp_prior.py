@@ -86,3 +86,15 @@ def test_pseudo_inputs_out_of_bounds_are_refused() -> None:
         made(torch.full((3, *SHAPE), 2.0))
     with pytest.raises(ValueError, match="bounds must be low and a high above it"):
         made(torch.zeros(3, *SHAPE), (1.0, 1.0))
+
+
+def test_pseudo_inputs_of_another_shape_are_refused() -> None:
+    with pytest.raises(ValueError, match=r"shape \(K, 1, 3, 3\) of what .*, got \(7, 9\); give"):
+        made(torch.rand(7, 9))
+
+
+def test_pseudo_inputs_have_the_precision_of_the_encoder() -> None:
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, 4, hidden=(8,))).double()
+    prior = VampPrior(encoder, torch.rand(7, *SHAPE))
+    p = prior()
+    assert p.log_prob(p.sample((3,))).dtype == torch.float64

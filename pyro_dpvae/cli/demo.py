@@ -6,6 +6,7 @@ from pathlib import Path
 from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._files import make_folder
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
 
@@ -27,6 +28,8 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
     options = parser.parse_args(list(arguments))
     check_positive_int("steps", options.steps)
+    picture = Path(options.out) / "two-moons.png"
+    make_folder(picture.parent)
     results = {}
     for title, prior in _SYSTEMS.items():
         print(f"{title}, beta {options.beta:g}, {options.steps} steps on two moons", flush=True)
@@ -34,8 +37,6 @@ def main(arguments: Sequence[str]) -> int:
             prior, beta=options.beta, steps=options.steps, seed=options.seed
         )
         results[title] = measure_moons(system, data, seed=options.seed)
-    picture = Path(options.out) / "two-moons.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
     moons_figure(results).savefig(picture, dpi=150)
     print(_table(results))
     print(f"picture: {picture}")

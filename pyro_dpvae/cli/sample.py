@@ -9,6 +9,7 @@ import torch
 from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.decoders import images
@@ -40,12 +41,12 @@ def main(arguments: Sequence[str]) -> int:
     device = check_device(options.device)
     saved = open_system(options.run, device)
     run, model = saved.run, saved.system.model
+    picture = Path(options.out) if options.out else run.path / "samples.png"
+    make_folder(picture.parent)
     pyro.set_rng_seed(options.seed)
     with torch.no_grad():
         decoded = images(model.decoder, model.prior().sample((count,))).cpu()
     x = to_unit(decoded, run.config["preprocessing"])
-    picture = Path(options.out) if options.out else run.path / "samples.png"
-    picture.parent.mkdir(parents=True, exist_ok=True)
     sample_figure(x).savefig(picture, dpi=150)
     np.save(picture.with_suffix(".npy"), x.numpy())
     print(f"{count} samples: {picture}, {picture.with_suffix('.npy')}")

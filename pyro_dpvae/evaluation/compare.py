@@ -21,6 +21,7 @@ _INCIDENTAL = ("seed", "out", "device", "root", "download")
 
 
 _DENSITIES = ("nll", "elbo")
+# Of values, whose logarithms compare with each other whatever levels a likelihood has beside them.
 _PROBABILITIES = ("bernoulli", "logistic", "logistic-mixture")
 
 
@@ -147,7 +148,7 @@ class _Evaluated:
     def observed(self) -> tuple[str, str]:
         """What log p(x) is of: the preprocessing, and probabilities or densities of pixels."""
         likelihood = self.config["likelihood"]["name"]
-        kind = likelihood if likelihood in _PROBABILITIES else "density"
+        kind = "probability" if likelihood in _PROBABILITIES else "density"
         return self.config["preprocessing"], kind
 
     @property

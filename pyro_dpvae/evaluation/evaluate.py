@@ -2,8 +2,8 @@
 
 import math
 import warnings
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -11,6 +11,16 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.evaluation.needs import (
+    CLUSTERED_LAYERS,
+    FACTORS,
+    IMAGES,
+    IN_MEMORY,
+    LABELS,
+    LAYERS,
+    VECTORS,
+    Need,
+)
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.guides import ClusteringLadderGuide
@@ -53,19 +63,23 @@ Estimates = dict[str, Estimate]
 
 @dataclass(frozen=True)
 class _Group:
-    """Metrics that are measured together, and whether a run's data allow them.
+    """Metrics that are measured together, and what they need of a run.
 
     Attributes:
         measure: returns them.
         numbers: what of the configuration they depend on, beside the seed.
-        what: what data they need.
-        applies: whether a run has it.
+        fixed: what else they depend on, that is the same for all configurations.
+        needs: all that a run must have.
     """
 
     measure: Callable[[Subject], Estimates]
     numbers: tuple[str, ...] = ()
-    what: str = "data"
-    applies: Callable[[Subject], bool] = lambda subject: True
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    needs: tuple[Need, ...] = ()
+
+    def missing(self, subject: Subject) -> list[str]:
+        """Return the names of what a run does not have."""
+        return [need.what for need in self.needs if not need.met(subject)]
 
 
 def evaluate_run(
@@ -93,9 +107,10 @@ def evaluate_run(
     chosen = applicable(subject) if groups is None else list(dict.fromkeys(groups))
     for name in chosen:
         group = GROUPS[check_choice("metrics", name, GROUPS)]
-        if not group.applies(subject):
+        if missing := group.missing(subject):
             raise ValueError(
-                f"{name} needs {group.what}, and this run on {subject.data.name!r} has none"
+                f"{name} needs {' and '.join(missing)}, and this run on {subject.data.name!r} "
+                "has none"
             )
     run = subject.saved.run
     basis = {"run": run.digest, "data": subject.data_digest}
@@ -132,12 +147,13 @@ def evaluate_run(
 
 def applicable(subject: Subject) -> list[str]:
     """Return the groups that the run's data allow, without those that need a download."""
-    return [name for name, group in GROUPS.items() if group.applies(subject) and name != "fid"]
+    return [name for name, group in GROUPS.items() if not group.missing(subject) and name != "fid"]
 
 
 def _numbers(subject: Subject, name: str) -> dict[str, Any]:
     names = (*GROUPS[name].numbers, "seed")
-    return {number: getattr(subject.config, number) for number in names}
+    numbers = {number: getattr(subject.config, number) for number in names}
+    return {**numbers, **GROUPS[name].fixed}
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
@@ -341,14 +357,6 @@ def _disentanglement(subject: Subject) -> Estimates:
     return found
 
 
-def _has_images(subject: Subject) -> bool:
-    return subject.data.is_images
-
-
-def _has_labels(subject: Subject) -> bool:
-    return subject.data.train_labels is not None and subject.data.test_labels is not None
-
-
 _LATENT = ("latent_samples",)
 
 GROUPS: dict[str, _Group] = {
@@ -356,43 +364,15 @@ GROUPS: dict[str, _Group] = {
     "skl": _Group(_symmetric_kl, _LATENT),
     "leakage": _Group(_leakage, _LATENT),
     "split": _Group(_split, _LATENT),
-    "distance": _Group(
-        _distances,
-        _LATENT,
-        "vectors of data in memory",
-        lambda subject: not subject.data.is_images,
-    ),
-    "probe": _Group(_probe, (), "labels of both splits", _has_labels),
-    "layers": _Group(
-        _layers,
-        (),
-        "labels of both splits, and a model with a prior for each layer (a ladder)",
-        lambda subject: _has_labels(subject) and isinstance(subject.prior, ProductPrior),
-    ),
-    "clusters": _Group(_clusters, (), "labels of both splits", _has_labels),
-    "layer-clusters": _Group(
-        _layer_clusters,
-        (),
-        "labels of both splits, and a guide with clusters in its layers (vlac)",
-        lambda subject: _has_labels(subject) and isinstance(subject.guide, ClusteringLadderGuide),
-    ),
-    "disentanglement": _Group(
-        _disentanglement,
-        (),
-        "factors of variation (the array 'factors' of a .npz file)",
-        lambda subject: subject.data.test_factors is not None,
-    ),
-    "domain": _Group(
-        _domain,
-        ("images",),
-        "labelled images in memory",
-        lambda subject: (
-            _has_images(subject)
-            and _has_labels(subject)
-            and isinstance(subject.data.train, Tensor)
-        ),
-    ),
-    "fid": _Group(_inception, ("images", "inception"), "images", _has_images),
-    "nll": _Group(_likelihood, ("nll_samples", "nll_data")),
+    "distance": _Group(_distances, _LATENT, needs=(VECTORS,)),
+    "probe": _Group(_probe, needs=(LABELS,)),
+    "layers": _Group(_layers, needs=(LABELS, LAYERS)),
+    "clusters": _Group(_clusters, needs=(LABELS,)),
+    "layer-clusters": _Group(_layer_clusters, needs=(LABELS, CLUSTERED_LAYERS)),
+    "disentanglement": _Group(_disentanglement, needs=(FACTORS,)),
+    "domain": _Group(_domain, ("images",), needs=(IMAGES, LABELS, IN_MEMORY)),
+    "fid": _Group(_inception, ("images", "inception"), needs=(IMAGES,)),
+    # Which data it is of stands among the numbers, so that a value of others is not kept.
+    "nll": _Group(_likelihood, ("nll_samples", "nll_data"), fixed={"data": "evenly spaced"}),
 }
 """What can be measured of a run, by the names of the command line."""

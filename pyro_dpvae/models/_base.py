@@ -1,10 +1,13 @@
 """What every model is: a prior over one vector of latents, and a decoder of it."""
 
+from torch import Tensor
+
+from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.ownership import OwnedModule
 from pyro_dpvae.priors import AbstractPrior
 
-__all__ = ["AbstractVAE"]
+__all__ = ["AbstractVAE", "plate_size"]
 
 
 class AbstractVAE(OwnedModule):
@@ -31,3 +34,12 @@ class AbstractVAE(OwnedModule):
         super().__init__()
         self.prior = prior
         self.decoder = decoder
+
+
+def plate_size(x: Tensor | None, size: int) -> int:
+    """Return how many data a model is run on: those of a batch x, or else ``size``.
+
+    Raises:
+        ValueError: if there is no x, and ``size`` is below 1.
+    """
+    return check_positive_int("size", size) if x is None else len(x)

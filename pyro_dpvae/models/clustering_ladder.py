@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
-from pyro_dpvae.models._base import AbstractVAE
+from pyro_dpvae.models._base import AbstractVAE, plate_size
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
@@ -67,7 +67,7 @@ class ClusteringLadderVAE(AbstractVAE):
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
-        with pyro.plate(PLATE, size if x is None else len(x)):
+        with pyro.plate(PLATE, plate_size(x, size)):
             z = []
             for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):
                 y = pyro.sample(cluster(layer), prior.clusters())

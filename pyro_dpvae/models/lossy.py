@@ -6,7 +6,7 @@ import pyro
 from torch import Tensor
 
 from pyro_dpvae.decoders import AutoregressiveDecoder
-from pyro_dpvae.models._base import AbstractVAE
+from pyro_dpvae.models._base import AbstractVAE, plate_size
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
@@ -62,6 +62,6 @@ class LossyVAE(AbstractVAE):
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, C, H, W), or draw ``size`` images."""
-        with pyro.plate(PLATE, size if x is None else len(x)):
+        with pyro.plate(PLATE, plate_size(x, size)):
             z = pyro.sample(LATENT, self.prior())
             return pyro.sample(OBSERVED, self.decoder(z), obs=x)

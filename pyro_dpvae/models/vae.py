@@ -5,7 +5,7 @@ from typing import final
 import pyro
 from torch import Tensor
 
-from pyro_dpvae.models._base import AbstractVAE
+from pyro_dpvae.models._base import AbstractVAE, plate_size
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
 __all__ = ["VAE"]
@@ -40,6 +40,6 @@ class VAE(AbstractVAE):
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
-        with pyro.plate(PLATE, size if x is None else len(x)):
+        with pyro.plate(PLATE, plate_size(x, size)):
             z = pyro.sample(LATENT, self.prior())
             return pyro.sample(OBSERVED, self.decoder(z), obs=x)

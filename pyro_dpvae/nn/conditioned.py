@@ -89,8 +89,13 @@ class ConditionedPerceptron(nn.Module):
                 self.direct.weight.mul_(_INITIAL)
 
     def given(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
-        """Return V h, the context's part of the first layer, which all calls with h share."""
-        assert self.context is not None
+        """Return V h, the context's part of the first layer, which all calls with h share.
+
+        Raises:
+            ValueError: if the network has no context.
+        """
+        if self.context is None:
+            raise _without_context()
         return self.context(h)
 
     def forward(
@@ -98,7 +103,18 @@ class ConditionedPerceptron(nn.Module):
         z: Float[Tensor, "*batch inputs"],
         given: Float[Tensor, "*#batch units"] | None = None,
     ) -> Float[Tensor, "*batch outputs"]:
-        """Return y of z and ``given(h)``, which broadcasts against z; without h, of z alone."""
+        """Return y of z and ``given(h)``, which broadcasts against z.
+
+        Raises:
+            ValueError: if the network has a context and none is given, or the other way round.
+        """
+        if self.context is None and given is not None:
+            raise _without_context()
+        if self.context is not None and given is None:
+            raise ValueError(
+                f"a network with a context of size {self.context.in_features} needs it on every "
+                "call, got none; give it, or build the network with context=0"
+            )
         first, *others = self.layers
         y = first(z) if given is None else first(z) + given
         for layer in others:
@@ -106,6 +122,13 @@ class ConditionedPerceptron(nn.Module):
         if self.direct is not None:
             y = y + self.direct(z)
         return at_least_float32(y)
+
+
+def _without_context() -> ValueError:
+    return ValueError(
+        "a network built with context=0 is of z alone, got a context; give None, or build the "
+        "network with the context's size"
+    )
 
 
 @final

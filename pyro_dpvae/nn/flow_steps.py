@@ -21,7 +21,7 @@ class AbstractStep(nn.Module, ABC):
 
     Log scales a and shifts t are a network's, of h and of other coordinates of z; a stays within
     (-2, 2). Both directions return log |det dz'/dz| = sum a beside their result, and h broadcasts
-    against z; a step of context size 0 takes None for it.
+    against z; a step of context size 0 takes None for it, any other refuses None.
     """
 
     @abstractmethod

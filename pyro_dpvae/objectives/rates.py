@@ -168,8 +168,9 @@ class FreeBits(AbstractRate):
         if rate.coordinates is None:
             raise ValueError(
                 "free bits of groups of coordinates need a rate that splits into coordinates, and "
-                f"that of {rate.name!r} does not: its prior or posterior does not factorise, or "
-                "model and guide differ in its parents or scale; use "
+                f"that of {rate.name!r} does not: its prior or posterior does not factorise, "
+                "model and guide differ in its scale or mask, or the guide does not draw its "
+                "sites in the model's order; draw them in that order, or use "
                 "FreeBits(..., group_size=None)"
             )
         size = rate.coordinates.shape[-1]

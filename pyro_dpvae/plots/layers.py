@@ -6,7 +6,9 @@ from typing import cast
 
 import torch
 from matplotlib.figure import Figure
+from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
+from torch.distributions import Independent, Normal
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.plots.samples import draw_samples, image_grid
@@ -20,8 +22,9 @@ _PANEL = 4.2  # inches
 def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[str, Tensor]:
     """Return codes z in which one layer varies and the others are those of ``origin``.
 
-    A layer of two dimensions goes through a grid of the quantiles (k - 1/2) / side, k = 1..side,
-    of N(0, I) in generation space, row by row; another layer is drawn from its prior.
+    A layer of two dimensions whose law of generation space is N(0, I) goes through the quantiles
+    (k - 1/2) / side, k = 1..side, of both coordinates there, row by row: z0_1 grows downwards,
+    z0_2 to the right. Any other layer is drawn from its prior.
 
     Args:
         prior: of the ladder.
@@ -29,7 +32,8 @@ def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[s
         side: the codes are side^2.
 
     Returns:
-        By title of the layer, bottom first: codes of shape (side^2, L).
+        By title of the layer, which says how it varies, bottom first: codes of shape
+        (side^2, L).
 
     Raises:
         ValueError: if ``side`` is below 1, or ``origin`` not one code.
@@ -42,8 +46,10 @@ def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[s
         >>> from pyro_dpvae.priors import StandardNormal
         >>> prior = ProductPrior([StandardNormal(2), StandardNormal(3)])
         >>> codes = layer_codes(prior, torch.zeros(5), side=3)
-        >>> list(codes), codes["layer 1"][4]  # the middle of the grid
-        (['layer 1', 'layer 2'], tensor([0., 0., 0., 0., 0.]))
+        >>> list(codes)
+        ['layer 1: quantiles of its two coordinates', 'layer 2: draws']
+        >>> codes["layer 1: quantiles of its two coordinates"][4]  # the middle of the grid
+        tensor([0., 0., 0., 0., 0.])
     """
     check_positive_int("side", side)
     if origin.shape != (prior.latent_dim,):
@@ -53,8 +59,8 @@ def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[s
     codes, parts = {}, origin.split(prior.latent_dims)
     for layer, module in enumerate(prior.priors):
         rows = [part.expand(side**2, -1) for part in parts]
-        rows[layer] = _varied(cast(AbstractPrior, module), origin, side)
-        codes[f"layer {layer + 1}"] = torch.cat(rows, -1)
+        rows[layer], how = _varied(cast(AbstractPrior, module), origin, side)
+        codes[f"layer {layer + 1}: {how}"] = torch.cat(rows, -1)
     return codes
 
 
@@ -88,9 +94,16 @@ def layers_figure(layers: Mapping[str, Tensor]) -> Figure:
     return figure
 
 
-def _varied(prior: AbstractPrior, like: Tensor, side: int) -> Tensor:
-    """Return codes of one layer, of shape (side^2, its size)."""
-    if prior.latent_dim != 2:
-        return prior().sample((side**2,))
+def _varied(prior: AbstractPrior, like: Tensor, side: int) -> tuple[Tensor, str]:
+    """Return codes of one layer, of shape (side^2, its size), and how they vary."""
+    if prior.latent_dim != 2 or not _is_standard_normal(prior.base()):
+        return prior().sample((side**2,)), "draws"
     quantiles = torch.special.ndtri((torch.arange(side).to(like) + 0.5) / side)
-    return prior.to_representation(torch.cartesian_prod(quantiles, quantiles))
+    codes = prior.to_representation(torch.cartesian_prod(quantiles, quantiles))
+    return codes, "quantiles of its two coordinates"
+
+
+def _is_standard_normal(p: TorchDistributionMixin) -> bool:
+    if not isinstance(p, Independent) or not isinstance(p.base_dist, Normal):
+        return False
+    return bool((p.base_dist.loc == 0).all() and (p.base_dist.scale == 1).all())

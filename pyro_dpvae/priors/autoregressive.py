@@ -28,9 +28,10 @@ class AutoregressivePrior(AbstractPrior):
     finds a coordinate. A VAE trains on the density alone; draws cost where objectives or metrics
     ask for them.
 
-    In the paper a = 0, the default here too: every block's determinant is one. There, a block
-    has three layers of 640 units; ours have ELUs, and a, where it is learned, stays within
-    (-2, 2), which is our choice.
+    In the paper a = 0, the default here too: every block's determinant is one. There a block is
+    a MADE of three layers with 640 ReLUs. We read the third layer as the output's, hence two
+    hidden layers of 640 by default; ``hidden=(640, 640, 640)`` is the other reading. ELUs in
+    place of ReLUs, and that a, where it is learned, stays within (-2, 2), are our choice.
 
     Args:
         latent_dim: the size L of z, at least 2.

@@ -10,7 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_dpvae.priors._base import AbstractPrior, LinearizedDensity
+from pyro_dpvae.priors._base import AbstractPrior, LinearizedDensity, identities
 
 __all__ = ["Joined", "ProductPrior"]
 
@@ -148,6 +148,23 @@ class ProductPrior(AbstractPrior):
         ]
         factors = torch.vmap(torch.block_diag)(*(part.factor for part in parts))
         return LinearizedDensity(torch.cat([part.slope for part in parts], -1), factors)
+
+    def linearize_base(
+        self, z0: Float[Tensor, "batch latent"]
+    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+        """Return slope and factor of log p0 at z0, part by part; None for the factor I."""
+        vectors = z0.split(self.latent_dims, -1)
+        parts = [
+            prior.linearize_base(part) for prior, part in zip(self._parts(), vectors, strict=True)
+        ]
+        slope = torch.cat([slope for slope, _ in parts], -1)
+        if all(factor is None for _, factor in parts):
+            return slope, None
+        factors = [
+            identities(part) if factor is None else factor
+            for part, (_, factor) in zip(vectors, parts, strict=True)
+        ]
+        return slope, torch.vmap(torch.block_diag)(*factors)
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]

@@ -51,6 +51,9 @@ class Resampled(TorchDistribution):
         share: Z, of shape ().
         truncation: T, at least 2.
 
+    Raises:
+        ValueError: if ``truncation`` is below 2.
+
     References:
         Bauer, Mnih (2019), Resampled priors for variational autoencoders, section 3.
 
@@ -77,7 +80,8 @@ class Resampled(TorchDistribution):
         truncation: int = 100,
     ) -> None:
         self.proposal, self.log_acceptance = proposal, log_acceptance
-        self.share, self.truncation = share, truncation
+        self.share = share
+        self.truncation = _check_truncation(truncation, remedy="use the proposal itself")
         super().__init__(proposal.batch_shape, proposal.event_shape)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -189,11 +193,8 @@ class ResampledPrior(AbstractDirectPrior):
         fixed_draws: int = 16384,
     ) -> None:
         super().__init__(latent_dim)
-        if check_positive_int("truncation", truncation) < 2:
-            raise ValueError(
-                f"truncation must be at least 2, got 1; use StandardNormal({latent_dim})"
-            )
-        self.truncation = truncation
+        remedy = f"use StandardNormal({latent_dim})"
+        self.truncation = _check_truncation(truncation, remedy=remedy)
         self.draws = check_repeated("draws", draws)
         layers: list[nn.Module] = []
         for inputs, outputs in pairwise([latent_dim, *hidden]):
@@ -238,3 +239,9 @@ class ResampledPrior(AbstractDirectPrior):
         """Return the slope of log p(z) and, for a factor of its negative curvature, I."""
         slope = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
         return LinearizedDensity(slope, identities(z))
+
+
+def _check_truncation(truncation: int, *, remedy: str) -> int:
+    if check_positive_int("truncation", truncation) < 2:
+        raise ValueError(f"truncation must be at least 2, got 1; {remedy}")
+    return truncation

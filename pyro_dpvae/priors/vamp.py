@@ -53,8 +53,8 @@ class VampPrior(AbstractMixturePrior):
         components: the number K.
 
     Raises:
-        ValueError: if there is no pseudo-input, ``bounds`` is empty, or a pseudo-input lies
-            outside it.
+        ValueError: if there is no pseudo-input, they have another shape than the encoder's
+            data, ``bounds`` is empty, or a pseudo-input lies outside it.
 
     References:
         Tomczak, Welling (2018), VAE with a VampPrior, equation 9.
@@ -79,11 +79,19 @@ class VampPrior(AbstractMixturePrior):
         super().__init__(encoder.latent_dim)
         if bounds is not None and not bounds[0] < bounds[1]:
             raise ValueError(f"bounds must be low and a high above it, got {bounds}")
+        shape = encoder.network.in_shape
+        if pseudo_inputs.shape[1:] != shape:
+            raise ValueError(
+                f"pseudo-inputs must have the shape (K, {', '.join(map(str, shape))}) of what the "
+                f"encoder takes, got {tuple(pseudo_inputs.shape)}; give data as the encoder sees "
+                "them"
+            )
         self.encoder = encoder
         self.bounds = bounds
         self.components = check_positive_int("the number of pseudo-inputs", len(pseudo_inputs))
         self.raw = nn.Parameter(self._raw_of(pseudo_inputs))
-        self.register_buffer("logits", torch.zeros(self.components), persistent=False)
+        logits = torch.zeros(self.components, dtype=self.raw.dtype)
+        self.register_buffer("logits", logits, persistent=False)
 
     @property
     def pseudo_inputs(self) -> Tensor:
@@ -117,7 +125,8 @@ class VampPrior(AbstractMixturePrior):
         return DiagonalNormalMixture(self.logits, q.mean, q.stddev)
 
     def _raw_of(self, pseudo_inputs: Tensor) -> Tensor:
-        u = pseudo_inputs.detach().clone().to(torch.get_default_dtype())
+        learned = (parameter.dtype for parameter in self.encoder.parameters())
+        u = pseudo_inputs.detach().clone().to(next(learned, torch.get_default_dtype()))
         if self.bounds is None:
             return u
         low, high = self.bounds

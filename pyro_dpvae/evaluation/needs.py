@@ -1,0 +1,57 @@
+"""What metrics need of a run, beside its checkpoint and data of any kind."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from pyro_dpvae.evaluation.subject import Subject
+from pyro_dpvae.guides import ClusteringLadderGuide
+from pyro_dpvae.priors import ProductPrior
+
+__all__ = [
+    "CLUSTERED_LAYERS",
+    "FACTORS",
+    "IMAGES",
+    "IN_MEMORY",
+    "LABELS",
+    "LAYERS",
+    "VECTORS",
+    "Need",
+]
+
+
+@dataclass(frozen=True)
+class Need:
+    """Something that a run has or has not.
+
+    Attributes:
+        what: its name in a message.
+        met: whether a run has it.
+    """
+
+    what: str
+    met: Callable[[Subject], bool]
+
+
+IMAGES = Need("images", lambda subject: subject.data.is_images)
+VECTORS = Need("vectors of data in memory", lambda subject: not subject.data.is_images)
+IN_MEMORY = Need(
+    "a training split in memory", lambda subject: isinstance(subject.data.train, Tensor)
+)
+LABELS = Need(
+    "labels of both splits",
+    lambda subject: subject.data.train_labels is not None and subject.data.test_labels is not None,
+)
+FACTORS = Need(
+    "factors of variation (the array 'factors' of a .npz file)",
+    lambda subject: subject.data.test_factors is not None,
+)
+LAYERS = Need(
+    "a model with a prior for each layer (a ladder)",
+    lambda subject: isinstance(subject.prior, ProductPrior),
+)
+CLUSTERED_LAYERS = Need(
+    "a guide with clusters in its layers (vlac)",
+    lambda subject: isinstance(subject.guide, ClusteringLadderGuide),
+)
