@@ -120,7 +120,7 @@ TABLES = {
         },
     ),
     "lossy": Table(
-        evaluate="--metrics nll --nll-samples 200 --nll-data 500",
+        evaluate="--metrics nll --nll-samples 50 --nll-data 200",
         columns={"nll": "-log p(x)", "held_out_elbo": "ELBO", "held_out_rate": "rate"},
         runs={
             **_each({"static MNIST": _STATIC}, _LOSSY, "--steps 2000 --evaluate-every 2000"),
@@ -132,7 +132,7 @@ TABLES = {
         },
     ),
     "mae": Table(
-        evaluate="--metrics nll,probe --nll-samples 200 --nll-data 500",
+        evaluate="--metrics nll,probe --nll-samples 50 --nll-data 200",
         columns={
             "nll": "-log p(x)",
             "held_out_elbo": "ELBO",
