@@ -147,8 +147,8 @@ TABLES = {
                 "MAE": "--recipe mae",
                 "MAE, couplings": "--recipe mae-dp",
             },
-            "--network mlp --pixels.width 12 --pixels.kernels [3,3,3,3,3,3] --steps 2000 "
-            "--evaluate-every 2000",
+            "--network mlp --pixels.width 12 --pixels.kernels [7,5,5,5,3] --steps 1000 "
+            "--evaluate-every 1000",
         ),
     ),
 }
