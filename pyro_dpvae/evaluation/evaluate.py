@@ -166,6 +166,8 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 
 def _elbo(subject: Subject) -> Estimates:
+    # With enumerated sites summed out of both p and q: where q(y | x) is a network's, the bound is
+    # tighter than the training's, by KL(q(y | x) || p(y | z)).
     bounds = torch.cat(
         [
             log_weights(subject.model, subject.guide, x, _ELBO_SAMPLES).mean(0).cpu()

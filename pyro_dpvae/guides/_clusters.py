@@ -52,18 +52,11 @@ def place_components(
 
     Args:
         mixture: over generation space.
-        means: of q(z | x) there.
+        means: of q(z | x) there, as many as components at least.
         draws: of q(z | x) there.
         seed: of k-means.
-
-    Raises:
-        ValueError: if the data are fewer than the components.
     """
     number = mixture.components
-    if len(means) < number:
-        raise ValueError(
-            f"{number} clusters need as many data to start from, got {len(means)}; give more data"
-        )
     found = KMeans(number, n_init=_STARTS, random_state=seed).fit(means.cpu().numpy())
     labels = torch.from_numpy(found.labels_.astype(np.int64)).to(means.device)
     centres = torch.from_numpy(found.cluster_centers_).to(means)

@@ -36,11 +36,13 @@ class ClusteringLadderGuide(AbstractGuide):
       q(y_l) for the draw: the bound is that of a ladder whose priors have y_l summed out.
 
     In both, q(z_l | x) does not depend on y_l, which is our reading. The sites y_l are marked for
-    enumeration: the ``ELBO`` sums them out exactly.
+    enumeration: the ``ELBO`` sums them out exactly, and so do importance weights. Under
+    ``FreeBits``, y_l and z_l are two groups.
 
     Args:
         encoder: x -> q(z | x) of the rungs side by side, with or without logits of clusters.
-        priors: those of the model, bottom first.
+        priors: the model's own, the same objects, bottom first. Under p(y | z) a guide of other
+            priors has a looser bound and trains them beside the model's, unseen.
 
     Attributes:
         latent_dims: the sizes of the rungs, bottom first.
@@ -142,7 +144,8 @@ class ClusteringLadderGuide(AbstractGuide):
         of Adam that keep q(z | x) as it is, up to their KL divergence. Training goes on from
         there with the whole rate.
 
-        Parameters change in place. Run it between steps; optimizers go on as they were.
+        Parameters change in place. Run it between steps; optimizers go on as they were. What is
+        refused is refused before anything changes, and before training by :meth:`check_clusters`.
 
         Args:
             prior: the model's, whose parts are mixtures or couplings over mixtures.
@@ -155,8 +158,7 @@ class ClusteringLadderGuide(AbstractGuide):
 
         Raises:
             TypeError: if ``batches`` cannot be passed through again.
-            ValueError: if a rung's prior is no mixture, there are fewer data than clusters, or
-                an option is not positive.
+            ValueError: as :meth:`check_clusters`; or if an option is not positive.
 
         References:
             Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, and Falck et al.
@@ -175,20 +177,18 @@ class ClusteringLadderGuide(AbstractGuide):
         check_positive_int("steps", steps)
         check_positive("learning_rate", learning_rate)
         priors = [cast(AbstractPrior, part) for part in prior.priors]
-        mixtures = [mixture_of(part) for part in priors]
         devices = [prior.base_loc.device] if prior.base_loc.is_cuda else []
         with torch.no_grad(), in_evaluation(self), torch.random.fork_rng(devices=devices):
             torch.manual_seed(seed)
             first = batches(0) if callable(batches) else batches
             pairs = [(q.mean, q.sample()) for q in map(self.posterior, first)]
-            if not pairs:
-                raise ValueError("clusters need data to start from, got no batch")
+            self.check_clusters(prior, sum(len(mean) for mean, _ in pairs))
             means, draws = (
                 torch.cat(kind).split(self.latent_dims, -1) for kind in zip(*pairs, strict=True)
             )
-            for part, mixture, mean, draw in zip(priors, mixtures, means, draws, strict=True):
+            for part, mean, draw in zip(priors, means, draws, strict=True):
                 z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
-                place_components(mixture, *z0, seed=seed)
+                place_components(mixture_of(part), *z0, seed=seed)
         if isinstance(self.encoder, ClusteringEncoder):
             fit_logits(
                 self.encoder,
@@ -198,6 +198,38 @@ class ClusteringLadderGuide(AbstractGuide):
                 learning_rate=learning_rate,
                 progress=progress,
             )
+
+    def check_clusters(self, prior: ProductPrior, data: int) -> None:
+        """Refuse what :meth:`initialise_clusters` could not start from, at no cost.
+
+        Args:
+            prior: the model's.
+            data: how many data a pass has.
+
+        Raises:
+            ValueError: if the rungs are not the guide's; if, under p(y | z), the priors are not
+                those that the guide was built on; if a rung's prior is no mixture; or if there are
+                fewer data than components.
+        """
+        priors = [cast(AbstractPrior, part) for part in prior.priors]
+        if prior.latent_dims != self.latent_dims:
+            raise ValueError(
+                f"prior and guide must have the same rungs, got sizes {prior.latent_dims} and "
+                f"{self.latent_dims}; give the prior of the model that the guide is for"
+            )
+        own = self._priors()
+        if own and any(mine is not part for mine, part in zip(own, priors, strict=True)):
+            raise ValueError(
+                "under p(y | z) the guide's clusters are those of the priors that it was built "
+                "on, got others to start from data; build model and guide on the same priors"
+            )
+        for layer, part in enumerate(priors, 1):
+            number = mixture_of(part).components
+            if data < number:
+                raise ValueError(
+                    f"{number} clusters need as many data to start from, got {data} for those of "
+                    f"rung {layer}; give more data, or priors of fewer components"
+                )
 
     def _encoded(self, x: Tensor) -> tuple[dist.Independent, list[Tensor] | None]:
         if isinstance(self.encoder, ClusteringEncoder):

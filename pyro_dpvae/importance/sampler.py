@@ -12,12 +12,9 @@ from pyro import poutine
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.importance.traces import (
-    check_vectorized,
-    checked_nesting,
-    chunk_weights,
-    paired_traces,
-)
+from pyro_dpvae.importance.summation import Summation, summable
+from pyro_dpvae.importance.traces import checked_nesting, paired_traces
+from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
 from pyro_dpvae.recording import (
     Fingerprint,
     Reach,
@@ -59,6 +56,14 @@ class ImportanceSampler:
     batch runs eagerly, as a smaller last chunk always does. Parameters may change in place; where
     one is replaced, or a mode or number of a module changes, there is a new recording. What a
     program reads elsewhere is that of the recording. What cannot be recorded runs eagerly.
+
+    Discrete sites y of the guide that are marked ``infer={"enumerate": "parallel"}`` are not drawn
+    but summed out,
+
+        log w = log sum_y p(x, y, z) - log sum_y q(y, z | x),
+
+    as long as no draw depends on them under q and they lie in the data plate alone: weights of z
+    vary less than those of z and y.
 
     Args:
         model: p(x, z), a Pyro model called with x.
@@ -121,25 +126,32 @@ class ImportanceSampler:
         with torch.no_grad(), torch.random.fork_rng(devices=devices):
             singles = [paired_traces(self.model, self.guide, x) for _ in range(2)]
             nesting = checked_nesting(*singles[0], len(x))
-            check_vectorized(self.model, self.guide, x, nesting, singles)
-        recording = self._recording(x, size, samples // size, nesting) if self._compile else None
+            summation = summable(self.guide, singles[0][1], x, nesting)
+            if summation.names:
+                summing = summation.enumerated(self.guide)
+                singles = [paired_traces(self.model, summing, x) for _ in range(2)]
+            check_vectorized(self.model, self.guide, x, summation, singles)
+        recording = self._recording(x, size, samples // size, summation) if self._compile else None
         for done in range(0, samples, size):
             if recording is not None and done + size <= samples:
                 (weights,) = recording([x])
             else:
-                weights = self._eager_chunk(x, min(size, samples - done), nesting)
+                weights = self._eager_chunk(x, min(size, samples - done), summation)
             yield weights
 
-    def _eager_chunk(self, x: Tensor, size: int, nesting: int) -> Tensor:
+    def _eager_chunk(self, x: Tensor, size: int, summation: Summation) -> Tensor:
         # The checks of the single draws have seen shapes and supports.
         with torch.no_grad(), pyro.validation_enabled(False):
-            plate = pyro.plate("importance", size, dim=-nesting - 1)
-            traces = paired_traces(plate(self.model), plate(self.guide), x)
-            return chunk_weights(*traces, nesting, size, len(x))
+            plate = pyro.plate("importance", size, dim=-summation.nesting - 1)
+            guide = summation.enumerated(plate(self.guide))
+            traces = paired_traces(plate(self.model), guide, x)
+            return chunk_weights(*traces, summation, size, len(x))
 
-    def _recording(self, x: Tensor, size: int, chunks: int, nesting: int) -> Recording | None:
+    def _recording(
+        self, x: Tensor, size: int, chunks: int, summation: Summation
+    ) -> Recording | None:
         """Return the recording for chunks of this shape, made if it is worth it."""
-        key = (x.shape, x.stride(), x.dtype, x.device, size, nesting)
+        key = (x.shape, x.stride(), x.dtype, x.device, size, summation)
         state = self._survey().fingerprint
         found = self._recordings.get(key)
         if found is not None and found.is_of(state):
@@ -160,7 +172,7 @@ class ImportanceSampler:
             )
             return None
         try:
-            made = self._recorded(x, size, nesting)
+            made = self._recorded(x, size, summation)
         except Exception as error:  # whatever a program may raise when it is recorded
             self._give_up(reason(error))
             return None
@@ -171,13 +183,13 @@ class ImportanceSampler:
     def _survey(self) -> Survey:
         return survey(self.model, self.guide, reach=self._reach)
 
-    def _recorded(self, x: Tensor, size: int, nesting: int) -> "_Recorded":
+    def _recorded(self, x: Tensor, size: int, summation: Summation) -> "_Recorded":
         programs = self._survey()
         parameters: dict[str, Tensor] = {}
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
             with poutine.trace(param_only=True) as used:
-                weights = self._eager_chunk(tensors[0], size, nesting)
+                weights = self._eager_chunk(tensors[0], size, summation)
             sites = used.trace.nodes.items()
             parameters.update({name: site["value"].unconstrained() for name, site in sites})
             return [weights]
@@ -237,6 +249,8 @@ def log_weights(
     chunk: int | None = None,
 ) -> Float[Tensor, "samples batch"]:
     """Return log p(x, z_k) - log q(z_k | x) of ``samples`` draws z_k ~ q(z | x) for each datum.
+
+    Enumerated sites are summed out, as :class:`ImportanceSampler` says.
 
     Args:
         model: p(x, z), a Pyro model called with x.

@@ -1,11 +1,7 @@
-"""A model and a guide as traces: their log weights, and checks that these are of single data."""
+"""A model and a guide as traces, and checks that their densities are of single data."""
 
-from collections.abc import Sequence
 from typing import Any
 
-import pyro
-import torch
-from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
@@ -15,9 +11,7 @@ from pyro_dpvae.sites import PLATE
 
 __all__ = [
     "check_latents",
-    "check_vectorized",
     "checked_nesting",
-    "chunk_weights",
     "paired_traces",
     "sample_sites",
 ]
@@ -30,52 +24,6 @@ def paired_traces(model: Any, guide: Any, x: Tensor) -> tuple[Trace, Trace]:
     guide_trace = poutine.trace(guide).get_trace(x)
     model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
     return model_trace, guide_trace
-
-
-def chunk_weights(
-    model_trace: Trace, guide_trace: Trace, nesting: int, size: int, batch: int
-) -> Float[Tensor, "size batch"]:
-    """Return the log weights of ``size`` draws made together, in float64."""
-    model_trace.compute_log_prob()
-    guide_trace.compute_log_prob()
-    total: Any = 0.0
-    for sign, trace in ((1, model_trace), (-1, guide_trace)):
-        for site in sample_sites(trace):
-            (dim,) = (frame.dim for frame in site["cond_indep_stack"] if frame.name == PLATE)
-            term = site["log_prob"].double()
-            shape = [1] * (nesting + 1)
-            shape[0], shape[dim] = size, batch
-            term = term.expand(torch.broadcast_shapes(term.shape, shape))
-            others = [d for d in range(-term.dim(), 0) if d not in (dim, -nesting - 1)]
-            total = total + sign * (term.sum(others) if others else term)
-    return torch.as_tensor(total, dtype=torch.float64).expand(size, batch)
-
-
-def check_vectorized(
-    model: Any, guide: Any, x: Tensor, nesting: int, singles: Sequence[tuple[Trace, Trace]]
-) -> None:
-    """Refuse programs that weigh two draws otherwise together than one by one."""
-    expected = torch.cat([chunk_weights(*traces, nesting, 1, len(x)) for traces in singles])
-    together = singles[0][1].copy()
-    for name, site in together.nodes.items():
-        if site["type"] == "sample" and not site_is_subsample(site):
-            pads = (1,) * (nesting - len(site["fn"].batch_shape))
-            draws = [guide_trace.nodes[name]["value"] for _, guide_trace in singles]
-            site["value"] = torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
-    plate = pyro.plate("importance", 2, dim=-nesting - 1)
-    try:
-        traces = paired_traces(plate(model), poutine.replay(plate(guide), trace=together), x)
-        found = chunk_weights(*traces, nesting, 2, len(x))
-        same = torch.allclose(found, expected, rtol=1e-3, atol=1e-2, equal_nan=True)
-        reason = "give other densities"
-    except (RuntimeError, ValueError, IndexError) as error:
-        same, reason = False, f"fail: {error}".splitlines()[0]
-    if not same:
-        raise ValueError(
-            "several draws at once need model and guide to take dimensions to the left of their "
-            f"plates, and with them they {reason}; count dimensions from the right, as in "
-            "softmax(-1), and expand data that are joined with draws"
-        )
 
 
 def check_latents(model_trace: Trace, guide_trace: Trace) -> None:

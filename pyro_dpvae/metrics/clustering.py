@@ -51,7 +51,7 @@ def layer_clusters(
         train_clusters: of each training datum and layer, bottom first.
         train_labels: of the training data, 0 or more.
         test_clusters: of each held-out datum and layer.
-        test_labels: of the held-out data.
+        test_labels: of the held-out data, 0 or more.
 
     Returns:
         ``cluster_accuracy_...``, as of :func:`held_out_accuracy`; ``cluster_nmi_...``, the
@@ -59,7 +59,7 @@ def layer_clusters(
         clusters held-out data are in; of ``layer_1``, ..., ``layer_L`` and ``joint``.
 
     Raises:
-        ValueError: if clusters and labels do not fit each other.
+        ValueError: if clusters and labels do not fit each other, or one is negative.
 
     Example:
         >>> clusters = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -100,10 +100,10 @@ def held_out_accuracy(
         train_clusters: the cluster of each training datum.
         train_labels: of these, 0 or more.
         test_clusters: the cluster of each held-out datum.
-        test_labels: of these.
+        test_labels: of these, 0 or more.
 
     Raises:
-        ValueError: if clusters and labels do not fit each other.
+        ValueError: if clusters and labels do not fit each other, or one is negative.
 
     References:
         The majority label of a cluster is what Willetts et al. and Falck et al. (2021),
@@ -119,6 +119,11 @@ def held_out_accuracy(
         if len(clusters) != len(labels) or len(labels) == 0:
             raise ValueError(
                 f"every datum needs a cluster and a label, got {len(clusters)} and {len(labels)}"
+            )
+        least = int(min(clusters.min(), labels.min()))
+        if least < 0:
+            raise ValueError(
+                f"clusters and labels count from 0, got {least}; leave out data without one"
             )
     number = 1 + int(max(train_clusters.max(), test_clusters.max()))
     votes = torch.zeros(number, 1 + int(train_labels.max()), dtype=torch.long)

@@ -12,6 +12,9 @@ from pyro.poutine import Trace
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.objectives.penalties.marginals import diagonal_normal
+
 __all__ = ["Enumeration", "enumerated_dim", "enumerated_trace"]
 
 Site = dict[str, Any]
@@ -144,6 +147,10 @@ class Enumeration:
 class Marginal(TorchDistribution):
     """p(z) = sum_k p(k) p(z | k), with the values k along the first dimensions of a batch.
 
+    Where components are diagonal normals, draws with gradients are those of
+    ``DiagonalNormalMixture``, with gradients to the weights too. Of others, they are draws of the
+    component that was chosen, with gradients to this component and none to the weights.
+
     Args:
         log_weights: log p(k), which broadcasts to the batch shape of the components.
         components: p(z | k), of batch shape (*k, *batch).
@@ -170,17 +177,38 @@ class Marginal(TorchDistribution):
         start = len(outer)
         return terms.flatten(start, start + self._enumerated - 1).logsumexp(start)
 
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws have gradients: where those of the components have."""
+        return self.components.has_rsample
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
+        normal = diagonal_normal(self.components)
+        if normal is None:
+            return self._chosen(self.components.rsample(torch.Size(sample_shape)))
+        last = self._enumerated - 1
+        loc, scale = (one.flatten(0, last).movedim(0, -2) for one in normal)
+        logits = self.log_weights.flatten(0, last).movedim(0, -1)
+        mixture = DiagonalNormalMixture(logits, loc, scale, validate_args=False)
+        shape = (*sample_shape, *self.batch_shape, *self.event_shape)
+        return mixture.rsample(sample_shape).reshape(shape)
+
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
         with torch.no_grad():
-            outer = len(sample_shape)
-            draws = self.components.sample(torch.Size(sample_shape))
-            draws = draws.flatten(outer, outer + self._enumerated - 1)
+            return self._chosen(self.components.sample(torch.Size(sample_shape)))
+
+    def _chosen(self, draws: Tensor) -> Tensor:
+        """Return one of the components' draws, (*sample, *k, *batch, *event), chosen by weight."""
+        outer = draws.dim() - len(self.components.batch_shape) - len(self.event_shape)
+        draws = draws.flatten(outer, outer + self._enumerated - 1)
+        with torch.no_grad():
             clocks = torch.empty(draws.shape[: draws.dim() - len(self.event_shape)])
             clocks = clocks.to(self.log_weights).exponential_()
             weights = self.log_weights.flatten(0, self._enumerated - 1)
             # The first of exponential clocks of rates p(k): a choice that waits for no device.
             chosen = (weights - clocks.log()).argmax(outer, keepdim=True)
-            chosen = chosen.reshape(*chosen.shape, *(1,) * len(self.event_shape))
-            shape = [*draws.shape[:outer], 1, *draws.shape[outer + 1 :]]
-            return draws.gather(outer, chosen.expand(shape)).squeeze(outer)
+        chosen = chosen.reshape(*chosen.shape, *(1,) * len(self.event_shape))
+        shape = [*draws.shape[:outer], 1, *draws.shape[outer + 1 :]]
+        return draws.gather(outer, chosen.expand(shape)).squeeze(outer)

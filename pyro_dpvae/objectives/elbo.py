@@ -36,10 +36,11 @@ class ELBO(pyro.infer.ELBO):
     where q allows it, and log p(z) is taken at the sample. Under a mixture q(z | x), D and R are
     estimated by a sample from each component, weighted as these are. Discrete sites of the guide
     marked ``infer={"enumerate": "parallel"}`` are summed out: D and R are averages over all their
-    values, weighted by q, and exact; penalties do not see these sites. The step returns the loss
-    summed over the batch, as every Pyro objective does; ``terms`` holds the terms of the last
-    evaluation per datum, in nats and without weights: ``distortion``, ``rate`` and those of each
-    penalty, and with weights the ``loss``.
+    values, weighted by q, and exact; penalties do not see these sites, and the prior that they
+    see is summed over them (``MMD`` says which of its parameters draws have gradients to). The
+    step returns the loss summed over the batch, as every Pyro objective does; ``terms`` holds the
+    terms of the last evaluation per datum, in nats and without weights: ``distortion``, ``rate``
+    and those of each penalty, and with weights the ``loss``.
 
     Every evaluation under gradients is a training step: schedules go on by one, and adversaries
     learn. ``loss(...)`` and evaluations under ``torch.no_grad()`` change nothing.

@@ -21,6 +21,7 @@ from pyro_dpvae.distributions import DiagonalNormalMixture
 __all__ = [
     "DRAWS",
     "coordinate_log_prob",
+    "diagonal_normal",
     "is_delta",
     "normal_marginals",
     "posterior_covariance",
@@ -94,6 +95,13 @@ def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None
         return None
     loc, scale = (moment.expand(*batch, -1) for moment in moments)
     return loc, scale
+
+
+def diagonal_normal(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
+    """Return mean and standard deviation, (*batch, L), of independent normals; None of others."""
+    plain = _plain(distribution)
+    coordinates = plain.base_dist if isinstance(plain, Independent) else plain
+    return normal_marginals(distribution) if isinstance(coordinates, Normal) else None
 
 
 def posterior_mean(distribution: Distribution) -> Tensor | None:

@@ -36,7 +36,10 @@ class MMD(AbstractPenalty):
     """The squared maximum mean discrepancy of q(z) from p(z), of z of the batch.
 
     As many z are drawn from the prior as from q, and gradients reach both: the encoder, and
-    through the draws the prior. The term is ``mmd``.
+    through the draws the prior. Where the prior is a mixture whose components are summed out, as
+    a clustering ladder's, gradients reach the components, and the weights only where components
+    are diagonal normals: under couplings, the draws have none to the weights. The term is
+    ``mmd``.
 
     Args:
         weight: of the term.

@@ -1,0 +1,108 @@
+"""Discrete latents summed out of importance weights: which ones can be, and how."""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from pyro import poutine
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_dpvae.importance.traces import sample_sites
+from pyro_dpvae.sites import PLATE
+
+__all__ = ["Summation", "summable", "summed_out"]
+
+
+@final
+@dataclass(frozen=True)
+class Summation:
+    """How a guide is run for its weights: draws to the left of plates, values left of draws.
+
+    Attributes:
+        nesting: how deep the plates of model and guide nest.
+        names: of the sites that are summed out.
+    """
+
+    nesting: int
+    names: frozenset[str] = frozenset()
+
+    def enumerated(self, guide: Callable[..., Any]) -> Callable[..., Any]:
+        """Return the guide with the values of each summed site in a dimension of its own."""
+        if not self.names:
+            return guide
+        drawn = poutine.infer_config(
+            guide, lambda site: {} if site["name"] in self.names else {"enumerate": None}
+        )
+        made: Callable[..., Any] = poutine.enum(drawn, first_available_dim=-self.nesting - 2)
+        return made
+
+    def dims(self, guide_trace: Trace) -> dict[int, str]:
+        """Return the summed sites of a trace by the dimensions of their values."""
+        nodes = guide_trace.nodes
+        return {nodes[name]["infer"]["_enumerate_dim"]: name for name in sorted(self.names)}
+
+
+def summable(guide: Callable[..., Any], trace: Trace, x: Tensor, nesting: int) -> Summation:
+    """Return the sum over all discrete sites that ask for it and that no draw depends on.
+
+    A site asks for it by ``infer={"enumerate": "parallel"}``. A draw of z from q(z | x, y) goes
+    with one y, which is drawn as well; so are sites inside of other plates than the data's.
+
+    Args:
+        guide: q(y, z | x).
+        trace: of it, with single draws of all sites.
+        x: data, of shape (batch, *data).
+        nesting: how deep plates nest.
+    """
+    names = {site["name"] for site in sample_sites(trace) if _asks(site)}
+    while names:
+        found = Summation(nesting, frozenset(names))
+        tried = poutine.trace(found.enumerated(guide)).get_trace(x)
+        dims = found.dims(tried)
+        drawn = [
+            site["fn"].batch_shape for site in sample_sites(tried) if site["name"] not in names
+        ]
+        parents = {name for dim, name in dims.items() if any(_varies(one, dim) for one in drawn)}
+        if not parents:
+            return found
+        names -= parents
+    return Summation(nesting)
+
+
+def summed_out(terms: Iterable[Tensor], dims: Iterable[int]) -> Tensor:
+    """Return log sum exp of the sum of terms over some dimensions, which stay with a size of 1.
+
+    One dimension at a time, and only in the terms that have it: those of independent sites cost
+    the sum of their numbers of values, not the product.
+    """
+    left, pending = list(terms), sorted(dims)
+
+    def holders(dim: int) -> list[Tensor]:
+        return [term for term in left if _varies(term.shape, dim)]
+
+    def cost(dim: int) -> int:
+        return torch.broadcast_shapes(*(term.shape for term in holders(dim))).numel()
+
+    while pending:
+        dim = min(pending, key=cost)
+        pending.remove(dim)
+        held = holders(dim)
+        if held:
+            others = [term for term in left if not _varies(term.shape, dim)]
+            joined = sum(held[1:], start=held[0])
+            left = [*others, joined.logsumexp(dim, keepdim=True)]
+    return torch.as_tensor(sum(left), dtype=torch.float64)
+
+
+def _asks(site: dict[str, Any]) -> bool:
+    infer = site["infer"]
+    plates = {frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
+    wanted = infer.get("enumerate") == "parallel" and infer.get("num_samples") is None
+    supported = site["fn"].has_enumerate_support and not site["is_observed"]
+    return wanted and supported and plates == {PLATE}
+
+
+def _varies(shape: torch.Size, dim: int) -> bool:
+    return len(shape) >= -dim and shape[dim] > 1
