@@ -11,7 +11,7 @@ from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_dpvae.cli.plot import _clusters as cluster_figures
+from pyro_dpvae.cli.plot import _drawings
 from pyro_dpvae.data import DataSet
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
@@ -263,6 +263,12 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     assert set(found) == {f"{kind}_{one}" for kind in kinds for one in where}
     shares = guide.cluster_probabilities(content.test)
     assert found["clusters_used_layer_2"]["value"] == len(shares[1].argmax(-1).unique())
-    figures = cluster_figures(subject, model.prior)
-    assert list(figures) == ["clusters_layer_1", "clusters_layer_2"]
-    assert len(figures["clusters_layer_2"].axes) == CLUSTERS[1]
+    drawings = _drawings(subject, 4)
+    assert list(drawings)[-2:] == ["clusters_layer_1", "clusters_layer_2"]
+    train = guide.cluster_probabilities(content.train)[1].argmax(-1)
+    with torch.no_grad():
+        labels = [panel.get_ylabel() for panel in drawings["clusters_layer_2"]().axes]
+    assert labels == [
+        f"$y_{{2}}$ = {number} ({round(100 * float((train == number).float().mean()))} %)"
+        for number in range(CLUSTERS[1])
+    ]

@@ -23,6 +23,7 @@ from pyro_dpvae.evaluation import (
 )
 from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.importance import log_mean_exp, log_weights
+from pyro_dpvae.plots import latent_figure
 from pyro_dpvae.recipes import open_system
 from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
@@ -455,3 +456,29 @@ def test_evaluation_is_the_same_from_python(evaluated: Path) -> None:
     config = EvaluationConfig(nll_samples=60, nll_data=40, latent_samples=300, images=120)
     found = evaluate_run(Subject(saved, saved.data(), config, progress=False), ["skl"])
     assert found["skl"] == metrics_of(run)["skl"]
+
+
+def test_lines_that_are_points_are_left_out() -> None:
+    torch.manual_seed(0)
+    cloud = torch.randn(50, 2)
+    point, line = 0.001 * cloud[:5], torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    figure = latent_figure(
+        {"one": {"prior": cloud}, "other": {"prior": cloud}},
+        names={"one": ("a", "b"), "other": ("a", "b")},
+        curves={"one": [point], "other": [point, line]},
+    )
+    assert [len(panel.lines) for panel in figure.axes] == [0, 1]
+    titles = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert titles == ["prior", "traversals"]
+
+
+def test_figures_are_saved_one_by_one(
+    evaluated: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupt(*parts: Any) -> Any:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("pyro_dpvae.cli.plot._latent", interrupt)
+    run = evaluated / "standard-0"
+    assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 130
+    assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "samples.pdf"}

@@ -1,18 +1,21 @@
 """``dpvae plot RUN``: pictures of a trained run."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import cache, partial
 from pathlib import Path
 
 import torch
 from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from torch import Tensor
+from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
-from pyro_dpvae.metrics import leakage_curve, unit_activity
-from pyro_dpvae.models import ClusteringLadderVAE
+from pyro_dpvae.guides import ClusteringLadderGuide
+from pyro_dpvae.metrics import assigned_clusters, leakage_curve, unit_activity
 from pyro_dpvae.plots import (
     cluster_codes,
     latent_figure,
@@ -54,24 +57,39 @@ def main(arguments: Sequence[str]) -> int:
     saved = open_system(options.run, check_device(options.device))
     subject = Subject(saved, saved.data(options.root), EvaluationConfig(), progress=False)
     folder = Path(options.out) if options.out else saved.run.path / "plots"
-    folder.mkdir(parents=True, exist_ok=True)
-    with torch.no_grad():
-        torch.manual_seed(options.seed)
-        figures = {
-            "samples": _samples(subject, count),
-            **_spaces_and_pairs(subject),
-            "factors": _factors(subject),
-            "leakage": _leakage(subject),
-        }
-        if isinstance(subject.prior, ProductPrior):
-            figures["layers"] = _layers(subject, subject.prior)
-        if isinstance(subject.model, ClusteringLadderVAE):
-            figures.update(_clusters(subject, subject.model.prior))
-    for name, figure in figures.items():
-        for suffix in ("png", "pdf"):
-            figure.savefig(folder / f"{name}.{suffix}", dpi=150)
-    print(f"{', '.join(figures)}: {folder}")
+    make_folder(folder)
+    torch.manual_seed(options.seed)
+    drawings = _drawings(subject, count)
+    with torch.no_grad(), tqdm(drawings.items(), unit="figure") as bar:
+        for name, draw in bar:
+            bar.set_description(f"drawing {name}")
+            figure = draw()
+            for suffix in ("png", "pdf"):
+                figure.savefig(folder / f"{name}.{suffix}", dpi=150)
+    print(f"{', '.join(drawings)}: {folder}")
     return 0
+
+
+def _drawings(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]:
+    """Return what draws each figure, by its name; nothing is drawn yet."""
+    lines = cache(lambda: _lines(subject))
+    drawings = {
+        "samples": lambda: _samples(subject, count),
+        "latent": lambda: _latent(subject, lines()),
+        "pairs": lambda: _pairs(subject, lines()),
+        "factors": lambda: _factors(subject),
+        "leakage": lambda: _leakage(subject),
+    }
+    prior, guide = subject.prior, subject.guide
+    if isinstance(prior, ProductPrior):
+        drawings["layers"] = lambda: _layers(subject, prior)
+        if isinstance(guide, ClusteringLadderGuide):
+            assigned = cache(lambda: _assigned(subject, guide))
+            for layer in range(1, len(prior.priors) + 1):
+                drawings[f"clusters_layer_{layer}"] = partial(
+                    _clusters, subject, prior, layer, assigned=assigned
+                )
+    return drawings
 
 
 def _samples(subject: Subject, count: int) -> Figure:
@@ -84,20 +102,21 @@ def _samples(subject: Subject, count: int) -> Figure:
     return pockets_figure(decoded, _points(subject))
 
 
-def _spaces_and_pairs(subject: Subject) -> dict[str, Figure]:
-    """Latent space with the traversals of pairs, and what they decode to.
-
-    A traversal is straight in generation space, and so curved in representation space.
-    """
-    prior, aggregate = subject.prior, subject.aggregate
+def _lines(subject: Subject) -> list[Tensor]:
+    """Traversals of pairs of held-out data, each straight in generation space."""
     ends = subject.test_means.to(subject.saved.device)
     if len(ends) < 2:
-        ends = torch.cat([ends, aggregate.loc[:1]])
+        ends = torch.cat([ends, subject.aggregate.loc[:1]])
     pairs = min(_PAIRS, len(ends) // 2)
     chosen = ends[torch.randperm(len(ends))[: 2 * pairs].to(ends.device)]
-    start, end = prior.to_generation(chosen)[0].chunk(2)
+    start, end = subject.prior.to_generation(chosen)[0].chunk(2)
     fractions = torch.linspace(0, 1, _STEPS, device=start.device)[:, None]
-    lines = [a + fractions * (b - a) for a, b in zip(start, end, strict=False)]
+    return [a + fractions * (b - a) for a, b in zip(start, end, strict=False)]
+
+
+def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
+    """Latent space with the traversals of pairs, which representation space shows curved."""
+    prior, aggregate = subject.prior, subject.aggregate
     clouds = {
         "aggregate posterior": aggregate.sample((_CLOUD,)),
         "prior": prior().sample((_CLOUD,)),
@@ -119,12 +138,16 @@ def _spaces_and_pairs(subject: Subject) -> dict[str, Figure]:
         curves[title] = [path[:, dims] for path in paths]
         first, second = (f"${symbols[title]}$[{dim}]" for dim in dims)
         names[title] = first, second
-    rows = [_decode(subject, prior.to_representation(line)) for line in lines]
+    return latent_figure(spaces, names=names, curves=curves)
+
+
+def _pairs(subject: Subject, lines: Sequence[Tensor]) -> Figure:
+    """What the traversals of pairs decode to."""
+    rows = _decode_lines(subject, lines)
     labels = [f"pair {number + 1}" for number in range(len(rows))]
-    lines_figure = traversal_figure(
+    return traversal_figure(
         rows, labels, title="held-out pairs, straight in generation space", data=_points(subject)
     )
-    return {"latent": latent_figure(spaces, names=names, curves=curves), "pairs": lines_figure}
 
 
 def _most_active(subject: Subject, space: str) -> list[int]:
@@ -144,14 +167,15 @@ def _factors(subject: Subject) -> Figure:
     code = means[torch.randint(len(means), (1,)).item() :][:1]
     origin = subject.prior.to_generation(code)[0]
     spread, (centre, scale) = subject.generation_spread, subject.base_moments
-    rows, labels = [], []
+    lines, labels = [], []
     for dim in spread.topk(min(_FACTORS, len(spread))).indices.tolist():
         moved = origin.repeat(_FACTOR_STEPS, 1)
         steps = torch.linspace(-_REACH, _REACH, _FACTOR_STEPS, device=moved.device)
         moved[:, dim] = centre[dim] + scale[dim] * steps
-        rows.append(_decode(subject, subject.prior.to_representation(moved)))
+        lines.append(moved)
         labels.append(f"$z_0$[{dim}]")
     title = f"one coordinate of generation space, within {_REACH:g} standard deviations"
+    rows = _decode_lines(subject, lines)
     return traversal_figure(rows, labels, title=title, data=_points(subject))
 
 
@@ -163,17 +187,26 @@ def _layers(subject: Subject, prior: ProductPrior) -> Figure:
     return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
 
 
-def _clusters(subject: Subject, prior: ProductPrior) -> dict[str, Figure]:
+def _clusters(
+    subject: Subject, prior: ProductPrior, layer: int, *, assigned: Callable[[], Tensor]
+) -> Figure:
     """A row of draws of each cluster of a layer; other layers are drawn from their priors."""
-    figures = {}
-    for layer in range(1, len(prior.priors) + 1):
-        codes = cluster_codes(prior, layer, count=_OF_CLUSTER)
-        rows = [_decode(subject, z) for z in codes]
-        labels = [f"$y_{{{layer}}}$ = {number}" for number in range(len(rows))]
-        title = f"draws of the clusters of layer {layer}"
-        data = _points(subject)
-        figures[f"clusters_layer_{layer}"] = traversal_figure(rows, labels, title=title, data=data)
-    return figures
+    codes = cluster_codes(prior, layer, count=_OF_CLUSTER)
+    rows = _decode(subject, codes.flatten(0, 1)).split(_OF_CLUSTER)
+    of_data = assigned()[:, layer - 1]
+    shares = of_data.bincount(minlength=len(codes)) / len(of_data)
+    labels = [
+        f"$y_{{{layer}}}$ = {number} ({100 * share:.0f} %)"
+        for number, share in enumerate(shares.tolist())
+    ]
+    title = f"draws of the clusters of layer {layer}, and their shares of the training data"
+    return traversal_figure(rows, labels, title=title, data=_points(subject))
+
+
+def _assigned(subject: Subject, guide: ClusteringLadderGuide) -> Tensor:
+    """Return the cluster of each training datum in each layer, of shape (data, layers)."""
+    batches = subject.saved.batches(subject.data.train).epoch(0)
+    return assigned_clusters(map(guide.cluster_probabilities, batches))
 
 
 def _leakage(subject: Subject) -> Figure:
@@ -191,6 +224,13 @@ def _leakage(subject: Subject) -> Figure:
             conditional=conditional,
         )
     return leakage_figure(curves)
+
+
+def _decode_lines(subject: Subject, lines: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return what lines of generation space decode to, all of the same number of points."""
+    # At once: what is sequential in a prior or decoder is gone through only once.
+    z = subject.prior.to_representation(torch.cat(list(lines)))
+    return _decode(subject, z).split(len(lines[0]))
 
 
 def _decode(subject: Subject, z: Tensor) -> Tensor:
