@@ -125,6 +125,23 @@ def test_a_part_of_another_name_loses_the_options_of_the_recipes(
     assert "eta" not in found["objective"]
 
 
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--steps", "500"], "cluster_step must lie before the last step, got 500 of 500 steps"),
+        (["--steps", "9", "--cluster-step", "2", "--prior.components", "5000"], "5000"),
+        (["--model", "ladder"], "cluster_step is of guides with clusters"),
+    ],
+)
+def test_clusters_that_cannot_start_are_refused_before_there_is_a_run(
+    options: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "run"
+    assert train("--recipe", "vlac", *options, "--out", str(out)) != 0
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
 def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "digits", "--recipe", "ladder"]) != 0
     assert "recipe must be one of ladder-vae, ladder-vae-dp" in capsys.readouterr().err

@@ -68,7 +68,7 @@ def main(arguments: Sequence[str]) -> int:
     check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
     check_last_batch(system.objective, train, system.model, system.guide)
     growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
-    check_clusters(system.guide, config)
+    check_clusters(system.model, system.guide, config=config, train=train)
     run = RunFolder.create(options["out"], options)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "

@@ -29,7 +29,8 @@ def traversal_figure(
         grid = image_grid(torch.cat(list(rows)).cpu().clamp(0, 1), columns=len(first))
         height, width = grid.shape[:2]
         axes = figure.subplots()
-        figure.set_size_inches(9, 8 * height / width + 0.5)
+        # Labels beside a picture whose aspect is fixed: room for the longest.
+        figure.set_size_inches(8.2 + 0.14 * max(map(len, labels)), 8 * height / width + 0.5)
         axes.imshow(grid.numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
         step = first.shape[2] + 1
         axes.set_yticks([step * (row + 0.5) for row in range(len(rows))], labels)

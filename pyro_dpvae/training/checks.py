@@ -82,11 +82,13 @@ def growth_steps(guide: nn.Module, steps: int) -> set[int]:
     return {steps * share // shares for share in range(1, shares)}
 
 
-def check_clusters(guide: nn.Module, config: TrainConfig) -> None:
-    """Refuse a step at which clusters start from data, in a guide or a run that has none.
+def check_clusters(
+    model: nn.Module, guide: nn.Module, *, config: TrainConfig, train: Batches
+) -> None:
+    """Refuse a step at which clusters start from data, where they cannot.
 
     Raises:
-        ValueError: with the guide or the steps.
+        ValueError: if the guide has no clusters, the run ends before, or as the guide refuses.
     """
     if config.cluster_step is None:
         return
@@ -101,6 +103,7 @@ def check_clusters(guide: nn.Module, config: TrainConfig) -> None:
             f"{config.cluster_step} of {config.steps} steps; train longer, or start clusters "
             "earlier"
         )
+    guide.check_clusters(model.prior, train.size)
 
 
 @contextmanager

@@ -52,6 +52,9 @@ class Clustering(Protocol):
     ) -> None:
         """Put the clusters of the model's prior where the data's representations have some."""
 
+    def check_clusters(self, prior: Any, data: int, /) -> None:
+        """Refuse a prior whose clusters cannot start from a number of data."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig:

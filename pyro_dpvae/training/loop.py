@@ -94,7 +94,7 @@ def fit(
     check_batch(model, guide, objective, next(train.epoch(0)))
     check_last_batch(objective, train, model, guide)
     growth = growth_steps(guide, config.steps)
-    check_clusters(guide, config)
+    check_clusters(model, guide, config=config, train=train)
     for name, steps in objective.unfinished(config.steps).items():
         warnings.warn(
             f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: the run "
