@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from pyro.infer import SVI
@@ -18,12 +19,13 @@ from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.guides import ClusteringLadderGuide, LadderGuide
+from pyro_dpvae.importance import ImportanceSampler
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.likelihoods import Gaussian
 from pyro_dpvae.metrics import held_out_accuracy, layer_clusters
 from pyro_dpvae.models import ClusteringLadderVAE, LadderVAE
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import ELBO, MMD, Beta
 from pyro_dpvae.plots import cluster_codes
 from pyro_dpvae.priors import (
     AbstractPrior,
@@ -33,7 +35,9 @@ from pyro_dpvae.priors import (
     StandardNormal,
 )
 from pyro_dpvae.recipes import SavedSystem, System
+from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.sites import PLATE, rung
 
 RUNGS, CLUSTERS, DATA = (2, 3), (3, 4), 6
 
@@ -83,9 +87,11 @@ def test_under_p_of_y_given_z_it_is_the_ladder_with_clusters_summed_out(coupling
     plain = LadderVAE(list(model.prior.priors), model.decoder)
     pairs = [(model, guide), (plain, LadderGuide(guide.encoder, RUNGS))]
     found = []
+    # The discrepancy's draws too, but under couplings each component is pushed, and one chosen.
+    objective = ELBO(penalties=[] if coupling else [MMD(100.0)])
     for pair in pairs:
         torch.manual_seed(3)
-        loss = ELBO().differentiable_loss(*pair, data())
+        loss = objective.differentiable_loss(*pair, data())
         parameters = [*model.parameters(), *guide.encoder.parameters()]
         found.append([loss, *torch.autograd.grad(loss, parameters)])
     for mine, theirs in zip(*found, strict=True):
@@ -119,6 +125,16 @@ def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None
 
 def parts(q: Any) -> list[tuple[Tensor, ...]]:
     return [one.split(RUNGS, -1) for one in (q.base_dist.loc, q.base_dist.scale)]
+
+
+def test_under_couplings_the_discrepancy_moves_the_components_and_their_map() -> None:
+    model, guide = ladder(False, coupling=True)
+    objective = ELBO(rate=Beta(0.0), penalties=[MMD(1.0)])
+    objective.differentiable_loss(model, guide, data(50)).backward()
+    prior = model.prior.priors[1]
+    assert (prior.base_prior.loc.grad.abs().sum(-1) > 0).all()
+    assert (prior.base_prior.log_scale.grad.abs().sum(-1) > 0).all()
+    assert all(p.grad.abs().max() > 0 for p in prior.couplings.parameters())
 
 
 @pytest.mark.parametrize("network", [False, True])
@@ -172,6 +188,10 @@ def test_clusters_start_where_the_data_have_them(coupling: bool) -> None:
     features = 2 * sum(RUNGS) + len(RUNGS) * max(CLUSTERS)
     network = Batched(Rungs(features), in_shape=(DATA,), out_shape=(features,))
     priors = mixtures(coupling=coupling)
+    if coupling:  # so that generation space is another one
+        with torch.no_grad():
+            for parameter in priors[1].couplings.parameters():
+                parameter.add_(0.5 * torch.randn_like(parameter))
     guide = ClusteringLadderGuide(ClusteringEncoder(network, RUNGS, clusters=CLUSTERS), priors)
     y = torch.randint(12, (600,))
     labels = torch.stack([y % 3, y // 3], -1)
@@ -212,6 +232,8 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
     assert values["cluster_accuracy_joint"] == values["cluster_nmi_joint"] == 1.0
     assert values["cluster_nmi_layer_1"] == pytest.approx(2 / 3)  # I = 1, H = 1 and 2 bits
     assert (values["clusters_used_layer_1"], values["clusters_used_joint"]) == (2, 4)
+    with pytest.raises(ValueError, match="count from 0, got -1"):
+        held_out_accuracy(train, torch.full_like(train, -1), test, truth)
 
 
 @pytest.mark.parametrize(
@@ -233,15 +255,88 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
             lambda: ClusteringEncoder(linear(DATA, 10), RUNGS, clusters=CLUSTERS),
             r"a vector of 18, got the shape \(10,\)",
         ),
-        (
-            lambda: ladder(False)[1].initialise_clusters(ProductPrior(mixtures()), [data(3)]),
-            "4 clusters need as many data to start from, got 3",
-        ),
     ],
 )
 def test_parts_that_do_not_fit_are_refused(make: Callable[[], Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         make()
+
+
+@pytest.mark.parametrize("network", [False, True])
+def test_what_clusters_cannot_start_from_is_refused_before_anything_changes(network: bool) -> None:
+    model, guide = ladder(network)
+    refused = [
+        (model.prior, "4 clusters need as many data .* got 3 for those of rung 2; .* fewer comp"),
+        (ProductPrior([model.prior.priors[0], StandardNormal(3)]), "components of a MixturePrior"),
+        (ProductPrior(mixtures()[::-1]), r"the same rungs, got sizes \(3, 2\) and \(2, 3\)"),
+    ]
+    if not network:
+        refused[1] = (ProductPrior(mixtures()), "build model and guide on the same priors")
+    before = [parameter.clone() for parameter in [*model.parameters(), *guide.parameters()]]
+    for prior, message in refused:
+        with pytest.raises(ValueError, match=message):
+            guide.check_clusters(prior, 3)
+        with pytest.raises(ValueError, match=message):
+            guide.initialise_clusters(prior, [data(3)], progress=False)
+    for old, new in zip(before, [*model.parameters(), *guide.parameters()], strict=True):
+        assert torch.equal(old, new)
+    guide.check_clusters(model.prior, 4)
+
+
+def test_a_fit_of_logits_keeps_what_shares_their_weights() -> None:
+    model, _ = ladder(True)
+    priors = list(model.prior.priors)
+    features = 2 * sum(RUNGS) + len(RUNGS) * max(CLUSTERS)
+    shared = nn.Sequential(nn.Linear(DATA, 8), nn.Tanh(), nn.Linear(8, features))
+    network = Batched(shared, in_shape=(DATA,), out_shape=(features,))
+    guide = ClusteringLadderGuide(ClusteringEncoder(network, RUNGS, clusters=CLUSTERS), priors)
+    x = 2 * data(200)
+    before = guide.posterior(x)
+    guide.initialise_clusters(model.prior, [x], steps=200, learning_rate=1e-2, progress=False)
+    assert kl_divergence(before, guide.posterior(x)).mean() < 0.02
+    means = before.mean.split(RUNGS, -1)
+    for prior, z, share in zip(priors, means, guide.cluster_probabilities(x), strict=True):
+        agree = prior.responsibilities(z).argmax(-1) == share.argmax(-1)
+        assert agree.float().mean() > 0.85
+
+
+@pytest.mark.parametrize("network", [False, True])
+@pytest.mark.parametrize("chunk", [1, 7])
+def test_importance_weights_are_those_of_the_ladder_with_clusters_summed_out(
+    network: bool, chunk: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made: list[Recording] = []
+    monkeypatch.setattr(Recording, "compile", lambda self, inputs, **_: made.append(self))
+    model, guide = ladder(network, coupling=True)
+    plain = LadderVAE(list(model.prior.priors), model.decoder)
+    samplers = [
+        ImportanceSampler(plain, Rungwise(guide), chunk=chunk),
+        ImportanceSampler(model, guide, chunk=chunk),
+        ImportanceSampler(model, guide, chunk=chunk, compile=True),
+    ]
+    found = []
+    for sampler in samplers:
+        torch.manual_seed(3)
+        found.append(torch.cat(list(sampler.chunks(data(), 14))))
+    assert len(made) == 1
+    assert found[0].shape == (14, 5)
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-5)
+
+
+class Rungwise(nn.Module):
+    """A clustering ladder's q(z | x) at its rungs' sites, without clusters."""
+
+    def __init__(self, guide: ClusteringLadderGuide) -> None:
+        super().__init__()
+        self.held = [guide]
+
+    def forward(self, x: Tensor) -> None:
+        with pyro.plate(PLATE, len(x)):
+            for layer, (loc, scale) in enumerate(
+                zip(*parts(self.held[0].posterior(x)), strict=True)
+            ):
+                pyro.sample(rung(layer + 1), dist.Normal(loc, scale).to_event(1))
 
 
 def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
@@ -253,8 +348,9 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     system = System(model, guide, ELBO())
     saved = SavedSystem(run, system, torch.device("cpu"))
     subject = Subject(saved, content, EvaluationConfig(), progress=False)
-    bound = evaluate_run(subject, ["elbo"])["elbo"]  # by draws of y, the other by sums over y
-    exact = -ELBO(num_particles=20).loss(model, guide, content.test) / len(content.test)
+    bound = evaluate_run(subject, ["elbo"])["elbo"]  # y summed out, so of the ladder without y
+    plain = LadderVAE(list(model.prior.priors), model.decoder)
+    exact = -ELBO(num_particles=20).loss(plain, Rungwise(guide), content.test) / len(content.test)
     assert bound["value"] == pytest.approx(exact, abs=4 * bound["standard_error"])
     found = evaluate_run(subject, ["layer-clusters"])
     assert "layer-clusters" in applicable(subject)

@@ -11,8 +11,10 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyro_dpvae.importance import log_weights
+from pyro_dpvae.importance.summation import summable, summed_out
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import ELBO, MMD, FreeBits, SteinDiscrepancy
+from pyro_dpvae.objectives._enumeration import Marginal
 from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
 from pyro_dpvae.ownership import OwnedModule
 from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
@@ -265,25 +267,84 @@ def test_what_cannot_be_summed_is_refused(model: Clusters) -> None:
         ELBO(penalties=[MMD(1.0)]).loss(model, Guide(model, "given"), x)
 
 
-def test_drawn_clusters_have_importance_weights() -> None:
-    pyro.set_rng_seed(0)
-    log_prior, loc = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([-1.0, 0.0, 2.0])
+@pytest.mark.parametrize("particles", [1, 2])
+def test_draws_of_the_marginal_prior_have_the_gradients_of_its_mean(
+    model: Clusters, particles: int
+) -> None:
+    seen = Seen()
+    options = {"num_particles": particles, "vectorize_particles": particles > 1}
+    with torch.no_grad():  # close enough for draws in between, which carry the weights' gradient
+        for loc in model.loc:
+            loc.mul_(0.5)
+    objective = ELBO(penalties=[seen], **options)
+    objective.differentiable_loss(model, Guide(model, "before"), torch.randn(8000, 3))
+    drawn = seen.latents[0].prior_sample()
+    parameters = [*model.logits, *model.loc, *model.scale]
+    assert drawn.shape == seen.latents[0].value.shape
+    mean = torch.cat([model.marginal(index).mean for index in range(2)])
+    square = torch.cat([model.marginal(index).variance for index in range(2)]) + mean.square()
+    found = torch.autograd.grad((drawn + drawn.square()).flatten(0, -2).mean(0).sum(), parameters)
+    expected = torch.autograd.grad((mean + square).sum(), parameters)
+    for mine, exact in zip(found, expected, strict=True):
+        torch.testing.assert_close(mine, exact, rtol=0, atol=0.12 * float(exact.abs().max()))
 
+
+def test_draws_of_other_components_have_gradients_to_the_chosen_ones() -> None:
+    pyro.set_rng_seed(0)
+    weights, loc = torch.tensor([0.7, 0.3]).log(), torch.tensor([[-1.0], [3.0]])
+    loc.requires_grad_()
+    components = dist.Laplace(loc.expand(2, 20_000), 1.0)
+    p = Marginal(weights[:, None], components, enumerated=1)
+    (found,) = torch.autograd.grad(p.rsample().mean(), loc)
+    torch.testing.assert_close(found.squeeze(-1), weights.exp(), rtol=0, atol=0.02)
+
+
+def clustered(log_prior: Tensor, loc: Tensor) -> Any:
     def model(x: Tensor) -> None:
         with pyro.plate(PLATE, len(x)):
             y = pyro.sample("y", dist.Categorical(logits=log_prior))
-            pyro.sample(OBSERVED, dist.Normal(loc[y], 1.0), obs=x)
+            with pyro.plate("pixels", x.shape[1], dim=-2):
+                pyro.sample(OBSERVED, dist.Normal(loc[y], 1.0), obs=x.T)
 
-    def guide(x: Tensor, sharpness: float = 1.0) -> None:
-        joint = log_prior + sharpness * dist.Normal(loc, 1.0).log_prob(x[:, None])
+    return model
+
+
+def test_weights_sum_over_clusters_of_observations_in_inner_plates() -> None:
+    pyro.set_rng_seed(0)
+    log_prior, loc = torch.tensor([0.5, 0.3, 0.2]).log(), torch.tensor([-1.0, 0.0, 2.0])
+    x = torch.randn(4, 3)
+
+    def guide(x: Tensor, mark: dict[str, str] = ENUMERATED) -> None:
         with pyro.plate(PLATE, len(x)):
-            pyro.sample("y", dist.Categorical(logits=joint), infer=dict(ENUMERATED))
+            pyro.sample("y", dist.Categorical(torch.ones(len(x), 3)), infer=dict(mark))
 
-    x = torch.randn(4)
-    exact = (log_prior + dist.Normal(loc, 1.0).log_prob(x[:, None])).logsumexp(-1).double()
-    torch.testing.assert_close(
-        log_weights(model, guide, x, 7), exact.expand(7, -1), rtol=1e-5, atol=1e-5
-    )
-    blunt = log_weights(model, lambda x: guide(x, 0.3), x, 40_000)
-    found = blunt.logsumexp(0) - torch.tensor(40_000.0).log()
-    torch.testing.assert_close(found, exact, rtol=0, atol=0.02)
+    densities = dist.Normal(loc, 1.0).log_prob(x[..., None]).sum(1)
+    exact = (log_prior + densities).logsumexp(-1).double()
+    weights = log_weights(clustered(log_prior, loc), guide, x, 7)
+    torch.testing.assert_close(weights, exact.expand(7, -1), rtol=1e-5, atol=1e-5)
+    drawn = log_weights(clustered(log_prior, loc), lambda x: guide(x, {}), x, 20_000)
+    assert all(len(one.unique()) == 3 for one in drawn.T)
+    found = drawn.logsumexp(0) - torch.tensor(20_000.0).log()
+    torch.testing.assert_close(found, exact, rtol=0, atol=0.03)
+
+
+def test_a_cluster_is_drawn_where_a_draw_depends_on_it(model: Clusters) -> None:
+    guide, x = Guide(model, "given"), data()
+    trace = poutine.trace(guide).get_trace(x)
+    assert not summable(guide, trace, x, 1).names
+    pyro.set_rng_seed(2)
+    weights = log_weights(model, guide, x, 6, chunk=3)
+    pyro.set_rng_seed(2)
+    drawn = poutine.infer_config(guide, lambda site: {"enumerate": None})
+    assert torch.equal(weights, log_weights(model, drawn, x, 6, chunk=3))
+    trace = poutine.trace(Guide(model, "before")).get_trace(x)
+    assert summable(Guide(model, "before"), trace, x, 1).names == {"y_1", "y_2"}
+
+
+def test_sums_of_chains_of_clusters_are_those_over_all_values() -> None:
+    pyro.set_rng_seed(0)
+    terms = [torch.randn(shape) for shape in ((3, 1, 5), (4, 3, 1, 5), (2, 4, 1, 1, 5), (1, 5))]
+    found = summed_out([term.double() for term in terms], [-3, -4, -5])
+    joint = sum(terms[1:], start=terms[0]).double()
+    assert found.shape == (1, 1, 1, 1, 5)
+    torch.testing.assert_close(found.flatten(), joint.flatten(0, -2).logsumexp(0))
