@@ -88,14 +88,16 @@ TABLES = {
     "ladders": Table(
         evaluate="--metrics elbo,layers,skl",
         columns={"elbo": "ELBO", **_LAYERS, "skl": "sKL"},
-        runs={
-            **_each({"MNIST": MNIST}, _LADDERS, _LADDER_BUDGET),
-            **_each(
-                {"Fashion-MNIST": FASHION},
-                {name: _LADDERS[name] for name in list(_LADDERS)[:2]},
-                _LADDER_BUDGET,
-            ),
-        },
+        runs=_each(
+            {"MNIST": MNIST, "Fashion-MNIST": FASHION},
+            {name: _LADDERS[name] for name in list(_LADDERS)[:2]},
+            _LADDER_BUDGET,
+        ),
+    ),
+    "joint-ladder": Table(
+        evaluate="--metrics elbo,probe,skl",
+        columns={"elbo": "ELBO", "probe": "probe", "skl": "sKL"},
+        runs=_each({"MNIST": MNIST}, _LADDERS, _LADDER_BUDGET),
     ),
     "clusters": Table(
         evaluate="--metrics elbo,layer-clusters",
