@@ -72,6 +72,7 @@ _STATIC, _OMNIGLOT, _SVHN = (
 _FACTORISED = "--recipe lossy-vae --model vae --pixels auto --network mlp"
 _LOSSY = {
     "factorised decoder": _FACTORISED,
+    "factorised decoder, wide": f"{_FACTORISED} --network.hidden [970,970]",
     "factorised decoder, couplings": f"{_FACTORISED} --prior coupling",
     "masked stack": "--recipe lossy-vae --network mlp",
     "masked stack, couplings": "--recipe lossy-vae-dp --network mlp",
