@@ -51,7 +51,9 @@ def test_factor_traversals_span_generation_space(
     monkeypatch.setattr(plot, "_decode", lambda one, z: (seen.append(z), decode(one, z))[1])
     with torch.no_grad():
         plot._factors(subject)
-        ends = [subject.prior.to_generation(z[[0, -1]])[0] for z in seen]
+        (together,) = seen
+        lines = together.split(plot._FACTOR_STEPS)
+        ends = [subject.prior.to_generation(line[[0, -1]])[0] for line in lines]
     for dim, (low, high) in zip(subject.generation_spread.topk(2).indices, ends, strict=True):
         torch.testing.assert_close(low[dim], mean[dim] - 3 * scale[dim], rtol=1e-4, atol=1e-4)
         torch.testing.assert_close(high[dim], mean[dim] + 3 * scale[dim], rtol=1e-4, atol=1e-4)
