@@ -7,8 +7,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn import Batched
 
-__all__ = ["AbstractDecoder", "images"]
+__all__ = ["AbstractDecoder", "images", "size_of_latents"]
 
 
 class AbstractDecoder(nn.Module, ABC):
@@ -25,6 +26,20 @@ class AbstractDecoder(nn.Module, ABC):
     @abstractmethod
     def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
         """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
+
+
+def size_of_latents(network: Batched) -> int:
+    """Return the size L of the vectors that a decoder's network takes.
+
+    Raises:
+        ValueError: if it takes something else.
+    """
+    if len(network.in_shape) != 1:
+        raise ValueError(
+            "the decoder's network must take a vector of latents, "
+            f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
+        )
+    return network.in_shape[0]
 
 
 def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:

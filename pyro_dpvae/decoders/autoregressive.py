@@ -5,7 +5,7 @@ from typing import final
 from jaxtyping import Float
 from torch import Tensor
 
-from pyro_dpvae.decoders._base import AbstractDecoder
+from pyro_dpvae.decoders._base import AbstractDecoder, size_of_latents
 from pyro_dpvae.decoders.autoregressive_image import AutoregressiveImage
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import AbstractPixelNetwork, Batched
@@ -56,11 +56,7 @@ class AutoregressiveDecoder(AbstractDecoder):
         likelihood: AbstractLikelihood,
         progress: bool = True,
     ) -> None:
-        if len(network.in_shape) != 1:
-            raise ValueError(
-                "the decoder's network must take a vector of latents, "
-                f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
-            )
+        latent_dim = size_of_latents(network)
         for rule, needed, got in (
             ("network must return pixels.feature_shape", pixels.feature_shape, network.out_shape),
             ("likelihood must be of pixels.image_shape", pixels.image_shape, likelihood.shape),
@@ -68,7 +64,7 @@ class AutoregressiveDecoder(AbstractDecoder):
         ):
             if needed != got:
                 raise ValueError(f"the {rule}, {needed}, got {got}; build both for one shape")
-        super().__init__(network.in_shape[0])
+        super().__init__(latent_dim)
         self.network = network
         self.pixels = pixels
         self.likelihood = likelihood

@@ -6,7 +6,7 @@ from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
-from pyro_dpvae.decoders._base import AbstractDecoder
+from pyro_dpvae.decoders._base import AbstractDecoder, size_of_latents
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import Batched
 
@@ -37,18 +37,14 @@ class Decoder(AbstractDecoder):
     """
 
     def __init__(self, network: Batched, likelihood: AbstractLikelihood) -> None:
-        if len(network.in_shape) != 1:
-            raise ValueError(
-                "the decoder's network must take a vector of latents, "
-                f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
-            )
+        latent_dim = size_of_latents(network)
         if network.out_shape != likelihood.raw_shape:
             raise ValueError(
                 "the decoder's network must return the likelihood's raw values, of shape "
                 f"{likelihood.raw_shape}, got {network.out_shape}; "
                 "build it with raw_shape = likelihood.raw_shape"
             )
-        super().__init__(network.in_shape[0])
+        super().__init__(latent_dim)
         self.network = network
         self.likelihood = likelihood
 

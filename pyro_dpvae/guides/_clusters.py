@@ -12,7 +12,7 @@ from torch.distributions import kl_divergence
 from tqdm import tqdm
 
 from pyro_dpvae.encoders import ClusteringEncoder
-from pyro_dpvae.guides._growth import Passes, first_batches
+from pyro_dpvae.guides._growth import Passes, descend, first_batches
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
 
 __all__ = ["fit_logits", "mixture_of", "place_components"]
@@ -96,9 +96,5 @@ def fit_logits(
             loss = kl_divergence(old, new).mean()
             for share, logit in zip(shares, logits, strict=True):
                 loss = loss - (share * logit.log_softmax(-1)).sum(-1).mean()
-            gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-            for parameter, gradient in zip(parameters, gradients, strict=True):
-                parameter.grad = gradient
-            optimizer.step()
-            optimizer.zero_grad()
+            descend(loss, parameters, optimizer)
             bar.update()

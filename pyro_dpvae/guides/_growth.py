@@ -1,7 +1,7 @@
 """How a mixture's next component is fitted while the model and the other components stand."""
 
 import math
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -20,6 +20,7 @@ __all__ = [
     "Mixture",
     "Passes",
     "check_passes",
+    "descend",
     "first_batches",
     "fit_component",
     "gain",
@@ -32,6 +33,18 @@ Passes = Callable[[int], Iterable[Tensor]] | Iterable[Tensor]
 
 Mixture = Callable[[Tensor], tuple[TorchDistributionMixin, Tensor]]
 """x -> Q(z | x), and the log of the sum of its weights before they are normalised."""
+
+
+def descend(
+    loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
+) -> None:
+    """Step an optimizer of some parameters along the gradient of a loss."""
+    # Not backward(), which would leave gradients on what stands.
+    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
+    for parameter, gradient in zip(parameters, gradients, strict=True):
+        parameter.grad = gradient
+    optimizer.step()
+    optimizer.zero_grad()
 
 
 def fit_component(
@@ -66,12 +79,7 @@ def fit_component(
         with bar, torch.enable_grad():
             for x in first_batches(steps, batches):
                 loss = -gain(component, mixture, model, x, bound=bound).mean()
-                # Not backward(), which would leave gradients on what stands.
-                gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-                for parameter, gradient in zip(parameters, gradients, strict=True):
-                    parameter.grad = gradient
-                optimizer.step()
-                optimizer.zero_grad()
+                descend(loss, parameters, optimizer)
                 bar.update()
         # Looked at once: each look waits for the device.
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):

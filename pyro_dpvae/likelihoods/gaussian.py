@@ -1,26 +1,20 @@
 """The Gaussian likelihoods: a fixed variance, one that is learned, or one for each pixel."""
 
 from collections.abc import Sequence
-from math import expm1, log
 from typing import ClassVar, final
 
 import pyro.distributions as dist
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_dpvae._checks import check_positive
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._scale import AbstractLearnedScale, floored_scale
 
 __all__ = ["Gaussian", "GaussianLearnedVariance", "GaussianPixelVariance"]
 
 _RULE = "a Gaussian likelihood takes finite values"
-
-# Pixels that never change would drive a learned scale to 0 and the density to infinity. The
-# floor is about 1 / (255 sqrt(12)), the standard deviation of rounding to 8 bits.
-_FLOOR = 1e-3
 
 
 @final
@@ -40,6 +34,7 @@ class Gaussian(AbstractLikelihood):
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
 
     Example:
+        >>> import torch
         >>> p = Gaussian((2,), variance=1.0)(torch.zeros(2))
         >>> p.log_prob(torch.zeros(2))  # -log(2 pi)
         tensor(-1.8379)
@@ -79,7 +74,7 @@ class Gaussian(AbstractLikelihood):
 
 
 @final
-class GaussianLearnedVariance(AbstractLikelihood):
+class GaussianLearnedVariance(AbstractLearnedScale):
     """N(x; raw, scale^2 I), with one scale for all pixels, learned with the decoder.
 
     The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
@@ -98,15 +93,6 @@ class GaussianLearnedVariance(AbstractLikelihood):
     """
 
     rule = _RULE
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.raw_scale = nn.Parameter(torch.tensor(log(expm1(1 - _FLOOR))))
-
-    @property
-    def scale(self) -> Float[Tensor, ""]:
-        """The standard deviation of a pixel."""
-        return _FLOOR + F.softplus(self.raw_scale)
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
@@ -133,6 +119,7 @@ class GaussianPixelVariance(AbstractLikelihood):
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
 
     Example:
+        >>> import torch
         >>> likelihood = GaussianPixelVariance((3, 32, 32))
         >>> likelihood.raw_shape
         (6, 32, 32)
@@ -146,7 +133,7 @@ class GaussianPixelVariance(AbstractLikelihood):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
         mean, raw_scale = self.split(raw)
-        return dist.Normal(mean, _FLOOR + F.softplus(raw_scale))
+        return dist.Normal(mean, floored_scale(raw_scale))
 
 
 def _gaussian_expansion(x: Tensor, raw: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:

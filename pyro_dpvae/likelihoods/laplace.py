@@ -1,23 +1,20 @@
 """The Laplace likelihoods, whose errors are absolute: a fixed scale, or one that is learned."""
 
 from collections.abc import Sequence
-from math import expm1, log
 from typing import final
 
 import pyro.distributions as dist
-import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_dpvae._checks import check_positive
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._scale import AbstractLearnedScale
 
 __all__ = ["Laplace", "LaplaceLearnedScale"]
 
 _RULE = "a Laplace likelihood takes finite values"
-_FLOOR = 1e-3  # as for learned Gaussian scales, about that of rounding to 8 bits
 
 
 @final
@@ -39,6 +36,7 @@ class Laplace(AbstractLikelihood):
         and of 2 for data in [-1, 1].
 
     Example:
+        >>> import torch
         >>> p = Laplace((2,), scale=0.5)(torch.zeros(2))
         >>> p.log_prob(torch.tensor([1.0, -1.0]))
         tensor(-4.)
@@ -56,7 +54,7 @@ class Laplace(AbstractLikelihood):
 
 
 @final
-class LaplaceLearnedScale(AbstractLikelihood):
+class LaplaceLearnedScale(AbstractLearnedScale):
     """The Laplace density around the raw value, with one scale for all, learned with the decoder.
 
     The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
@@ -71,15 +69,6 @@ class LaplaceLearnedScale(AbstractLikelihood):
     """
 
     rule = _RULE
-
-    def __init__(self, shape: Sequence[int]) -> None:
-        super().__init__(shape)
-        self.raw_scale = nn.Parameter(torch.tensor(log(expm1(1 - _FLOOR))))
-
-    @property
-    def scale(self) -> Float[Tensor, ""]:
-        """The mean absolute error of a pixel."""
-        return _FLOOR + F.softplus(self.raw_scale)
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the Laplace distributions of the pixels."""
