@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyro_dpvae.data import PREPROCESSING, Batches, DataSet, Split, folders, load, to_unit
+from pyro_dpvae.data import PREPROCESSING, Batches, DataSet, Split, dataset, load, to_unit
 
 
 def everything(batches: Batches, epoch: int = 0) -> Tensor:
@@ -164,7 +164,7 @@ def test_a_folder_in_memory_and_read_as_needed_agree(
     folder = pictures(tmp_path / "faces", 30)
     held = load(folder)
     assert held.item_shape == (1, 12, 10)
-    monkeypatch.setattr(folders, "_LARGEST_IN_MEMORY", 0)
+    monkeypatch.setattr(dataset, "LARGEST_IN_MEMORY", 0)
     lazy = load(folder)
     assert not isinstance(lazy.train, Tensor)
     for preprocessing in ("grey", "binary-static"):
@@ -253,3 +253,43 @@ def test_bad_batches_are_refused() -> None:
         DataSet(
             "nan", torch.zeros(5, 2), torch.tensor([[float("nan")] + [0.0] * 1] + [[0.0] * 2] * 4)
         )
+
+
+def test_forged_and_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
+    path = tmp_path / "x.npy"
+    np.save(path, np.zeros((4, 3)))
+    whole = path.read_bytes()
+    for forged in (
+        b"(10**9, 3), ",
+        b"(99999999999999999, 9)",
+        b"(9" + b"9" * 40 + b", 3)",
+        b"((((4, 3",
+    ):
+        path.write_bytes(whole.replace(b"(4, 3), }", forged[:9].ljust(9) + forged[9:]))
+        with pytest.raises(ValueError, match=r"x\.npy must be a \.npy or \.npz file of numbers"):
+            load(path)
+    picture = pictures(tmp_path / "forged", 1) / "000.bmp"
+    Image.new("L", (4, 4)).save(picture)
+    content = bytearray(picture.read_bytes())
+    content[18:26] = b"\xff\xff\xff\x0f" * 2  # width and height
+    picture.write_bytes(content)
+    with pytest.raises(ValueError, match=r"must be readable, got .*000\.bmp"):
+        load(tmp_path / "forged")
+
+
+def test_numbers_beyond_32_bits_and_labels_of_others_are_refused(tmp_path: Path) -> None:
+    np.save(tmp_path / "x.npy", np.array([[1e300, 0.0], [0.0, 0.0]]))
+    with pytest.raises(ValueError, match="got 1 values of 4 that are NaN or infinite as 32-bit"):
+        load(tmp_path / "x.npy")
+    with pytest.raises(ValueError, match="train_labels must be of every datum, got 3 for 5"):
+        DataSet("few", torch.zeros(5, 2), torch.zeros(2, 2), torch.zeros(3))
+
+
+def test_a_damaged_mnist_is_refused_by_name(tmp_path: Path) -> None:
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part in ("train", "t10k"):
+        for kind in ("images-idx3", "labels-idx1"):  # labels where images should be
+            (raw / f"{part}-{kind}-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 1]))
+    with pytest.raises(FileNotFoundError, match=f"under {tmp_path} .* missing or incomplete"):
+        load("mnist", root=tmp_path)

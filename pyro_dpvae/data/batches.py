@@ -1,37 +1,51 @@
 """Batches of preprocessed data, in an order that depends on seed and epoch alone."""
 
-from collections.abc import Iterator
+import copy
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any, final
 
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import Dataset
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._ranks import ranks as present_ranks
+from pyro_dpvae._ranks import seed_of
 from pyro_dpvae.data.dataset import Split, split_shape, split_size
 from pyro_dpvae.data.preprocessing import PREPROCESSING, binarise_once, check_preprocessing
+from pyro_dpvae.data.streams import Stream
 
-__all__ = ["Batches"]
+__all__ = ["Batches", "own_batches"]
 
 
 @final
 class Batches:
-    """One split of a data set, cut into batches.
+    """One split of a data set, cut into batches, or one rank's share of each.
 
-    Data in memory live on the device, images as uint8, and a batch is one gather; larger sets are
-    read by a ``DataLoader``. Order and noise of a pass come from generators of their own, so they
-    neither depend on nor disturb the random state of the process.
+    Data in memory live on the device, images as uint8, and a batch is one gather; other data are
+    read ahead by processes. The order of a pass depends on the seed and its number, and the noise
+    of preprocessing also on batch and rank: neither depends on the random state of the process, on
+    how data are read, or on the batches before.
+
+    Batch b of a pass is the same data for any number of ranks, and each rank has an equal share of
+    it. Where the last batch of a pass does not divide, fewer data than there are ranks are left
+    out.
 
     Args:
         split: the data.
-        batch_size: data in a batch; the last of a pass may be smaller.
+        batch_size: data in a batch, of all ranks together; the last of a pass may be smaller.
         preprocessing: one of ``PREPROCESSING``.
         device: where batches are.
         seed: of order and noise.
         shuffle: whether each pass has an order of its own; otherwise it is the split's.
+        rank: whose share the batches are, from 0.
+        ranks: how many shares there are.
+        workers: how many processes read data that are not in memory; 0 reads in this one.
 
     Raises:
-        ValueError: if the batch is larger than the split, or the preprocessing does not suit it.
+        ValueError: if the batch is larger than the split or does not divide among the ranks, or
+            the preprocessing does not suit the data.
 
     Example:
         >>> from pyro_dpvae.data import load
@@ -49,71 +63,124 @@ class Batches:
         device: str | torch.device = "cpu",
         seed: int = 0,
         shuffle: bool = True,
+        rank: int = 0,
+        ranks: int = 1,
+        workers: int = 2,
     ) -> None:
         self.size = split_size(split)
         self.item_shape = split_shape(split)
         self.batch_size = check_positive_int("batch_size", batch_size)
+        self.rank, self.ranks = _checked_share(batch_size, rank, ranks)
         if batch_size > self.size:
             raise ValueError(
                 f"batch_size must be at most the number of data, got {batch_size} for "
                 f"{self.size}; use a smaller --batch-size"
             )
+        if workers < 0:
+            raise ValueError(f"workers must be at least 0, got {workers}")
         check_preprocessing(preprocessing, images=len(self.item_shape) == 3)
         self.preprocessing = preprocessing
         self.device = torch.device(device)
         self.seed, self.shuffle = seed, shuffle
+        once = preprocessing == "binary-static"
         if isinstance(split, Tensor):
-            data = binarise_once(split) if preprocessing == "binary-static" else split
-            self._data: Tensor | Dataset[Any] = data.to(self.device)
+            data = binarise_once(split) if once else split
+            self._data: Tensor | Stream = data.to(self.device)
         else:
-            self._data = _Numbered(split, binarise=preprocessing == "binary-static")
+            pinned = self.device.type == "cuda"
+            self._data = Stream(
+                _BinaryOnce(split) if once else split, workers=workers, pinned=pinned
+            )
 
     def __len__(self) -> int:
-        return -(-self.size // self.batch_size)
+        return self.size // self.batch_size + (self.size % self.batch_size >= self.ranks)
 
-    def epoch(self, number: int) -> Iterator[Tensor]:
-        """Yield the batches of a pass, each of shape (batch, *item_shape), as float32."""
-        generator = torch.Generator().manual_seed(_mix(self.seed, number))
-        noise = torch.Generator(self.device).manual_seed(_mix(self.seed, number) + 1)
-        indices = (
-            torch.randperm(self.size, generator=generator)
-            if self.shuffle
-            else torch.arange(self.size)
-        )
+    @property
+    def smallest(self) -> int:
+        """Data in the smallest batch of a pass, the last, of all ranks together."""
+        rest = self.size % self.batch_size
+        return rest - rest % self.ranks or self.batch_size
+
+    def epoch(self, number: int, start: int = 0, *, stride: int = 1) -> Iterator[Tensor]:
+        """Yield the batches of a pass, each of shape (batch, *item_shape), as float32.
+
+        Args:
+            number: of the pass.
+            start: the first batch; what is before it is not read.
+            stride: yield every how manyth batch.
+        """
+        order = self._order(number)
+        chosen = range(start, len(self), stride)
         preprocess = PREPROCESSING[self.preprocessing]
-        for batch in self._batches(indices):
-            yield preprocess(batch, noise)
+        parts = self._read(self._share(order, batch) for batch in chosen)
+        for batch, data in zip(chosen, parts, strict=True):
+            noise = torch.Generator(self.device)
+            noise.manual_seed(seed_of(self.seed, number, batch, self.rank))
+            yield preprocess(data, noise)
 
-    def _batches(self, indices: Tensor) -> Iterator[Tensor]:
+    def whole(self) -> "Batches":
+        """Return the batches of which these are a rank's share."""
+        if self.ranks == 1:
+            return self
+        whole = copy.copy(self)
+        whole.rank, whole.ranks = 0, 1
+        return whole
+
+    def _order(self, number: int) -> Tensor:
+        if not self.shuffle:
+            return torch.arange(self.size)
+        # Two passes of one seed, or one pass of two seeds, must not share a generator's state.
+        generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2)
+        return torch.randperm(self.size, generator=generator)
+
+    def _share(self, order: Tensor, batch: int) -> Tensor:
+        whole = order[batch * self.batch_size : (batch + 1) * self.batch_size]
+        size = len(whole) // self.ranks
+        return whole[self.rank * size : (self.rank + 1) * size]
+
+    def _read(self, shares: Iterable[Tensor]) -> Iterator[Tensor]:
         if isinstance(self._data, Tensor):
-            for chosen in indices.to(self.device).split(self.batch_size):
-                yield self._data[chosen]
+            for share in shares:
+                yield self._data[share.to(self.device)]
             return
-        loader = DataLoader(
-            self._data,
-            batch_size=self.batch_size,
-            sampler=indices.tolist(),
-            num_workers=2,
-            pin_memory=self.device.type == "cuda",
-        )
-        for batch in loader:
-            yield batch.to(self.device, non_blocking=True)
+        for data in self._data.batches(share.tolist() for share in shares):
+            yield data.to(self.device, non_blocking=True)
 
 
-class _Numbered(Dataset[Tensor]):
-    """A lazy split whose images may be binarised, each by its own index."""
+def own_batches(
+    batches: Iterable[Tensor] | Batches, *, first: int | None = None
+) -> Iterable[Tensor]:
+    """Return this rank's share of whole batches, every count-th from its own on.
 
-    def __init__(self, split: Dataset[Any], *, binarise: bool) -> None:
-        self.split, self.binarise = split, binarise
+    Args:
+        batches: all of them; of ``Batches``, the first pass, of which others' are not read.
+        first: how many are shared, the first; None shares all.
+    """
+    here = present_ranks()
+    if isinstance(batches, Sequence):
+        return batches[here.index : first : here.count]  # which still knows its length
+    if not isinstance(batches, Batches):
+        return islice(batches, here.index, first, here.count)
+    own = batches.epoch(0, here.index, stride=here.count)
+    return own if first is None else islice(own, len(range(here.index, first, here.count)))
 
-    def __len__(self) -> int:
-        return split_size(self.split)
+
+class _BinaryOnce(Dataset[Tensor]):
+    """Images that are read as needed, binarised, each by its own index."""
+
+    def __init__(self, split: Dataset[Any]) -> None:
+        self.split = split
 
     def __getitem__(self, index: int) -> Tensor:
-        image: Tensor = self.split[index]
-        return binarise_once(image[None], index)[0] if self.binarise else image
+        return binarise_once(self.split[index][None], index)[0]
 
 
-def _mix(seed: int, epoch: int) -> int:
-    # Two passes of one seed, or one pass of two seeds, must not share a generator's state.
-    return (seed * 1_000_003 + epoch) * 2
+def _checked_share(batch_size: int, rank: int, ranks: int) -> tuple[int, int]:
+    if not 0 <= rank < check_positive_int("ranks", ranks):
+        raise ValueError(f"rank must be one of 0 to {ranks - 1}, got {rank}")
+    if batch_size % ranks:
+        raise ValueError(
+            f"batch_size must be a multiple of the number of ranks, got {batch_size} for {ranks}; "
+            f"use --batch-size {batch_size - batch_size % ranks + ranks}"
+        )
+    return rank, ranks

@@ -1,17 +1,25 @@
 """A data set: training and held-out data of one shape, in memory or read as they are needed."""
 
+import hashlib
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-__all__ = ["DataSet", "Split", "split_shape", "split_size"]
+__all__ = ["LARGEST_IN_MEMORY", "DataSet", "Split", "fits_in_memory", "split_shape", "split_size"]
 
 Split = Tensor | Dataset[Any]
 """Images as uint8 (count, channels, height, width), vectors as float32 (count, size), or a
-map-style dataset of uint8 images (channels, height, width) too large for memory."""
+map-style dataset of uint8 images (channels, height, width) or float32 vectors (size,) that are
+read as they are needed."""
+
+_FEW = 16
+
+LARGEST_IN_MEMORY = 1 << 30
+"""Bytes of the largest split that is held: memory is the user's too."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +36,8 @@ class DataSet:
             where known.
 
     Raises:
-        ValueError: if a split is empty, has another shape, or holds what is not finite.
+        ValueError: if a split is empty, has another shape, or holds what is not finite, or if
+            labels are not of every datum.
 
     Example:
         >>> DataSet("dots", torch.zeros(8, 2), torch.zeros(2, 2)).item_shape
@@ -49,6 +58,16 @@ class DataSet:
                 raise ValueError(f"a data set needs data, got none in {where}")
             if isinstance(split, Tensor):
                 _check_tensor(split, where)
+        for part, labels, split in (
+            ("train_labels", self.train_labels, self.train),
+            ("test_labels", self.test_labels, self.test),
+            ("test_factors", self.test_factors, self.test),
+        ):
+            if labels is not None and len(labels) != split_size(split):
+                raise ValueError(
+                    f"{part} must be of every datum, got {len(labels)} for {split_size(split)} "
+                    f"data of {self.name!r}"
+                )
         if split_shape(self.train) != split_shape(self.test):
             raise ValueError(
                 f"training and held-out data of {self.name!r} must have one shape, "
@@ -60,10 +79,29 @@ class DataSet:
         """The shape of a datum, (channels, height, width) or (size,)."""
         return split_shape(self.train)
 
+    @cached_property
+    def digest(self) -> str:
+        """A name of the data themselves; of data read as needed, of their number and a few."""
+        digest = hashlib.sha256()
+        for split in (self.train, self.test):
+            if isinstance(split, Tensor):
+                digest.update(split.numpy().tobytes())
+                continue
+            size = split_size(split)
+            digest.update(f"{size}".encode())
+            for index in range(0, size, -(-size // _FEW)):
+                digest.update(split[index].numpy().tobytes())
+        return digest.hexdigest()[:12]
+
     @property
     def is_images(self) -> bool:
         """Whether the data are images, of 8-bit pixels, rather than vectors."""
         return len(self.item_shape) == 3
+
+
+def fits_in_memory(nbytes: int) -> bool:
+    """Return whether data are held, rather than read as they are needed."""
+    return nbytes <= LARGEST_IN_MEMORY
 
 
 def split_size(split: Split) -> int:

@@ -1,5 +1,7 @@
 """Data from folders of image files, in memory where they fit."""
 
+import struct
+import zlib
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,18 +9,21 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 from torch import Tensor
-from torch.utils.data import Dataset, Subset
+from torch.utils.data import Dataset
 from tqdm import tqdm
 
 from pyro_dpvae.data.arrays import held_out_split
-from pyro_dpvae.data.dataset import DataSet, Split
+from pyro_dpvae.data.dataset import DataSet, Split, fits_in_memory
 
 __all__ = ["load_folder"]
 
-_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
+# What pillow raises of damaged files, and of headers that ask for more pixels than anyone has.
+_UNREADABLE = (
+    *(UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError),
+    *(EOFError, IndexError, OverflowError, MemoryError, struct.error, zlib.error),
+)
 
-# Larger sets are read as they are needed: memory is the user's too.
-_LARGEST_IN_MEMORY = 1 << 30
+_ENDINGS = {".bmp", ".jpeg", ".jpg", ".png", ".webp"}
 
 
 def load_folder(path: Path) -> DataSet:
@@ -33,12 +38,7 @@ def load_folder(path: Path) -> DataSet:
     if (path / "train").is_dir() and (path / "test").is_dir():
         train, test = (_ImageFiles(path / part) for part in ("train", "test"))
         return DataSet(path.name, _held(train), _held(test))
-    files = _ImageFiles(path)
-    if files.nbytes <= _LARGEST_IN_MEMORY:
-        return held_out_split(path.name, files.stacked(), None)
-    order = held_out_split(path.name, torch.arange(len(files), dtype=torch.float32)[:, None], None)
-    parts = [Subset(files, _indices(part)) for part in (order.train, order.test)]
-    return DataSet(path.name, train=parts[0], test=parts[1])
+    return held_out_split(path.name, _held(_ImageFiles(path)), None)
 
 
 class _ImageFiles(Dataset[Tensor]):
@@ -74,17 +74,13 @@ class _ImageFiles(Dataset[Tensor]):
 
     def stacked(self) -> Tensor:
         """Return all images in one tensor."""
-        bar = tqdm(range(len(self)), desc="reading images", unit="image", leave=False)
-        return torch.stack([self[index] for index in bar])
+        # Closed before an error is told, which would stand in its line.
+        with tqdm(range(len(self)), desc="reading images", unit="image", leave=False) as bar:
+            return torch.stack([self[index] for index in bar])
 
 
 def _held(files: _ImageFiles) -> Split:
-    return files.stacked() if files.nbytes <= _LARGEST_IN_MEMORY else files
-
-
-def _indices(column: Split) -> list[int]:
-    assert isinstance(column, Tensor)  # it was made from one
-    return [int(index) for index in column[:, 0]]
+    return files.stacked() if fits_in_memory(files.nbytes) else files
 
 
 def _open(path: Path) -> Image.Image:
@@ -92,5 +88,5 @@ def _open(path: Path) -> Image.Image:
         with Image.open(path) as image:
             image.load()
             return image
-    except (UnidentifiedImageError, OSError) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"every image must be readable, got {path}: {error}") from error

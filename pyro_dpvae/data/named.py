@@ -48,11 +48,12 @@ def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], An
         if download:
             root.mkdir(parents=True, exist_ok=True)
         train, test = split(datasets, True), split(datasets, False)
-    except (RuntimeError, FileNotFoundError) as error:
+    except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
+        # torchvision asserts that files are what their names say.
         raise FileNotFoundError(
             f"data set {name!r} must lie under {root} as torchvision lays it out, but is missing "
             f"or incomplete there; add --download to fetch it, or name its folder with --root "
-            f"({error})"
+            f"({error or type(error).__name__})"
         ) from error
     (train_data, train_labels), (test_data, test_labels) = train, test
     return DataSet(name, train_data, test_data, train_labels, test_labels)
@@ -94,10 +95,11 @@ def _omniglot(root: Path, download: bool) -> DataSet:
 
         part = datasets.Omniglot(root, background=train, download=download)
         images, labels = [], []
-        for drawing, label in tqdm(part, desc="reading omniglot", unit="image", leave=False):
-            small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
-            images.append(255 - torch.from_numpy(np.array(small)))
-            labels.append(label)
+        with tqdm(part, desc="reading omniglot", unit="image", leave=False) as bar:
+            for drawing, label in bar:
+                small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
+                images.append(255 - torch.from_numpy(np.array(small)))
+                labels.append(label)
         return torch.stack(images)[:, None], torch.tensor(labels)
 
     return _pair("omniglot", root, download, split)
@@ -115,7 +117,11 @@ class _Faces(Dataset[Tensor]):
     def __getitem__(self, index: int) -> Tensor:
         from PIL import Image
 
-        image = self.faces[index][0]
+        try:
+            image = self.faces[index][0]
+        except OSError as error:
+            name = self.faces.filename[index]
+            raise ValueError(f"every image must be readable, got {name}: {error}") from error
         left, top = (image.width - 148) // 2, (image.height - 148) // 2
         centre = image.crop((left, top, left + 148, top + 148))
         small = centre.resize((64, 64), Image.Resampling.BICUBIC)

@@ -46,9 +46,12 @@ def load(source: str | Path, *, root: str | Path | None = None, download: bool =
         return load_folder(path)
     if path.suffix in (".npy", ".npz"):
         if not path.is_file():
-            raise FileNotFoundError(f"data file {path} must exist, and does not")
+            raise FileNotFoundError(
+                f"data file {path} must exist, and does not; if it has moved, name its place "
+                "with --data"
+            )
         return load_arrays(path)
     raise ValueError(
         f"data must be one of {', '.join(DATA_SETS)}, a .npz or .npy file, or an existing folder "
-        f"of images; got {name!r}"
+        f"of images; got {name!r}: correct --data, or name where the data have moved"
     )

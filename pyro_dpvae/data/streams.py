@@ -1,0 +1,121 @@
+"""Data that are not in memory, read ahead by processes that stay from pass to pass."""
+
+import signal
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+__all__ = ["Stream"]
+
+
+@final
+class Stream:
+    """Batches of a map-style data set, by lists of indices.
+
+    The processes that read start with the first pass and end with the stream, so that a pass costs
+    no start. A pass that runs inside another, such as one that fits a part of a guide in the
+    middle of training, has processes of its own.
+
+    Args:
+        data: of tensors of one shape.
+        workers: how many processes read; 0 reads in this one.
+        pinned: whether batches are in page-locked memory, from which a GPU copies meanwhile.
+    """
+
+    def __init__(self, data: Dataset[Any], *, workers: int, pinned: bool) -> None:
+        self._stacks, self._workers, self._pinned = _Stacks(data), workers, pinned
+        self._plan = _Plan()
+        self._loader = self._load(self._plan, stay=workers > 0)
+        self._busy = False
+
+    def batches(self, plan: Iterable[list[int]]) -> Iterator[Tensor]:
+        """Yield the data of each list of indices, in order.
+
+        Raises:
+            ValueError: if a datum cannot be read, with the reason.
+            OSError: if a process that reads has ended.
+        """
+        if self._busy:
+            yield from _checked(self._load(plan, stay=False))
+            return
+        self._busy, self._plan.lists = True, plan
+        try:
+            yield from _checked(self._loader)
+        finally:
+            self._busy = False
+
+    def _load(self, plan: Iterable[list[int]], *, stay: bool) -> DataLoader[Any]:
+        return DataLoader(
+            self._stacks,
+            batch_size=None,
+            sampler=plan,
+            num_workers=self._workers,
+            persistent_workers=stay,
+            pin_memory=self._pinned,
+            worker_init_fn=_ignore_interrupts,
+            # Its own, or each pass would draw from that of the process.
+            generator=torch.Generator(),
+        )
+
+
+class _Plan:
+    """The indices of each batch of the next pass, told to processes that stay."""
+
+    lists: Iterable[list[int]] = ()
+
+    def __iter__(self) -> Iterator[list[int]]:
+        return iter(self.lists)
+
+
+@dataclass(frozen=True)
+class _Failure:
+    """Why data cannot be read: a DataLoader would make a traceback of an exception's message."""
+
+    reason: str
+
+
+class _Stacks(Dataset[Any]):
+    """Several data of a data set as one tensor."""
+
+    def __init__(self, data: Dataset[Any]) -> None:
+        self.data = data
+
+    def __getitem__(self, indices: list[int]) -> Tensor | _Failure:
+        index = None
+        try:
+            parts = []
+            for index in indices:
+                parts.append(self.data[index])
+            return torch.stack(parts)
+        except ValueError as error:  # ours, which name the file
+            return _Failure(str(error))
+        except Exception as error:  # whatever a user's data set may raise
+            return _Failure(
+                f"every datum must be readable, and datum {index} is not: "
+                f"{type(error).__name__}: {error}"
+            )
+
+
+def _checked(loader: DataLoader[Any]) -> Iterator[Tensor]:
+    try:
+        for batch in loader:
+            if isinstance(batch, _Failure):
+                raise ValueError(batch.reason)
+            yield batch
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise OSError(
+            f"processes that read data must stay, and one has ended ({error}); give it more "
+            "memory, or use fewer --workers"
+        ) from error
+
+
+def _ignore_interrupts(_worker: int) -> None:
+    # Ctrl-C goes to all processes of a terminal. Training then ends with an evaluation, for which
+    # data are read; these processes end when the first does.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
