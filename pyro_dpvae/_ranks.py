@@ -1,14 +1,40 @@
 """The processes that train together, called ranks, and the tensors that they share."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.utils._pytree import tree_map_only
 
-__all__ = ["Ranks", "average_", "broadcast_", "gather_batch", "gather_objects", "ranks", "shared"]
+__all__ = [
+    "Ranks",
+    "average_",
+    "broadcast_",
+    "forked_rng",
+    "gather_batch",
+    "gather_objects",
+    "gather_shares",
+    "greatest",
+    "map_over_ranks",
+    "on_first_rank",
+    "ranks",
+    "refusing_together",
+    "rehearsal",
+    "seed_of",
+    "shared",
+    "shared_object",
+]
+
+Item = TypeVar("Item")
+Result = TypeVar("Result")
+
+_alone: ContextVar[bool] = ContextVar("_alone", default=False)
 
 
 @dataclass(frozen=True)
@@ -85,11 +111,166 @@ def gather_objects(value: Any) -> list[Any]:
     return found
 
 
+def greatest(number: int, *, device: torch.device | str) -> int:
+    """Return the greatest of the ranks' numbers, in one message of a tensor on a device."""
+    if ranks().count == 1:
+        return number
+    found = torch.tensor(number, device=device)
+    dist.all_reduce(found, dist.ReduceOp.MAX)
+    return int(found)
+
+
+def shared_object(value: Any) -> Any:
+    """Return the value of the first rank; others' count for nothing."""
+    if ranks().count == 1:
+        return value
+    held = [value]
+    dist.broadcast_object_list(held, 0)
+    return held[0]
+
+
+@contextmanager
+def rehearsal() -> Iterator[None]:
+    """Let :func:`gather_batch` and :func:`shared` send no messages meanwhile.
+
+    Each rank takes its own part for those of all. A step that is recorded and compared in here
+    does what it will do across ranks, and no rank waits for one that records at another time,
+    or not at all.
+    """
+    token = _alone.set(True)
+    try:
+        yield
+    finally:
+        _alone.reset(token)
+
+
+def gather_shares(parts: Sequence[Result], *, device: torch.device | str) -> list[Result]:
+    """Return what all ranks have of items, in their order, with tensors on a device.
+
+    Args:
+        parts: what this rank has of each item of its share, every count-th from its own on.
+        device: where tensors of the result are.
+    """
+    if ranks().count == 1:
+        return list(parts)
+    # Tensors of another GPU would come back on that.
+    found = gather_objects(tree_map_only(Tensor, Tensor.cpu, list(parts)))
+    most = max(map(len, found))
+    ordered = [share[number] for number in range(most) for share in found if number < len(share)]
+    return tree_map_only(Tensor, lambda tensor: tensor.to(device), ordered)
+
+
+def map_over_ranks(
+    function: Callable[[Item], Result], own: Iterable[Item], *, seed: int | None = None
+) -> list[Result]:
+    """Return a function of all items, in their order, of which each rank computes its share.
+
+    All ranks must call it. Draws are seeded item by item, so that the values are the same for any
+    number of ranks, and leave the random state of the process alone.
+
+    Args:
+        function: from an item to numbers, or tensors on the CPU.
+        own: the items of this rank, every count-th from its own on.
+        seed: of all draws; None takes one from the process, that of the first rank.
+
+    Raises:
+        Exception: on all ranks, as of :func:`refusing_together`, if the function refuses on one.
+    """
+    here = ranks()
+    if seed is None:
+        seed = shared_object(int(torch.randint(2**62, ())))
+    parts: list[Result] = []
+    with refusing_together():
+        for number, item in enumerate(own):
+            with forked_rng():
+                torch.manual_seed(seed_of(seed, here.index + number * here.count))
+                parts.append(function(item))
+    return gather_shares(parts, device="cpu")
+
+
+def on_first_rank(function: Callable[[], object]) -> None:
+    """Call a function on the first rank, such as one that writes a file, while others wait.
+
+    Raises:
+        Exception: on all ranks, as of :func:`refusing_together`, if it refuses.
+    """
+    with refusing_together():
+        if ranks().index == 0:
+            function()
+
+
+@contextmanager
+def refusing_together() -> Iterator[None]:
+    """Let what one rank refuses in here be refused by all: none may wait for one that gives up.
+
+    All ranks must come here, and may send no messages within.
+
+    Raises:
+        ValueError: on all ranks, if one is raised on any.
+        TypeError: likewise.
+        OSError: likewise, of the same class and number.
+    """
+    refusal: Exception | None = None
+    try:
+        yield
+    except (ValueError, TypeError, OSError) as error:
+        refusal = error
+    if ranks().count == 1:
+        if refusal is not None:
+            raise refusal
+        return
+    found = next((one for one in gather_objects(_told(refusal)) if one is not None), None)
+    if refusal is not None and _told(refusal) == found:
+        raise refusal
+    if found is not None:
+        kind, arguments = found
+        raise kind(*arguments) from refusal
+
+
+@contextmanager
+def forked_rng() -> Iterator[None]:
+    """Give back the random state of the process, and of its GPU if it uses one, at the end."""
+    used = torch.cuda.is_initialized()
+    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if used else []):
+        yield
+
+
+def seed_of(seed: int, *key: int) -> int:
+    """Return a seed for one of many draws under a seed, such as those of a batch.
+
+    Args:
+        seed: that of all.
+        key: numbers from 0 that tell the draws apart.
+
+    Example:
+        >>> seed_of(0, 1) != seed_of(1, 0) != seed_of(0, 0, 1)
+        True
+    """
+    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=key)
+    return int(sequence.generate_state(1, np.uint64)[0])
+
+
+def _told(refusal: Exception | None) -> tuple[type[Exception], tuple[Any, ...]] | None:
+    """Return a refusal in what every process can make again."""
+    if refusal is None:
+        return None
+    if isinstance(refusal, OSError):
+        # Its class is that of its number, of which a message alone has none.
+        kind = next(k for k in type(refusal).__mro__ if k.__module__ == "builtins")
+        if refusal.errno is None or refusal.strerror is None:
+            return kind, (str(refusal),)
+        where = () if refusal.filename is None else (str(refusal.filename),)
+        return kind, (refusal.errno, refusal.strerror, *where)
+    return (TypeError if isinstance(refusal, TypeError) else ValueError), (str(refusal),)
+
+
 # As operations of their own they are recorded with a step and replayed like any other.
 
 
 @torch.library.custom_op("pyro_dpvae::gather", mutates_args=())
 def _gather(x: Tensor) -> Tensor:
+    if _alone.get():
+        return torch.cat([x] * _count())
     parts = [torch.empty_like(x, memory_format=torch.contiguous_format) for _ in range(_count())]
     dist.all_gather(parts, x.contiguous())
     return torch.cat(parts)
@@ -115,7 +296,8 @@ _gather.register_autograd(_own_part, setup_context=_keep_size)
 @torch.library.custom_op("pyro_dpvae::shared", mutates_args=())
 def _shared(x: Tensor) -> Tensor:
     first = x.detach().clone(memory_format=torch.contiguous_format)
-    dist.broadcast(first, 0)
+    if not _alone.get():
+        dist.broadcast(first, 0)
     return first
 
 

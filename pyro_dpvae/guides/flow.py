@@ -98,49 +98,52 @@ class FlowGuide(AbstractGuide):
         """Return q(z | x), for x of shape (batch, *data)."""
         sizes = [self.latent_dim, self.latent_dim, self.context]
         mean, log_variance, h = self.network(x).split(sizes, -1)
-        flow = _Flow(cast(list[AbstractStep], list(self.steps)), h)
+        flow = _Flow(cast(list[AbstractStep], list(self.steps)))
         maps = _LastDraw(flow) if self.kind == "iaf" else flow
         return Pushforward(
             diagonal_normal(mean, log_variance),
             to_generation=maps.to_generation,
             to_representation=maps.to_representation,
+            context=h,
         )
 
 
 @final
 class _Flow:
-    """The steps under the contexts h of a batch, (*batch, context), as maps of a pushforward."""
+    """The steps under contexts h, (*batch, context), as maps of a pushforward."""
 
-    def __init__(self, steps: Sequence[AbstractStep], h: Tensor) -> None:
-        self.steps, self.h = steps, h
+    def __init__(self, steps: Sequence[AbstractStep]) -> None:
+        self.steps = steps
 
-    def to_representation(self, z0: Tensor) -> Tensor:
-        return self.forward(z0)[0]
+    def to_representation(self, z0: Tensor, h: Tensor) -> Tensor:
+        return self.forward(z0, h)[0]
 
-    def forward(self, z0: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, z0: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         """Return z and log |det dz0/dz|."""
-        z = self._for_each_datum(z0)
+        z = _for_each_datum(z0, h)
         log_det = z.new_zeros(z.shape[:-1])
         for step in self.steps:
-            z, stretch = step(z, self.h)
+            z, stretch = step(z, h)
             log_det = log_det - stretch
         return z, log_det
 
-    def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
-        z0 = self._for_each_datum(z)
+    def to_generation(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
+        z0 = _for_each_datum(z, h)
         log_det = z0.new_zeros(z0.shape[:-1])
         for step in reversed(self.steps):
-            z0, stretch = step.inverse(z0, self.h)
+            z0, stretch = step.inverse(z0, h)
             log_det = log_det - stretch
         return z0, log_det
 
-    def _for_each_datum(self, z: Tensor) -> Tensor:
-        batch = torch.broadcast_shapes(z.shape[:-1], self.h.shape[:-1])
-        return z.expand(*batch, z.shape[-1])
+
+def _for_each_datum(z: Tensor, h: Tensor) -> Tensor:
+    batch = torch.broadcast_shapes(z.shape[:-1], h.shape[:-1])
+    return z.expand(*batch, z.shape[-1])
 
 
 class _Draw(NamedTuple):
     z: Tensor
+    h: Tensor
     z0: Tensor
     log_det: Tensor
     tracked: bool
@@ -155,23 +158,24 @@ class _LastDraw:
         self.flow = flow
         self._drawn: _Draw | None = None
 
-    def to_representation(self, z0: Tensor) -> Tensor:
-        z, log_det = self.flow.forward(z0)
+    def to_representation(self, z0: Tensor, h: Tensor) -> Tensor:
+        z, log_det = self.flow.forward(z0, h)
         self._drawn = None
         if not z.is_inference():  # whose changes in place are not counted
-            self._drawn = _Draw(z, z0, log_det, torch.is_grad_enabled(), self._state(z))
+            self._drawn = _Draw(z, h, z0, log_det, torch.is_grad_enabled(), self._state(z))
         return z
 
-    def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
+    def to_generation(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
         drawn = self._drawn
         if (
             drawn is not None
             and drawn.z is z
+            and drawn.h is h
             and (drawn.tracked or not torch.is_grad_enabled())
             and drawn.state == self._state(z)
         ):
             return drawn.z0, drawn.log_det
-        return self.flow.to_generation(z)
+        return self.flow.to_generation(z, h)
 
     def _state(self, z: Tensor) -> object:
         parameters = [one for step in self.flow.steps for one in step.parameters()]

@@ -54,6 +54,10 @@ class RecordedStep:
             parameter.grad = gradient if known is None else known + gradient
         return results[:count]
 
+    def losses(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
+        """Return those of an evaluation's values that the loss is made of."""
+        return values[: self.layout.loss.num_leaves]
+
     def named(self, values: Sequence[Tensor]) -> tuple[Any, dict[str, Tensor]]:
         """Return the loss and the terms of an evaluation's values."""
         count = self.layout.loss.num_leaves

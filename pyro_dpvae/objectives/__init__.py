@@ -1,5 +1,7 @@
 """Objectives for pyro.infer.SVI: the evidence lower bound with any rate and any penalties."""
 
+from pyro_dpvae.objectives._gathering import Gathered
+from pyro_dpvae.objectives._rebuilding import rebuild
 from pyro_dpvae.objectives.elbo import ELBO
 from pyro_dpvae.objectives.penalties import (
     DIP,
@@ -69,6 +71,7 @@ __all__ = [
     "FactorVAE",
     "FreeBits",
     "FreeBitsVAE",
+    "Gathered",
     "InfoVAE",
     "LatentSite",
     "Latents",
@@ -81,6 +84,7 @@ __all__ = [
     "SteinDiscrepancy",
     "TotalCorrelation",
     "Weight",
+    "rebuild",
 ]
 
 OBJECTIVES: dict[str, type[ELBO]] = {

@@ -164,7 +164,7 @@ class Marginal(TorchDistribution):
     ) -> None:
         self.log_weights = log_weights.expand(components.batch_shape)
         self.components = components
-        self._enumerated = enumerated
+        self.enumerated = enumerated
         batch = components.batch_shape[enumerated:]
         super().__init__(batch, components.event_shape, validate_args=False)
 
@@ -172,10 +172,10 @@ class Marginal(TorchDistribution):
         """Return log p(z), in nats, of z of shape (..., *batch, *event)."""
         own = len(self.batch_shape) + len(self.event_shape)
         outer, inner = value.shape[: value.dim() - own], value.shape[value.dim() - own :]
-        value = value.reshape(*outer, *(1,) * self._enumerated, *inner)
+        value = value.reshape(*outer, *(1,) * self.enumerated, *inner)
         terms = self.log_weights + self.components.log_prob(value)
         start = len(outer)
-        return terms.flatten(start, start + self._enumerated - 1).logsumexp(start)
+        return terms.flatten(start, start + self.enumerated - 1).logsumexp(start)
 
     @property
     def has_rsample(self) -> bool:
@@ -187,7 +187,7 @@ class Marginal(TorchDistribution):
         normal = diagonal_normal(self.components)
         if normal is None:
             return self._chosen(self.components.rsample(torch.Size(sample_shape)))
-        last = self._enumerated - 1
+        last = self.enumerated - 1
         loc, scale = (one.flatten(0, last).movedim(0, -2) for one in normal)
         logits = self.log_weights.flatten(0, last).movedim(0, -1)
         mixture = DiagonalNormalMixture(logits, loc, scale, validate_args=False)
@@ -202,11 +202,11 @@ class Marginal(TorchDistribution):
     def _chosen(self, draws: Tensor) -> Tensor:
         """Return one of the components' draws, (*sample, *k, *batch, *event), chosen by weight."""
         outer = draws.dim() - len(self.components.batch_shape) - len(self.event_shape)
-        draws = draws.flatten(outer, outer + self._enumerated - 1)
+        draws = draws.flatten(outer, outer + self.enumerated - 1)
         with torch.no_grad():
             clocks = torch.empty(draws.shape[: draws.dim() - len(self.event_shape)])
             clocks = clocks.to(self.log_weights).exponential_()
-            weights = self.log_weights.flatten(0, self._enumerated - 1)
+            weights = self.log_weights.flatten(0, self.enumerated - 1)
             # The first of exponential clocks of rates p(k): a choice that waits for no device.
             chosen = (weights - clocks.log()).argmax(outer, keepdim=True)
         chosen = chosen.reshape(*chosen.shape, *(1,) * len(self.event_shape))

@@ -27,11 +27,12 @@ class DataPlate:
     """The plate over the batch, as an observed site of the model saw it.
 
     Attributes:
-        size: how many data the batch holds.
-        full_size: how many data the batch stands for; more than ``size`` if the plate subsamples.
+        size: how many data the batch holds, on this rank.
+        global_size: how many it holds on all ranks that take part.
+        full_size: how many data the latter stand for; more than they are if the plate subsamples.
     """
 
-    def __init__(self, model_trace: Trace) -> None:
+    def __init__(self, model_trace: Trace, *, count: int = 1) -> None:
         observed = [site for site in _sample_sites(model_trace) if site["is_observed"]]
         frames = {frame.name: frame for site in observed for frame in site["cond_indep_stack"]}
         if PLATE not in frames:
@@ -47,7 +48,11 @@ class DataPlate:
             )
         self.dim: int = frames[PLATE].dim
         self.size: int = frames[PLATE].size
-        self.full_size: int = frames[PLATE].full_size or self.size
+        stands_for: int = frames[PLATE].full_size or self.size
+        self.global_size = count * self.size
+        # A plate that subsamples says how large the data set is, whoever takes part.
+        self.full_size = stands_for if stands_for > self.size else self.global_size
+        self._subsampling = stands_for / self.size
 
     def per_datum(
         self, term: Tensor, site: Site, *, particles: int, coordinates: bool = False
@@ -64,14 +69,13 @@ class DataPlate:
             ]
             return torch.stack(by_coordinate, -1)
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
-        subsampling = self.full_size / self.size
         if PLATE not in frames:
             return term.sum().expand(self.size) / (particles * self.full_size)
         term = term.expand(
             torch.broadcast_shapes(term.shape, (self.size,) + (1,) * (-self.dim - 1))
         )
         others = [dim for dim in range(-term.dim(), 0) if dim != self.dim]
-        return (term.sum(others) if others else term) / (particles * subsampling)
+        return (term.sum(others) if others else term) / (particles * self._subsampling)
 
 
 def distortion(

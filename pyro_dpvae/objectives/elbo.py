@@ -2,8 +2,8 @@
 
 import itertools
 import math
+import warnings
 from collections.abc import Container, Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any
 
 import pyro.infer
@@ -13,6 +13,9 @@ from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._ranks import ranks
+from pyro_dpvae.objectives._across import Particle, check_equal_shapes, of_all_ranks
 from pyro_dpvae.objectives._enumeration import Enumeration
 from pyro_dpvae.objectives._strata import Draw, draw
 from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
@@ -23,6 +26,10 @@ from pyro_dpvae.objectives.weights import WeightedModule
 __all__ = ["ELBO"]
 
 _STEP = "step"
+
+# In which sizes of batches are compared over ranks, by a message of its own. Recorded steps come
+# after, so that ranks send the same messages whether they replay a step or run it.
+_COMPARED_STEPS = 2
 
 
 class ELBO(pyro.infer.ELBO):
@@ -47,6 +54,9 @@ class ELBO(pyro.infer.ELBO):
 
     Without SVI, ``objective(model, guide)`` is a module with the parameters of both; its call
     on a batch returns the loss, for ``backward()`` and any torch optimizer.
+
+    Where several processes train together, each on a part of a batch, :meth:`across_ranks` makes
+    the objective see the whole.
 
     Args:
         rate: what R is charged; the default charges R itself.
@@ -85,7 +95,7 @@ class ELBO(pyro.infer.ELBO):
         max_plate_nesting: int | float = math.inf,
     ) -> None:
         super().__init__(
-            num_particles=num_particles,
+            num_particles=check_positive_int("num_particles", num_particles),
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
         )
@@ -103,6 +113,25 @@ class ELBO(pyro.infer.ELBO):
                 )
         self.terms: dict[str, Tensor] = {}
         self.step = 0
+        self._across_ranks = False
+
+    def across_ranks(self) -> "ELBO":
+        """Let training steps see the batch of all ranks of a process group; returns itself.
+
+        What each rank finds of its own data (distortions, rates, representations with their
+        q(z | x) and p(z)) is gathered, and rates and penalties are computed of the whole. Loss and
+        terms are those of the whole batch, the same on every rank. The mean over ranks of the
+        gradients is the gradient of that loss: average them with ``inference.AveragingOptim``, or
+        by ``DistributedDataParallel(objective.across_ranks()(model, guide))``. Two ranks with half
+        a batch each thus take the step of one rank with all of it.
+
+        All ranks must take the steps together, on batches of one size, which is checked in the
+        first two steps only. Evaluations without gradients are those of the rank's own batch, for
+        which no other rank is needed. Batch norm in networks normalises by rank. A latent site
+        outside the data plate is drawn by each rank, and what it costs is averaged.
+        """
+        self._across_ranks = True
+        return self
 
     def loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> float:
         """Return the loss summed over the batch, without gradients."""
@@ -121,6 +150,8 @@ class ELBO(pyro.infer.ELBO):
         training = torch.is_grad_enabled()
         if training:
             self.begin_step()
+            if self._gathers() and self.step < _COMPARED_STEPS:
+                check_equal_shapes(args, kwargs)
         loss, terms = self.evaluate(model, guide, *args, **kwargs)
         if training:
             self.update()
@@ -131,6 +162,8 @@ class ELBO(pyro.infer.ELBO):
 
     def begin_step(self) -> None:
         """Set the weights that have schedules for the present step."""
+        if self.step == 0 and not self._across_ranks and ranks().count > 1:
+            self._warn_of_parts()
         for part in self.parts():
             part.set_step(self.step)
 
@@ -144,19 +177,22 @@ class ELBO(pyro.infer.ELBO):
         gradients on the parameters that they own.
         """
         draws: list[Draw] = list(self._get_traces(model, guide, args, kwargs))
-        plate = DataPlate(draws[0].strata[0][0])
+        count = ranks().count if self._gathers() else 1
+        plate = DataPlate(draws[0].strata[0][0], count=count)
         particles = [self._particle(*traces, plate) for one in draws for traces in one.strata]
         whole = [one.whole for one in draws if self.penalties and one.whole is not None]
         drawn = [latents(*traces, plate) for traces in whole]
         # Densities keep float32 where the networks ran in less.
         with torch.autocast(particles[0].distortion.device.type, enabled=False):
+            if count > 1:
+                particles, drawn = of_all_ranks(particles, drawn, size=plate.size)
             distortion = torch.stack([one.distortion for one in particles]).mean()
             rates = _averaged([one.rates for one in particles])
             loss = distortion + self.rate(rates)
             terms = {"loss": loss, "distortion": distortion}
             terms["rate"] = torch.stack([rate.total for rate in rates]).sum(0).mean()
             for penalty in self.penalties:
-                penalty.check_size(plate.size)
+                penalty.check_size(plate.global_size)
                 evaluations = [penalty(each) for each in drawn]
                 found = {
                     name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
@@ -168,6 +204,7 @@ class ELBO(pyro.infer.ELBO):
                     penalty.learn(drawn)
         terms["loss"] = loss
         warn_if_nan(loss, "loss")
+        self._mark_nonfinite(loss)
         return plate.full_size * loss, {name: term.detach() for name, term in terms.items()}
 
     def update(self) -> None:
@@ -258,10 +295,34 @@ class ELBO(pyro.infer.ELBO):
         for index, penalty in enumerate(self.penalties):
             yield f"penalties.{index}", penalty
 
-    def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> "_Particle":
+    def _gathers(self) -> bool:
+        """Whether an evaluation now is one of all ranks."""
+        return self._across_ranks and torch.is_grad_enabled() and ranks().count > 1
+
+    def _mark_nonfinite(self, loss: Tensor) -> None:
+        """Make gradients of penalties' own NaN if the loss is not finite: no step, no lesson."""
+        if not torch.is_grad_enabled():
+            return
+        for penalty in self.penalties:
+            gradients = [p.grad for p in penalty.parameters() if p.grad is not None]
+            if gradients:
+                smallest = min(gradients, key=Tensor.numel)
+                smallest.add_((0 * loss.detach()).to(smallest))  # 0, or NaN
+
+    def _warn_of_parts(self) -> None:
+        parts = [*self.penalties, *([self.rate] if self.rate.needs_batch else [])]
+        if parts:
+            names = ", ".join(type(part).__name__ for part in parts)
+            warnings.warn(
+                f"{names}: of a whole batch, and each of {ranks().count} ranks sees its own part "
+                "only; call objective.across_ranks() for the batch of all ranks",
+                stacklevel=4,
+            )
+
+    def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Particle:
         count = self.num_particles if self.vectorize_particles else 1
         enumeration = Enumeration(guide_trace)
-        return _Particle(
+        return Particle(
             distortion(model_trace, plate, enumeration=enumeration, particles=count),
             site_rates(
                 model_trace,
@@ -276,14 +337,6 @@ class ELBO(pyro.infer.ELBO):
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Draw:
         nesting, whole = self.max_plate_nesting, bool(self.penalties)
         return draw(model, guide, args, kwargs, nesting=nesting, whole=whole)
-
-
-@dataclass(frozen=True)
-class _Particle:
-    """What one pair of traces says of a batch."""
-
-    distortion: Tensor
-    rates: list[SiteRate]
 
 
 def _averaged(particles: list[list[SiteRate]]) -> list[SiteRate]:

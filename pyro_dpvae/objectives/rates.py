@@ -42,6 +42,14 @@ class AbstractRate(WeightedModule, ABC):
         """Whether the rate of each coordinate of z is asked for, where it exists."""
         return False
 
+    @property
+    def needs_batch(self) -> bool:
+        """Whether the charge is another function of the batch than a mean over its data.
+
+        The mean over parts of a batch is then not the charge of the whole.
+        """
+        return True
+
     @abstractmethod
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return the charge per datum, in nats, the mean over the batch."""
@@ -71,6 +79,11 @@ class Beta(AbstractRate):
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return beta times the rate."""
         return self.weight("beta") * _total(rates).mean()
+
+    @property
+    def needs_batch(self) -> bool:
+        """No: the charge is a mean over data."""
+        return False
 
 
 @final
@@ -112,6 +125,11 @@ class Capacity(AbstractRate):
         total = _total(rates)
         distance = ((total if self.per_sample else total.mean()) - self.weight("capacity")).abs()
         return self.weight("gamma") * distance.mean()
+
+    @property
+    def needs_batch(self) -> bool:
+        """Whether the distance is that of the batch's mean."""
+        return not self.per_sample
 
     @property
     def settings(self) -> dict[str, Any]:

@@ -28,6 +28,9 @@ class Pushforward(TorchDistribution):
             to element of it, the maps must broadcast as p0 does.
         to_generation: z -> (z0, log |det dg/dz|), of shapes (*batch, L) -> (*batch, L), (*batch).
         to_representation: z0 -> z = g^-1(z0), of shape (*batch, L).
+        context: what g depends on in each element of the batch, of shape (*batch, C); the maps
+            then take it as their second argument. A map that holds such tensors by itself is one
+            that objectives cannot put together over ranks.
 
     Raises:
         ValueError: if ``base`` has another number of event dimensions than one. ``log_prob``
@@ -55,8 +58,9 @@ class Pushforward(TorchDistribution):
         self,
         base: TorchDistributionMixin,
         *,
-        to_generation: Callable[[Tensor], tuple[Tensor, Tensor]],
-        to_representation: Callable[[Tensor], Tensor],
+        to_generation: Callable[..., tuple[Tensor, Tensor]],
+        to_representation: Callable[..., Tensor],
+        context: Tensor | None = None,
     ) -> None:
         if len(base.event_shape) != 1:
             raise ValueError(
@@ -66,6 +70,7 @@ class Pushforward(TorchDistribution):
         self.base = base
         self._to_generation = to_generation
         self._to_representation = to_representation
+        self.context = context
         super().__init__(base.batch_shape, base.event_shape)
 
     @property
@@ -83,17 +88,18 @@ class Pushforward(TorchDistribution):
             )
         if self._validate_args:
             self._validate_sample(value)
-        z0, log_det = self._to_generation(value)
+        z0, log_det = self._to_generation(value, *self._given())
         return self.base.log_prob(z0) + log_det
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws with gradients to the map, of shape (*sample_shape, *batch_shape, L)."""
-        return self._to_representation(self.base.rsample(torch.Size(sample_shape)))
+        return self._to_representation(self.base.rsample(torch.Size(sample_shape)), *self._given())
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws without gradients, of shape (*sample_shape, *batch_shape, L)."""
         with torch.no_grad():
-            return self._to_representation(self.base.sample(torch.Size(sample_shape)))
+            z0 = self.base.sample(torch.Size(sample_shape))
+            return self._to_representation(z0, *self._given())
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Pushforward":
         """Return p(z), independently for each element of ``batch_shape``."""
@@ -101,7 +107,20 @@ class Pushforward(TorchDistribution):
         new.base = self.base.expand(torch.Size(batch_shape))
         new._to_generation = self._to_generation
         new._to_representation = self._to_representation
+        new.context = self.context
         super(Pushforward, new).__init__(
             new.base.batch_shape, self.event_shape, validate_args=self._validate_args
         )
         return new
+
+    def rebuilt(self, base: TorchDistributionMixin, context: Tensor | None) -> "Pushforward":
+        """Return what the same maps make of another base and, if they take one, context."""
+        return Pushforward(
+            base,
+            to_generation=self._to_generation,
+            to_representation=self._to_representation,
+            context=context,
+        )
+
+    def _given(self) -> tuple[Tensor, ...]:
+        return () if self.context is None else (self.context,)

@@ -22,15 +22,20 @@ HIDDEN = (1000,) * 5
 
 def permute_coordinates(
     z: Float[Tensor, "*particles batch latent"],
+    noise: Float[Tensor, "*particles batch latent"],
 ) -> Float[Tensor, "*particles batch latent"]:
     """Return z with each coordinate permuted by itself over the batch.
 
     The result is a sample of prod_d q(z_d) if z is one of q(z).
 
+    Args:
+        z: of which coordinates are permuted.
+        noise: draws without ties, whose order is the permutation.
+
     References:
         Kim, Mnih (2018), Disentangling by factorising, algorithm 1.
     """
-    return z.gather(-2, torch.rand_like(z).argsort(-2))
+    return z.gather(-2, noise.argsort(-2))
 
 
 class _AbstractAdversarial(AbstractPenalty, ABC):
@@ -102,7 +107,11 @@ class AdversarialTotalCorrelation(_AbstractAdversarial):
         """Show the adversary the halves of the batch."""
         half = particles[0].size // 2
         joint = [latents.value[..., :half, :] for latents in particles]
-        permuted = [permute_coordinates(latents.value[..., half:, :]) for latents in particles]
+        others = [latents.value[..., half:, :] for latents in particles]
+        permuted = [
+            permute_coordinates(z, latents.alike(torch.rand_like(z)))
+            for latents, z in zip(particles, others, strict=True)
+        ]
         self.adversary.learn(torch.cat(joint), torch.cat(permuted))
 
 

@@ -96,19 +96,29 @@ class Adversary(nn.Module):
     def learn(self, r: Tensor, s: Tensor) -> None:
         """Leave the gradient of half the cross-entropy of each law, for :meth:`update`.
 
-        A gradient that is not finite teaches nothing, so that a batch with NaN does no harm that
-        lasts.
+        :meth:`update` leaves out one that is not finite.
         """
+        # Across ranks, all see the same samples and find the same gradient: an average of it would
+        # be the largest message of a step, of up to four million numbers, and change nothing.
         with torch.enable_grad():
             of_r, of_s = self.logits(r.detach()), self.logits(s.detach())
             loss = (softplus(-of_r).mean() + softplus(of_s).mean()) / 2
             gradients = torch.autograd.grad(loss, list(self.network.parameters()))
-        finite = torch.stack([gradient.isfinite().all() for gradient in gradients]).all()
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
-            parameter.grad = torch.where(finite, gradient, torch.zeros_like(gradient))
+            parameter.grad = gradient
 
     def update(self) -> None:
-        """Take one optimizer step along the gradient that :meth:`learn` has left."""
+        """Take one optimizer step along the gradient that :meth:`learn` has left.
+
+        If it is not finite there is no step: parameters, moments and the count of steps stay.
+        """
+        gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
+        if not gradients:
+            return
+        # Fused kernels skip where it is 1, as GradScaler has them do; nothing waits for it.
+        found = torch.zeros((), dtype=torch.float32, device=gradients[0].device)
+        torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones_like(found))
+        self.optimizer.found_inf = found  # type: ignore[attr-defined]
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Distribution
 
+from pyro_dpvae._ranks import shared
 from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob
 
 __all__ = ["LatentSite", "Latents", "flatten_event"]
@@ -47,12 +48,18 @@ class Latents:
     Sites are taken as independent given x, and as independent under the prior: log q(z | x) and
     log p(z) are sums over sites.
 
+    Under an objective ``across_ranks`` the batch is that of all ranks, and a penalty finds the
+    same on each of them: draws from a site's posterior and prior too, which are a ``Gathered`` of
+    the distributions of all data. Random numbers of a penalty's own go through :meth:`alike`.
+
     Args:
         sites: at least one, all with the same particles and batch.
+        across_ranks: whether the batch is that of all ranks.
     """
 
-    def __init__(self, sites: tuple[LatentSite, ...]) -> None:
+    def __init__(self, sites: tuple[LatentSite, ...], *, across_ranks: bool = False) -> None:
         self.sites = sites
+        self.across_ranks = across_ranks
 
     @cached_property
     def value(self) -> Tensor:
@@ -88,6 +95,10 @@ class Latents:
             for draw, site in zip(draws, self.sites, strict=True)
         ]
         return torch.cat(flat, -1)
+
+    def alike(self, noise: Tensor) -> Tensor:
+        """Return random numbers, of one shape on all ranks, that are the same on all of them."""
+        return shared(noise) if self.across_ranks else noise
 
     def pairwise_log_posterior(self) -> Tensor:
         """Return log q(z_i | x_j), of shape (batch i, *particles, batch j)."""

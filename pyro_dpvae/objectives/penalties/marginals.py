@@ -17,6 +17,7 @@ from torch.distributions import (
 )
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.objectives._gathering import Gathered
 
 __all__ = [
     "DRAWS",
@@ -50,7 +51,7 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
         TypeError: for other distributions, whose marginals have no closed form and whose draws no
             gradients, and for points of mass.
     """
-    distribution = _plain(distribution)
+    given, distribution = distribution, _plain(distribution)
     if isinstance(distribution, MixtureSameFamily):
         components = distribution.component_distribution
         event = len(components.event_shape)
@@ -64,7 +65,7 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
         return density.flatten(-event) if event else density.unsqueeze(-1)
     if distribution.event_shape.numel() == 1 and not is_delta(distribution):
         return distribution.log_prob(value).unsqueeze(-1)
-    moments = _moments_of_draws(distribution)
+    moments = _moments_of_draws(given)
     if moments is None:
         raise TypeError(
             "the total correlation and the mutual posterior divergence need a q(z | x) whose "
@@ -81,7 +82,7 @@ def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None
     Those of a flow are taken as normal: see :func:`coordinate_log_prob`.
     """
     batch, event = distribution.batch_shape, len(distribution.event_shape)
-    distribution = _plain(distribution)
+    given, distribution = distribution, _plain(distribution)
     marginals = _univariate(distribution)
     if isinstance(marginals, Normal):
         shape = (*batch, *distribution.event_shape)
@@ -90,7 +91,7 @@ def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None
             return loc.flatten(-event), scale.flatten(-event)
         return loc.unsqueeze(-1), scale.unsqueeze(-1)
     known = marginals is not None or isinstance(distribution, MixtureSameFamily)
-    moments = None if known else _moments_of_draws(distribution)
+    moments = None if known else _moments_of_draws(given)
     if moments is None or distribution.event_shape.numel() == 1:
         return None
     loc, scale = (moment.expand(*batch, -1) for moment in moments)
@@ -111,13 +112,13 @@ def posterior_mean(distribution: Distribution) -> Tensor | None:
         None if it is not known and draws have no gradients.
     """
     shape = distribution.batch_shape + distribution.event_shape
-    distribution = _plain(distribution)
+    given, distribution = distribution, _plain(distribution)
     try:
         return distribution.mean.expand(shape)
     except NotImplementedError:
-        if not distribution.has_rsample:
+        if not given.has_rsample:
             return None
-        return distribution.rsample(torch.Size([DRAWS])).mean(0).expand(shape)
+        return given.rsample(torch.Size([DRAWS])).mean(0).expand(shape)
 
 
 def posterior_covariance(distribution: Distribution) -> Tensor | None:
@@ -146,9 +147,10 @@ def is_delta(distribution: Any) -> bool:
 
 
 def _plain(distribution: Distribution) -> Distribution:
-    """Return the distribution that is expanded, and Pyro's mixture as ours."""
-    while isinstance(distribution, ExpandedDistribution):
-        distribution = distribution.base_dist
+    """Return the distribution that is expanded or gathered, and Pyro's mixture as ours."""
+    while isinstance(distribution, ExpandedDistribution | Gathered):
+        whole = isinstance(distribution, Gathered)
+        distribution = distribution.whole if whole else distribution.base_dist
     if isinstance(distribution, MixtureOfDiagNormals):
         return DiagonalNormalMixture(
             distribution.component_logits,
@@ -182,7 +184,7 @@ def _moments_of_draws(distribution: Distribution) -> tuple[Tensor, Tensor] | Non
     if (
         len(distribution.event_shape) != 1
         or not distribution.has_rsample
-        or is_delta(distribution)
+        or is_delta(_plain(distribution))
     ):
         return None
     draws = distribution.rsample(torch.Size([DRAWS]))

@@ -1,0 +1,187 @@
+"""Training by several processes: gradients averaged before a step, and equal starts."""
+
+from collections.abc import Callable, Iterable
+from typing import Any, final
+
+import pyro
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+from pyro_dpvae._ranks import average_, broadcast_, gather_objects, ranks, shared_object
+from pyro_dpvae.inference.fused import name_in_store
+from pyro_dpvae.objectives import ELBO
+
+__all__ = ["AveragingOptim", "synchronize"]
+
+
+@final
+class AveragingOptim(PyroOptim):
+    """A Pyro optimizer that steps along the mean over ranks of the gradients.
+
+    Ranks are the processes of PyTorch's default process group, as torchrun starts them. Each
+    takes ``svi.step`` on its own part of a batch; gradients are averaged in one message for each
+    dtype, and then every rank takes the same step. Under an objective ``across_ranks`` the step
+    is that of one process with the whole batch. Without a process group, or with one rank, it is
+    the optimizer that it holds.
+
+    A parameter takes on the first rank's value when it is new, which is at the end of its first
+    step: call :func:`synchronize` before, so that the first gradients are of equal parameters
+    too. Where a rank has no gradient of a parameter, it counts as zero; a parameter for which no
+    rank has one is left alone.
+
+    Args:
+        optim: what takes the steps: ``FusedOptim``, or an optimizer of ``pyro.optim``.
+
+    Raises:
+        TypeError: if ``optim`` is no Pyro optimizer.
+        ValueError: on a step, on every rank, if ranks come with different new parameters.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> from pyro.infer import SVI, Trace_ELBO
+        >>> from pyro_dpvae.inference import FusedOptim
+        >>> def model():
+        ...     pyro.sample("x", dist.Normal(pyro.param("averaged", torch.tensor(1.0)), 1.0),
+        ...                 obs=torch.tensor(0.0))
+        >>> def guide():
+        ...     pass
+        >>> svi = SVI(model, guide, AveragingOptim(FusedOptim({"lr": 0.1})), loss=Trace_ELBO())
+        >>> _ = svi.step()
+        >>> round(float(pyro.param("averaged").detach()), 4)
+        0.9
+    """
+
+    def __init__(self, optim: PyroOptim) -> None:
+        if not isinstance(optim, PyroOptim):
+            raise TypeError(
+                f"optim must be a Pyro optimizer, got {type(optim).__name__}; use FusedOptim or "
+                "one of pyro.optim"
+            )
+        # Options, states and clipping are those of the optimizer inside.
+        self.optim = optim
+        self._known: dict[str, Tensor] = {}
+
+    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
+        """Average the gradients of parameters over ranks, and step them."""
+        if ranks().count == 1:
+            self.optim(params, *args, **kwargs)
+            return
+        present = {name_in_store(param): param for param in params}
+        new = {name: p for name, p in present.items() if self._known.get(name) is not p}
+        borrowed, anyone_new = self._average(self._known, present, new=bool(new))
+        if anyone_new:
+            self._add(new)
+            borrowed += self._average(new, present)[0]
+        self.optim([*present.values(), *borrowed], *args, **kwargs)
+        for param in borrowed:
+            param.grad = None
+
+    def _average(
+        self, params: dict[str, Tensor], present: dict[str, Tensor], *, new: bool = False
+    ) -> tuple[list[Tensor], bool]:
+        """Average gradients; returns parameters that only others came with, and if any is new."""
+        named = [params[name] for name in sorted(params)]
+        had = [param.grad is not None for param in named]
+        gradients = [
+            torch.zeros_like(param) if param.grad is None else param.grad for param in named
+        ]
+        # Who has what travels with the gradients, so that a step is one message.
+        device = next((p.device for p in (*named, *present.values())), None)
+        flags = torch.tensor([new, *had], dtype=torch.float32, device=device)
+        average_([flags, *gradients])
+        shares = flags.tolist()
+        borrowed = []
+        for name, param, gradient, own, share in zip(
+            sorted(params), named, gradients, had, shares[1:], strict=True
+        ):
+            if not own and share > 0:
+                param.grad = gradient
+            if name not in present and share > 0:
+                borrowed.append(param)
+        return borrowed, shares[0] > 0
+
+    def _add(self, new: dict[str, Tensor]) -> None:
+        """Take on new parameters, if they are the same on all ranks."""
+        own = {name: (tuple(p.shape), str(p.dtype)) for name, p in new.items()}
+        everyone = gather_objects(own)
+        names = {name for one in everyone for name in one}
+        different = sorted(n for n in names if len({one.get(n) for one in everyone}) > 1)
+        if different:
+            found = {name: [one.get(name) for one in everyone] for name in different[:5]}
+            raise ValueError(
+                "ranks must come with the same parameters in the same step, got on one rank after "
+                f"the other {found}; build model and guide alike on all ranks, and register what "
+                "only some data need by pyro.module"
+            )
+        broadcast_(new[name] for name in sorted(new))
+        self._known.update(new)
+
+    @property
+    def skip_nonfinite(self) -> bool:
+        """Whether the optimizer inside leaves out steps with gradients that are not finite."""
+        return getattr(self.optim, "skip_nonfinite", False)
+
+    def get_state(self) -> dict[str, Any]:
+        """Return the state of the optimizer inside."""
+        return self.optim.get_state()
+
+    def set_state(self, state_dict: dict[str, Any]) -> None:
+        """Take on a state of the optimizer inside."""
+        self.optim.set_state(state_dict)
+
+    def save(self, filename: str) -> None:
+        """Write the state of the optimizer inside to a file."""
+        self.optim.save(filename)
+
+    def load(self, filename: str, map_location: Any = None) -> None:
+        """Take on a state from a file."""
+        self.optim.load(filename, map_location)
+
+
+def synchronize(
+    model: Callable[..., Any], guide: Callable[..., Any], objective: ELBO | None = None
+) -> None:
+    """Give all ranks the first rank's tensors: of a model, a guide, an objective, Pyro's store.
+
+    Those are parameters, buffers and extra states of the two where they are modules, what training
+    has changed in the objective (steps, adversaries and their optimizers), and parameters that
+    Pyro's store holds already. All ranks must call it; with one rank it does nothing.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        objective: the loss.
+
+    Raises:
+        ValueError: on every rank, if ranks hold different tensors.
+    """
+    if ranks().count == 1:
+        return
+    tensors: dict[str, Tensor] = {}
+    programs = {k: p for k, p in (("model", model), ("guide", guide)) if isinstance(p, nn.Module)}
+    for kind, program in programs.items():
+        tensors |= {f"{kind}.{name}": p for name, p in program.named_parameters()}
+        tensors |= {f"{kind}.{name}": b for name, b in program.named_buffers()}
+    stored = pyro.get_param_store()._params
+    known = {id(tensor) for tensor in tensors.values()}
+    tensors |= {f"store.{k}": p for k, p in sorted(stored.items()) if id(p) not in known}
+    own = [(name, tuple(t.shape), str(t.dtype)) for name, t in tensors.items()]
+    everyone = gather_objects(own)
+    different = sorted({repr(one) for each in everyone for one in set(own) ^ set(each)})
+    if any(each != everyone[0] for each in everyone):
+        raise ValueError(
+            "ranks must hold the same tensors, got on some only or in another order "
+            f"{different[:5]}; build model and guide alike on all ranks"
+        )
+    broadcast_({id(tensor): tensor for tensor in tensors.values()}.values())
+    for program in programs.values():
+        # Such as how many components a mixture has grown to.
+        state = program.state_dict()
+        extra = {name: value for name, value in state.items() if name.endswith("_extra_state")}
+        program.load_state_dict(shared_object(extra), strict=False)
+    if objective is not None:
+        state = {name: tensor.cpu() for name, tensor in objective.state_dict().items()}
+        state = shared_object(state if ranks().index == 0 else None)
+        if ranks().index > 0:
+            objective.load_state_dict(state)

@@ -1,0 +1,142 @@
+"""What each rank knows of its data, put together to what all know of the whole batch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, ClassVar, TypeVar, final
+
+import torch
+from pyro.distributions import TorchDistribution
+from torch import Tensor
+from torch.distributions import constraints
+
+from pyro_dpvae._ranks import gather_batch, ranks
+
+__all__ = ["Gathered", "Over", "gather_together"]
+
+Over = Callable[[Tensor, int], Tensor]
+"""From a tensor of a rank's data to that of all: over(tensor, event) has the data in the dimension
+before the last ``event`` ones. A tensor without it, or of size 1 there, is the same for all data
+of the rank, and comes back with it."""
+
+T = TypeVar("T")
+
+
+def gather_together(build: Callable[[Over], T], *, size: int) -> T:
+    """Return what is built of the tensors of all ranks, in one message for each dtype.
+
+    Args:
+        build: makes the result of an ``Over``; called twice, with the same tensors each time.
+        size: how many data each rank has.
+    """
+    found: list[tuple[Tensor, int]] = []
+
+    def note(tensor: Tensor, event: int) -> Tensor:
+        shape = [1] * (event + 1 - tensor.dim()) + list(tensor.shape)
+        place = len(shape) - 1 - event
+        shape[place] = size
+        tensor = tensor.expand(shape)
+        found.append((tensor, place))
+        return tensor
+
+    build(note)
+    wholes = iter(_gather_all(found, size))
+    return build(lambda _tensor, _event: next(wholes))
+
+
+def _gather_all(found: Sequence[tuple[Tensor, int]], size: int) -> list[Tensor]:
+    """Return tensors of all ranks, each along its dimension of the data."""
+    # Where all data have one value, as in a prior's parameters, it is sent once for each rank.
+    sent = [
+        tensor.narrow(place, 0, 1) if tensor.stride(place) == 0 else tensor
+        for tensor, place in found
+    ]
+    parts: list[Tensor] = [tensor for tensor, _ in found]
+    kinds = [(tensor.dtype, tensor.device) for tensor in sent]
+    for kind in dict.fromkeys(kinds):
+        alike = [number for number, own in enumerate(kinds) if own == kind]
+        row = torch.cat([sent[number].reshape(-1) for number in alike]).unsqueeze(0)
+        columns = gather_batch(row).split([sent[number].numel() for number in alike], 1)
+        for number, column in zip(alike, columns, strict=True):
+            place, shape = found[number][1], sent[number].shape
+            whole = column.reshape(-1, *shape)
+            whole = whole.expand(*whole.shape[: place + 1], size, *shape[place + 1 :])
+            parts[number] = whole.movedim(0, place).flatten(place, place + 1)
+    return parts
+
+
+@final
+class Gathered(TorchDistribution):
+    """The distributions of all ranks' data, as one rank's penalties see them.
+
+    Densities and moments are those of the whole, which each rank computes. Draws are each rank's
+    for its own data, gathered: they are the same on all ranks, and all ranks must ask for them.
+
+    Args:
+        own: of this rank's data, of batch shape (*particles, batch).
+        whole: the same distributions of all ranks' data; or why there is none, which whoever
+            asks for more than draws is told.
+    """
+
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
+
+    def __init__(self, own: Any, whole: Any) -> None:
+        self.own = own
+        self._whole = whole
+        *particles, size = own.batch_shape
+        batch = torch.Size([*particles, ranks().count * size])
+        super().__init__(batch, own.event_shape, validate_args=False)
+
+    @property
+    def whole(self) -> Any:
+        """The distributions of all ranks' data, of the kind that each rank has.
+
+        Raises:
+            TypeError: if the kind is not known.
+        """
+        if isinstance(self._whole, TypeError):
+            raise self._whole
+        return self._whole
+
+    @property
+    def has_rsample(self) -> bool:
+        """Whether draws have gradients."""
+        return bool(self.own.has_rsample)
+
+    @property
+    def support(self) -> Any:
+        """The support of one datum's."""
+        return self.own.support
+
+    @property
+    def mean(self) -> Tensor:
+        """The mean, where it is known."""
+        mean: Tensor = self.whole.mean
+        return mean
+
+    @property
+    def variance(self) -> Tensor:
+        """The variance, where it is known."""
+        variance: Tensor = self.whole.variance
+        return variance
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return the log-density, in nats, of a value of shape (..., *batch, *event)."""
+        log_prob: Tensor = self.whole.log_prob(value)
+        return log_prob
+
+    def entropy(self) -> Tensor:
+        """Return the entropy, in nats, where it is known."""
+        entropy: Tensor = self.whole.entropy()
+        return entropy
+
+    def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
+        return self._of_all(self.own.rsample(torch.Size(sample_shape)))
+
+    def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
+        """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
+        with torch.no_grad():
+            return self._of_all(self.own.sample(torch.Size(sample_shape)))
+
+    def _of_all(self, draws: Tensor) -> Tensor:
+        plate = -1 - len(self.event_shape)
+        return gather_batch(draws.movedim(plate, 0)).movedim(0, plate)

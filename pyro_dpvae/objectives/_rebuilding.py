@@ -1,0 +1,185 @@
+"""Distributions with other parameters: those of the data of all ranks in place of one's."""
+
+from functools import singledispatch
+from typing import Any
+
+from pyro.distributions import Delta, InverseGamma, MixtureOfDiagNormals
+from pyro.distributions.torch_distribution import ExpandedDistribution
+from torch import distributions as torch_dist
+
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.objectives._enumeration import Marginal
+from pyro_dpvae.objectives._gathering import Gathered, Over
+from pyro_dpvae.priors import Joined, Pushforward, Resampled
+
+__all__ = ["gathered", "rebuild"]
+
+
+def gathered(distribution: Any, over: Over) -> Gathered:
+    """Return the distributions of all ranks' data; of an unknown kind, draws alone."""
+    try:
+        rebuild(distribution, lambda tensor, _event: tensor)
+    except TypeError as error:
+        return Gathered(distribution, error)
+    return Gathered(distribution, rebuild(distribution, over))
+
+
+@singledispatch
+def rebuild(distribution: Any, over: Over) -> Any:
+    """Return the distribution with ``over(tensor, event)`` in place of each of its tensors.
+
+    By it an objective ``across_ranks`` makes of one rank's q(z | x) and p(z) those of all ranks'
+    data: ``over(tensor, event)`` takes a parameter of shape (*particles, batch, *event), with
+    as many dimensions in the event as the number ``event`` says, to that of the whole batch. It
+    is known for the distributions of this library and most of torch's and Pyro's over numbers and
+    vectors; for another kind, register how. What does not depend on data, such as the map of a
+    flow, is kept.
+
+    Args:
+        distribution: of batch shape (*particles, batch).
+        over: what takes the place of each tensor.
+
+    Raises:
+        TypeError: if the kind is not known.
+
+    Example:
+        >>> import pyro.distributions as dist
+        >>> import torch
+        >>> class Shifted(dist.TorchDistribution):
+        ...     def __init__(self, shift):
+        ...         self.shift = shift
+        ...         super().__init__(shift.shape, validate_args=False)
+        >>> @rebuild.register(Shifted)
+        ... def _(distribution, over):
+        ...     return Shifted(over(distribution.shift, 0))
+        >>> rebuild(Shifted(torch.zeros(2)), lambda tensor, event: tensor.repeat(3)).batch_shape
+        torch.Size([6])
+    """
+    kind = type(distribution).__name__
+    raise TypeError(
+        "across ranks, a density over all data needs the parameters of each datum, and those of "
+        f"{kind} are not known; register them by pyro_dpvae.objectives.rebuild.register({kind}), "
+        "or use a penalty that needs draws alone, such as MMD"
+    )
+
+
+def _by_parameters(distribution: Any, over: Over) -> Any:
+    parameters = {
+        name: over(getattr(distribution, name), constraint.event_dim)
+        for name, constraint in distribution.arg_constraints.items()
+    }
+    return type(distribution)(**parameters, validate_args=False)
+
+
+for _kind in (
+    torch_dist.Beta,
+    torch_dist.Cauchy,
+    torch_dist.Dirichlet,
+    torch_dist.Exponential,
+    torch_dist.Gamma,
+    torch_dist.Gumbel,
+    torch_dist.HalfCauchy,
+    torch_dist.HalfNormal,
+    InverseGamma,
+    torch_dist.Kumaraswamy,
+    torch_dist.Laplace,
+    torch_dist.LogNormal,
+    torch_dist.LowRankMultivariateNormal,
+    torch_dist.Normal,
+    torch_dist.Pareto,
+    torch_dist.StudentT,
+    torch_dist.Uniform,
+    torch_dist.VonMises,
+    torch_dist.Weibull,
+    DiagonalNormalMixture,
+):
+    rebuild.register(_kind, _by_parameters)
+
+
+@rebuild.register
+def _(distribution: torch_dist.MultivariateNormal, over: Over) -> Any:
+    loc, scale_tril = over(distribution.loc, 1), over(distribution.scale_tril, 2)
+    return type(distribution)(loc, scale_tril=scale_tril, validate_args=False)
+
+
+@rebuild.register
+def _(distribution: torch_dist.Categorical, over: Over) -> Any:
+    return type(distribution)(logits=over(distribution.logits, 1), validate_args=False)
+
+
+@rebuild.register
+def _(
+    distribution: torch_dist.Independent,  # type: ignore[type-arg]  # generic in stubs alone
+    over: Over,
+) -> Any:
+    dims = distribution.reinterpreted_batch_ndims
+    return type(distribution)(
+        rebuild(distribution.base_dist, _inside(over, dims)), dims, validate_args=False
+    )
+
+
+@rebuild.register
+def _(distribution: torch_dist.MixtureSameFamily, over: Over) -> Any:
+    return type(distribution)(
+        rebuild(distribution.mixture_distribution, over),
+        rebuild(distribution.component_distribution, _inside(over, 1)),
+        validate_args=False,
+    )
+
+
+@rebuild.register
+def _(distribution: ExpandedDistribution, over: Over) -> Any:
+    base = rebuild(distribution.base_dist, over)
+    return base.expand(distribution.batch_shape[:-1] + base.batch_shape[-1:])
+
+
+@rebuild.register
+def _(distribution: MixtureOfDiagNormals, over: Over) -> Any:
+    return MixtureOfDiagNormals(
+        over(distribution.locs, 2),
+        over(distribution.coord_scale, 2),
+        over(distribution.component_logits, 1),
+    )
+
+
+@rebuild.register
+def _(distribution: Delta, over: Over) -> Any:
+    dims = distribution.event_dim
+    return Delta(over(distribution.v, dims), over(distribution.log_density, 0), event_dim=dims)
+
+
+@rebuild.register
+def _(distribution: Pushforward, over: Over) -> Any:
+    return distribution.rebuilt(
+        rebuild(distribution.base, over),
+        None if distribution.context is None else over(distribution.context, 1),
+    )
+
+
+@rebuild.register
+def _(distribution: Joined, over: Over) -> Any:
+    return Joined([rebuild(part, over) for part in distribution.parts])
+
+
+@rebuild.register
+def _(distribution: Resampled, over: Over) -> Any:
+    return Resampled(
+        rebuild(distribution.proposal, over),
+        log_acceptance=distribution.log_acceptance,
+        share=over(distribution.share, 0),  # of draws that each rank has made for itself
+        truncation=distribution.truncation,
+    )
+
+
+@rebuild.register
+def _(distribution: Marginal, over: Over) -> Any:
+    return Marginal(
+        over(distribution.log_weights, 0),
+        rebuild(distribution.components, over),
+        enumerated=distribution.enumerated,
+    )
+
+
+def _inside(over: Over, dims: int) -> Over:
+    """Return an ``Over`` for parts whose batch has so many more dimensions on the right."""
+    return lambda tensor, event: over(tensor, event + dims)

@@ -1,0 +1,56 @@
+"""A function on several ranks: forked processes that share a gloo group."""
+
+import os
+import pickle
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.distributed as dist
+
+_SECONDS = 240  # others may use the processors too
+
+
+def on_ranks(count: int, function: Callable[[], Any], folder: Path) -> list[Any]:
+    """Return what a function returns on each rank; of one that fails, raise its traceback."""
+    context = get_context("fork")
+    store = folder / "store"
+    store.unlink(missing_ok=True)
+    pipes = [context.Pipe(duplex=False) for _ in range(count)]
+
+    def run(rank: int) -> None:
+        try:
+            torch.set_num_threads(1)
+            dist.init_process_group(
+                "gloo",
+                store=dist.FileStore(str(store), count),
+                rank=rank,
+                world_size=count,
+                timeout=timedelta(seconds=_SECONDS),
+            )
+            found = "result", function()
+        except BaseException:
+            found = "failure", traceback.format_exc()
+        # Not by send, which passes tensors on by processes that are to stay.
+        pipes[rank][1].send_bytes(pickle.dumps(found))
+        os._exit(0)
+
+    processes = [context.Process(target=run, args=(rank,)) for rank in range(count)]
+    for process in processes:
+        process.start()
+    try:
+        found = []
+        for rank, (reader, _) in enumerate(pipes):
+            assert reader.poll(_SECONDS), f"rank {rank} hangs"
+            kind, value = pickle.loads(reader.recv_bytes())
+            assert kind == "result", value
+            found.append(value)
+        return found
+    finally:
+        for process in processes:
+            process.kill()
+            process.join()
