@@ -2,8 +2,8 @@
 
 The public names are the parts of a system. What is not here has its module:
 ``pyro_dpvae.nn``, ``pyro_dpvae.likelihoods``, ``pyro_dpvae.objectives`` (rates, penalties,
-schedules), ``pyro_dpvae.metrics``, ``pyro_dpvae.data``, ``pyro_dpvae.training``,
-``pyro_dpvae.recipes``, ``pyro_dpvae.plots``.
+schedules), ``pyro_dpvae.inference`` (recorded steps, several processes), ``pyro_dpvae.metrics``,
+``pyro_dpvae.data``, ``pyro_dpvae.training``, ``pyro_dpvae.recipes``, ``pyro_dpvae.plots``.
 """
 
 from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder

@@ -12,7 +12,7 @@ from pyro.infer import SVI
 from pyro.optim import PyroOptim
 from torch import Tensor
 
-from pyro_dpvae.inference import FusedOptim
+from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.priors import CouplingPrior
@@ -163,6 +163,99 @@ def test_a_state_brings_its_learning_rate() -> None:
     assert steps[0] == pytest.approx(steps[1])
 
 
+def test_the_norm_of_all_gradients_is_clipped() -> None:
+    """Against torch's own clipping of the same gradients, in a fused and an unfused optimizer."""
+    for constructor in (torch.optim.SGD, torch.optim.RMSprop):
+        pyro.clear_param_store()
+        for name in "ab":
+            pyro.get_param_store().setdefault(name, torch.zeros(2))
+        params = [pyro.param(name).unconstrained() for name in "ab"]
+        twins = [torch.nn.Parameter(torch.zeros(2)) for _ in params]
+        optim = FusedOptim({"lr": 0.1}, constructor=constructor, max_norm=5)
+        oracle = constructor(twins, lr=0.1)  # type: ignore[call-arg]  # the base names no lr
+        for size in (1.0, 4.0, 0.1):
+            for number, (one, twin) in enumerate(zip(params, twins, strict=True)):
+                one.grad = torch.full((2,), size * (3 + number))
+                twin.grad = one.grad.clone()
+            torch.nn.utils.clip_grad_norm_(twins, 5.0)
+            optim(params)
+            oracle.step()
+        for one, twin in zip(params, twins, strict=True):
+            torch.testing.assert_close(one, twin)
+    with pytest.raises(ValueError, match="max_norm must be positive and finite, got 0"):
+        FusedOptim({"lr": 0.1}, max_norm=0)
+
+
+def test_a_learning_rate_that_is_set_holds_for_parameters_to_come() -> None:
+    for name in "ab":
+        pyro.get_param_store().setdefault(name, torch.zeros(()))
+    a, b = (pyro.param(name).unconstrained() for name in "ab")
+    optim = FusedOptim({"lr": 1.0}, constructor=torch.optim.SGD)
+    for params, rate in (([a], None), ([a, b], 0.5), ([a, b], 0.25)):
+        if rate is not None:
+            optim.set_learning_rate(rate)
+        for one in params:
+            one.grad = torch.ones(())
+        optim(params)
+    assert [one.item() for one in (a, b)] == [-1.75, -0.75]
+    assert optim.optimizer is not None
+    assert len(optim.optimizer.param_groups) == 1
+    with pytest.raises(ValueError, match="a learning rate must be 0 or more and finite, got nan"):
+        optim.set_learning_rate(float("nan"))
+
+
+def fixed_noise_steps(batches: list[Tensor], every: int, *, halfway: bool = False) -> list[Tensor]:
+    """Parameters after steps of plain SVI on batches, the noise of each its own seed."""
+    pyro.clear_param_store()
+    pyro.set_rng_seed(0)
+    exact = LinearGaussian()
+    noise = torch.zeros(())
+
+    def guide(x: Tensor) -> None:
+        pyro.module("guide", exact.guide)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Delta(exact.guide.encoder(x).mean + noise, event_dim=1))
+
+    def optimizer() -> PyroOptim:
+        return AccumulatingOptim(FusedOptim({"lr": 1e-2}, max_norm=1.0), every)
+
+    optim = optimizer()
+    svi = SVI(exact.model, guide, optim, loss=pyro.infer.Trace_ELBO())
+    for number, x in enumerate(batches):
+        if halfway and number == len(batches) // 2:
+            state = copy.deepcopy(optim.get_state())
+            svi.optim = optim = optimizer()
+            optim.set_state(state)
+        svi.step(x)
+    return [p.detach() for p in [*exact.model.parameters(), *exact.guide.parameters()]]
+
+
+def test_k_batches_of_b_data_are_one_batch_of_kb() -> None:
+    pyro.set_rng_seed(1)
+    data = LinearGaussian().data(90)
+    found = fixed_noise_steps(list(data.split(10)), 3)
+    resumed = fixed_noise_steps(list(data.split(10)), 3, halfway=True)  # between updates
+    for one, other, start in zip(
+        found, fixed_noise_steps(list(data.split(30)), 1), fixed_noise_steps([], 1), strict=True
+    ):
+        torch.testing.assert_close(one, other, rtol=1e-10, atol=1e-12)
+        assert not torch.equal(one, start)
+    assert all(torch.equal(one, other) for one, other in zip(found, resumed, strict=True))
+
+
+def test_a_parameter_that_few_of_the_summed_steps_move_is_updated() -> None:
+    for name in "ab":
+        pyro.get_param_store().setdefault(name, torch.zeros(()))
+    a, b = (pyro.param(name).unconstrained() for name in "ab")
+    optim = AccumulatingOptim(FusedOptim({"lr": 1.0}, constructor=torch.optim.SGD), 2)
+    a.grad, b.grad = torch.ones(()), torch.ones(())
+    optim([a, b])
+    a.grad = torch.ones(())
+    optim([a])
+    assert [one.item() for one in (a, b)] == [-2.0, -1.0]
+    assert optim.pending == 0
+
+
 def test_tensors_outside_the_store_are_refused() -> None:
     pyro.clear_param_store()
     one = torch.nn.Parameter(torch.ones(2))
@@ -242,3 +335,30 @@ def test_only_fused_optimizers_leave_steps_out() -> None:
     optim = FusedOptim({"lr": 0.1}, constructor=torch.optim.RMSprop, skip_nonfinite=True)
     with pytest.raises(ValueError, match=r"skip_nonfinite needs a fused .* got RMSprop"):
         optim([pyro.param("a").unconstrained()])
+
+
+@pytest.mark.parametrize("backend", ["eager", "fx"])
+def test_a_loss_that_is_not_finite_leaves_a_step_out_whatever_its_gradients(backend: str) -> None:
+    shift = torch.zeros(())
+
+    def model() -> None:
+        a = pyro.param("a", torch.tensor(1.0))
+        pyro.factor("shift", shift)
+        pyro.sample("x", dist.Normal(a, 1.0), obs=torch.tensor(0.0))
+
+    def guide() -> None:
+        pass
+
+    pyro.enable_validation(False)
+    optim = FusedOptim({"lr": 0.1}, skip_nonfinite=True)
+    svi = CapturedSVI(model, guide, optim, pyro.infer.Trace_ELBO(), backend=backend)
+    for _ in range(4):
+        svi.step()
+    before = pyro.param("a").item()
+    shift.fill_(float("inf"))
+    svi.step()
+    assert pyro.param("a").item() == before
+    assert optim.skipped == 1
+    shift.fill_(0.0)
+    svi.step()
+    assert pyro.param("a").item() < before

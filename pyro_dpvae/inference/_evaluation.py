@@ -1,5 +1,6 @@
 """A loss and its gradients as flat lists of tensors, which a recording takes and returns."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from types import FunctionType
 from typing import Any
@@ -12,7 +13,7 @@ from torch.utils._pytree import TreeSpec, tree_flatten
 
 from pyro_dpvae.objectives import ELBO
 
-__all__ = ["Evaluation", "Layout", "evaluate", "is_ours", "reads_step"]
+__all__ = ["Evaluation", "Layout", "evaluate", "is_ours", "mark_nonfinite", "reads_step"]
 
 
 @dataclass(frozen=True)
@@ -83,3 +84,12 @@ def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
         Layout(structure, list(terms), parameters, moved, owned),
         [torch.as_tensor(value).detach() for value in (*losses, *terms.values(), *gradients)],
     )
+
+
+def mark_nonfinite(parameters: Iterable[Tensor], losses: Iterable[Tensor]) -> None:
+    """Make a gradient NaN where a loss is not finite, for an optimizer that then skips."""
+    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
+    if gradients:
+        smallest = min(gradients, key=Tensor.numel)
+        for loss in losses:
+            smallest.add_(0 * loss.detach())  # 0, or NaN

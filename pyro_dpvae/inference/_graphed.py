@@ -72,7 +72,8 @@ class Member:
         for column, (weight, _) in enumerate(self._schedules(0)):
             weight.copy_(self._weights[number, column])
         values = self.recorded([tensor[number] for tensor in self.inputs])
-        self.svi._update(self.recorded.layout.parameters.values())
+        parameters = self.recorded.layout.parameters.values()
+        self.svi._update(parameters, self.recorded.losses(values))
         self._values[number].copy_(torch.stack([value.float() for value in values]))
 
     def fill(self, inputs: Sequence[Tensor]) -> None:

@@ -16,14 +16,17 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.inference._evaluation import is_ours, reads_step
+from pyro_dpvae._ranks import ranks, rehearsal
+from pyro_dpvae.inference._evaluation import is_ours, mark_nonfinite, reads_step
 from pyro_dpvae.inference._graphed import GraphedSteps, Member, capture_on_cuda
+from pyro_dpvae.inference._past import Past
 from pyro_dpvae.inference._recorded import (
     RecordedStep,
     describe,
     record_step,
     tensors_of,
 )
+from pyro_dpvae.inference.averaging import AveragingOptim
 from pyro_dpvae.inference.fused import FusedOptim
 from pyro_dpvae.recording import (
     Fingerprint,
@@ -35,6 +38,8 @@ from pyro_dpvae.recording import (
 )
 
 __all__ = ["CapturedSVI", "check_backend", "steps_together"]
+
+Key = tuple[Hashable, Fingerprint]
 
 BACKENDS = ("eager", "fx", "inductor", "cudagraph")
 
@@ -125,13 +130,15 @@ class CapturedSVI(SVI):
             raise ValueError(
                 "the backend 'cudagraph' takes the optimizer into the graph and needs FusedOptim, "
                 f"got {type(optim).__name__}"
+                + ("; across ranks, use 'inductor'" if isinstance(optim, AveragingOptim) else "")
             )
         self.recorded_seconds = 0.0
-        self._recordings: dict[Hashable, RecordedStep] = {}
-        self._eager_steps: dict[Hashable, int] = {}
-        self._refused: set[Hashable] = set()
+        self._recordings: dict[Key, RecordedStep] = {}
+        self._eager_steps: dict[Key, int] = {}
+        self._refused: set[Key] = set()
         self._last: tuple[Hashable, Fingerprint] = ((), ())
         self._made = 0
+        self._past = Past()
         self._reach = Reach()
         self._moved: set[Tensor] = set()
         self._given_up = False
@@ -139,8 +146,8 @@ class CapturedSVI(SVI):
 
     @property
     def recordings(self) -> int:
-        """How many recordings there are."""
-        return len(self._recordings)
+        """How many recordings there are, with those of a loaded state that are yet to be made."""
+        return len(self._recordings) + self._past.recordings
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step; returns the loss as SVI does.
@@ -158,7 +165,7 @@ class CapturedSVI(SVI):
                 return graphed([single])[0, 0]
         self._begin()
         values = recorded(inputs)
-        self._update(recorded.layout.parameters.values())
+        self._update(recorded.layout.parameters.values(), recorded.losses(values))
         loss = tree_map(torch_item, self._end(recorded, values))
         for value in tree_leaves(loss):
             warn_if_nan(value, "loss")
@@ -171,28 +178,65 @@ class CapturedSVI(SVI):
         """
         return steps_together([self], [batches])[0]
 
+    def state_dict(self) -> dict[str, Any]:
+        """Return what decides when steps are recorded, and the parameters that have moved.
+
+        It holds no recordings: after :meth:`load_state_dict` in another process they are made
+        again, each at the first step of its arguments. Parameters must be in Pyro's store by then.
+        """
+        try:
+            present: Fingerprint | None = self._survey().fingerprint
+        except Exception:  # as in a step, which runs eagerly then
+            present = None
+        names = {parameter: name for name, parameter in pyro.get_param_store()._params.items()}
+        return {
+            "arguments": self._past.left(present)
+            | {
+                repr(arguments): (steps, (arguments, state) in self._recordings)
+                for (arguments, state), steps in self._eager_steps.items()
+                if state == present and (arguments, state) not in self._refused
+            },
+            "recorded": bool(self._recordings) or self._past.recorded,
+            "made": self._made,
+            "given_up": self._given_up,
+            "recorded_seconds": self.recorded_seconds,
+            "moved": sorted(names[parameter] for parameter in self._moved if parameter in names),
+        }
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take on a state, as of :meth:`state_dict` of one of the same programs."""
+        self._past = Past(state["arguments"], recorded=state["recorded"])
+        self._made = state["made"] - self._past.recordings  # which are made again
+        self._given_up = state["given_up"]
+        self.recorded_seconds = state["recorded_seconds"]
+        stored = pyro.get_param_store()._params
+        self._moved = {stored[name] for name in state["moved"]}
+
     def _step_eagerly(self, args: Any, kwargs: Any) -> Any:
         with poutine.trace(param_only=True) as used:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
-        self._optimize({site["value"].unconstrained() for site in used.trace.nodes.values()})
+        parameters = {site["value"].unconstrained() for site in used.trace.nodes.values()}
+        self._optimize(parameters, [torch.as_tensor(value) for value in tree_leaves(loss)])
         return tree_map(torch_item, loss)
 
     def _begin(self) -> None:
         if is_ours(self.objective):
             self.objective.begin_step()
 
-    def _update(self, parameters: Iterable[Tensor]) -> None:
+    def _update(self, parameters: Iterable[Tensor], losses: Sequence[Tensor]) -> None:
         if is_ours(self.objective):
             self.objective.update()
-        self._optimize(parameters)
+        self._optimize(parameters, losses)
 
-    def _optimize(self, parameters: Iterable[Tensor]) -> None:
+    def _optimize(self, parameters: Iterable[Tensor], losses: Sequence[Tensor]) -> None:
         parameters = list({id(parameter): parameter for parameter in parameters}.values())
         for parameter in parameters:
             if parameter.grad is not None:
                 self._moved.add(parameter)
             elif parameter in self._moved:  # as SVI has it, which leaves zeros from step to step
                 parameter.grad = torch.zeros_like(parameter)
+        if getattr(self.optim, "skip_nonfinite", False):
+            mark_nonfinite(parameters, losses)
         self.optim(parameters)
         for parameter in parameters:
             parameter.grad = None
@@ -213,6 +257,7 @@ class CapturedSVI(SVI):
             for name, value in vars(self.objective).items()
             if name not in ("terms", "step") or (name == "step" and reads_step(self.objective))
         }
+        others["ranks"] = ranks().count
         programs = (self.model, self.guide, *self.objective.parts())
         return survey(*programs, reach=self._reach, objective=others)
 
@@ -234,22 +279,30 @@ class CapturedSVI(SVI):
                 return found
             del self._recordings[key]
             self._eager_steps[key] = 0  # Pyro's store takes on parameters in eager steps
+        past = self._past.take(*key)
+        if past is not None:
+            self._eager_steps[key], recorded = past
+            if recorded:
+                return self._record(key, args, kwargs)
         if self._given_up or key in self._refused:
             return None
         done = self._eager_steps.get(key, 0)
         self._eager_steps[key] = done + 1
-        if done < (_STEPS_OF_OTHER_KEYS if self._recordings else _FIRST_STEPS):
+        others = self._recordings or self._past.recorded
+        if done < (_STEPS_OF_OTHER_KEYS if others else _FIRST_STEPS):
             self._check_keys(*key)
             return None
         return self._record(key, args, kwargs)
 
-    def _record(self, key: Hashable, args: Any, kwargs: Any) -> RecordedStep | None:
+    def _record(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
         start = time.monotonic()
         compiled = self.backend == "inductor"
         try:
-            recorded = record_step(
-                self, self.objective, args, kwargs, programs=self._survey, compiled=compiled
-            )
+            # By itself: other ranks may record at another step, or not at all.
+            with rehearsal():
+                recorded = record_step(
+                    self, self.objective, args, kwargs, programs=self._survey, compiled=compiled
+                )
         except Exception as error:  # whatever a program may raise when it is recorded
             self._refused.add(key)
             self._warn(f"the step runs eagerly, because {reason(error)}")
