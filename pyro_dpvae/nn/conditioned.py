@@ -176,6 +176,7 @@ def autoregressive_masks(
         ranks = ranks.flip(0)
     masks, seen = [], ranks + 1  # a coordinate is seen by units of at least its place
     for width in hidden:
+        check_positive_int("every width of hidden", width)
         numbers = torch.arange(width) * size // width
         masks.append(numbers[:, None] >= seen)
         seen = numbers

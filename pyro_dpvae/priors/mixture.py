@@ -14,6 +14,9 @@ from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity
 
 __all__ = ["AbstractMixturePrior", "MixturePrior"]
 
+# Scales from 5e-5 to 2e4, as an encoder has them, which overflow nowhere in float32.
+_LOG_SCALE_RANGE = (-10.0, 10.0)
+
 
 class AbstractMixturePrior(AbstractDirectPrior, ABC):
     """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), whose clusters are its components.
@@ -59,7 +62,7 @@ class MixturePrior(AbstractMixturePrior):
 
     Means start at draws from N(0, spread^2 I), of torch's generator, and each sigma at
     spread K^(-1/L), at which K balls together have the volume of one ball of radius spread:
-    components start apart, and cover what lies between them.
+    components start apart, and cover what lies between them. Log sigma is cut to [-10, 10].
 
     Args:
         latent_dim: the size L of z.
@@ -106,4 +109,5 @@ class MixturePrior(AbstractMixturePrior):
 
     def forward(self) -> DiagonalNormalMixture:
         """Return p(z), of batch shape () and event shape (L,)."""
-        return DiagonalNormalMixture(self.logits, self.loc, self.log_scale.exp())
+        scale = self.log_scale.clamp(*_LOG_SCALE_RANGE).exp()
+        return DiagonalNormalMixture(self.logits, self.loc, scale)
