@@ -1,13 +1,25 @@
 """Files that are whole or not there."""
 
+import errno
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-__all__ = ["make_folder", "read_tensors", "write_whole"]
+__all__ = [
+    "make_folder",
+    "read_metadata",
+    "read_tensors",
+    "refusing",
+    "remove_leftovers",
+    "sync_folder",
+    "write_synced",
+    "write_whole",
+]
 
 
 def make_folder(path: Path) -> None:
@@ -15,6 +27,7 @@ def make_folder(path: Path) -> None:
 
     Raises:
         NotADirectoryError: if one of them is a file.
+        OSError: if it cannot be made.
     """
     try:
         path.mkdir(parents=True, exist_ok=True)
@@ -24,17 +37,64 @@ def make_folder(path: Path) -> None:
             f"{path} must name a folder, and {files[0] if files else path} is a file; name "
             "another folder, or remove the file"
         ) from error
+    except OSError as error:
+        raise _refusal(path, error) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file such that a reader sees the old one or the new one, whatever ends between."""
+    """Write a file such that a reader sees the old one or the new one, whatever ends between.
+
+    Raises:
+        OSError: if it cannot be written; the old one is whole then.
+    """
     make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
-    with temporary.open("wb") as file:
+    try:
+        with refusing(path):
+            write_synced(temporary, content)
+            os.replace(temporary, path)
+            sync_folder(path.parent)
+    finally:
+        with suppress(OSError):
+            temporary.unlink()
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Remove what :func:`write_whole` has left in a folder, in processes that were killed."""
+    for path in folder.glob("*.tmp"):
+        process = path.name.split(".")[-2]
+        if process.isdigit() and not _lives(int(process)):
+            path.unlink(missing_ok=True)
+
+
+def _lives(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except OSError as error:
+        return isinstance(error, PermissionError)
+    return True
+
+
+def write_synced(path: Path, content: bytes) -> None:
+    """Write a file and wait until the disk has it."""
+    with path.open("wb") as file:
         file.write(content)
         file.flush()
         os.fsync(file.fileno())
-    os.replace(temporary, path)
+
+
+def sync_folder(path: Path) -> None:
+    """Wait until the disk has the names of a folder's files, where the system can wait for it."""
+    if os.name != "posix":
+        return
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    except OSError as error:
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as of some network file systems
+            raise
+    finally:
+        os.close(folder)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
@@ -46,6 +106,43 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     try:
         return load_file(path)
     except SafetensorError as error:
-        raise ValueError(
-            f"{path} must be a safetensors file, and cannot be read as one ({error}); remove it"
-        ) from error
+        raise _unreadable(path, error) from error
+
+
+def read_metadata(path: Path) -> dict[str, str]:
+    """Return the metadata of a safetensors file.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    try:
+        with safe_open(path, "pt") as file:
+            return dict(file.metadata() or {})
+    except SafetensorError as error:
+        raise _unreadable(path, error) from error
+
+
+def _unreadable(path: Path, error: SafetensorError) -> ValueError:
+    return ValueError(
+        f"{path} must be a safetensors file, and cannot be read as one ({error}); remove it"
+    )
+
+
+@contextmanager
+def refusing(
+    path: Path, *, remedy: str = "free space there, or name another folder"
+) -> Iterator[None]:
+    """Say of errors of the operating system which path could not be written, and what to do."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno is None:  # said already
+            raise
+        raise _refusal(path, error, remedy) from error
+
+
+def _refusal(
+    path: Path, error: OSError, remedy: str = "make it writable, or name another folder"
+) -> OSError:
+    reason = (error.strerror or str(error)).lower()
+    return type(error)(f"{path} must be writable, and the system refuses: {reason}; {remedy}")

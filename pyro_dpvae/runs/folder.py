@@ -1,0 +1,371 @@
+"""Run folders: config.json, metrics.jsonl and checkpoints/, each written whole or not at all."""
+
+import hashlib
+import json
+import os
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, suppress
+from pathlib import Path
+from typing import Any, final
+
+from safetensors.torch import save
+from torch import Tensor
+
+from pyro_dpvae._files import read_metadata, read_tensors, refusing, remove_leftovers, write_whole
+from pyro_dpvae._ranks import on_first_rank
+from pyro_dpvae.runs.changes import CHANGEABLE, changes, option
+from pyro_dpvae.runs.checkpoint import (
+    Checkpoint,
+    DamagedError,
+    Stateful,
+    digest_of,
+    read_manifest,
+    read_state,
+    recover,
+    remove_folder,
+    write_checkpoint,
+)
+from pyro_dpvae.runs.lock import locked
+from pyro_dpvae.runs.records import parse, plain, whole_lines
+
+__all__ = ["RunFolder"]
+
+_CONFIG = "config.json"
+_METRICS = "metrics.jsonl"
+_CHECKPOINTS = "checkpoints"
+_NONFINITE = "nonfinite"
+_NEWEST = 2  # checkpoints that are kept beside the best
+_BEST = "best"
+
+
+@final
+class RunFolder:
+    """A folder that holds all of one training run.
+
+    It has ``config.json`` (what was trained, as resolved from the command line),
+    ``metrics.jsonl`` (a JSON object a line), ``checkpoints/`` (a folder for each, by its step,
+    with weights as safetensors) and, once measured, ``evaluation.json``. Nothing in it is ever
+    unpickled.
+
+    Use :meth:`create` for a new run and :meth:`open` for one that exists.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @classmethod
+    def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
+        """Make the folder and write its configuration; among ranks the first one does it.
+
+        All ranks must call it then.
+
+        Raises:
+            FileExistsError: if a run is there already.
+            NotADirectoryError: if the path is a file, or leads through one.
+            OSError: if it cannot be written, or another process trains there.
+        """
+        run = cls(Path(path))
+
+        def write() -> None:
+            # Of two processes that make one folder, the second finds the first's.
+            with run.locked():
+                if run.exists:
+                    raise FileExistsError(
+                        f"a run folder is written once, and {run.path} holds a run already; go on "
+                        "with it by --resume, name another with --out, or remove it"
+                    )
+                write_whole(run.path / _CONFIG, json.dumps(config, indent=2).encode())
+
+        on_first_rank(write)
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunFolder":
+        """Return the run in a folder.
+
+        Raises:
+            FileNotFoundError: if no run is there.
+        """
+        run = cls(Path(path))
+        if not run.exists:
+            raise FileNotFoundError(
+                f"a run folder holds {_CONFIG}, and {run.path} does not; "
+                "give the folder that 'dpvae train --out' wrote"
+            )
+        return run
+
+    @property
+    def exists(self) -> bool:
+        """Whether a run is there."""
+        return (self.path / _CONFIG).exists()
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The configuration of the run.
+
+        Raises:
+            ValueError: if the file holds no JSON object.
+        """
+        try:
+            return self.read(_CONFIG)
+        except ValueError as error:
+            raise ValueError(
+                f"{_CONFIG} of {self.path} is damaged and holds no JSON object; restore it"
+            ) from error
+
+    @property
+    def id(self) -> str:
+        """A name of the run: of all in its configuration that makes it this run.
+
+        An entry that is null counts as one that is not there, as later versions add some.
+        """
+        config = self.config
+        own = {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
+        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+
+    def reconfigure(self, config: Mapping[str, Any]) -> None:
+        """Replace the configuration by one of the same run, such as one of more steps.
+
+        Raises:
+            ValueError: if it makes it another run, with the entries that do.
+            OSError: if it cannot be written, or another process trains there.
+        """
+        old = self.config
+        before, after = (
+            {key: value for key, value in one.items() if key not in CHANGEABLE}
+            for one in (old, config)
+        )
+        if differing := ", ".join(changes(before, after)):
+            raise ValueError(
+                f"a run goes on as it was configured, and {self.path} would change {differing}; "
+                f"only {', '.join(map(option, sorted(CHANGEABLE)))} may; train another run with "
+                "--out"
+            )
+        if dict(config) != old:
+            with self.locked():
+                write_whole(self.path / _CONFIG, json.dumps(config, indent=2).encode())
+
+    def locked(self) -> AbstractContextManager[None]:
+        """Hold the folder for this process while it trains.
+
+        Raises:
+            BlockingIOError: on entry, if another process trains there.
+        """
+        return locked(self.path)
+
+    def write(self, name: str, content: Mapping[str, Any]) -> None:
+        """Write a JSON file of the folder, such as ``evaluation.json``."""
+        write_whole(self.path / name, json.dumps(content, indent=2, allow_nan=False).encode())
+
+    def read(self, name: str) -> dict[str, Any]:
+        """Return a JSON file of the folder, empty if it is not there.
+
+        Raises:
+            ValueError: if it holds no JSON object.
+        """
+        path = self.path / name
+        if not path.exists():
+            return {}
+        try:
+            content = json.loads(path.read_bytes())
+        except ValueError as error:
+            raise ValueError(f"{path} must be JSON, got {error}; remove it") from error
+        if not isinstance(content, dict):
+            raise ValueError(f"{path} must hold a JSON object, got {content!r}; remove it")
+        return content
+
+    def write_tensors(
+        self, name: str, tensors: Mapping[str, Tensor], *, origins: Mapping[str, str] | None = None
+    ) -> None:
+        """Write a safetensors file of the folder, with what tensors come from as its metadata."""
+        content = save({key: t.contiguous() for key, t in tensors.items()}, dict(origins or {}))
+        write_whole(self.path / name, content)
+
+    def read_tensors(
+        self, name: str, *, origins: Mapping[str, str] | None = None
+    ) -> dict[str, Tensor]:
+        """Return a safetensors file of the folder, empty if it is not there.
+
+        Args:
+            name: of the file.
+            origins: leaves out the tensors of a name in here that come from anything else.
+        """
+        path = self.path / name
+        if not path.exists():
+            return {}
+        if origins is None:
+            return read_tensors(path)
+        said = read_metadata(path)
+        found = read_tensors(path)
+        return {key: t for key, t in found.items() if said.get(key) == origins.get(key)}
+
+    def log(self, record: Mapping[str, Any]) -> None:
+        """Add a record to the metrics, with numbers that are not finite as strings.
+
+        Raises:
+            OSError: if it cannot be written.
+        """
+        path = self.path / _METRICS
+        with refusing(path), path.open("a") as file:
+            file.write(json.dumps(plain(record), allow_nan=False) + "\n")
+
+    def records(self, logged: int | None = None) -> Iterator[dict[str, Any]]:
+        """Yield the records of the metrics; a last one that was not written whole is left out.
+
+        Args:
+            logged: of how many bytes; None takes all.
+
+        Raises:
+            ValueError: if a line holds no JSON object.
+        """
+        path = self.path / _METRICS
+        content = path.read_bytes()[:logged] if path.exists() else b""
+        for number, line in enumerate(content.splitlines(keepends=True), 1):
+            if line.endswith(b"\n"):
+                yield parse(line, f"line {number} of {path}")
+
+    @property
+    def logged(self) -> int:
+        """How many bytes of records there are."""
+        path = self.path / _METRICS
+        return path.stat().st_size if path.exists() else 0
+
+    def save(
+        self,
+        modules: Mapping[str, Stateful],
+        state: Mapping[str, Any],
+        *,
+        training: Mapping[str, Any] | None = None,
+    ) -> Path:
+        """Write a checkpoint, and remove those that are neither the two newest nor the best.
+
+        One of the same step is replaced.
+
+        Args:
+            modules: what has weights, by name.
+            state: what is kept of it in JSON: its ``step``, under which it lies; ``best``, the
+                step of the best checkpoint so far, if one is; anything else.
+            training: what a resumed run needs beside the weights, nested as :func:`pack` takes it.
+
+        Returns:
+            The folder of the checkpoint.
+
+        Raises:
+            OSError: if it cannot be written; those before are whole then.
+        """
+        path = self._path(state["step"])
+        self._sync_records()  # whose length is part of the training state
+        write_checkpoint(path, modules, run=self.id, state=state, training=training or {})
+        steps = self.steps()
+        for step in steps[:-_NEWEST]:
+            if step != state.get(_BEST):
+                remove_folder(self._path(step))
+        return path
+
+    def steps(self) -> list[int]:
+        """Return the steps of which there are checkpoints, in order."""
+        folder = self.path / _CHECKPOINTS
+        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
+        return sorted(int(name) for name in names if re.fullmatch(r"\d{9,}", name))
+
+    def checkpoint(self, which: str | int = "last") -> Checkpoint:
+        """Return a checkpoint after a look at all its bytes.
+
+        Args:
+            which: ``"last"``, that of the highest step; ``"best"``, the one that the last calls
+                so; or a step.
+
+        Raises:
+            FileNotFoundError: if there is none, with those that there are.
+            ValueError: if it is damaged or of another run, with one that is whole.
+        """
+        step = self._step(which)
+        try:
+            return Checkpoint.read(self._path(step), self.id)
+        except DamagedError as error:
+            raise ValueError(f"{error}; {self._remedy(step)}") from error
+
+    def digests(self) -> set[str]:
+        """Return the digests of the checkpoints that there are, as far as they can be read."""
+        found = set()
+        for step in self.steps():
+            with suppress(DamagedError):
+                manifest = read_manifest(self._path(step))
+                if manifest["run"] == self.id:  # or the configuration is not that of the run
+                    found.add(digest_of(manifest))
+        return found
+
+    def tidy(self) -> None:
+        """Put back what a killed write has taken away, and remove what it has left.
+
+        It is for the process that holds the lock.
+        """
+        recover(self.path / _CHECKPOINTS)
+        for folder in (self.path, self.path / _NONFINITE):
+            remove_leftovers(folder)
+
+    def go_back(self, step: int, *, logged: int) -> int:
+        """Remove what came after a checkpoint.
+
+        Args:
+            step: of the checkpoint.
+            logged: how many bytes of records there were.
+
+        Returns:
+            How many of those bytes are missing, from the first record that is not whole on.
+        """
+        for later in self.steps():
+            if later > step:
+                remove_folder(self._path(later))
+        path = self.path / _METRICS
+        whole = whole_lines(path, logged)
+        if self.logged > whole:
+            with refusing(path), path.open("r+b") as file:
+                file.truncate(whole)
+        return logged - whole
+
+    def _sync_records(self) -> None:
+        path = self.path / _METRICS
+        if path.exists():
+            with refusing(path), path.open("r+b") as file:
+                os.fsync(file.fileno())
+
+    def _path(self, step: int) -> Path:
+        return self.path / _CHECKPOINTS / f"{step:09d}"
+
+    def _step(self, which: str | int) -> int:
+        steps = self.steps()
+        if not steps:
+            raise FileNotFoundError(
+                f"a trained run has checkpoints, and {self.path} has none yet; train it with: "
+                f"dpvae train --resume {self.path}"
+            )
+        step = {"last": steps[-1], "best": self._best(steps)}.get(str(which), which)
+        if step not in steps:
+            wanted = "best one" if which == "best" else f"one of step {which}"
+            raise FileNotFoundError(
+                f"checkpoint must be 'last', 'best' or a step of {', '.join(map(str, steps))}, "
+                f"and {self.path} has no {wanted}"
+            )
+        return int(step)
+
+    def _best(self, steps: list[int]) -> int | None:
+        for step in reversed(steps):
+            with suppress(DamagedError):  # it is refused when it is asked for
+                path = self._path(step)
+                best: int | None = read_state(path, read_manifest(path)).get(_BEST)
+                return best if best in steps else None
+        return None
+
+    def _remedy(self, damaged: int) -> str:
+        for step in reversed(self.steps()):
+            with suppress(DamagedError):
+                if step != damaged:
+                    Checkpoint.read(self._path(step), self.id)
+                    return (
+                        f"the checkpoint of step {step} is whole: take it with --checkpoint "
+                        f"{step}, or go on from it with: dpvae train --resume {self.path} "
+                        f"--checkpoint {step}"
+                    )
+        return f"there is no other that is whole: remove {self.path / _CHECKPOINTS}, train again"

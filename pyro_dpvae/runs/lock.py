@@ -1,0 +1,39 @@
+"""One process at a time trains in a run folder."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from pyro_dpvae._files import make_folder, refusing
+
+__all__ = ["locked"]
+
+
+@contextmanager
+def locked(path: Path) -> Iterator[None]:
+    """Hold the lock of a run folder; it is free again when its process ends, however it ends.
+
+    Raises:
+        BlockingIOError: if another process holds it.
+        OSError: if the folder cannot be written, or its file system has no locks.
+    """
+    make_folder(path)
+    lock = FileLock(path / ".lock")
+    try:
+        with refusing(path):
+            lock.acquire(timeout=0)
+    except Timeout as error:
+        raise BlockingIOError(
+            f"a run folder is trained by one process at a time, and another one trains in {path}; "
+            "wait for its end, or name another folder with --out"
+        ) from error
+    except NotImplementedError as error:
+        raise OSError(
+            f"the file system of {path} must have locks, and it has none; train in another folder"
+        ) from error
+    try:
+        yield
+    finally:
+        lock.release()
