@@ -246,8 +246,8 @@ def test_an_interrupt_leaves_the_guide_as_it_was() -> None:
 def test_how_many_are_active_is_saved_and_copied(tmp_path: Path) -> None:
     guide, twin = bimodal.mixture(3, active=2), bimodal.mixture(3)
     run = RunFolder.create(tmp_path / "run", {})
-    run.save({"guide": guide}, {})
-    run.load({"guide": twin})
+    run.save({"guide": guide}, {"step": 1})
+    run.checkpoint().load({"guide": twin})
     x, z = torch.randn(4, 2), torch.randn(4, 2)
     for one in (twin, copy.deepcopy(guide)):
         assert one.active == 2

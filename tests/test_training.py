@@ -55,10 +55,11 @@ def test_fit_learns_logs_and_saves(tmp_path: Path) -> None:
     assert records == json.loads(json.dumps(history.records))
     assert [r["step"] for r in records if "loss" in r] == [50, 100, 120]
     assert [r["step"] for r in records if "held_out" in r] == [60, 120]
-    assert run.state == {"item_shape": [2], "step": 120}
+    assert run.steps() == [60, 120]
+    assert run.checkpoint("last").state["item_shape"] == [2]
 
     twin = moons()[0]
-    RunFolder.open(run.path).load({"model": twin.model, "guide": twin.guide})
+    RunFolder.open(run.path).checkpoint().load({"model": twin.model, "guide": twin.guide})
     assert evaluate_elbo(twin.model, twin.guide, test) == history.held_out
 
 
@@ -125,7 +126,7 @@ def test_an_interrupted_write_leaves_the_old_checkpoint(
     monkeypatch.setattr("pyro_dpvae._files.os.fsync", fail)
     with pytest.raises(OSError, match="disk full"):
         run.save({"layer": nn.Linear(2, 2)}, {"step": 2})
-    assert run.state == {"step": 1}
+    assert run.steps() == [1]
     twin = nn.Linear(2, 2)
-    run.load({"layer": twin})
+    run.checkpoint().load({"layer": twin})
     assert torch.equal(twin.weight, layer.weight)

@@ -1,23 +1,34 @@
 """The training loop: a model and a guide by ``CapturedSVI``, with records and checkpoints."""
 
+from pyro_dpvae.training.callbacks import AbstractCallback, Context, TensorBoard
 from pyro_dpvae.training.checks import (
     check_batch,
     check_clusters,
     check_last_batch,
+    check_resumed,
+    check_run,
     growth_steps,
 )
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
+from pyro_dpvae.training.guard import NonFiniteError
 from pyro_dpvae.training.held_out import evaluate_elbo
-from pyro_dpvae.training.loop import History, fit
+from pyro_dpvae.training.history import History
+from pyro_dpvae.training.loop import fit
 
 __all__ = [
+    "AbstractCallback",
     "Clustering",
+    "Context",
     "Growing",
     "History",
+    "NonFiniteError",
+    "TensorBoard",
     "TrainConfig",
     "check_batch",
     "check_clusters",
     "check_last_batch",
+    "check_resumed",
+    "check_run",
     "evaluate_elbo",
     "fit",
     "growth_steps",

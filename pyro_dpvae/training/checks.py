@@ -1,17 +1,81 @@
 """What is refused before training starts."""
 
-from collections.abc import Iterator
+import hashlib
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import pyro
+import torch
 from torch import Tensor, nn
 
+from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches
+from pyro_dpvae.inference import synchronize
 from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.runs import Checkpoint
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
 from pyro_dpvae.training.held_out import aside
+from pyro_dpvae.training.place import Place
+from pyro_dpvae.training.settings import check_settings, settings_of
 
-__all__ = ["check_batch", "check_clusters", "check_last_batch", "growth_steps"]
+__all__ = [
+    "check_batch",
+    "check_clusters",
+    "check_last_batch",
+    "check_resumed",
+    "check_run",
+    "check_shares",
+    "growth_steps",
+    "hold_together",
+]
+
+
+def check_run(
+    model: nn.Module, guide: nn.Module, *, objective: ELBO, train: Batches, config: TrainConfig
+) -> set[int]:
+    """Refuse a run whose parts, data and numbers do not fit each other, before it starts.
+
+    The objective is evaluated on one batch for it.
+
+    Returns:
+        The steps after which the guide grows.
+
+    Raises:
+        ValueError: with the reason as the refusing part gave it.
+    """
+    check_batch(model, guide, objective, _first_batch(objective, train))
+    check_last_batch(objective, train, model, guide)
+    check_clusters(model, guide, config=config, train=train)
+    return growth_steps(guide, config.steps)
+
+
+def check_shares(train: Batches, test: Batches) -> None:
+    """Refuse training batches that are not this rank's share, and held-out ones that are one.
+
+    Raises:
+        ValueError: with the shares.
+    """
+    here = ranks()
+    if (train.rank, train.ranks) != (here.index, here.count):
+        raise ValueError(
+            "each rank trains on its own share of a batch, got that of rank "
+            f"{train.rank} of {train.ranks} on rank {here.index} of {here.count}; give "
+            f"Batches(..., rank={here.index}, ranks={here.count})"
+        )
+    if test.ranks > 1:
+        raise ValueError(
+            "held-out batches are shared as they are evaluated, got a share of "
+            f"{test.ranks}; give Batches(...) without ranks"
+        )
+
+
+def _first_batch(objective: ELBO, train: Batches) -> Tensor:
+    """Return a batch for :func:`check_batch`: this rank's share of the first.
+
+    It is all of it where the objective compares more data of a batch than a share has.
+    """
+    enough = train.batch_size // train.ranks >= objective.smallest_batch
+    return next((train if enough else train.whole()).epoch(0))
 
 
 def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) -> None:
@@ -49,7 +113,7 @@ def check_last_batch(objective: ELBO, train: Batches, *programs: nn.Module) -> N
     Raises:
         ValueError: with the sizes.
     """
-    last = train.size % train.batch_size or train.batch_size
+    last = train.smallest
     if last < objective.smallest_batch:
         raise ValueError(
             f"the objective compares at least {objective.smallest_batch} data of a batch, and "
@@ -57,12 +121,39 @@ def check_last_batch(objective: ELBO, train: Batches, *programs: nn.Module) -> N
             "choose another batch_size"
         )
     layers = (layer for program in programs for layer in program.modules())
-    if last < 2 and any(isinstance(layer, nn.BatchNorm1d) for layer in layers):
+    own = last // train.ranks
+    if own < 2 and any(isinstance(layer, nn.BatchNorm1d) for layer in layers):
+        shared = f", of which each of {train.ranks} ranks has {own}" if train.ranks > 1 else ""
         raise ValueError(
-            "batch norm needs at least 2 data of a batch, and batches of "
-            f"{train.batch_size} leave a last one of {last} of the {train.size}; "
+            "batch norm needs at least 2 data of a batch on every rank, and batches of "
+            f"{train.batch_size} leave a last one of {last} of the {train.size}{shared}; "
             "choose another batch_size"
         )
+
+
+def hold_together(model: nn.Module, guide: nn.Module, objective: ELBO) -> None:
+    """Refuse ranks whose weights have come apart; all ranks must call it, before a checkpoint.
+
+    Steps along averaged gradients keep weights equal to the last bit. Adversaries follow gradients
+    that each rank computes of the same samples, which a GPU may add up in another order: where
+    theirs differ, all take the first rank's, as they would from the checkpoint.
+
+    Raises:
+        ValueError: on all ranks, with those whose weights are not the first one's.
+    """
+    if ranks().count == 1:
+        return
+    weights = [*model.parameters(), *guide.parameters()]
+    found = gather_objects((_digest(weights), _digest(objective.state_dict().values())))
+    apart = [rank for rank, (own, _) in enumerate(found) if own != found[0][0]]
+    if apart:
+        raise ValueError(
+            "weights must be the same on all ranks, got other ones than the first rank's on "
+            f"rank {', '.join(map(str, apart))}; change weights on all ranks alike, as callbacks "
+            "of the first rank alone must not, and go on from the last checkpoint"
+        )
+    if len(set(found)) > 1:
+        synchronize(model, guide, objective)
 
 
 def growth_steps(guide: nn.Module, steps: int) -> set[int]:
@@ -106,6 +197,36 @@ def check_clusters(
     guide.check_clusters(model.prior, train.size)
 
 
+def check_resumed(checkpoint: Checkpoint, *, config: TrainConfig, objective: ELBO) -> Checkpoint:
+    """Return a checkpoint that a run of a configuration and an objective can go on from.
+
+    Raises:
+        ValueError: if it has weights alone, is of other settings or of more steps than the run,
+            or its guide grows after the run's end.
+    """
+    training = checkpoint.training()
+    if "settings" not in training:
+        raise ValueError(
+            f"a run goes on from the state of its training, and {checkpoint.path} has weights "
+            "alone; take one that training has written, or train another run"
+        )
+    check_settings(
+        training["settings"], settings_of(config, objective), where=str(checkpoint.path)
+    )
+    place = Place(**training["place"])
+    if config.steps < place.step:
+        raise ValueError(
+            f"a run goes on from the steps that it has, got {config.steps} steps for one of "
+            f"{place.step}; give more, or an earlier checkpoint"
+        )
+    if place.growth and place.growth[-1] >= config.steps:
+        raise ValueError(
+            f"a guide grows at the steps that it started with, got {config.steps} steps for one "
+            f"that still grows after {', '.join(map(str, place.growth))}; give more"
+        )
+    return checkpoint
+
+
 @contextmanager
 def _grown(guide: Growing) -> Iterator[None]:
     """All components of a guide in use, and as many as before at the end."""
@@ -115,3 +236,12 @@ def _grown(guide: Growing) -> Iterator[None]:
         yield
     finally:
         guide.active = active
+
+
+def _digest(tensors: Iterable[Tensor]) -> str:
+    """Return a number of all bytes of tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        found.update(flat.view(torch.uint8).numpy().data)
+    return found.hexdigest()

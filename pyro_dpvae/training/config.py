@@ -1,15 +1,23 @@
 """How long and how a pair is trained, and what guides have done to them on the way."""
 
+import math
 from collections.abc import Callable, Iterable, Sized
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
 from pyro_dpvae.inference import check_backend
+from pyro_dpvae.objectives import Weight
+from pyro_dpvae.training.average import check_decay
+from pyro_dpvae.training.guard import POLICIES
+from pyro_dpvae.training.stopping import MONITORS
 
-__all__ = ["Clustering", "Growing", "TrainConfig"]
+__all__ = ["PRECISIONS", "Clustering", "Growing", "TrainConfig"]
+
+PRECISIONS = ("float32", "bfloat16")
+"""In what networks may run in training."""
 
 
 @runtime_checkable
@@ -62,11 +70,25 @@ class TrainConfig:
 
     Args:
         steps: the number of steps.
-        learning_rate: of Adam.
+        learning_rate: of Adam: a number, or a schedule or any function of the step, from 0.
+        warmup_steps: how many steps the learning rate takes to rise to that, in equal parts.
+        clip_norm: the greatest norm of a step's gradients, all together; None leaves them.
+        accumulate: the gradients of so many steps are summed before an update. Steps, schedules
+            and records go on counting batches.
+        average_decay: of an exponential moving average of weights, which is evaluated and saved
+            beside them; None keeps none.
+        nonfinite: what becomes of a step whose loss or gradients are not finite, and that has
+            no effect: ``"stop"`` ends the run with an error, ``"skip"`` goes on without it.
+        precision: of the networks in training; densities are in float32 in any case.
+        monitor: by what evaluations are compared: the held-out ``"elbo"``, or the objective's own
+            ``"loss"`` on held-out data.
+        patience: how many evaluations in a row may bring no improvement before training ends,
+            once all schedules of the objective have; None trains all steps.
         seed: of Pyro, PyTorch, numpy and Python, set when training starts.
         log_every: the steps between records of the training loss.
         evaluate_every: the steps between evaluations on held-out data and checkpoints; both
             also happen after the last step.
+        checkpoint_every: the steps between checkpoints beside those; None writes no others.
         backend: how steps run, as ``CapturedSVI`` takes it.
         growth_steps: the steps, beside those of training, that fit each new component of a guide
             that grows.
@@ -74,23 +96,80 @@ class TrainConfig:
             the data's representations have clusters; None leaves them where training takes them.
 
     Raises:
-        ValueError: if a count is below 1, the learning rate is not positive, or the backend does
-            not exist or work here.
+        ValueError: if a count is below 1, a number is out of its range, there is no such choice,
+            the backend does not work here, or gradients are to be accumulated over more steps than
+            there are, or within a CUDA graph.
     """
 
     steps: int
-    learning_rate: float = 1e-3
+    learning_rate: Weight = 1e-3
+    warmup_steps: int | None = None
+    clip_norm: float | None = None
+    accumulate: int = 1
+    average_decay: float | None = None
+    nonfinite: str = "stop"
+    precision: str = "float32"
+    monitor: str = "elbo"
+    patience: int | None = None
     seed: int = 0
     log_every: int = 50
     evaluate_every: int = 1000
+    checkpoint_every: int | None = None
     backend: str = "fx"
     growth_steps: int = 500
     cluster_step: int | None = None
 
     def __post_init__(self) -> None:
-        if self.cluster_step is not None:
-            check_positive_int("cluster_step", self.cluster_step)
-        for name in ("steps", "log_every", "evaluate_every", "growth_steps"):
+        for name in ("cluster_step", "checkpoint_every", "patience", "warmup_steps"):
+            if getattr(self, name) is not None:
+                check_positive_int(name, getattr(self, name))
+        for name in ("steps", "log_every", "evaluate_every", "growth_steps", "accumulate"):
             check_positive_int(name, getattr(self, name))
-        check_positive("learning_rate", self.learning_rate)
+        if callable(self.learning_rate):
+            for step in (0, self.steps - 1):
+                self.learning_rate_at(step)
+        else:
+            check_positive("learning_rate", self.learning_rate)
+        if self.clip_norm is not None:
+            check_positive("clip_norm", self.clip_norm)
+        if self.average_decay is not None:
+            check_decay(self.average_decay)
+        check_choice("nonfinite", self.nonfinite, POLICIES)
+        check_choice("precision", self.precision, PRECISIONS)
+        check_choice("monitor", self.monitor, MONITORS)
+        if self.accumulate > self.steps:
+            raise ValueError(
+                f"an update sums the gradients of accumulate steps, got {self.accumulate} of "
+                f"them and {self.steps} steps, in which there is none; accumulate fewer"
+            )
         check_backend(self.backend)
+        if self.backend == "cudagraph" and self.accumulate > 1:
+            raise ValueError(
+                "a CUDA graph is of steps that all update, got backend 'cudagraph' and "
+                f"accumulate {self.accumulate}; use backend 'inductor', or larger batches"
+            )
+
+    def learning_rate_at(self, step: int) -> float:
+        """Return the learning rate of a step, counted from 0.
+
+        Raises:
+            ValueError: if the schedule gives none that is 0 or more and finite.
+
+        Example:
+            >>> config = TrainConfig(steps=100, learning_rate=0.1, warmup_steps=4)
+            >>> [config.learning_rate_at(step) for step in (0, 1, 3, 99)]
+            [0.025, 0.05, 0.1, 0.1]
+        """
+        rate = self.learning_rate(step) if callable(self.learning_rate) else self.learning_rate
+        if not 0 <= rate < math.inf:
+            raise ValueError(
+                f"a learning rate must be 0 or more and finite, got {rate} at step {step}; "
+                "correct its schedule"
+            )
+        warm = 1.0 if self.warmup_steps is None else min(1.0, (step + 1) / self.warmup_steps)
+        return warm * rate
+
+    @property
+    def rate_moves(self) -> bool:
+        """Whether the learning rate changes from step to step."""
+        return callable(self.learning_rate) or self.warmup_steps is not None

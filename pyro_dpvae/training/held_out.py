@@ -1,16 +1,20 @@
 """The bound on held-out data."""
 
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
-import torch
+import pyro
 from torch import Tensor, nn
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it exports it nevertheless
 
-from pyro_dpvae.data import Batches
+from pyro_dpvae._ranks import forked_rng, map_over_ranks
+from pyro_dpvae.data import Batches, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.training.diagnosis import Sites
+from pyro_dpvae.training.guard import NonFiniteError, out_of_bounds
 
-__all__ = ["aside", "evaluate_elbo"]
+__all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
 
 
 def evaluate_elbo(
@@ -18,33 +22,118 @@ def evaluate_elbo(
 ) -> dict[str, float]:
     """Return the evidence lower bound and its terms on held-out data, per datum, in nats.
 
-    Modules are in evaluation mode meanwhile, and the random state of the process is kept.
+    Modules are in evaluation mode meanwhile, and the random state of the process is kept. Ranks
+    share the batches, so that all must call it, and the value is the same for any number of them.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        batches: the data; of ``Batches``, the first pass.
+        batches: all the data, on every rank; of ``Batches``, the first pass.
         seed: of the samples of z.
 
     Returns:
         ``elbo`` = -(distortion + rate), ``distortion``, ``rate``.
     """
     objective = ELBO()
-    totals = {"distortion": 0.0, "rate": 0.0}
-    count = 0
+    names = ("distortion", "rate")
+
+    def sums(x: Tensor) -> tuple[int, list[float]]:
+        objective.loss(model, guide, x)
+        return len(x), [float(objective.terms[name]) * len(x) for name in names]
+
     with aside(model, guide):
-        torch.manual_seed(seed)
-        for x in batches.epoch(0) if isinstance(batches, Batches) else batches:
-            objective.loss(model, guide, x)
-            count += len(x)
-            for name in totals:
-                totals[name] += float(objective.terms[name]) * len(x)
-    terms = {name: total / count for name, total in totals.items()}
+        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+    count = sum(size for size, _ in found)
+    totals = [sum(column) for column in zip(*(terms for _, terms in found), strict=True)]
+    terms = {name: total / count for name, total in zip(names, totals, strict=True)}
     return {"elbo": -sum(terms.values()), **terms}
+
+
+def evaluate_loss(
+    model: nn.Module,
+    guide: nn.Module,
+    objective: ELBO,
+    batches: Iterable[Tensor] | Batches,
+    *,
+    seed: int = 0,
+) -> float:
+    """Return the objective's own loss on held-out data, per datum, with weights as they are.
+
+    Penalties see the data of each batch; one that is too small for them counts for nothing. Ranks
+    share the batches, as for :func:`evaluate_elbo`. The objective's ``terms`` are as before at the
+    end.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        objective: the loss.
+        batches: all the data, on every rank; of ``Batches``, the first pass.
+        seed: of the samples of z.
+
+    Raises:
+        ValueError: if all batches are too small.
+    """
+    before = objective.terms
+
+    def sums(x: Tensor) -> tuple[int, float]:
+        if len(x) < objective.smallest_batch:
+            return 0, 0.0
+        objective.loss(model, guide, x)
+        return len(x), float(objective.terms["loss"]) * len(x)
+
+    with aside(model, guide):
+        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+    objective.terms = before
+    count = sum(size for size, _ in found)
+    if not count:
+        raise ValueError(
+            f"the objective compares at least {objective.smallest_batch} data of a batch, and all "
+            "held-out batches are smaller; hold out more data, or monitor 'elbo'"
+        )
+    return sum(loss for _, loss in found) / count
+
+
+@contextmanager
+def finite_evaluation(
+    model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches, *, after: int
+) -> Iterator[None]:
+    """Say of errors that come from parameters out of bounds at which site of these data they are.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        batches: all the data; of ``Batches``, the first pass. Each rank looks at its own.
+        after: how many steps were taken.
+
+    Raises:
+        NonFiniteError: for them; other errors go on.
+    """
+    try:
+        yield
+    except (LinAlgError, ValueError) as error:
+        cause = out_of_bounds(error)
+        if cause is None:
+            raise
+        raise NonFiniteError(
+            f"the held-out evaluation after step {after} is not finite: {cause}"
+            f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or train with a "
+            "lower learning rate"
+        ) from error
+
+
+def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches) -> str:
+    with aside(model, guide), pyro.validation_enabled(False):
+        for x in own_batches(batches):
+            sites = Sites()
+            with sites, suppress(ValueError, RuntimeError):  # LinAlgError is a RuntimeError
+                ELBO().loss(model, guide, x)
+            if found := sites.found():
+                return f"; the first site is {found[0]}"
+    return ""
 
 
 @contextmanager
 def aside(*modules: nn.Module) -> Iterator[None]:
     """Evaluation mode; modes and random state are as before at the end."""
-    with torch.random.fork_rng(), in_evaluation(*modules):
+    with forked_rng(), in_evaluation(*modules):
         yield

@@ -1,0 +1,165 @@
+"""Where a step lost its finite numbers: by sites, terms of the loss, and gradients."""
+
+import math
+from dataclasses import asdict, dataclass, field
+from typing import Any, final
+
+import pyro
+import torch
+from pyro.poutine.messenger import Messenger
+from torch import Tensor, nn
+
+from pyro_dpvae._ranks import gather_objects
+from pyro_dpvae.objectives import ELBO
+
+__all__ = ["Diagnosis", "Sites", "diagnose", "extreme_rows", "noise_state", "set_noise_state"]
+
+_EXTREME = 1e3  # times the median: a datum that no scaling of the data explains
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is not finite in the evaluation of a step.
+
+    Attributes:
+        terms: all terms of the objective, per datum, in nats; ``loss`` is one of them.
+        sites: the sites whose values or densities are not finite, in the order of guide and model.
+        parameters: the parameters whose gradients are not finite, in their order.
+        error: what stopped the evaluation, if something did.
+    """
+
+    terms: dict[str, float] = field(default_factory=dict)
+    sites: list[str] = field(default_factory=list)
+    parameters: list[str] = field(default_factory=list)
+    error: str | None = None
+
+    @property
+    def bad_terms(self) -> list[str]:
+        """The names of the terms that are not finite, the loss if no other one."""
+        bad = [name for name, value in self.terms.items() if not math.isfinite(value)]
+        return [name for name in bad if name != "loss"] or bad
+
+    def __str__(self) -> str:
+        found = []
+        if self.error is not None:
+            found.append(self.error)
+        if self.bad_terms:
+            values = [f"{name} is {self.terms[name]}" for name in self.bad_terms]
+            found.append(f"of the terms, {', '.join(values)}")
+        if self.sites:
+            found.append(f"the first site is {self.sites[0]}")
+        if self.parameters:
+            more = len(self.parameters) - 3
+            rest = f" and {more} more" if more > 0 else ""
+            found.append(f"gradients are not finite of {', '.join(self.parameters[:3])}{rest}")
+        if not found:
+            return "evaluated again eagerly, the same batch and noise give finite numbers"
+        return "; ".join(found)
+
+    def as_json(self) -> dict[str, Any]:
+        """Return all of it as JSON holds it, with numbers that are not finite as strings."""
+        terms = {k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()}
+        return {**asdict(self), "terms": terms}
+
+
+def diagnose(
+    model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor, *, state: list[Tensor]
+) -> Diagnosis:
+    """Evaluate a training step's loss and gradients again, eagerly, and say what is not finite.
+
+    Modules may keep traces of the evaluation in buffers; random states are as before at the end.
+    Gradients are empty then. Among ranks all must call it, and hear of the sites of all.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        objective: the loss.
+        x: the batch.
+        state: of the random numbers before the step, as of :func:`noise_state`.
+    """
+    sites = Sites()
+    terms: dict[str, Tensor] = {}
+    error = None
+    now = noise_state()
+    set_noise_state(state)
+    try:
+        with pyro.validation_enabled(False), torch.enable_grad(), sites:
+            loss, terms = objective.evaluate(model, guide, x)
+            loss.backward()
+    except (ValueError, RuntimeError) as failure:  # LinAlgError is a RuntimeError
+        error = str(failure).splitlines()[0][:200]
+    finally:
+        set_noise_state(now)
+    parameters = []
+    owned = [parameter for part in objective.parts() for parameter in part.parameters()]
+    named = {
+        parameter: f"{root}.{name}"
+        for root, module in (("model", model), ("guide", guide))
+        for name, parameter in module.named_parameters()
+    }
+    for parameter, name in named.items():
+        if parameter.grad is not None and not bool(parameter.grad.isfinite().all()):
+            parameters.append(name)
+    for parameter in (*named, *owned):
+        parameter.grad = None
+    everyone = gather_objects((sites.found(), parameters))
+    all_sites, all_parameters = (
+        list(dict.fromkeys(name for own in kind for name in own))
+        for kind in zip(*everyone, strict=True)
+    )
+    found = {name: float(term) for name, term in terms.items()}
+    return Diagnosis(found, all_sites, all_parameters, error)
+
+
+def noise_state() -> list[Tensor]:
+    """Return the states of torch's generators: of the CPU, and of CUDA devices in use."""
+    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
+    return [torch.get_rng_state(), *cuda]
+
+
+def set_noise_state(state: list[Tensor]) -> None:
+    """Take on the states of torch's generators, as of :func:`noise_state`."""
+    torch.set_rng_state(state[0])
+    if len(state) > 1:
+        torch.cuda.set_rng_state_all(state[1:])
+
+
+def extreme_rows(x: Tensor) -> list[int]:
+    """Return which data of a batch are not finite, or a thousand times as large as is usual.
+
+    Args:
+        x: of shape (batch, ...).
+
+    Example:
+        >>> extreme_rows(torch.tensor([[1.0], [2.0], [torch.nan], [-1e9]]))
+        [2, 3]
+    """
+    sizes = x.detach().reshape(len(x), -1).double().abs().amax(1)
+    finite = sizes.isfinite()
+    usual = sizes[finite].median() if bool(finite.any()) else sizes.new_tensor(0.0)
+    apart = ~finite | ((sizes > _EXTREME * usual) & (usual > 0))
+    return [int(row) for row in apart.nonzero()[:, 0]]
+
+
+@final
+class Sites(Messenger):
+    """Notes the sites of all programs that run meanwhile."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._sites: list[tuple[str, Any, Tensor]] = []
+
+    def _pyro_post_sample(self, msg: dict[str, Any]) -> None:
+        if isinstance(msg["value"], Tensor) and msg["infer"].get("_do_not_trace") is None:
+            self._sites.append((msg["name"], msg["fn"], msg["value"]))
+
+    def found(self) -> list[str]:
+        """Return how the sites are not finite, that are not."""
+        bad = []
+        for name, fn, value in self._sites:
+            with torch.no_grad(), pyro.validation_enabled(False):
+                if not bool(value.isfinite().all()):
+                    bad.append(f"{name!r}, whose value is not finite")
+                elif not bool(fn.log_prob(value).isfinite().all()):
+                    bad.append(f"{name!r}, whose log density is not finite")
+        return list(dict.fromkeys(bad))

@@ -1,0 +1,105 @@
+"""What a run is trained with, as its checkpoints hold it: what stays, and what may change."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import torch
+from torch import nn
+
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.runs import CHANGEABLE
+from pyro_dpvae.training.config import TrainConfig
+
+__all__ = ["check_settings", "differences", "environment", "settings_of"]
+
+_SEEN = frozenset({"steps", "evaluate_every", "checkpoint_every"})
+"""What records show by themselves."""
+
+
+def settings_of(config: TrainConfig, objective: ELBO) -> dict[str, Any]:
+    """Return what decides a run of a configuration and an objective, by dotted names.
+
+    A learning rate that is a function goes by its name or, for a schedule, its numbers.
+
+    Example:
+        >>> settings = settings_of(TrainConfig(steps=10, accumulate=2), ELBO())
+        >>> settings["accumulate"], settings["objective.rate.name"]
+        (2, 'Beta')
+    """
+    values = {
+        field.name: getattr(config, field.name)
+        for field in fields(config)
+        if field.name not in _SEEN
+    }
+    values["learning_rate"] = _described(config.learning_rate)
+    values["objective"] = objective.settings
+    return dict(_flat(json.loads(json.dumps(values))))
+
+
+def environment(module: nn.Module) -> dict[str, Any]:
+    """Return the versions and the device that a module is trained with."""
+    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    names = ("torch", "pyro-ppl", "pyro-dpvae")
+    return {
+        "versions": {name: _version(name) for name in names},
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else device.type,
+    }
+
+
+def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
+    """Return the settings that are not what they were, each as it was and as it is.
+
+    Example:
+        >>> differences({"patience": 2, "seed": 0}, {"patience": 3, "seed": 0})
+        {'patience': (2, 3)}
+    """
+    names = dict.fromkeys([*saved, *now])
+    return {n: (saved.get(n), now.get(n)) for n in names if saved.get(n) != now.get(n)}
+
+
+def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
+    """Refuse settings that make a resumed run another one.
+
+    Args:
+        saved: those of a checkpoint.
+        now: those that it would go on with.
+        where: the checkpoint.
+
+    Raises:
+        ValueError: with what it was saved with.
+    """
+    others = {
+        name: pair for name, pair in differences(saved, now).items() if name not in CHANGEABLE
+    }
+    if others:
+        changes = ", ".join(f"{n} from {old!r} to {new!r}" for n, (old, new) in others.items())
+        raise ValueError(
+            f"a run goes on as it was configured, and {where} would change {changes}; only "
+            f"{', '.join(sorted(CHANGEABLE))} may; train another run"
+        )
+
+
+def _described(rate: Any) -> Any:
+    if not callable(rate):
+        return rate
+    return getattr(rate, "__qualname__", None) or repr(rate)
+
+
+def _version(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:  # as of a checkout on the path
+        return "not installed"
+
+
+def _flat(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+    pairs = value.items() if isinstance(value, dict) else enumerate(value)
+    for key, item in pairs:
+        own = f"{name}.{key}" if name else str(key)
+        if isinstance(item, dict | list):
+            yield from _flat(item, own)
+        else:
+            yield own, item

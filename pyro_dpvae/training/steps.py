@@ -1,0 +1,121 @@
+"""The steps of a run: what is around SVI in each of them, as the configuration says."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, final
+
+import torch
+from pyro.optim import PyroOptim
+from torch import Tensor, nn
+
+from pyro_dpvae._ranks import ranks
+from pyro_dpvae.inference import AccumulatingOptim, AveragingOptim, CapturedSVI, FusedOptim
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.training.average import Average
+from pyro_dpvae.training.config import TrainConfig
+from pyro_dpvae.training.guard import GuardedSteps
+
+__all__ = ["Steps"]
+
+
+@final
+class Steps:
+    """Training steps at their learning rate, in their precision, guarded, averaged.
+
+    Args:
+        modules: model and guide, by these names.
+        objective: the loss.
+        config: how steps are.
+        folder: where the batch of a step goes at which training stops; None keeps none.
+
+    Attributes:
+        svi: what takes the steps.
+        optim: what updates the parameters, once for all ranks and all steps of an update.
+        average: the average of weights, if there is one.
+    """
+
+    def __init__(
+        self,
+        modules: Mapping[str, nn.Module],
+        objective: ELBO,
+        *,
+        config: TrainConfig,
+        folder: Path | None,
+    ) -> None:
+        self._config = config
+        self.optim = FusedOptim(
+            {"lr": config.learning_rate_at(0)}, max_norm=config.clip_norm, skip_nonfinite=True
+        )
+        optim: PyroOptim = AveragingOptim(self.optim) if ranks().count > 1 else self.optim
+        self._accumulating = None
+        if config.accumulate > 1:
+            optim = self._accumulating = AccumulatingOptim(optim, config.accumulate)
+        model, guide = modules["model"], modules["guide"]
+        self.svi = CapturedSVI(model, guide, optim, objective, backend=config.backend)
+        self._guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
+        self._updated = False
+        self.average = None
+        if config.average_decay is not None:
+            self.average = Average(modules, decay=config.average_decay)
+
+    def take(self, done: int, x: Tensor) -> bool:
+        """Take the step after so many on a batch; returns whether its numbers are finite.
+
+        Raises:
+            NonFiniteError: if they are not, and the run is to stop.
+        """
+        self.optim.set_learning_rate(self._config.learning_rate_at(done))
+        cast = self._config.precision == "bfloat16"
+        with torch.autocast(x.device.type, torch.bfloat16, enabled=cast):
+            finite = self._guarded.take(done + 1, x)
+        waits = self._accumulating is not None and self._accumulating.pending > 0
+        self._updated = finite and not waits
+        if self._updated and self.average is not None:
+            self.average.update()
+        return finite
+
+    def check(self, done: int) -> None:
+        """Stop if one of the steps so far was not finite, and it has not been noticed yet.
+
+        Raises:
+            NonFiniteError: if so.
+        """
+        self._guarded.check(done)
+
+    @property
+    def advice(self) -> str:
+        """What to do about a run that is not finite."""
+        return self._guarded.advice
+
+    def settle(self) -> None:
+        """Bring what ranks keep for themselves to what a checkpoint holds of it."""
+        if self._accumulating is not None:
+            self._accumulating.share()
+
+    def changed(self) -> None:
+        """Begin the average anew, after a change of weights that was no step."""
+        if self.average is not None:
+            self.average.restart()
+
+    @property
+    def notes(self) -> dict[str, Any]:
+        """What the record of a step says beside its terms."""
+        notes: dict[str, Any] = {}
+        if self._guarded.left_out:
+            notes["left_out"] = self._guarded.left_out
+        if self._updated and self.optim.gradient_norm is not None:
+            notes["gradient_norm"] = self.optim.gradient_norm
+        return notes
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a resumed run needs, beside weights, averages and the optimizer."""
+        state: dict[str, Any] = {"guard": self._guarded.state_dict()}
+        if self.average is not None:
+            state["averaged"] = self.average.updates
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Take on a state."""
+        self._guarded.load_state_dict(state["guard"])
+        if self.average is not None:
+            self.average.updates = state["averaged"]

@@ -1,0 +1,399 @@
+"""A run in training: what happens in a step, after a step, and at the end."""
+
+import time
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
+from signal import Signals
+from typing import Any, final
+
+import pyro
+from torch import Tensor, nn
+from tqdm import tqdm
+
+from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
+from pyro_dpvae.data import Batches
+from pyro_dpvae.inference import synchronize
+from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
+from pyro_dpvae.training.callbacks import AbstractCallback, Context, end_all
+from pyro_dpvae.training.checks import check_resumed, hold_together
+from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
+from pyro_dpvae.training.events import average_norms, undone_if_interrupted
+from pyro_dpvae.training.guard import NonFiniteError, finite_parameters
+from pyro_dpvae.training.held_out import evaluate_elbo, evaluate_loss, finite_evaluation
+from pyro_dpvae.training.history import History
+from pyro_dpvae.training.interrupts import Interrupts
+from pyro_dpvae.training.place import Place
+from pyro_dpvae.training.randomness import RandomStates, noise_seed
+from pyro_dpvae.training.settings import differences, environment, settings_of
+from pyro_dpvae.training.steps import Steps
+from pyro_dpvae.training.stopping import Progress
+from pyro_dpvae.training.updates import Updates
+
+__all__ = ["Trainer"]
+
+# torchrun waits for 30 seconds from a signal to the end of its processes.
+_STEPS_TO_AGREE = 8
+
+
+@final
+class Trainer:
+    """A run in training, for :func:`fit`.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        objective: the loss.
+        train: the batches to train on.
+        test: the held-out batches.
+        config: steps, learning rate, seed, intervals.
+        run: where records and checkpoints go.
+        callbacks: what is called as the run goes on, on the first rank.
+
+    Attributes:
+        place: where the run stands.
+        history: the records so far.
+        weights: what a checkpoint has the weights of, by name.
+        stateful: what else a run needs to go on bit for bit, by name.
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        guide: nn.Module,
+        *,
+        objective: ELBO,
+        train: Batches,
+        test: Batches,
+        config: TrainConfig,
+        run: RunFolder | None,
+        callbacks: Sequence[AbstractCallback] = (),
+    ) -> None:
+        self.model, self.guide, self.objective = model, guide, objective
+        self.train, self.test, self.config, self.run = train, test, config, run
+        self.several = ranks().count > 1
+        modules = {"model": model, "guide": guide}
+        folder = None if run is None else run.path / "nonfinite"
+        self.steps = Steps(modules, objective, config=config, folder=folder)
+        self.svi = self.steps.svi
+        self.place = Place(cluster_step=config.cluster_step)
+        self.history = History()
+        begins = max([0, *objective.unfinished(0).values(), config.cluster_step or 0])
+        self.progress = Progress(config.monitor, patience=config.patience, begins=begins)
+        self.weights: dict[str, Stateful] = {**modules, "objective": objective}
+        if self.steps.average is not None:
+            parts = self.steps.average.parts()
+            self.weights |= {f"{AVERAGE}{name}": part for name, part in parts.items()}
+        self.stateful: dict[str, Stateful] = {
+            "place": self.place,
+            "updates": Updates(self.svi, self.steps.optim, modules),
+            "steps": self.steps,
+            "progress": self.progress,
+        }
+        # Of the device as well, which may change. Those of the objective before it takes steps.
+        self._environment = environment(model)
+        self._settings = settings_of(config, objective)
+        self._callbacks = list(callbacks) if ranks().index == 0 else []
+        self._random = RandomStates(config.seed)
+        self._interrupts = Interrupts(never=self.several)
+        self._signal: Signals | None = None  # that all ranks know of
+        self._saved: int | None = None
+        self._extra: dict[str, Any] = {}
+        self._bar = tqdm(disable=True)
+        self._start = 0.0
+
+    def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
+        """Begin the run, or take on one of its checkpoints; all ranks must call it.
+
+        Args:
+            resume: whether to go on from the run's last checkpoint, if it has any; or from which.
+            state: entries for the states of checkpoints.
+        """
+        self._extra = dict(state)
+        self.progress.begins = max([self.progress.begins, *self.place.growth])
+        if self.several:
+            self.objective.across_ranks()
+        pyro.set_rng_seed(noise_seed(self.config.seed))
+        news: list[dict[str, Any]] = []
+        with refusing_together():
+            checkpoint = self._checkpoint(resume)
+            if checkpoint is not None:
+                news = self._load(checkpoint)
+            elif self.run is not None and ranks().index == 0:
+                self.run.go_back(step=-1, logged=0)
+        synchronize(self.model, self.guide, self.objective)
+        step = self.place.step
+        before = tuple(self.history.records)
+        context = Context(self.model, self.guide, self.objective, self.config, step, before)
+        for callback in self._callbacks:
+            callback.started(context)
+        if checkpoint is None:
+            self.steps.changed()  # the average starts where all ranks do
+            self.record({"step": 0, "objective": self.objective.settings, **self._environment})
+        for entry in news:
+            self.record({"step": step, **entry})
+
+    def train_all(self, *, progress: bool) -> History:
+        """Take all steps that are left; returns the history."""
+        self._bar = tqdm(
+            initial=self.place.step,
+            total=self.config.steps,
+            disable=not progress,
+            unit="step",
+            dynamic_ncols=True,
+        )
+        if self.config.backend == "inductor":
+            self._bar.set_description("compiling the step")
+        self._start = time.monotonic() - self.place.seconds
+        with self._bar, self._interrupts, warnings.catch_warnings():
+            warnings.filterwarnings("ignore", "Encountered NaN: loss")  # it is an error here
+            try:
+                self._take_steps()
+                self._end()
+            except BaseException as error:  # an interrupt as well
+                self.history.step = self.place.step
+                end_all(self._callbacks, self.history, failed=error)
+                raise
+            self.history.step = self.place.step
+            end_all(self._callbacks, self.history)
+        return self.history
+
+    def record(self, entry: dict[str, Any]) -> None:
+        """Add a record to the history and the run."""
+        self.history.records.append(entry)
+        if self.run is not None and ranks().index == 0:
+            self.run.log(entry)
+        for callback in self._callbacks:
+            callback.recorded(entry)
+
+    def evaluate(self) -> None:
+        """Record the bound on held-out data and its terms."""
+        average_norms(self.model, self.guide)
+        step, config = self.place.step, self.config
+        average = self.steps.average
+        self.steps.check(step)
+        with nullcontext() if average is None else average.in_use():
+            try:
+                with finite_evaluation(self.model, self.guide, self.test, after=step):
+                    held_out = evaluate_elbo(self.model, self.guide, self.test)
+                    if config.monitor == "loss":
+                        loss = evaluate_loss(self.model, self.guide, self.objective, self.test)
+                        held_out["loss"] = loss
+            except NonFiniteError:
+                self.record({"step": step, **self.steps.notes})
+                raise
+        weights = {} if average is None else {"weights": "average"}
+        self.record({"step": step, "held_out": held_out, **weights})
+        self._bar.set_description(f"held-out ELBO {held_out['elbo']:.2f}")
+        self.progress.observe(step, shared_object(held_out[config.monitor]))
+
+    def save(self) -> None:
+        """Write a checkpoint; all ranks must call it."""
+        if self.run is None:
+            return
+        self.steps.check(self.place.step)
+        self._saved = self.place.step
+        self.place.seconds = time.monotonic() - self._start
+        average_norms(self.model, self.guide)
+        hold_together(self.model, self.guide, self.objective)
+        self.steps.settle()
+        training: dict[str, Any] = {n: part.state_dict() for n, part in self.stateful.items()}
+        training["random"] = self._random.state_dict()
+        on_first_rank(lambda: self._write(training))
+
+    def _write(self, training: dict[str, Any]) -> None:
+        assert self.run is not None
+        training |= {
+            "logged": self.run.logged,
+            "settings": self._settings,
+            "environment": self._environment,
+        }
+        state = {**self._extra, "step": self.place.step, "best": self.progress.best_step}
+        path = self.run.save(self.weights, state, training=training)
+        for callback in self._callbacks:
+            callback.checkpointed(path)
+
+    def _checkpoint(self, resume: bool | Checkpoint) -> Checkpoint | None:
+        if self.run is None:
+            return resume if isinstance(resume, Checkpoint) else None
+        on_first_rank(self.run.tidy)
+        if isinstance(resume, Checkpoint):
+            # Read when another process may have trained here, before the lock was this one's.
+            again = self.run.checkpoint(resume.step)
+            if again.digest != resume.digest:
+                raise ValueError(
+                    f"a run goes on from a checkpoint of its own, and {resume.path} is another "
+                    f"than {again.path} is now; read it again, from this run"
+                )
+            return again
+        if not self.run.steps():
+            return None
+        if not resume:
+            raise FileExistsError(
+                f"a run that has checkpoints is resumed, and {self.run.path} has some; give "
+                "resume=True, or another run folder"
+            )
+        return self.run.checkpoint("last")
+
+    def _load(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
+        """Take on a checkpoint; returns what is to be recorded of that."""
+        check_resumed(checkpoint, config=self.config, objective=self.objective)
+        training = checkpoint.training()
+        checkpoint.load(self.weights)
+        for name, part in self.stateful.items():
+            part.load_state_dict(training[name])
+        self._saved = checkpoint.step
+        news: list[dict[str, Any]] = []
+        changed = differences(training["settings"], self._settings)
+        if changed := changed | differences(training["environment"], self._environment):
+            news.append({"changed": {name: value for name, (_, value) in changed.items()}})
+        if self.run is not None:
+            self.history.records = list(self.run.records(training["logged"]))
+            missing = 0
+            if ranks().index == 0:
+                missing = self.run.go_back(checkpoint.step, logged=training["logged"])
+            if missing := shared_object(missing):
+                last = self.history.records[-1]["step"] if self.history.records else None
+                news.append({"missing": {"bytes": missing, "after_step": last}})
+        if self._random.restore(training["random"], step=checkpoint.step):
+            news.append({"ranks": ranks().count, "noise": "drawn anew"})
+        return news
+
+    def _take_steps(self) -> None:
+        place, steps = self.place, self.config.steps
+        if place.concluded < place.step < steps:
+            self._follow()
+        self._listen()
+        while place.step < steps and not self._ends_early:
+            for x in self.train.epoch(place.epoch, place.batch):
+                self._step(x)
+                if place.step < steps:
+                    self._follow()
+                self._listen()
+                if place.step == steps or self._ends_early:
+                    break
+            else:
+                place.epoch, place.batch = place.epoch + 1, 0
+
+    @property
+    def _ends_early(self) -> bool:
+        return self._signal is not None or self.progress.exhausted
+
+    def _listen(self) -> None:
+        """Take note of a signal; among ranks every few steps, so that all end after the same."""
+        signal = self._interrupts.signal
+        if self.several:
+            if self.place.step % _STEPS_TO_AGREE:
+                return
+            number = greatest(signal or 0, device=self.train.device)
+            signal = Signals(number) if number else None
+        self._signal = signal
+
+    def _step(self, x: Tensor) -> None:
+        recordings = self.svi.recordings
+        finite = self.steps.take(self.place.step, x)
+        self.place.step += 1
+        self.place.batch += 1
+        step = self.place.step
+        self._bar.update()
+        if self.svi.recordings > recordings:
+            seconds = round(self.svi.recorded_seconds, 3)
+            backend = self.config.backend
+            self.record({"step": step, "backend": backend, "recorded_seconds": seconds})
+            self._bar.set_description(f"step recorded in {seconds:.1f} s")
+        if step % self.config.log_every == 0 or step == self.config.steps:
+            self._log(finite)
+
+    def _log(self, finite: bool) -> None:
+        step = self.place.step
+        self.steps.check(step)
+        terms = {name: float(term) for name, term in self.objective.terms.items()}
+        entry: dict[str, Any] = {"step": step, **(terms if finite else {}), **self.steps.notes}
+        if self.config.rate_moves:
+            entry["learning_rate"] = self.config.learning_rate_at(step - 1)
+        self.record({**entry, "seconds": round(time.monotonic() - self._start, 3)})
+        if finite:
+            self._bar.set_postfix({"loss": f"{terms['loss']:.2f}"}, refresh=False)
+
+    def _follow(self) -> None:
+        """Do what follows a step: the guide's own changes, then evaluation and checkpoints."""
+        place, config = self.place, self.config
+        try:
+            if place.growth and place.growth[0] <= place.step:
+                self._grow()
+            if place.cluster_step is not None and place.cluster_step <= place.step:
+                self._start_clusters()
+        except KeyboardInterrupt:
+            self._interrupts.note()  # and the change is undone: it comes when the run goes on
+            return
+        place.concluded = place.step
+        if place.step % config.evaluate_every == 0:
+            self.evaluate()
+            self.save()
+        elif config.checkpoint_every and place.step % config.checkpoint_every == 0:
+            self.save()
+
+    def _grow(self) -> None:
+        guide, config = self.guide, self.config
+        assert isinstance(guide, Growing)
+        self._change(
+            lambda: guide.grow(
+                self.model,
+                self.train.whole().epoch,
+                steps=config.growth_steps,
+                learning_rate=config.learning_rate_at(self.place.step),
+                progress=not self._bar.disable,
+            )
+        )
+        self.place.growth = self.place.growth[1:]
+        self.record({"step": self.place.step, "components": guide.active})
+        self._bar.set_description(f"{guide.active} components")
+
+    def _start_clusters(self) -> None:
+        guide = self.guide
+        assert isinstance(guide, Clustering)
+        self._bar.set_description("placing clusters")
+        self._change(
+            lambda: guide.initialise_clusters(
+                self.model.prior,
+                self.train.whole().epoch,
+                seed=self.config.seed,
+                progress=not self._bar.disable,
+            )
+        )
+        self.place.cluster_step = None
+        self.record({"step": self.place.step, "clusters": "from data"})
+        self._bar.set_description("clusters from data")
+
+    def _change(self, change: Callable[[], None]) -> None:
+        """Let the guide change itself and the model, whole or not at all.
+
+        The first rank does it, with whole batches, and others take on what it came to.
+        """
+        with (
+            finite_parameters(self.place.step, self.steps.advice),
+            undone_if_interrupted(self.model, self.guide),
+            self._interrupts.at_once(),
+        ):
+            on_first_rank(change)
+        synchronize(self.model, self.guide, self.objective)
+        self.steps.changed()
+
+    def _end(self) -> None:
+        """Write what is left; after a signal the checkpoint first."""
+        step = self.place.step
+        if self.progress.exhausted and self._signal is None:
+            self.history.stopped = True
+            return  # evaluated and saved
+        if step < self.config.steps:
+            self.history.signal = self._signal
+            if self._saved != step:
+                self.save()  # first, and without the records after it, which come again
+            if self.history.evaluated != step:
+                self.evaluate()
+            return
+        self.place.concluded = step
+        if self._saved != step or self.history.evaluated != step:
+            self.evaluate()
+            self.save()

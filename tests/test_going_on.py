@@ -1,0 +1,167 @@
+"""How runs go on: with other settings or none but theirs, with lost records, after errors."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from torch import nn
+
+from pyro_dpvae.cli import main
+from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.training import History, NonFiniteError
+from pyro_dpvae.training.guard import GuardedSteps
+from tests.test_training_options import Killed, Watch, train
+
+EAGER: dict[str, Any] = {"backend": "eager"}
+
+
+def created(folder: Path) -> RunFolder:
+    return RunFolder.create(folder / "run", {})
+
+
+def test_a_run_that_stopped_goes_on_by_the_remedies_that_its_error_names(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    with pytest.raises(NonFiniteError, match=f"dpvae train --resume {run.path} --nonfinite skip"):
+        train(run, bad=6, checkpoint_every=5, **EAGER)
+    assert run.checkpoint().step == 5
+    options = {"nonfinite": "skip", "clip_norm": 0.5, "learning_rate": 1e-4}
+    with pytest.warns(UserWarning, match="step 7 is left out"):
+        _, history = train(run, resume=True, bad=6, **options, **EAGER)
+    assert history.step == 24
+    assert {"step": 5, "changed": {**options}} in history.records
+    steps = {record["step"]: record for record in history.records if "seconds" in record}
+    assert "gradient_norm" not in steps[5]
+    assert steps[6]["gradient_norm"] > 0.5
+    assert "gradient_norm" not in steps[7]
+    assert history.records[0]["device"] == "cpu"
+    assert "torch" in history.records[0]["versions"]
+
+
+def test_what_makes_it_another_run_is_refused_by_name(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    train(run, **EAGER)
+    for name, was, value in (
+        ("accumulate", 1, 2),
+        ("average_decay", None, 0.9),
+        ("seed", 0, 1),
+        ("precision", "float32", "bfloat16"),
+    ):
+        with pytest.raises(ValueError, match=f"would change {name} from {was!r} to {value!r}; "):
+            train(run, resume=True, **{name: value}, **EAGER)
+    with pytest.raises(ValueError, match=r"objective\.rate\.beta from 'Linear\(0, 1, 10\)' to 'L"):
+        train(run, resume=True, beta=2.0, **EAGER)
+
+
+def test_weights_alone_are_no_state_to_go_on_from(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    run.save({}, {"step": 5})
+    with pytest.raises(ValueError, match="000000005 has weights alone"):
+        train(run, resume=True, **EAGER)
+
+
+def test_lost_records_are_said_and_the_rest_is_whole(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    train(run, steps=16, **EAGER)
+    path = run.path / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-30])
+    _, history = train(run, resume=True, **EAGER)
+    lines = [json.loads(line) for line in path.read_bytes().splitlines()]
+    assert lines == history.records
+    missing = {"bytes": len(whole.splitlines(keepends=True)[-1]), "after_step": 16}
+    assert {"step": 16, "missing": missing} in lines
+    assert [r["step"] for r in lines if "loss" in r] == list(range(1, 25))
+    path.write_bytes(b"x\n" + whole)
+    with pytest.raises(ValueError, match=f"line 1 of {path}"):
+        train(run, resume=True, **EAGER)
+
+
+def test_a_run_that_ended_before_its_schedules_has_its_best_after_them(tmp_path: Path) -> None:
+    """The loss under a small beta, at step 8, is less than any later one."""
+    run = created(tmp_path)
+    options: dict[str, Any] = {"learning_rate": lambda _: 0.0, "monitor": "loss", **EAGER}
+    with pytest.warns(UserWarning, match="the run ends before the schedule"):
+        train(run, steps=8, **options)
+    assert run.checkpoint("best").step == 8
+    train(run, resume=True, steps=32, **options)
+    assert run.checkpoint("best").step == 16
+
+
+def test_a_checkpoint_that_was_replaced_since_it_was_read_is_refused(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    train(run, steps=16, **EAGER)
+    early = run.checkpoint()
+    run.save({"model": nn.Linear(2, 2)}, {"step": 16})
+    with pytest.raises(ValueError, match="is another than"):
+        train(run, resume=early, **EAGER)
+
+
+def test_the_last_checkpoint_is_read_under_the_lock(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    out = str(tmp_path / "run")
+    small = ["--data", "two-moons", "--latent-dim", "2", "--prior", "standard"]
+    assert main(["train", *small, "--steps", "2", "--backend", "eager", "--out", out]) == 0
+    seen: list[Any] = []
+
+    def fit(*_: Any, resume: Any, **__: Any) -> History:
+        seen.append(resume)
+        raise ValueError("seen")
+
+    monkeypatch.setattr("pyro_dpvae.cli.train.fit", fit)
+    assert main(["train", "--resume", out, "--nonfinite", "skip"]) == 2
+    assert main(["train", "--resume", out, "--checkpoint", "2"]) == 2
+    assert seen[0] is True
+    assert seen[1].step == 2
+    assert RunFolder(Path(out)).config["nonfinite"] == "skip"
+
+
+def test_no_checkpoint_is_written_of_steps_that_were_left_out_unnoticed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where steps are CUDA graphs."""
+    begin = GuardedSteps.__init__
+
+    def unseeing(self: GuardedSteps, *arguments: Any, **options: Any) -> None:
+        begin(self, *arguments, **options)
+        self._looks = False
+
+    monkeypatch.setattr(GuardedSteps, "__init__", unseeing)
+    run = created(tmp_path)
+    with pytest.raises(NonFiniteError, match="1 of the steps before step 11 were not"):
+        train(run, bad=6, log_every=100, checkpoint_every=5, evaluate_every=100, **EAGER)
+    assert run.steps() == [5]
+
+
+def test_a_held_out_evaluation_that_is_not_finite_says_where(tmp_path: Path) -> None:
+    run = created(tmp_path)
+    with (
+        pytest.warns(UserWarning, match="step 7 is left out"),
+        pytest.raises(NonFiniteError) as caught,
+    ):
+        train(run, bad=6, nonfinite="skip", bad_held_out=True, **EAGER)
+    message = str(caught.value)
+    assert "the held-out evaluation after step 8 is not finite: Expected parameter" in message
+    assert "the first site is 'z', whose value is not finite" in message
+    assert list(run.records())[-1] == {"step": 8, "left_out": 1}
+
+
+class Failing(Watch):
+    """Fails at the end."""
+
+    def ended(self, history: History) -> None:
+        super().ended(history)
+        raise OSError("disk full")
+
+
+def test_all_callbacks_hear_of_the_end_and_the_first_error_stays() -> None:
+    failing, heard = Failing(), Watch()
+    with pytest.raises(OSError, match="disk full"):
+        train(None, watch=[failing, heard], **EAGER)
+    assert heard.calls[-1] == "ended"
+    dying = Watch(dies_at=7)
+    with pytest.raises(Killed) as caught:
+        train(None, watch=[failing, dying], **EAGER)
+    assert dying.calls[-1] == "ended"
+    assert "disk full" in caught.value.__notes__[0]
