@@ -22,6 +22,7 @@ from pyro_dpvae.evaluation import (
     evaluate_run,
 )
 from pyro_dpvae.evaluation.evaluate import _spread
+from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.importance import log_mean_exp, log_weights
 from pyro_dpvae.plots import latent_figure
 from pyro_dpvae.recipes import open_system
@@ -122,6 +123,31 @@ def test_a_likelihood_of_other_data_is_measured_anew(evaluated: Path, tmp_path: 
     assert metrics_of(run)["nll"] == metrics_of(evaluated / "coupling-0")["nll"]
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"metrics": []},
+        {"metrics": {"nll": {"value": "1", "standard_error": None, "settings": {}}}},
+        {"groups": {"nll": {"numbers": {}, "metrics": ["elbo"]}}},
+        {"basis": {"run": [], "data": ""}},
+    ],
+)
+def test_a_file_of_something_else_is_no_evaluation(change: dict[str, Any], tmp_path: Path) -> None:
+    entry = {"value": 1.0, "standard_error": None, "settings": {}}
+    content = {
+        "basis": {"run": "r", "data": "d"},
+        "groups": {"nll": {"numbers": {}, "metrics": ["nll"]}},
+        "metrics": {"nll": entry},
+    }
+    run = RunFolder.create(tmp_path, {})
+    assert read_kept(run) == {}
+    run.write("evaluation.json", content)
+    assert read_kept(run) == content
+    run.write("evaluation.json", {**content, **change})
+    with pytest.raises(ValueError, match="must hold metrics as 'dpvae evaluate' writes them"):
+        read_kept(run)
+
+
 def test_likelihoods_can_be_compiled(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -185,8 +211,9 @@ def test_another_checkpoint_or_other_data_make_a_new_evaluation(tmp_path: Path) 
     assert set(metrics_of(run)) == {"elbo"}
     assert metrics_of(run)["elbo"]["value"] < first["elbo"]["value"] - 1
     (run / "config.json").unlink()
+    shutil.rmtree(run / "checkpoints")
     train(tmp_path, "run", "--data", str(path), "--latent-dim", "2", "--seed", "3")
-    with pytest.raises(ValueError, match="was trained after its evaluation"):
+    with pytest.raises(ValueError, match="an evaluation must be of a checkpoint that is there"):
         compare_runs([str(run), str(run)])
     second = metrics_of(run)
     assert evaluate(run, "--metrics", "elbo") == 0
@@ -381,10 +408,12 @@ def test_probabilities_compare_with_probabilities_and_densities_with_densities(
     for likelihood in (one, other):
         config = {"data": "d", "preprocessing": "grey", "likelihood": {"name": likelihood}}
         run = RunFolder.create(tmp_path / likelihood, config)
-        run.save({}, {})
+        run.save({}, {"step": 1})
         entry = {"value": 1.0, "standard_error": 0.1, "settings": {}}
         content = {"groups": {}, "metrics": {"nll": entry}}
-        run.write("evaluation.json", {"basis": {"run": run.digest, "data": "d"}, **content})
+        run.write(
+            "evaluation.json", {"basis": {"run": run.checkpoint().digest, "data": "d"}, **content}
+        )
     found = compare_runs([str(tmp_path / one), str(tmp_path / other)])
     assert (found.differences["nll"][0] is not None) == comparable
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pyro_dpvae.evaluation.evaluate import FILE, TENSORS
+from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds"]
@@ -17,7 +17,7 @@ __all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds"]
 _LEVEL = 0.95
 
 # What may differ between runs that are repetitions of each other.
-_INCIDENTAL = ("seed", "out", "device", "root", "download")
+_INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
 
 
 _DENSITIES = ("nll", "elbo")
@@ -135,14 +135,18 @@ class _Evaluated:
         self.path = path
         self.folder = RunFolder.open(path)
         self.config = self.folder.config
-        content = self.folder.read(FILE)
-        if not {"basis", "groups", "metrics"} <= content.keys():
+        content = read_kept(self.folder)
+        if not content:
             raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {path}")
-        if content["basis"]["run"] != self.folder.digest:
-            raise ValueError(f"{path} was trained after its evaluation; evaluate it again")
+        if content["basis"]["run"] not in self.folder.digests():
+            raise ValueError(
+                f"an evaluation must be of a checkpoint that is there, and that of {path} is of "
+                f"none; evaluate it again: dpvae evaluate {path}"
+            )
         self.metrics: dict[str, dict[str, Any]] = content["metrics"]
         self.groups: dict[str, dict[str, Any]] = content["groups"]
         self.data: str = content["basis"]["data"]
+        self.per_datum = kept_per_datum(self.folder, content)
 
     @property
     def observed(self) -> tuple[str, str]:
@@ -167,8 +171,8 @@ def _check_basis(runs: Sequence[_Evaluated]) -> None:
     for run in runs[1:]:
         if run.data != runs[0].data:
             raise ValueError(
-                f"runs must be of the same data, got {runs[0].config['data']} in "
-                f"{runs[0].path} and {run.config['data']}, with other data, in {run.path}"
+                f"runs must be of the same data, got {runs[0].config.get('data')} in "
+                f"{runs[0].path} and {run.config.get('data')}, with other data, in {run.path}"
             )
         for name in set(run.groups) & set(runs[0].groups):
             numbers = [one.groups[name]["numbers"] for one in (runs[0], run)]
@@ -197,7 +201,7 @@ def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Differen
     if name in _DENSITIES:
         if first.observed != other.observed:
             return None
-        one, two = (run.folder.read_tensors(TENSORS).get(name) for run in (first, other))
+        one, two = (run.per_datum.get(name) for run in (first, other))
         if one is not None and two is not None and len(one) == len(two):
             gaps = (two - one).numpy()
             return Difference(float(gaps.mean()), _half_width(gaps), "paired data")

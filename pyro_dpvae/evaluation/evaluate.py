@@ -4,13 +4,17 @@ import math
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_object
+from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.evaluation.kept import keep, kept_per_datum, read_kept
 from pyro_dpvae.evaluation.needs import (
     CLUSTERED_LAYERS,
     FACTORS,
@@ -51,12 +55,11 @@ from pyro_dpvae.metrics import (
 from pyro_dpvae.metrics.estimate import mean_estimate
 from pyro_dpvae.priors import ProductPrior
 
-__all__ = ["FILE", "GROUPS", "TENSORS", "applicable", "evaluate_run"]
-
-FILE, TENSORS = "evaluation.json", "evaluation.safetensors"
+__all__ = ["GROUPS", "applicable", "evaluate_run"]
 
 _ELBO_SAMPLES = 10
 _PROBE_DATA = 10_000
+_PER_DATUM = ("elbo", "nll")  # groups with a value of each datum
 
 Estimates = dict[str, Estimate]
 
@@ -92,6 +95,9 @@ def evaluate_run(
     is dropped. Each group has draws of its own from the seed: a value does not depend on which
     others are asked for.
 
+    Under several ranks all must call it. They share what goes through the data batch by batch,
+    with the same values as one rank has, and the first writes.
+
     Args:
         subject: the run.
         groups: some of ``GROUPS``; by default all that apply but ``fid``. Of the default, those
@@ -102,7 +108,8 @@ def evaluate_run(
         error is None.
 
     Raises:
-        ValueError: for an unknown group, or one that the run's data do not allow.
+        ValueError: for an unknown group, or one that the run's data do not allow; or if the file
+            holds no metrics.
     """
     chosen = applicable(subject) if groups is None else list(dict.fromkeys(groups))
     for name in chosen:
@@ -113,18 +120,23 @@ def evaluate_run(
                 "has none"
             )
     run = subject.saved.run
-    basis = {"run": run.digest, "data": subject.data_digest}
-    content = run.read(FILE)
-    if content.get("basis") != basis or not {"groups", "metrics"} <= content.keys():
+    basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
+    if subject.saved.weights != "raw":
+        basis["weights"] = subject.saved.weights
+    # The first rank's, which none has written to yet: ranks must agree on what is to be measured.
+    content = shared_object(read_kept(run))
+    if content.get("basis") != basis:
         content = {"basis": basis, "groups": {}, "metrics": {}}
+    values = shared_object(sorted(kept_per_datum(run, content)))
     done = []
     for name in chosen:
         numbers = _numbers(subject, name)
-        if content["groups"].get(name, {}).get("numbers") == numbers:
+        whole = name in values or name not in _PER_DATUM
+        if whole and content["groups"].get(name, {}).get("numbers") == numbers:
             done.append(name)
             continue
         try:
-            with torch.random.fork_rng():
+            with forked_rng():
                 torch.manual_seed(subject.config.seed)
                 found = GROUPS[name].measure(subject)
         except ValueError as error:
@@ -136,10 +148,7 @@ def evaluate_run(
             content["metrics"].pop(key, None)
         content["groups"][name] = {"numbers": numbers, "metrics": list(found)}
         content["metrics"].update({key: _plain(estimate) for key, estimate in found.items()})
-        if subject.per_datum:
-            kept = run.read_tensors(TENSORS) if content["groups"].keys() - {name} else {}
-            run.write_tensors(TENSORS, {**kept, **subject.per_datum})
-        run.write(FILE, content)
+        on_first_rank(partial(keep, run, content, subject.per_datum))
         done.append(name)
     wanted = [key for name in done for key in content["groups"][name]["metrics"]]
     return {key: content["metrics"][key] for key in wanted}
@@ -168,12 +177,10 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 def _elbo(subject: Subject) -> Estimates:
     # With enumerated sites summed out of both p and q: where q(y | x) is a network's, the bound is
     # tighter than the training's, by KL(q(y | x) || p(y | z)).
-    bounds = torch.cat(
-        [
-            log_weights(subject.model, subject.guide, x, _ELBO_SAMPLES).mean(0).cpu()
-            for x in subject.test.epoch(0)
-        ]
-    )
+    def bound(x: Tensor) -> Tensor:
+        return log_weights(subject.model, subject.guide, x, _ELBO_SAMPLES).mean(0).cpu()
+
+    bounds = torch.cat(map_over_ranks(bound, own_batches(subject.test)))
     subject.per_datum["elbo"] = bounds
     return {"elbo": mean_estimate(bounds, {"samples": _ELBO_SAMPLES, "data": len(bounds)})}
 
@@ -331,11 +338,16 @@ def _clusters(subject: Subject) -> Estimates:
 
 def _layer_clusters(subject: Subject) -> Estimates:
     assert isinstance(subject.guide, ClusteringLadderGuide)
-    with torch.no_grad():
-        train, test = (
-            assigned_clusters(map(subject.guide.cluster_probabilities, batches.epoch(0)))
-            for batches in (subject.saved.batches(subject.data.train), subject.test)
-        )
+    guide = subject.guide
+
+    def assigned(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return assigned_clusters([guide.cluster_probabilities(x)])
+
+    train, test = (
+        torch.cat(map_over_ranks(assigned, own_batches(batches)))
+        for batches in (subject.saved.batches(subject.data.train), subject.test)
+    )
     labels = subject.data.train_labels, subject.data.test_labels
     assert labels[0] is not None
     assert labels[1] is not None

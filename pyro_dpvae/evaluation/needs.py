@@ -35,7 +35,10 @@ class Need:
 
 
 IMAGES = Need("images", lambda subject: subject.data.is_images)
-VECTORS = Need("vectors of data in memory", lambda subject: not subject.data.is_images)
+VECTORS = Need(
+    "vectors of data in memory",
+    lambda subject: not subject.data.is_images and isinstance(subject.data.train, Tensor),
+)
 IN_MEMORY = Need(
     "a training split in memory", lambda subject: isinstance(subject.data.train, Tensor)
 )

@@ -2,20 +2,22 @@
 
 import hashlib
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import final
 
 import torch
 from safetensors.torch import save
 from torch import Tensor
+from tqdm import tqdm
 
 from pyro_dpvae._checks import check_repeated
 from pyro_dpvae._files import read_tensors, write_whole
-from pyro_dpvae.data import Batches, DataSet, to_unit
+from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
+from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.decoders import images
 from pyro_dpvae.features import (
@@ -100,14 +102,8 @@ class Subject:
 
     @cached_property
     def data_digest(self) -> str:
-        """A name of the data themselves; of data read as needed, of their name and number."""
-        digest = hashlib.sha256()
-        for split in (self.data.train, self.data.test):
-            if isinstance(split, Tensor):
-                digest.update(split.numpy().tobytes())
-            else:
-                digest.update(f"{self.data.name} {split_size(split)}".encode())
-        return digest.hexdigest()[:12]
+        """A name of the data themselves."""
+        return self.data.digest
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
@@ -137,7 +133,7 @@ class Subject:
     @contextmanager
     def _own_draws(self) -> Iterator[None]:
         """Draw from the seed, aside: what metrics share must not depend on which asks first."""
-        with torch.random.fork_rng():
+        with forked_rng():
             torch.manual_seed(self.config.seed)
             yield
 
@@ -182,9 +178,12 @@ class Subject:
                 )
 
     def sample_features(self, network: AbstractFeatures, z: Tensor, label: str) -> Tensor:
-        """Return the features of decoded z."""
-        images = list(self.decoded(z))
-        return torch.cat(list(extract(network, images, label=label, progress=self.progress)))
+        """Return the features of decoded z, of which ranks share the work."""
+
+        def features(part: Tensor) -> Tensor:
+            return torch.cat(list(extract(network, self.decoded(part), progress=False)))
+
+        return torch.cat(map_over_ranks(features, self._shown(z.split(_BATCH), label)))
 
     @cached_property
     def reference_images(self) -> Tensor:
@@ -198,21 +197,29 @@ class Subject:
         """Return the features of the reference images, from the cache if they are there."""
         digest = hashlib.sha256(self.reference_images.numpy().tobytes()).hexdigest()[:12]
         path = self.config.cache / "features" / f"{network.name}-{digest}.safetensors"
-        if path.exists():
+        # Ranks take one way, also where they have no cache in common.
+        if all(gather_objects(path.exists())):
             return read_tensors(path)["features"]
-        batches = [
-            images.float().to(self.saved.device) / 255
-            for images in self.reference_images.split(_BATCH)
-        ]
-        parts = extract(network, batches, label="reference features", progress=self.progress)
-        features = torch.cat(list(parts)).contiguous()
-        write_whole(path, save({"features": features}))
-        return features
+
+        def features(images: Tensor) -> Tensor:
+            grey = images.float().to(self.saved.device) / 255
+            return torch.cat(list(extract(network, [grey], progress=False)))
+
+        parts = self._shown(self.reference_images.split(_BATCH), "reference features")
+        found = torch.cat(map_over_ranks(features, parts)).contiguous()
+        on_first_rank(lambda: write_whole(path, save({"features": found})))
+        return found
+
+    def _shown(self, parts: Sequence[Tensor], label: str) -> Iterator[Tensor]:
+        """Yield this rank's share of parts under a bar."""
+        yield from tqdm(own_batches(parts), label, unit="batch", disable=not self.progress)
 
     def inception(self) -> AbstractFeatures:
         """Return the Inception network of FID."""
-        weights = inception_weights(self.config.inception, download=self.config.download)
-        return InceptionFeatures(weights).to(self.saved.device)
+        config = self.config
+        weights = partial(inception_weights, config.inception, download=config.download)
+        on_first_rank(weights)  # which may fetch them
+        return InceptionFeatures(weights()).to(self.saved.device)
 
     def domain_network(self) -> AbstractFeatures:
         """Return the classifier of the data set, trained now or before.
@@ -229,6 +236,13 @@ class Subject:
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
         name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
         path = self.config.cache / "domain" / f"{name}.safetensors"
-        if not path.exists():
-            train_domain_network(self.data.name, images, labels, progress=self.progress).save(path)
+
+        def train() -> None:
+            if not path.exists():
+                network = train_domain_network(
+                    self.data.name, images, labels, progress=self.progress
+                )
+                network.save(path)
+
+        on_first_rank(train)
         return DomainFeatures.load(path, self.data.name).to(self.saved.device)

@@ -10,6 +10,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._ranks import map_over_ranks
+from pyro_dpvae.data import own_batches
 from pyro_dpvae.importance import ImportanceSampler, pareto_k_of_tail, tail_length
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 
@@ -54,10 +56,13 @@ def log_likelihoods(
 ) -> LikelihoodEstimates:
     """Estimate log p(x) of each datum with K samples of q(z | x), in fixed memory.
 
+    Draws are seeded batch by batch, from the random state of the process. Ranks share the batches,
+    so that all must call it, and estimates are the same for any number of them.
+
     Args:
         model: p(x, z), a Pyro model called with a batch.
         guide: q(z | x), a Pyro guide called with a batch.
-        batches: the data.
+        batches: all the data, on every rank.
         samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
         chunk: how many samples are drawn at once; by default as many as suit memory and caches.
         compile: whether sampling is compiled, which takes some ten seconds, and changes values by
@@ -72,10 +77,8 @@ def log_likelihoods(
     """
     check_positive_int("samples", samples)
     sampler = ImportanceSampler(model, guide, chunk=chunk, compile=compile)
-    parts = [
-        _of_batch(sampler, x, samples)
-        for x in tqdm(batches, "log p(x)", unit="batch", disable=not progress)
-    ]
+    own = tqdm(own_batches(batches), "log p(x)", unit="batch", disable=not progress)
+    parts = map_over_ranks(lambda x: _of_batch(sampler, x, samples), own)
     if not parts:
         raise ValueError("a likelihood needs at least one batch of data, got none")
     log_likelihood, effective, pareto = (torch.cat(part) for part in zip(*parts, strict=True))

@@ -83,6 +83,7 @@ class AggregatePosterior(TorchDistribution):
         *,
         dtype: torch.dtype = torch.float64,
         limit: int | None = None,
+        collect: Callable[[list[Any]], list[Any]] = list,
     ) -> "AggregatePosterior":
         """Return the aggregate posterior of q(z | x) over batches of data.
 
@@ -95,6 +96,8 @@ class AggregatePosterior(TorchDistribution):
             dtype: of the matrix product in ``log_prob``.
             limit: where there is no matrix product, as with flows, how many data are enough: no
                 batch is read after these. None reads all.
+            collect: where ranks share the data and there is a matrix product, makes the
+                parameters of all batches of those of the batches given.
 
         Raises:
             ValueError: if there is no batch, or a mean or standard deviation is not finite.
@@ -115,11 +118,7 @@ class AggregatePosterior(TorchDistribution):
                 size += len(x)
                 if limit is not None and size >= limit and not has_product(q):
                     break
-            if not posteriors:
-                raise ValueError(
-                    "an aggregate posterior needs at least one batch of data, got none"
-                )
-            components = components_of(posteriors, dtype)
+            components = components_of(posteriors, dtype, collect=collect)
         _check_moments(components.loc, components.scale)
         return _aggregate(components)
 

@@ -2,7 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, final
 
 import pyro.distributions as dist
@@ -191,31 +191,46 @@ class Others(AbstractComponents):
 
 def has_product(q: Any) -> bool:
     """Return whether q(z) of many such posteriors is computed by a matrix product."""
-    return _is_diagonal(q) or isinstance(
-        q, MultivariateNormal | LowRankMultivariateNormal | DiagonalNormalMixture
-    )
+    return _parameters(q) is not None
 
 
-def components_of(posteriors: Sequence[Any], dtype: torch.dtype) -> AbstractComponents:
-    """Return the components of posteriors q(z | x), each of a batch of data."""
-    if all(_is_diagonal(q) for q in posteriors):
-        loc, scale = (
-            torch.cat([getattr(q.base_dist, name) for q in posteriors])
-            for name in ("loc", "scale")
-        )
-        return Normals(loc, scale, dtype)
-    if all(isinstance(q, DiagonalNormalMixture) for q in posteriors):
-        logits, loc, scale = (
-            torch.cat([getattr(q, name) for q in posteriors])
-            for name in ("logits", "loc", "scale")
-        )
-        return Mixtures(logits, loc, scale, dtype)
-    if all(isinstance(q, MultivariateNormal | LowRankMultivariateNormal) for q in posteriors):
-        loc, scale_tril = (
-            torch.cat([getattr(q, name) for q in posteriors]) for name in ("loc", "scale_tril")
-        )
-        return FullNormals(loc, scale_tril, dtype)
-    return Others(posteriors)
+def components_of(
+    posteriors: Sequence[Any],
+    dtype: torch.dtype,
+    *,
+    collect: Callable[[list[Any]], list[Any]] = list,
+) -> AbstractComponents:
+    """Return the components of posteriors q(z | x), each of a batch of data.
+
+    Args:
+        posteriors: of the batches.
+        dtype: of matrix products.
+        collect: makes the parameters of all batches of those of these, where these are a share.
+
+    Raises:
+        ValueError: if there is none.
+    """
+    parts = collect([_parameters(q) for q in posteriors])
+    if not parts:
+        raise ValueError("an aggregate posterior needs at least one batch of data, got none")
+    stacked = [part for part in parts if part is not None]
+    families = {family for family, _ in stacked}
+    if len(stacked) < len(parts) or len(families) > 1:
+        return Others(posteriors)
+    (family,) = families
+    tensors = zip(*(tensors for _, tensors in stacked), strict=True)
+    return family(*map(torch.cat, map(list, tensors)), dtype)
+
+
+def _parameters(q: Any) -> tuple[Any, tuple[Tensor, ...]] | None:
+    """Return the class of a batch's components and their parameters, if they can be stacked."""
+    if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
+        return Normals, (q.base_dist.loc, q.base_dist.scale)
+    if isinstance(q, DiagonalNormalMixture):
+        return Mixtures, (q.logits, q.loc, q.scale)
+    if isinstance(q, MultivariateNormal | LowRankMultivariateNormal):
+        return FullNormals, (q.loc, q.scale_tril)
+    return None
 
 
 def _occurrences(values: Tensor) -> Tensor:
@@ -224,7 +239,3 @@ def _occurrences(values: Tensor) -> Tensor:
     ranks = torch.arange(len(values), device=values.device)
     ranks = ranks - torch.searchsorted(ordered, ordered)
     return torch.empty_like(ranks).index_copy(0, order, ranks)
-
-
-def _is_diagonal(q: Any) -> bool:
-    return isinstance(q, Independent) and isinstance(q.base_dist, Normal)

@@ -177,7 +177,7 @@ def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None
 
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> ELBO:
     name, options = _named("objective", part, OBJECTIVES)
-    for weight, schedule in options.pop("schedule", {}).items():
+    for weight, schedule in (options.pop("schedule", None) or {}).items():
         schedule_name, schedule_options = _named(
             f"the schedule of {weight}", schedule, {"constant": None, **SCHEDULES}
         )

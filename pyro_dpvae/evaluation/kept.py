@@ -1,0 +1,81 @@
+"""What a run's folder keeps of its evaluation: metrics in JSON, values per datum as tensors."""
+
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from torch import Tensor
+
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["keep", "kept_per_datum", "read_kept"]
+
+_FILE, _TENSORS = "evaluation.json", "evaluation.safetensors"
+
+
+def keep(run: RunFolder, content: Mapping[str, Any], per_datum: Mapping[str, Tensor]) -> None:
+    """Write what has been measured so far, with the values per datum of groups that have some.
+
+    The tensors say what they were measured of: the two files are not written at once.
+    """
+    if per_datum:
+        tensors = {**kept_per_datum(run, content), **per_datum}
+        run.write_tensors(_TENSORS, tensors, origins=_origins(content))
+    run.write(_FILE, content)
+
+
+def kept_per_datum(run: RunFolder, content: Mapping[str, Any]) -> dict[str, Tensor]:
+    """Return the values per datum, by group, that are of the measurements of a file's content."""
+    return run.read_tensors(_TENSORS, origins=_origins(content))
+
+
+def read_kept(run: RunFolder) -> dict[str, Any]:
+    """Return what a run keeps of its metrics, empty if it is not evaluated.
+
+    Returns:
+        ``basis``, of what they are: the digests of checkpoint and data; ``groups``, the numbers
+        and metrics of each; and ``metrics``, each a value with its standard error and settings.
+
+    Raises:
+        ValueError: if the file holds anything else.
+    """
+    content = run.read(_FILE)
+    if not {"basis", "groups", "metrics"} <= content.keys():
+        return {}
+    basis, groups, metrics = (content[name] for name in ("basis", "groups", "metrics"))
+    whole = (
+        _holds(basis, run=str, data=str)
+        and _holds(groups)
+        and _holds(metrics)
+        and all(_holds(entry, numbers=Mapping, metrics=list) for entry in groups.values())
+        and all(
+            isinstance(name, str) and name in metrics
+            for entry in groups.values()
+            for name in entry["metrics"]
+        )
+        and all(
+            _holds(entry, value=int | float, standard_error=int | float | None, settings=Mapping)
+            for entry in metrics.values()
+        )
+    )
+    if not whole:
+        path = run.path / _FILE
+        raise ValueError(
+            f"{path} must hold metrics as 'dpvae evaluate' writes them, and holds something else; "
+            f"remove it, and evaluate again: dpvae evaluate {run.path}"
+        )
+    return content
+
+
+def _origins(content: Mapping[str, Any]) -> dict[str, str]:
+    return {
+        name: json.dumps([content["basis"], group["numbers"]], sort_keys=True)
+        for name, group in content["groups"].items()
+    }
+
+
+def _holds(content: Any, **kinds: Any) -> bool:
+    """Return whether a content is a mapping that has entries of some kinds."""
+    return isinstance(content, Mapping) and all(
+        name in content and isinstance(content[name], kind) for name, kind in kinds.items()
+    )
