@@ -10,8 +10,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 from pyro_dpvae.cli import main
+from pyro_dpvae.cli.processes import own_device
 from pyro_dpvae.runs import RunFolder
 
 FAST = ["--steps", "3", "--batch-size", "20", "--latent-dim", "2"]
@@ -41,7 +43,9 @@ def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert {"step", "loss", "distortion", "rate", "seconds"} <= set(logged)
     assert any(record.get("backend") == "fx" for record in records)
     assert records[-1]["held_out"]["elbo"] < 0
-    assert RunFolder(out).state == {"item_shape": [1, 8, 8], "dataset_size": 1617, "step": 3}
+    checkpoint = RunFolder(out).checkpoint()
+    assert (checkpoint.step, checkpoint.state["item_shape"]) == (3, [1, 8, 8])
+    assert checkpoint.state["dataset_size"] == 1617
 
     assert main(["sample", str(out), "--count", "7"]) == 0
     samples = np.load(out / "samples.npy")
@@ -121,6 +125,11 @@ GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
         (["--data", "two-moons", "--learning-rate", "0"], "learning_rate must be positive"),
         (["--data", "two-moons", "--backend", "jit"], "backend must be one of cudagraph, eager"),
         (["--data", "two-moons", "--steps", "0"], "steps must be at least 1, got 0"),
+        (["--data", "two-moons", "--objective.num_particles", "0"], "num_particles must be at"),
+        (
+            ["--data", "two-moons", "--guide", "flow", "--guide.hidden", "[-1]"],
+            "every width of hidden must be at least 1, got -1",
+        ),
     ],
 )
 def test_bad_input_is_one_clear_error_before_training(
@@ -158,7 +167,7 @@ def test_bad_files_are_refused(
 def test_images_of_any_size_from_a_file(tmp_path: Path) -> None:
     out = tmp_path / "run"
     assert train("--data", save(tmp_path, images=GREY), "--out", str(out)) == 0
-    assert RunFolder(out).state["item_shape"] == [1, 12, 10]
+    assert RunFolder(out).checkpoint().state["item_shape"] == [1, 12, 10]
 
 
 @pytest.mark.parametrize("kind", ["prior", "likelihood", "network", "guide", "objective"])
@@ -174,7 +183,15 @@ def test_a_part_without_a_mapping_is_refused(
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("a: [b", "must be YAML or JSON, got"), ("", "must map options to values, got None")],
+    [
+        ("a: [b", "must be YAML or JSON, got"),
+        ("", "must map options to values, got None"),
+        ("[" * 1500, "must be YAML or JSON, got"),
+        ("a: &a [x]\n" + "b: &b [*a, *a]\n" + "c: [" + "*b, " * 5000 + "]", "more than 10000"),
+        ("steps: 2020-01-01", "values must be numbers, text, lists or mappings"),
+        ("1: 2", "names of options must be text, got 1"),
+        ("config: other.yaml", "must hold options, got a file in it, 'other.yaml'"),
+    ],
 )
 def test_bad_configurations_are_refused(
     text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
@@ -196,16 +213,40 @@ def test_arrays_of_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 
 @pytest.mark.parametrize("kind", ["prior", "likelihood", "network", "guide", "objective"])
 def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        train("--data", "two-moons", f"--{kind}", "nonesuch")
+    assert train("--data", "two-moons", f"--{kind}", "nonesuch") == 2
     error = capsys.readouterr().err
-    assert f"--{kind}: invalid choice: 'nonesuch'" in error
+    assert re.search(f"error: --{kind} must be one of .*, .*; got 'nonesuch'", error)
     assert ".name" not in error
 
 
+def test_a_refused_command_line_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
+    for arguments, message in (
+        (["--batchsize", "3"], "there is no option --batchsize (did you mean --batch-size?)"),
+        (["--clip-norm", "x"], "--clip-norm must be a number or null; got x"),
+        (["--prior.hidden", "[a]"], "--prior.hidden must be a list of whole numbers; got a"),
+        (["--config", '{"steps": "x"}'], "--steps must be a whole number or null; got x"),
+        (["--steps"], "--steps must be followed by a value"),
+    ):
+        assert train("--data", "two-moons", *arguments) == 2
+        told = f"dpvae train: error: {message}; 'dpvae train --help' lists the options\n"
+        assert capsys.readouterr().err == told
+
+
+def test_a_device_is_set_where_it_has_a_number(monkeypatch: pytest.MonkeyPatch) -> None:
+    def set_device(device: torch.device) -> None:  # as torch's own
+        if device.index is None:
+            raise ValueError("Expected a torch.device with a specified index")
+        chosen.append(device.index)
+
+    chosen: list[int] = []
+    monkeypatch.setattr(torch.cuda, "set_device", set_device)
+    assert own_device(torch.device("cuda")) == torch.device("cuda")
+    assert own_device(torch.device("cuda:1")) == torch.device("cuda:1")
+    assert chosen == [1]
+
+
 def test_an_option_of_another_part_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
-    with pytest.raises(SystemExit, match="2"):
-        train("--data", "two-moons", "--prior", "standard", "--prior.blocks", "3")
+    assert train("--data", "two-moons", "--prior", "standard", "--prior.blocks", "3") == 2
     assert "--prior.blocks" in capsys.readouterr().err
 
 
@@ -255,12 +296,31 @@ def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     assert main(["sample", str(out)]) == 0
 
 
+@pytest.mark.parametrize(
+    "error",
+    [
+        MemoryError(),
+        torch.OutOfMemoryError("CUDA out of memory"),
+        RuntimeError("can't allocate memory: x"),
+    ],
+)
+def test_what_does_not_fit_into_memory_says_so(
+    error: Exception, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def build(*_: object, **__: object) -> None:
+        raise error
+
+    monkeypatch.setattr("pyro_dpvae.cli.train.build_system", build)
+    assert train("--data", "two-moons") == 2
+    assert "must fit into memory" in capsys.readouterr().err
+
+
 def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     arguments = ["--data", "two-moons", "--learning-rate", "1e6", "--latent-dim", "2"]
-    assert main(["train", *arguments, "--steps", "200", "--out", str(tmp_path / "run")]) == 2
+    assert main(["train", *arguments, "--steps", "200", "--out", str(tmp_path / "run")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
-        r"training must stay finite, and after \d+ steps it has diverged: .*; lower the learning",
+        r"training must stay finite, and at step \d+ it has diverged: .*; lower the learning",
         error,
     )
 

@@ -1,12 +1,19 @@
 """The command line: parse, build, call."""
 
+import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
 from importlib.metadata import version
 from typing import Any
 
+import torch
+from tqdm import tqdm
+
 from pyro_dpvae.cli import compare, demo, evaluate, plot, sample, train
+from pyro_dpvae.cli.parser import UsageError
+from pyro_dpvae.cli.processes import ended_elsewhere, first_to_fail, joined
+from pyro_dpvae.training import NonFiniteError
 
 __all__ = ["main"]
 
@@ -36,7 +43,11 @@ Variational autoencoders in Pyro that represent and generate.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status (0 done, 2 refused, 130 interrupted)."""
+    """Run a command; returns the exit status.
+
+    It is 0 if all is done, 2 if something is refused, 3 if training is not finite, and 128 with
+    the number of the signal if one has interrupted: 130 by Ctrl-C, 143 by SIGTERM.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
@@ -53,15 +64,40 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
-        print(f"dpvae {command}: warning: {message}", file=sys.stderr)
+        # Above a bar, if there is one.
+        tqdm.write(f"dpvae {command}: warning: {message}", file=sys.stderr)
+
+    def end(status: int, how: str) -> int:
+        if first_to_fail():
+            print(f"dpvae {command}: {how}", file=sys.stderr)
+        return status
 
     try:
-        with warnings.catch_warnings():
+        with joined(), warnings.catch_warnings():
             warnings.showwarning = show
             return _COMMANDS[command](rest)
-    except (ValueError, TypeError, OSError) as error:
-        print(f"dpvae {command}: error: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"dpvae {command}: interrupted", file=sys.stderr)
-        return 130
+    except NonFiniteError as error:
+        return end(3, f"error: {error}")
+    except (ValueError, TypeError, OSError, UsageError) as error:
+        return end(2, f"error: {error}")
+    except KeyboardInterrupt as error:
+        number = error.args[0] if error.args else signal.SIGINT
+        return end(128 + number, "; ".join(["interrupted", *getattr(error, "__notes__", ())]))
+    except (MemoryError, RuntimeError) as error:
+        if ended_elsewhere(error):
+            return end(1, f"error: another process of the command has ended ({error})")
+        if not _out_of_memory(error):
+            raise
+        reason = str(error).splitlines()[0] if str(error) else "no more is left"
+        return end(
+            2,
+            f"error: all must fit into memory, and it does not: {reason}; choose smaller sizes of "
+            "parts or batches",
+        )
+
+
+def _out_of_memory(error: Exception) -> bool:
+    # The CPU's allocator has no class of errors of its own.
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(
+        error
+    )

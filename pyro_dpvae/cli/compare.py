@@ -3,8 +3,7 @@
 import math
 from collections.abc import Sequence
 
-from jsonargparse import ArgumentParser
-
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 
 __all__ = ["main"]
@@ -14,11 +13,10 @@ _WIDTH = 24
 
 def main(arguments: Sequence[str]) -> int:
     """Print the comparison of runs; returns the exit status."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="dpvae compare",
         description="Compare evaluated runs with the first: values with standard errors, then "
         "differences with intervals of 95 %, paired where the data or the seeds are the same.",
-        allow_abbrev=False,
     )
     parser.add_argument("runs", nargs="+", type=str, help="run folders, evaluated before")
     parser.add_argument(

@@ -3,10 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from jsonargparse import ArgumentParser
-
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
 
@@ -17,10 +16,9 @@ _SYSTEMS = {"beta-VAE": "standard", "beta-dpVAE": "coupling"}
 
 def main(arguments: Sequence[str]) -> int:
     """Train both systems, draw the picture, print the table; returns the exit status."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="dpvae demo",
         description="Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
-        allow_abbrev=False,
     )
     parser.add_argument("--out", type=str, default="demo", help="the folder for the picture")
     parser.add_argument("--beta", type=float, default=2.0, help="the weight of the rate")

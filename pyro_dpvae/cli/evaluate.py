@@ -4,12 +4,10 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser
-
-from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.cli.opening import add_data, add_run, open_run
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.evaluation import GROUPS, EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.subject import default_cache
-from pyro_dpvae.recipes import open_system
 
 __all__ = ["main"]
 
@@ -28,8 +26,8 @@ def main(arguments: Sequence[str]) -> int:
         download=options.download,
         cache=Path(options.cache) if options.cache else default_cache(),
     )
-    saved = open_system(options.run, check_device(options.device))
-    subject = Subject(saved, saved.data(options.root), config)
+    saved = open_run(options)
+    subject = Subject(saved, saved.data(options.root, source=options.data), config)
     groups = None
     if options.metrics is not None:
         groups = [name.strip() for name in options.metrics.split(",")]
@@ -39,21 +37,20 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def _parser() -> ArgumentParser:
-    parser = ArgumentParser(
+def _parser() -> CommandParser:
+    parser = CommandParser(
         prog="dpvae evaluate",
         description="Measure a trained run and keep the metrics in RUN/evaluation.json. What is "
         "there already, of the same checkpoint and numbers, is not measured again.",
-        allow_abbrev=False,
     )
     defaults = EvaluationConfig()
-    parser.add_argument("run", type=str, help="the run folder")
+    add_run(parser)
     parser.add_argument(
         "--metrics",
         type=str | None,
         help=f"some of {','.join(GROUPS)} (default: all that the data allow, but fid)",
     )
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+    add_data(parser)
     for name, what in (
         ("nll_samples", "draws of z for each datum's likelihood"),
         ("nll_data", "held-out data whose likelihood is measured"),
@@ -63,7 +60,6 @@ def _parser() -> ArgumentParser:
     ):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=int, default=getattr(defaults, name), help=what)
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument(
         "--compile",
         action="store_true",

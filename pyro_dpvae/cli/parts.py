@@ -2,22 +2,26 @@
 
 import inspect
 import json
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import count
 from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
 from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES, SYSTEM_PRIORS
 
-__all__ = ["PARTS", "PartParser", "merge_files", "spell_out"]
+__all__ = ["PARTS", "RATE_SCHEDULE", "PartParser", "merge_files", "spell_out"]
+
+
+_LARGEST = 10_000  # values in a configuration file
 
 
 @dataclass(frozen=True)
@@ -66,17 +70,22 @@ PARTS: dict[str, _Kind] = {
 }
 """The parts of a system, in the order of the help."""
 
+RATE_SCHEDULE = "learning_rate_schedule"
+"""The key of the learning rate's schedule."""
 
-class PartParser(ArgumentParser):
+_TYPED_RATE_SCHEDULE = "--learning-rate-schedule"
+
+
+class PartParser(CommandParser):
     """A parser with an option for each part, and the options of the parts that were chosen.
 
     Args:
         arguments: the command line, read for the names of the parts.
-        options: of ``ArgumentParser``.
+        options: of ``CommandParser``.
     """
 
     def __init__(self, arguments: Sequence[str], **options: Any) -> None:
-        super().__init__(print_config="--print-config", allow_abbrev=False, **options)
+        super().__init__(print_config="--print-config", **options)
         self._choices = _chosen(_pairs(arguments))
 
     def add_parts(self) -> None:
@@ -134,23 +143,46 @@ class PartParser(ArgumentParser):
         skip = {"start", "end", "steps"}
         group.add_class_arguments(SCHEDULES[name], key, as_group=False, skip=skip)
 
+    def add_learning_rate(self, group: Any, default: float) -> None:
+        """Add the learning rate, and the schedule on which it goes on from there."""
+        group.add_argument(
+            "--learning-rate",
+            type=float,
+            default=default,
+            help="of Adam, where its schedule starts",
+        )
+        name = self._choices.get(RATE_SCHEDULE, "constant")
+        group.add_argument(
+            f"--{RATE_SCHEDULE}.name",
+            choices=["constant", *SCHEDULES],
+            default="constant",
+            help="how the learning rate goes on",
+        )
+        if name not in SCHEDULES:
+            return
+        key = f"--{RATE_SCHEDULE}"
+        group.add_argument(f"{key}.end", type=float, default=0.0, help="where it goes to")
+        group.add_argument(
+            f"{key}.steps",
+            type=int | None,
+            help="how many training steps it takes (default: all of the run)",
+        )
+        skip = {"start", "end", "steps"}
+        group.add_class_arguments(SCHEDULES[name], RATE_SCHEDULE, as_group=False, skip=skip)
+
+    def as_typed(self, text: str) -> str:
+        """Return a text with parts spelled as users spell them, ``--prior`` and not its name."""
+        for key in _named_keys():
+            text = text.replace(f"--{key}.name", f"--{key}")
+        return text.replace(f"--{RATE_SCHEDULE}", _TYPED_RATE_SCHEDULE)
+
     def format_help(self, *arguments: Any) -> str:
         """Return the help, with parts spelled as users spell them."""
-        return _as_typed(super().format_help(*arguments))
+        return self.as_typed(super().format_help(*arguments))
 
     def format_usage(self, *arguments: Any) -> str:
         """Return the usage, with parts spelled as users spell them."""
-        return _as_typed(super().format_usage(*arguments))
-
-    def error(self, message: str, *arguments: Any) -> Any:
-        """Refuse the command line, with parts spelled as users spell them."""
-        return super().error(_as_typed(message), *arguments)
-
-
-def _as_typed(text: str) -> str:
-    for key in _named_keys():
-        text = text.replace(f"--{key}.name", f"--{key}")
-    return text
+        return self.as_typed(super().format_usage(*arguments))
 
 
 def spell_out(arguments: Iterable[str]) -> list[str]:
@@ -163,6 +195,8 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
     spelled = []
     for argument in arguments:
         option, equals, value = argument.partition("=")
+        if option == _TYPED_RATE_SCHEDULE or option.startswith(f"{_TYPED_RATE_SCHEDULE}."):
+            option = option.replace("-", "_").replace("__", "--", 1)
         if option == "--objective.schedule":
             raise ValueError(
                 "a schedule is that of one weight, got --objective.schedule; write "
@@ -287,13 +321,13 @@ def _chosen_in(content: dict[str, Any], where: str) -> dict[str, str]:
 
 @cache
 def _named_keys() -> tuple[str, ...]:
-    """Return the dotted keys of what is chosen by name: parts, and schedules of weights."""
+    """Return the dotted keys of what is chosen by name: parts and schedules."""
     schedules = {
         f"objective.schedule.{weight}"
         for objective in OBJECTIVES.values()
         for weight in _weights(objective)
     }
-    return (*PARTS, *sorted(schedules))
+    return (*PARTS, RATE_SCHEDULE, *sorted(schedules))
 
 
 def _weights(builder: Callable[..., Any]) -> dict[str, Any]:
@@ -307,10 +341,31 @@ def _weights(builder: Callable[..., Any]) -> dict[str, Any]:
 
 def _read(path: Path) -> dict[str, Any]:
     try:
-        content = yaml.safe_load(path.read_text())
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        content = _plain(yaml.safe_load(path.read_text()), count())
+    except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).replace("\n", " ")
         raise ValueError(f"a configuration must be YAML or JSON, got {path}: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"a configuration must map options to values, got {content!r} in {path}")
+    if "config" in content:
+        raise ValueError(
+            f"a configuration must hold options, got a file in it, {content['config']!r}, in "
+            f"{path}; name both on the command line"
+        )
     return content
+
+
+def _plain(content: Any, numbers: Iterator[int]) -> Any:
+    """Return the content of a file with what YAML repeats written out, as JSON could hold it."""
+    if next(numbers) >= _LARGEST:  # a few lines of repetitions of repetitions fill any memory
+        raise ValueError(f"it holds more than {_LARGEST} values")
+    if isinstance(content, dict):
+        for key in content:
+            if not isinstance(key, str):
+                raise ValueError(f"names of options must be text, got {key!r}")
+        return {key: _plain(value, numbers) for key, value in content.items()}
+    if isinstance(content, list):
+        return [_plain(value, numbers) for value in content]
+    if content is None or isinstance(content, bool | int | float | str):
+        return content
+    raise ValueError(f"values must be numbers, text, lists or mappings, got {content!r}")

@@ -5,14 +5,14 @@ from functools import cache, partial
 from pathlib import Path
 
 import torch
-from jsonargparse import ArgumentParser
 from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
-from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.cli.opening import add_data, add_run, open_run
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.metrics import assigned_clusters, leakage_curve, unit_activity
@@ -26,7 +26,6 @@ from pyro_dpvae.plots import (
     traversal_figure,
 )
 from pyro_dpvae.priors import ProductPrior
-from pyro_dpvae.recipes import open_system
 
 __all__ = ["main"]
 
@@ -39,23 +38,23 @@ _OF_CLUSTER = 12  # draws of each cluster
 
 def main(arguments: Sequence[str]) -> int:
     """Draw a run's pictures, each as PNG and PDF; returns the exit status."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="dpvae plot",
         description="Draw a trained run: samples of the prior, its pockets and its leaks; latent "
         "space; traversals, of a ladder also layer by layer, and draws of each layer's "
         "clusters; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
-        allow_abbrev=False,
     )
-    parser.add_argument("run", type=str, help="the run folder")
+    add_run(parser)
     parser.add_argument("--count", type=int, default=100, help="samples in a panel")
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+    add_data(parser)
     parser.add_argument("--seed", type=int, default=0, help="of samples and pairs")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument("--out", type=str | None, help="the folder (default: RUN/plots)")
     options = parser.parse_args(list(arguments))
     count = check_positive_int("count", options.count)
-    saved = open_system(options.run, check_device(options.device))
-    subject = Subject(saved, saved.data(options.root), EvaluationConfig(), progress=False)
+    saved = open_run(options)
+    subject = Subject(
+        saved, saved.data(options.root, source=options.data), EvaluationConfig(), progress=False
+    )
     folder = Path(options.out) if options.out else saved.run.path / "plots"
     make_folder(folder)
     torch.manual_seed(options.seed)

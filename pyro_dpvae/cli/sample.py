@@ -6,31 +6,28 @@ from pathlib import Path
 import numpy as np
 import pyro
 import torch
-from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
-from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.cli.opening import add_run, open_run
+from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.decoders import images
 from pyro_dpvae.plots import sample_figure
-from pyro_dpvae.recipes import open_system
 
 __all__ = ["main"]
 
 
 def main(arguments: Sequence[str]) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
-    parser = ArgumentParser(
+    parser = CommandParser(
         prog="dpvae sample",
         description="Draw z from the prior of a run and decode it to the mean of p(x|z), or to a "
         "draw from it where the decoder is autoregressive.",
-        allow_abbrev=False,
     )
-    parser.add_argument("run", type=str, help="the run folder")
+    add_run(parser)
     parser.add_argument("--count", type=int, default=100, help="how many samples")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
     parser.add_argument(
         "--out",
         type=str | None,
@@ -38,8 +35,7 @@ def main(arguments: Sequence[str]) -> int:
     )
     options = parser.parse_args(list(arguments))
     count = check_positive_int("count", options.count)
-    device = check_device(options.device)
-    saved = open_system(options.run, device)
+    saved = open_run(options)
     run, model = saved.run, saved.system.model
     picture = Path(options.out) if options.out else run.path / "samples.png"
     make_folder(picture.parent)

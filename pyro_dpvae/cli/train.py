@@ -1,5 +1,6 @@
 """``dpvae train``: a system by the names of its parts, on data by name, file or folder."""
 
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,34 +10,71 @@ import pyro
 import torch
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
+from pyro_dpvae.cli.processes import own_device
+from pyro_dpvae.cli.resume import (
+    check_data,
+    folder_of,
+    place_of,
+    resumed,
+    which_checkpoint,
+    with_configuration,
+)
+from pyro_dpvae.cli.updates import add_updates, resolve_rate, updates
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import RECIPES, build_system, start_from_data
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import (
+    TensorBoard,
     TrainConfig,
-    check_batch,
-    check_clusters,
-    check_last_batch,
+    check_resumed,
+    check_run,
     fit,
-    growth_steps,
 )
 
 __all__ = ["main"]
 
 _EPOCHS = 10
 
+# Options that a ``TrainConfig`` takes as they are, beside those around its steps.
+_SAME = (
+    "backend",
+    "checkpoint_every",
+    "cluster_step",
+    "evaluate_every",
+    "growth_steps",
+    "log_every",
+    "seed",
+)
+
 
 def main(arguments: Sequence[str]) -> int:
     """Train a system; returns the exit status."""
-    arguments = merge_files(spell_out(arguments))
+    arguments = merge_files(with_configuration(spell_out(arguments)))
     options = _parser(arguments).parse_args(arguments).as_dict()
     options.pop("config", None)
+    resume, which = options.pop("resume"), options.pop("checkpoint")
+    if which is not None:
+        if resume is None:
+            raise ValueError(
+                f"a checkpoint is that of a run, got --checkpoint {which} without one; add "
+                "--resume RUN"
+            )
+        which = which_checkpoint(which)
+    _locate(options, resume)
     device = check_device(options["device"])
-    data = load(options["data"], root=options["root"], download=options.pop("download"))
+    if options.pop("download"):  # by one, from whom others have it
+        on_first_rank(lambda: load(options["data"], root=options["root"], download=True))
+    data = load(options["data"], root=options["root"])
+    start = None if resume is None else resumed(resume, which)
+    if start is not None:
+        check_data(start, options["data"], data)
     if options["preprocessing"] is None:
         options["preprocessing"] = "grey" if data.is_images else "none"
+    if resume is not None:
+        options["out"] = resume
     if options["out"] is None:
         options["out"] = f"runs/{_title(options)}"
 
@@ -51,49 +89,78 @@ def main(arguments: Sequence[str]) -> int:
         module.to(device)
     system.objective.to(device)
     batch_size = options["batch_size"]
-    cut = {"preprocessing": options["preprocessing"], "device": device, "seed": options["seed"]}
-    train = Batches(data.train, batch_size=batch_size, **cut)
+    cut = {
+        **{name: options[name] for name in ("preprocessing", "seed", "workers")},
+        "device": device,
+    }
+    here = ranks()
+    train = Batches(data.train, batch_size=batch_size, rank=here.index, ranks=here.count, **cut)
     test_size = min(batch_size, split_size(data.test))
     test = Batches(data.test, batch_size=test_size, shuffle=False, **cut)
     start_from_data(system, train.epoch(0))
+    steps = _steps(options, len(train))
+    resolve_rate(options, steps)
     config = TrainConfig(
-        steps=_steps(options, len(train)),
-        learning_rate=options["learning_rate"],
-        seed=options["seed"],
-        evaluate_every=options["evaluate_every"],
-        backend=options["backend"],
-        growth_steps=options["growth_steps"],
-        cluster_step=options["cluster_step"],
+        steps=steps, **updates(options), **{name: options[name] for name in _SAME}
     )
-    check_batch(system.model, system.guide, system.objective, next(train.epoch(0)))
-    check_last_batch(system.objective, train, system.model, system.guide)
-    growth_steps(system.guide, config.steps)  # refuses too few before there is a run folder
-    check_clusters(system.model, system.guide, config=config, train=train)
-    run = RunFolder.create(options["out"], options)
+    with refusing_together():  # before there is a run folder, or what is in it has changed
+        check_run(
+            system.model, system.guide, objective=system.objective, train=train, config=config
+        )
+        if start is not None:
+            check_resumed(start, config=config, objective=system.objective)
+    boards = [TensorBoard(Path(options["out"]) / "tensorboard")] if options["tensorboard"] else []
+    place = "" if resume is None else place_of(RunFolder(Path(options["out"])), start, steps)
+    run = folder_of(options, resume=resume is not None)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
-        f"out; {config.steps} steps of batch {batch_size} on {device}",
+        f"out; {config.steps} steps of batch {batch_size} on {device}{_shared(here.count)}",
         file=sys.stderr,
     )
-    history = fit(
-        system.model,
-        system.guide,
-        objective=system.objective,
-        train=train,
-        test=test,
-        config=config,
-        run=run,
-        state={"item_shape": list(data.item_shape), "dataset_size": train.size},
-    )
-    held_out = history.held_out
-    print(
-        f"held-out ELBO {held_out['elbo']:.3f} nats per datum "
-        f"(distortion {held_out['distortion']:.3f}, rate {held_out['rate']:.3f})"
-    )
+    if place:
+        print(place, file=sys.stderr)
+    try:
+        history = fit(
+            system.model,
+            system.guide,
+            objective=system.objective,
+            train=train,
+            test=test,
+            config=config,
+            run=run,
+            state={
+                "item_shape": list(data.item_shape),
+                "dataset_size": train.size,
+                "data": data.digest,
+            },
+            # The last one, and nobody's newer ones, is known once the folder is locked.
+            resume=resume is not None if start is None or which is None else start,
+            callbacks=boards,
+        )
+    except KeyboardInterrupt as error:
+        error.add_note(f"the run goes on with: dpvae train --resume {run.path}")
+        raise
+    if history.evaluated is not None:
+        held_out = history.held_out
+        print(
+            f"held-out ELBO {held_out['elbo']:.3f} nats per datum "
+            f"(distortion {held_out['distortion']:.3f}, rate {held_out['rate']:.3f})"
+        )
+    if history.stopped:
+        print(
+            f"nothing had improved for {config.patience} evaluations after step {history.step} of "
+            f"{config.steps}; --checkpoint best opens the best"
+        )
     print(f"run: {run.path}   samples: dpvae sample {run.path}")
-    if history.interrupted:
-        print(f"interrupted at step {run.state['step']} of {config.steps}; the run is usable")
-        return 130
+    if history.signal is not None:
+        command = "dpvae"
+        if here.count > 1:
+            command = f"torchrun --nproc-per-node={here.count} -m pyro_dpvae"
+        print(
+            f"interrupted at step {history.step} of {config.steps}; the run is usable, and goes "
+            f"on with: {command} train --resume {run.path}"
+        )
+        return 128 + history.signal
     return 0
 
 
@@ -104,9 +171,9 @@ def check_device(name: str) -> torch.device:
         ValueError: if it is no device, or not on this machine.
     """
     try:
-        device = torch.device(name)
+        device = own_device(torch.device(name))
         torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+    except (RuntimeError, AssertionError, ValueError) as error:
         reason = str(error).splitlines()[0]
         raise ValueError(
             f"device must be one that works here, such as cpu; got {name!r}: {reason}"
@@ -118,13 +185,24 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser = PartParser(
         arguments,
         prog="dpvae train",
-        description="Train a VAE and write a run folder: config.json, metrics.jsonl, checkpoint/. "
+        description="Train a VAE and write a run folder: configuration, records, checkpoints. "
         "Parts have options of their own: '--objective beta --help' shows those of beta.",
     )
     parser.add_argument(
         "--config",
         action="config",
         help="a YAML or JSON file of options, as --print-config prints",
+    )
+    parser.add_argument(
+        "--resume",
+        type=str | None,
+        help="a run folder: go on with the run in it, as it was configured, or start one there",
+    )
+    parser.add_argument(
+        "--checkpoint",
+        type=str | None,
+        help="go on from this checkpoint: last (the default), best, or a step; later ones are "
+        "removed",
     )
     parser.add_argument(
         "--recipe",
@@ -136,13 +214,18 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     names = ", ".join(sorted(DATA_SETS))
     data.add_argument(
         "--data",
-        type=str,
-        required=True,
+        type=str | None,
         help=f"one of {names}; or a .npz or .npy file, or a folder of images",
     )
     data.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
     data.add_argument(
         "--download", action="store_true", help="download the data set into --root if missing"
+    )
+    data.add_argument(
+        "--workers",
+        type=int,
+        default=2,
+        help="how many processes read data that are too large for memory; 0: none of their own",
     )
     data.add_argument(
         "--preprocessing",
@@ -156,9 +239,13 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     )
     parser.add_parts()
     training = parser.add_argument_group("training")
-    training.add_argument("--steps", type=int | None, help="how many steps, or")
     training.add_argument(
-        "--epochs", type=int | None, help=f"how many passes over the data (default: {_EPOCHS})"
+        "--steps", type=int | None, help="how many steps (default: those of --epochs)"
+    )
+    training.add_argument(
+        "--epochs",
+        type=int | None,
+        help=f"how many passes over the data, instead of --steps (default: {_EPOCHS})",
     )
     training.add_argument(
         "--growth-steps",
@@ -172,8 +259,9 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         help="the step after which clusters of a guide are put where the data have some "
         "(default: never)",
     )
-    training.add_argument("--batch-size", type=int, default=100, help="data in a step")
-    training.add_argument("--learning-rate", type=float, default=1e-3, help="of Adam")
+    training.add_argument(
+        "--batch-size", type=int, default=100, help="data in a step, of all processes together"
+    )
     training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
     training.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
     training.add_argument(
@@ -184,14 +272,44 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         "to a minute, with a C++ compiler), cudagraph (one launch of a GPU) or eager",
     )
     training.add_argument(
-        "--evaluate-every", type=int, default=1000, help="steps between held-out evaluations"
+        "--evaluate-every",
+        type=int,
+        default=1000,
+        help="steps between held-out evaluations, each with a checkpoint",
+    )
+    training.add_argument(
+        "--checkpoint-every",
+        type=int | None,
+        help="steps between checkpoints beside those (default: no others)",
+    )
+    training.add_argument(
+        "--log-every", type=int, default=50, help="steps between records of the training loss"
     )
     training.add_argument(
         "--out",
         type=str | None,
         help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
     )
+    add_updates(parser)
     return parser
+
+
+def _locate(options: dict[str, Any], resume: str | None) -> None:
+    """Write down where data are, which a run that goes on elsewhere must find.
+
+    Raises:
+        ValueError: if no data are named.
+    """
+    if options["data"] is None:
+        raise ValueError(
+            f"{resume} holds no run yet; to start one there, give --data and its options"
+            if resume is not None and not RunFolder(Path(resume)).exists
+            else "data must be named, and are not; give --data with a name, a file or a folder"
+        )
+    if options["data"] not in DATA_SETS and os.path.exists(options["data"]):
+        options["data"] = os.path.abspath(options["data"])
+    if options["root"] is not None:
+        options["root"] = os.path.abspath(options["root"])
 
 
 def _steps(options: dict[str, Any], per_epoch: int) -> int:
@@ -204,6 +322,10 @@ def _steps(options: dict[str, Any], per_epoch: int) -> int:
         return check_positive_int("steps", options["steps"])
     epochs = _EPOCHS if options["epochs"] is None else options["epochs"]
     return check_positive_int("epochs", epochs) * per_epoch
+
+
+def _shared(count: int) -> str:
+    return f", shared by {count} processes" if count > 1 else ""
 
 
 def _title(options: dict[str, Any]) -> str:

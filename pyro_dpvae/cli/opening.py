@@ -1,0 +1,45 @@
+"""The options of commands that open a trained run, and the run that they name."""
+
+from jsonargparse import ArgumentParser, Namespace
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.cli.resume import which_checkpoint
+from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.recipes import SavedSystem, open_system
+
+__all__ = ["add_data", "add_run", "open_run"]
+
+
+def add_run(parser: ArgumentParser) -> None:
+    """Add the run folder, which of its checkpoints and weights, and the device."""
+    parser.add_argument("run", type=str, help="the run folder")
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        default="last",
+        help="last, best (of the best score in what the run's --monitor watches), or a step",
+    )
+    parser.add_argument(
+        "--weights",
+        type=str | None,
+        help="raw, as training left them, or average, their moving average (default: average, if "
+        "the run has one)",
+    )
+    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+
+
+def add_data(parser: ArgumentParser) -> None:
+    """Add where the run's data are."""
+    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+    parser.add_argument(
+        "--data", type=str | None, help="the file or folder of the run's data, if it has moved"
+    )
+
+
+def open_run(options: Namespace) -> SavedSystem:
+    """Open the run of parsed options."""
+    device = check_device(options.device)
+    which = which_checkpoint(options.checkpoint)
+    if options.weights is not None:
+        check_choice("weights", options.weights, ("raw", "average"))
+    return open_system(options.run, device, checkpoint=which, weights=options.weights)

@@ -1,0 +1,83 @@
+"""The processes that torchrun starts, as ranks of one command."""
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch.distributed.distributed_c10d import _get_default_store
+from torch.distributed.rendezvous import rendezvous
+
+from pyro_dpvae._ranks import ranks
+
+__all__ = ["ended_elsewhere", "first_to_fail", "joined", "own_device"]
+
+# The first rank may write checkpoints, train a domain network or compile while others wait.
+_PATIENCE = timedelta(hours=2)
+
+
+@contextmanager
+def joined() -> Iterator[None]:
+    """Be one of the processes that torchrun has started, if it has; only the first one speaks.
+
+    They talk by gloo about tensors on CPUs, and by NCCL about those on GPUs.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
+    store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
+    # A restart finds the store of those that were killed, and in it where they listened.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"pyro_dpvae/{attempt}", store)  # type: ignore[attr-defined]
+    dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
+    with _silence() if ranks().index else nullcontext():
+        yield
+    # Not where an exception comes through: others may never answer.
+    dist.destroy_process_group()
+
+
+def own_device(device: torch.device) -> torch.device:
+    """Return a device as this process uses it: of several, each takes a GPU of its own.
+
+    Raises:
+        ValueError: if several processes are to share a GPU.
+    """
+    if device.type != "cuda":
+        return device
+    if ranks().count > 1:
+        if device.index is not None:
+            raise ValueError(
+                f"each process of torchrun takes a GPU of its own, got {device} for all; use "
+                "--device cuda"
+            )
+        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+    if device.index is not None:  # else it is the present one, which cannot be set without one
+        torch.cuda.set_device(device)
+    return device
+
+
+def first_to_fail() -> bool:
+    """Return whether no other process of the command has failed before, so that one speaks."""
+    if ranks().count == 1:
+        return True
+    try:
+        return _get_default_store().add("failed", 1) == 1
+    except RuntimeError:  # the store has gone with the process that failed first
+        return False
+
+
+def ended_elsewhere(error: BaseException) -> bool:
+    """Return whether an error says that another process of the command has ended."""
+    signs = ("gloo", "nccl", "connection closed", "connection reset", "connection refused")
+    return ranks().count > 1 and (
+        isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
+    )
+
+
+@contextmanager
+def _silence() -> Iterator[None]:
+    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
+        yield
