@@ -1,12 +1,22 @@
 """A clean room for each test: empty param store, validation on, fixed seed, untouched defaults."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pyro
 import pytest
 import torch
+from hypothesis import HealthCheck, settings
+
+from tests.processes import on_ranks
+
+# Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
+_ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
+settings.register_profile("few", derandomize=True, max_examples=60, **_ALIKE)
+settings.register_profile("many", max_examples=5000, **_ALIKE)
+settings.load_profile("few")
 
 
 @pytest.fixture(autouse=True)
@@ -26,3 +36,16 @@ def real_data() -> Path:
     if not root or not Path(root, "MNIST", "raw").is_dir():
         pytest.skip("real data: set DPVAE_DATA to a folder that holds MNIST/raw")
     return Path(root)
+
+
+@pytest.fixture(scope="module")
+def of_ranks(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Callable[[], Any]], list[Any]]:
+    """What a function returns on each of two ranks, which run it once for all tests."""
+    found: dict[Callable[[], Any], list[Any]] = {}
+
+    def ask(function: Callable[[], Any]) -> list[Any]:
+        if function not in found:
+            found[function] = on_ranks(2, function, tmp_path_factory.mktemp("ranks"))
+        return found[function]
+
+    return ask
