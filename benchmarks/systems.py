@@ -22,6 +22,7 @@ import pyro
 import torch
 
 from pyro_dpvae.cli import main as dpvae
+from pyro_dpvae.runs import RunFolder
 
 MNIST, FASHION = "mnist", "fashion-mnist"
 
@@ -184,11 +185,8 @@ def run(title: str, options: str, table: Table, folder: Path) -> dict[str, Any]:
 
 
 def _complete(path: Path) -> bool:
-    state = path / "checkpoint" / "state.json"
-    if not state.exists():
-        return False
-    steps = json.loads((path / "config.json").read_text())["steps"]
-    return json.loads(state.read_text())["step"] == steps
+    run = RunFolder(path)
+    return run.exists and run.steps()[-1:] == [run.config["steps"]]
 
 
 def row(title: str, metrics: Mapping[str, Any], table: Table) -> str:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks import systems
+from benchmarks import scale, soak, systems
 from benchmarks._alternate import ratios
 
 ROOT = Path(__file__).parents[1]
@@ -126,3 +126,48 @@ def test_a_table_of_systems_goes_on_where_it_was(
     elbo, rate = first["elbo"]["value"], first["held_out_rate"]["value"]
     assert systems.row("a, b", first, table).startswith(f"| a, b | {elbo:.1f} ± ")
     assert systems.row("a, b", first, table).endswith(f" | {rate:.{3 if rate < 10 else 1}f} |  |")
+
+
+def test_the_plan_of_a_run_is_from_what_its_step_sends_and_computes() -> None:
+    assert scale.sent("svhn", "elbo")["bytes_per_datum"] == pytest.approx(8, abs=1)
+    tc = scale.sent("svhn", "beta-tc")["bytes_per_datum"]  # z, and q's means and deviations
+    assert tc == pytest.approx(8 + 3 * 32 * 4, abs=20)
+    found = {
+        "gigaflops_per_datum": 1.0,
+        "kernels": 0,
+        "parameters": 25_000_000,
+        "sent_elbo": {"messages": 0, "bytes_per_datum": 0.0},
+    }
+    computing = 100 * 1e9 / scale.ASSUMED["flops"]
+    assert scale.planned(found, ranks=1, batch=100) == pytest.approx(computing)
+    sending = 1e8 / scale.ASSUMED["bandwidth"] + scale.ASSUMED["message"]
+    assert scale.planned(found, ranks=2, batch=100) == pytest.approx(computing / 2 + sending)
+
+
+def test_a_soak_kills_compares_and_goes_on_where_it_was(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    name, compare = "beta, couplings", soak.differences
+    found: list[list[str]] = []
+
+    def compared(*runs: Path) -> list[str]:
+        # beartype, which checks annotations in these tests, draws by Python's generator.
+        found.append([problem for problem in compare(*runs) if ".python." not in problem])
+        (runs[1] / "metrics.jsonl").write_text("{}\n")
+        return compare(*runs)
+
+    monkeypatch.setattr(soak, "differences", compared)
+    arguments = ["soak", "--out", str(tmp_path), "--data", "two-moons", "--steps", "100"]
+    arguments += ["--interval", "0.2", "--backend", "eager", "--systems", name]
+    monkeypatch.setattr(sys, "argv", [*arguments, "--minutes", "0.01"])
+    assert soak.main() == 1
+    assert found == [[]]  # the runs agreed, until one was changed
+    kept = json.loads((tmp_path / "soak.json").read_text())
+    tally = kept["tallies"][name]
+    assert tally["configurations"] == 1
+    assert tally["kills"] >= 1
+    assert "killed: records differ at 0" in tally["failures"][0]
+    assert f"| {name} | 1 | {tally['kills']} |" in capsys.readouterr().out
+    assert (tmp_path / "0000" / "killed" / "config.json").exists()  # to be looked into
+    assert soak.main() == 1  # the time is over
+    assert json.loads((tmp_path / "soak.json").read_text())["place"] == 1
