@@ -43,7 +43,7 @@ def test_the_mnist_commands(real_data: Path, tmp_path: Path) -> None:
 
 def test_the_other_commands(tmp_path: Path) -> None:
     output = run(["bash", "-e", "-c", "\n".join(blocks("bash")[1:])], tmp_path)
-    assert output.count("held-out ELBO") == 4
+    assert output.count("held-out ELBO") == 5
 
 
 def test_the_yaml_block_is_a_configuration(tmp_path: Path) -> None:
