@@ -3,7 +3,7 @@
 import json
 import math
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, final
@@ -20,7 +20,7 @@ from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows, noise_state
 
-__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "finite_parameters", "out_of_bounds"]
+__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
 
 POLICIES = ("stop", "skip")
 """What becomes of a run when a step is not finite: it stops, or the step is left out."""
@@ -100,7 +100,7 @@ class GuardedSteps:
             loss = self.svi.step(x)
             cause = None if math.isfinite(loss) else f"the loss is {float(loss)}"
         except (LinAlgError, ValueError) as error:
-            cause = out_of_bounds(error)
+            cause = _out_of_bounds(error)
             if step == 1 or cause is None:  # not of numbers that have diverged
                 raise
             failure = error
@@ -222,18 +222,34 @@ def finite_parameters(done: int, advice: str) -> Iterator[None]:
     Raises:
         NonFiniteError: for them; other errors go on.
     """
+    with diverging(
+        lambda cause: (
+            f"training must stay finite, and after {done} steps it has diverged: {cause}; {advice}"
+        )
+    ):
+        yield
+
+
+@contextmanager
+def diverging(message: Callable[[str], str]) -> Iterator[None]:
+    """Raise errors that come from parameters out of bounds as what has diverged.
+
+    Args:
+        message: from the cause to what is said of it.
+
+    Raises:
+        NonFiniteError: for them; other errors go on.
+    """
     try:
         yield
     except (LinAlgError, ValueError) as error:
-        cause = out_of_bounds(error)
+        cause = _out_of_bounds(error)
         if cause is None:
             raise
-        raise NonFiniteError(
-            f"training must stay finite, and after {done} steps it has diverged: {cause}; {advice}"
-        ) from error
+        raise NonFiniteError(message(cause)) from error
 
 
-def out_of_bounds(error: Exception) -> str | None:
+def _out_of_bounds(error: Exception) -> str | None:
     """Return what has diverged, if the error is of parameters that no distribution can have."""
     if isinstance(error, LinAlgError):
         return "a precision matrix has no factor"

@@ -5,14 +5,13 @@ from contextlib import contextmanager, suppress
 
 import pyro
 from torch import Tensor, nn
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it exports it nevertheless
 
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
 from pyro_dpvae.data import Batches, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.training.diagnosis import Sites
-from pyro_dpvae.training.guard import NonFiniteError, out_of_bounds
+from pyro_dpvae.training.guard import diverging
 
 __all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
 
@@ -108,17 +107,14 @@ def finite_evaluation(
     Raises:
         NonFiniteError: for them; other errors go on.
     """
-    try:
-        yield
-    except (LinAlgError, ValueError) as error:
-        cause = out_of_bounds(error)
-        if cause is None:
-            raise
-        raise NonFiniteError(
+    with diverging(
+        lambda cause: (
             f"the held-out evaluation after step {after} is not finite: {cause}"
             f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or train with a "
             "lower learning rate"
-        ) from error
+        )
+    ):
+        yield
 
 
 def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches) -> str:
