@@ -197,8 +197,8 @@ def check_clusters(
     guide.check_clusters(model.prior, train.size)
 
 
-def check_resumed(checkpoint: Checkpoint, *, config: TrainConfig, objective: ELBO) -> Checkpoint:
-    """Return a checkpoint that a run of a configuration and an objective can go on from.
+def check_resumed(checkpoint: Checkpoint, *, config: TrainConfig, objective: ELBO) -> None:
+    """Refuse a checkpoint that a run of a configuration and an objective cannot go on from.
 
     Raises:
         ValueError: if it has weights alone, is of other settings or of more steps than the run,
@@ -224,7 +224,6 @@ def check_resumed(checkpoint: Checkpoint, *, config: TrainConfig, objective: ELB
             f"a guide grows at the steps that it started with, got {config.steps} steps for one "
             f"that still grows after {', '.join(map(str, place.growth))}; give more"
         )
-    return checkpoint
 
 
 @contextmanager
