@@ -12,9 +12,9 @@ from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
-from pyro_dpvae.cli.plot import _drawings
 from pyro_dpvae.data import DataSet
 from pyro_dpvae.decoders import Decoder
+from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.evaluate import applicable
@@ -359,7 +359,7 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     assert set(found) == {f"{kind}_{one}" for kind in kinds for one in where}
     shares = guide.cluster_probabilities(content.test)
     assert found["clusters_used_layer_2"]["value"] == len(shares[1].argmax(-1).unique())
-    drawings = _drawings(subject, 4)
+    drawings = drawings_of(subject, 4)
     assert list(drawings)[-2:] == ["clusters_layer_1", "clusters_layer_2"]
     train = guide.cluster_probabilities(content.train)[1].argmax(-1)
     with torch.no_grad():
