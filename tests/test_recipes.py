@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,16 @@ from pyro_dpvae import (
 )
 from pyro_dpvae.cli import main
 from pyro_dpvae.models import AbstractVAE
-from pyro_dpvae.recipes import RECIPES, build_system, open_system
+from pyro_dpvae.recipes import (
+    DPVAE_DATA_SETS,
+    RECIPES,
+    REGULARIZERS,
+    build_system,
+    dpvae_recipe,
+    open_system,
+)
+
+SYSTEMS = [name for name, recipe in RECIPES.items() if "data" not in recipe.options]
 
 MODELS = {"ladder": LadderVAE, "clustering-ladder": ClusteringLadderVAE, "lossy": LossyVAE}
 
@@ -31,6 +41,14 @@ SMALL = {
     "rme": ["--growth-steps", "2"],
     "vlac": ["--cluster-step", "2", "--objective.schedule.beta.steps", "4"],
     "vlae-laplace": ["--latent-dim", "4", "--guide.steps", "1"],
+}
+
+
+SHAPES = {
+    "two-moons": (2,),
+    "mnist": (1, 28, 28),
+    "svhn": (3, 32, 32),
+    "celeba": (3, 64, 64),
 }
 
 
@@ -49,7 +67,7 @@ def printed(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> dict[st
 def test_a_recipe_is_what_the_command_line_resolves_to(
     name: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    found = printed(["--data", "digits", "--recipe", name], capsys)
+    found = printed(["--recipe", name], capsys)
     assert found["recipe"] == name
     for key, value in RECIPES[name].options.items():
         wanted = value if isinstance(value, dict) else {"": value}
@@ -58,7 +76,7 @@ def test_a_recipe_is_what_the_command_line_resolves_to(
         assert {option: got[option] for option in wanted} == wanted
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", sorted(SYSTEMS))
 def test_a_recipe_trains_opens_and_samples(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     small = SMALL[name.removesuffix("-dp")]
@@ -144,7 +162,93 @@ def test_clusters_that_cannot_start_are_refused_before_there_is_a_run(
 
 def test_an_unknown_recipe_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["train", "--data", "digits", "--recipe", "ladder"]) != 0
-    assert "recipe must be one of ladder-vae, ladder-vae-dp" in capsys.readouterr().err
+    assert "got 'ladder'; did you mean ladder-vae" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_every_number_has_a_source_or_says_that_it_has_none(name: str) -> None:
+    recipe = RECIPES[name]
+    numbers = dict(recipe.numbers())
+    assert all(recipe.origin(option)[0] for option in numbers)
+    for key in (*recipe.sources, *recipe.unknown):  # and none is of a number that is not there
+        assert any(option == key or option.startswith(f"{key}.") for option in numbers)
+
+
+@pytest.mark.parametrize("regularizer", REGULARIZERS)
+@pytest.mark.parametrize("data", DPVAE_DATA_SETS)
+def test_the_papers_pairs_differ_in_their_prior_alone(data: str, regularizer: str) -> None:
+    plain, decoupled = (
+        dict(RECIPES[dpvae_recipe(data, regularizer, decoupled=decoupled)].options)
+        for decoupled in (False, True)
+    )
+    assert plain.pop("prior") == {"name": "standard"}
+    assert decoupled.pop("prior")["name"] == "coupling"
+    assert plain == decoupled
+    size, count = plain["latent_dim"], 60_000
+    parts = {key: plain[key] for key in ("likelihood", "network", "guide", "objective")}
+    prior = {"name": "standard"}
+    shape = SHAPES[data]
+    build = partial(build_system, shape, latent_dim=size, dataset_size=count, prior=prior)
+    model = build(**parts).model
+    assert model.decoder(torch.zeros(2, size)).mean.shape == (2, *shape)
+
+
+@pytest.mark.parametrize(
+    ("name", "decoupled", "expected"),
+    [
+        # What weighs a batch as a whole, beside sums over its data, is divided by their number.
+        ("vae", False, {"likelihood.variance": 0.5}),
+        ("beta-vae-h", True, {"likelihood.variance": 0.05, "objective.beta": 5.0}),
+        ("beta-vae-b", False, {"objective.gamma": 15.0, "objective.capacity": 25 / 24}),
+        ("beta-tcvae", False, {"objective.beta": 0.04, "objective.gamma": 0.15}),
+        ("beta-tcvae", True, {"objective.alpha": 0.01, "objective.gamma": 1.5, "steps": 200_000}),
+        ("factor-vae", True, {"objective.gamma": 1000 / 24, "network.name": "mnist-factor"}),
+        ("info-vae", True, {"objective.lambda_": 1 + 999 / 24, "learning_rate": 1e-3}),
+    ],
+)
+def test_the_authors_numbers_are_per_datum(
+    name: str, decoupled: bool, expected: dict[str, Any]
+) -> None:
+    recipe = RECIPES[dpvae_recipe("mnist", name, decoupled=decoupled, variant="authors-code")]
+    numbers = dict(recipe.numbers())
+    assert {option: numbers[option] for option in expected} == pytest.approx(expected)
+
+
+def test_a_recipe_of_fewer_steps_has_its_schedules_in_proportion() -> None:
+    recipe = RECIPES["mnist-beta-vae-b"]
+    numbers = dict(recipe.at(1000).numbers())
+    assert (numbers["steps"], numbers["objective.schedule.capacity.steps"]) == (1000, 1000)
+    assert dict(recipe.numbers())["objective.schedule.capacity.steps"] == 100_000
+    with pytest.raises(ValueError, match="needs a number of steps"):
+        RECIPES["ladder-vae"].at(10)
+
+
+def test_the_authors_code_has_mnist_alone() -> None:
+    with pytest.raises(ValueError, match="of mnist alone, got 'svhn'"):
+        dpvae_recipe("svhn", "vae", decoupled=False, variant="authors-code")
+
+
+def test_overrides_are_options(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ["--override", "objective.beta=2", "--override=learning_rate=0.01"]
+    arguments += ["--override", "prior=standard"]
+    found = printed(["--recipe", "mnist-beta-vae-h-dp", *arguments], capsys)
+    assert found["objective"]["beta"] == 2
+    assert found["learning_rate"] == 0.01
+    assert found["prior"] == {"name": "standard"}
+    assert main(["train", "--recipe", "mnist-vae", "--override", "beta"]) == 2
+    assert "an override must be KEY=VALUE, got 'beta'" in capsys.readouterr().err
+
+
+def test_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["recipes"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == list(RECIPES)
+    assert main(["recipes", "mnist-info-vae-dp"]) == 0
+    known, unknown = capsys.readouterr().out.split("unknown, and chosen:")
+    assert "objective.alpha" in known
+    assert "objective.lambda_" in unknown
+    assert main(["recipes", "mnist-info"]) == 2
+    assert "recipe must be one of those" in capsys.readouterr().err
 
 
 def system(**parts: Any) -> AbstractVAE:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pyro_dpvae.cli import compare, demo, evaluate, plot, sample, train
+from pyro_dpvae.cli import compare, demo, evaluate, plot, recipes, sample, train
 from pyro_dpvae.cli.parser import UsageError
 from pyro_dpvae.cli.processes import ended_elsewhere, first_to_fail, joined
 from pyro_dpvae.training import NonFiniteError
@@ -22,6 +22,7 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "demo": demo.main,
     "evaluate": evaluate.main,
     "plot": plot.main,
+    "recipes": recipes.main,
     "sample": sample.main,
     "train": train.main,
 }
@@ -32,6 +33,7 @@ usage: dpvae COMMAND [OPTIONS]
 Variational autoencoders in Pyro that represent and generate.
 
   dpvae demo       train a beta-VAE and a beta-dpVAE on two moons and draw both
+  dpvae recipes    list the systems of the papers, with the source of each number
   dpvae train      train a system on a data set by name, file or folder; writes a run folder
   dpvae sample     draw samples from a trained run
   dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation

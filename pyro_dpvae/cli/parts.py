@@ -11,12 +11,11 @@ from typing import Any
 
 import yaml
 
-from pyro_dpvae._checks import check_choice
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, Weight
-from pyro_dpvae.recipes import GUIDES, MODELS, RECIPES, SYSTEM_PRIORS
+from pyro_dpvae.recipes import GUIDES, MODELS, SYSTEM_PRIORS, named_recipe
 
 __all__ = ["PARTS", "RATE_SCHEDULE", "PartParser", "merge_files", "spell_out"]
 
@@ -188,12 +187,19 @@ class PartParser(CommandParser):
 def spell_out(arguments: Iterable[str]) -> list[str]:
     """Return a command line with ``--prior X`` written as ``--prior.name X``.
 
+    ``--override KEY=VALUE`` becomes the option of the key, as a recipe or a file has it.
+
+    Raises:
+        ValueError: for an override that is none, or a schedule of no weight.
+
     Example:
         >>> spell_out(["--prior", "coupling", "--prior.blocks=4"])
         ['--prior.name', 'coupling', '--prior.blocks=4']
+        >>> spell_out(["--override", "learning_rate=1e-3"])
+        ['--learning-rate=1e-3']
     """
     spelled = []
-    for argument in arguments:
+    for argument in _overriding(arguments):
         option, equals, value = argument.partition("=")
         if option == _TYPED_RATE_SCHEDULE or option.startswith(f"{_TYPED_RATE_SCHEDULE}."):
             option = option.replace("-", "_").replace("__", "--", 1)
@@ -206,6 +212,24 @@ def spell_out(arguments: Iterable[str]) -> list[str]:
             option = f"{option}.name"
         spelled.append(f"{option}{equals}{value}")
     return spelled
+
+
+def _overriding(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield a command line with overrides written as options."""
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if option != "--override":
+            yield argument
+            continue
+        pair = value if equals else next(given, "")
+        key, equals, value = pair.partition("=")
+        if not (key and equals):
+            raise ValueError(
+                f"an override must be KEY=VALUE, got {pair!r}; write --override objective.beta=4"
+            )
+        first, dot, rest = key.partition(".")
+        yield f"--{first.replace('_', '-')}{dot}{rest}={value}"
 
 
 def merge_files(arguments: Sequence[str]) -> list[str]:
@@ -253,7 +277,7 @@ def _without_configs(arguments: Sequence[str]) -> tuple[list[str], list[str]]:
 
 
 def _recipe(name: str) -> dict[str, Any]:
-    options = RECIPES[check_choice("recipe", name, RECIPES)].options
+    options = named_recipe(name).options
     return json.loads(json.dumps(options))  # a copy to its depth, which may lose options
 
 

@@ -24,7 +24,7 @@ from pyro_dpvae.cli.resume import (
 from pyro_dpvae.cli.updates import add_updates, resolve_rate, updates
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.recipes import RECIPES, build_system, start_from_data
+from pyro_dpvae.recipes import build_system, start_from_data
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import (
     TensorBoard,
@@ -207,8 +207,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser.add_argument(
         "--recipe",
         type=str | None,
-        help="a system of a paper, whose options others overrule, with null to unset one: "
-        f"{', '.join(RECIPES)}",
+        help="a system of a paper, one of 'dpvae recipes', whose options others overrule, with "
+        "null to unset one; '--override KEY=VALUE' is '--KEY VALUE'",
     )
     data = parser.add_argument_group("data")
     names = ", ".join(sorted(DATA_SETS))
@@ -330,6 +330,7 @@ def _shared(count: int) -> str:
 
 def _title(options: dict[str, Any]) -> str:
     data = Path(options["data"]).stem
-    if options["recipe"] is not None:
-        return f"{data}-{options['recipe']}"
+    recipe = options["recipe"]
+    if recipe is not None:
+        return recipe if recipe.startswith(f"{data}-") else f"{data}-{recipe}"
     return f"{data}-{options['prior']['name']}-{options['objective']['name']}"

@@ -1,8 +1,9 @@
 """Named systems: which parts, which numbers, from which source."""
 
+from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS, Regularizer, dpvae_recipe
 from pyro_dpvae.recipes.guides import GUIDES
 from pyro_dpvae.recipes.models import MODELS
-from pyro_dpvae.recipes.named import RECIPES, Recipe
+from pyro_dpvae.recipes.named import RECIPES, named_recipe
 from pyro_dpvae.recipes.posteriors import (
     POSTERIOR_MODELS,
     PosteriorResult,
@@ -10,25 +11,31 @@ from pyro_dpvae.recipes.posteriors import (
     measure_posteriors,
 )
 from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
+from pyro_dpvae.recipes.recipe import Recipe
 from pyro_dpvae.recipes.saved import SavedSystem, open_system
 from pyro_dpvae.recipes.system import System, build_system, start_from_data
 from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [
+    "DPVAE_DATA_SETS",
     "GUIDES",
     "MODELS",
     "POSTERIOR_MODELS",
     "RECIPES",
+    "REGULARIZERS",
     "SYSTEM_PRIORS",
     "MoonsResult",
     "PosteriorResult",
     "Recipe",
+    "Regularizer",
     "SavedSystem",
     "System",
     "build_system",
+    "dpvae_recipe",
     "fixed_model",
     "measure_moons",
     "measure_posteriors",
+    "named_recipe",
     "open_system",
     "start_from_data",
     "train_moons",

@@ -1,0 +1,98 @@
+"""A system of a paper as data: its parts and numbers, and where each comes from."""
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from pyro_dpvae._checks import check_positive_int
+
+__all__ = ["Recipe"]
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """A system of a paper, as options.
+
+    Attributes:
+        title: what it is, in a line.
+        options: of ``dpvae train``, as a configuration file has them.
+        sources: by dotted option, or by a part for all options of it, where its number comes from.
+        unknown: likewise, what no source says: what was chosen instead, and why.
+
+    Example:
+        >>> recipe = Recipe("a beta-VAE", {"objective": {"name": "beta", "beta": 4.0}})
+        >>> dict(recipe.numbers())
+        {'objective.name': 'beta', 'objective.beta': 4.0}
+    """
+
+    title: str
+    options: Mapping[str, Any]
+    sources: Mapping[str, str] = field(default_factory=dict)
+    unknown: Mapping[str, str] = field(default_factory=dict)
+
+    def numbers(self) -> Iterator[tuple[str, Any]]:
+        """Yield each option with its value, options of parts by dotted names."""
+        yield from _flat(self.options)
+
+    def origin(self, option: str) -> tuple[str, bool]:
+        """Return where an option's value comes from, and whether a source says so.
+
+        Raises:
+            KeyError: if the recipe has no such option.
+        """
+        for key in (option, *_parts_of(option)):
+            for origins, known in ((self.sources, True), (self.unknown, False)):
+                if key in origins:
+                    return origins[key], known
+        raise KeyError(option)
+
+    def at(self, steps: int) -> "Recipe":
+        """Return the recipe in another number of steps, with its schedules in proportion.
+
+        Args:
+            steps: how many.
+
+        Raises:
+            ValueError: if they are not positive, or the recipe does not say how many it has.
+        """
+        check_positive_int("steps", steps)
+        whole = self.options.get("steps")
+        if whole is None:
+            raise ValueError(
+                f"a recipe in proportion needs a number of steps, and that of {self.title!r} has "
+                "none; give its schedules by themselves"
+            )
+        options = json.loads(json.dumps(dict(self.options)))
+        for schedule in options.get("objective", {}).get("schedule", {}).values():
+            schedule["steps"] = max(round(schedule["steps"] * steps / whole), 1)
+        return replace(self, options={**options, "steps": steps})
+
+    def with_prior(self, title: str, **prior: Any) -> "Recipe":
+        """Return the recipe with another prior, that of the dpVAE paper."""
+        origins = (
+            {key: text for key, text in known.items() if key.partition(".")[0] != "prior"}
+            for known in (self.sources, self.unknown)
+        )
+        sources, unknown = origins
+        return Recipe(
+            title,
+            {**self.options, "prior": prior},
+            {**sources, "prior": "Bhalodia, Lee, Elhabian (2020), section 4.2"},
+            unknown,
+        )
+
+
+def _flat(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
+    for key, value in options.items():
+        if isinstance(value, Mapping):
+            yield from _flat(value, f"{within}{key}.")
+        else:
+            yield f"{within}{key}", value
+
+
+def _parts_of(option: str) -> Iterator[str]:
+    """Yield the parts that an option lies in, from the innermost."""
+    while "." in option:
+        option = option.rpartition(".")[0]
+        yield option
