@@ -10,6 +10,7 @@ import pytest
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.browser import Browser, chromium
 from tests.processes import on_ranks
 
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
@@ -36,6 +37,15 @@ def real_data() -> Path:
     if not root or not Path(root, "MNIST", "raw").is_dir():
         pytest.skip("real data: set DPVAE_DATA to a folder that holds MNIST/raw")
     return Path(root)
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Browser]:
+    """A headless Chromium; where there is none, the test is skipped and says so."""
+    if chromium() is None:
+        pytest.skip("a browser: install chromium")
+    with Browser() as browser:
+        yield browser
 
 
 @pytest.fixture(scope="module")
