@@ -1,5 +1,6 @@
 """The options of commands that open a trained run, and the run that they name."""
 
+import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_dpvae._checks import check_choice
@@ -7,12 +8,17 @@ from pyro_dpvae.cli.resume import which_checkpoint
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.recipes import SavedSystem, open_system
 
-__all__ = ["add_data", "add_run", "open_run"]
+__all__ = ["add_data", "add_run", "add_weights", "open_run", "opened_with"]
 
 
 def add_run(parser: ArgumentParser) -> None:
     """Add the run folder, which of its checkpoints and weights, and the device."""
     parser.add_argument("run", type=str, help="the run folder")
+    add_weights(parser)
+
+
+def add_weights(parser: ArgumentParser) -> None:
+    """Add which checkpoint and weights of a run are taken, and the device."""
     parser.add_argument(
         "--checkpoint",
         type=str,
@@ -36,10 +42,16 @@ def add_data(parser: ArgumentParser) -> None:
     )
 
 
-def open_run(options: Namespace) -> SavedSystem:
-    """Open the run of parsed options."""
+def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:
+    """Return device, checkpoint and weights of parsed options."""
     device = check_device(options.device)
     which = which_checkpoint(options.checkpoint)
     if options.weights is not None:
         check_choice("weights", options.weights, ("raw", "average"))
-    return open_system(options.run, device, checkpoint=which, weights=options.weights)
+    return device, which, options.weights
+
+
+def open_run(options: Namespace) -> SavedSystem:
+    """Open the run of parsed options."""
+    device, which, weights = opened_with(options)
+    return open_system(options.run, device, checkpoint=which, weights=weights)

@@ -12,7 +12,7 @@ from scipy import stats
 from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept
 from pyro_dpvae.runs import RunFolder
 
-__all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds"]
+__all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds", "observed_kind"]
 
 _LEVEL = 0.95
 
@@ -50,12 +50,14 @@ class Comparison:
         values: by metric: for each column value and standard error, None where not measured.
         differences: by metric: for each column but the first its difference from it, or None.
         differing: the options in which the columns' configurations differ.
+        members: the runs of each column.
     """
 
     columns: list[str]
     values: dict[str, list[tuple[float, float] | None]]
     differences: dict[str, list[Difference | None]]
     differing: dict[str, list[str]]
+    members: list[list[str]]
 
 
 def compare_runs(paths: Sequence[str]) -> Comparison:
@@ -79,7 +81,9 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
     differences = {
         name: [_run_difference(name, runs[0], run) for run in runs[1:]] for name in metrics
     }
-    return Comparison(list(paths), values, differences, _differing(runs))
+    return Comparison(
+        list(paths), values, differences, _differing(runs), [[path] for path in paths]
+    )
 
 
 def compare_seeds(paths: Sequence[str]) -> Comparison:
@@ -125,7 +129,25 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
             for other, group in zip(found[1:], grouped[1:], strict=True)
         ]
     firsts = [group[0] for group in grouped]
-    return Comparison(columns, values, differences, _differing(firsts))
+    members = [[run.path for run in group] for group in grouped]
+    return Comparison(columns, values, differences, _differing(firsts), members)
+
+
+def observed_kind(preprocessing: str, likelihood: str) -> tuple[str, str]:
+    """Return what log p(x) is of: runs in which it differs have likelihoods that do not compare.
+
+    Args:
+        preprocessing: the name of it.
+        likelihood: the name of it.
+
+    Returns:
+        The preprocessing, and ``"probability"`` or ``"density"`` of values.
+
+    Example:
+        >>> observed_kind("unit", "bernoulli"), observed_kind("unit", "laplace")
+        (('unit', 'probability'), ('unit', 'density'))
+    """
+    return preprocessing, "probability" if likelihood in _PROBABILITIES else "density"
 
 
 class _Evaluated:
@@ -150,10 +172,7 @@ class _Evaluated:
 
     @property
     def observed(self) -> tuple[str, str]:
-        """What log p(x) is of: the preprocessing, and probabilities or densities of pixels."""
-        likelihood = self.config["likelihood"]["name"]
-        kind = "probability" if likelihood in _PROBABILITIES else "density"
-        return self.config["preprocessing"], kind
+        return observed_kind(self.config["preprocessing"], self.config["likelihood"]["name"])
 
     @property
     def essential(self) -> dict[str, Any]:
