@@ -1,0 +1,133 @@
+"""What a request asks for, checked: each refusal gives the rule, what was got, and the remedy."""
+
+import json
+import math
+from collections.abc import Sequence
+from typing import Any, NoReturn, final
+
+import torch
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.explore.state import SPACES
+
+__all__ = ["Asked"]
+
+_LARGEST = 1e6  # of a coordinate
+_SIZE = 256  # cells of a map's side
+_SHOWN = 60  # characters of a value that a message repeats
+
+
+@final
+class Asked:
+    """The JSON object of a request, of which each field is taken once.
+
+    Args:
+        text: the JSON.
+
+    Raises:
+        ValueError: if it is none; so do methods, of fields that are missing or bad.
+
+    Example:
+        >>> Asked('{"space": "generation"}').space()
+        'generation'
+    """
+
+    def __init__(self, text: str) -> None:
+        try:
+            fields = json.loads(text, parse_constant=_refuse_constant)
+        except (json.JSONDecodeError, RecursionError) as error:
+            raise ValueError(f"a request must be JSON, got {_short(text)} ({error})") from error
+        if not isinstance(fields, dict):
+            raise ValueError(f"a request must be a JSON object, got {_short(text)}")
+        self._fields: dict[str, Any] = fields
+
+    def space(self) -> str:
+        """Return one of ``SPACES``."""
+        return self.choice("space", SPACES)
+
+    def choice(self, name: str, choices: Sequence[str]) -> str:
+        """Return a text that is one of several."""
+        return check_choice(name, str(self._take(name)), choices)
+
+    def whole(self, name: str, least: int, most: int) -> int:
+        """Return a whole number within bounds."""
+        value = self._take(name)
+        if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
+            raise ValueError(
+                f"{name} must be a whole number from {least} to {most}, got {_short(value)}"
+            )
+        return value
+
+    def values(self, count: int) -> Tensor:
+        """Return the coordinates of a point, of shape (count,)."""
+        return torch.tensor(self._numbers("values", count))
+
+    def axes(self, latent_dim: int) -> tuple[int, int]:
+        """Return two coordinates of z that differ; where z has one, it twice."""
+        axes = self._take("axes")
+        if (
+            not isinstance(axes, list)
+            or len(axes) != 2
+            or not all(type(axis) is int and 0 <= axis < latent_dim for axis in axes)
+            or (axes[0] == axes[1] and latent_dim > 1)
+        ):
+            raise ValueError(
+                f"axes must be two different coordinates of 0 to {latent_dim - 1}, "
+                f"got {_short(axes)}"
+            )
+        return axes[0], axes[1]
+
+    def box(self) -> tuple[float, float, float, float]:
+        """Return left, right, bottom and top of a map."""
+        left, right, bottom, top = self._numbers("box", 4)
+        if not (left < right and bottom < top):
+            raise ValueError(
+                "box must be left, right, bottom and top, in this order and apart, "
+                f"got {[left, right, bottom, top]}"
+            )
+        return left, right, bottom, top
+
+    def band(self) -> tuple[int, int, int]:
+        """Return the size of a map, and the first and number of the rows of it."""
+        size = self.whole("size", 2, _SIZE)
+        first = self.whole("first", 0, size - 1)
+        return size, first, self.whole("rows", 1, size - first)
+
+    def nothing_else(self) -> None:
+        """Refuse fields that nobody has taken."""
+        if self._fields:
+            raise ValueError(
+                f"a request must have no other fields, got {', '.join(map(_short, self._fields))}"
+            )
+
+    def _numbers(self, name: str, count: int) -> list[float]:
+        values = self._take(name)
+        if not isinstance(values, list) or len(values) != count:
+            got = f"{len(values)}" if isinstance(values, list) else _short(values)
+            raise ValueError(f"{name} must be a list of {count} numbers, got {got}")
+        for value in values:
+            if (
+                not isinstance(value, int | float)
+                or isinstance(value, bool)
+                or not abs(value) <= _LARGEST
+                or not math.isfinite(value)
+            ):
+                raise ValueError(
+                    f"{name} must be numbers within ±{_LARGEST:,.0f}, got {_short(value)}"
+                )
+        return [float(value) for value in values]
+
+    def _take(self, name: str) -> Any:
+        if name not in self._fields:
+            raise ValueError(f"a request must have the field {name!r}, and has none")
+        return self._fields.pop(name)
+
+
+def _refuse_constant(name: str) -> NoReturn:
+    raise ValueError(f"numbers must be finite, got {name}")
+
+
+def _short(value: object) -> str:
+    text = repr(value)
+    return text if len(text) <= _SHOWN else f"{text[:_SHOWN]}..."

@@ -1,0 +1,186 @@
+"""The server behind the page: on the loopback interface, to its own machine's browser only."""
+
+import json
+import threading
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from importlib.resources import files
+from typing import Any, final
+from urllib.parse import parse_qs, urlsplit
+
+from pyro_dpvae.explore.asked import Asked
+from pyro_dpvae.explore.state import Explored
+from pyro_dpvae.explore.views import VIEWS
+
+__all__ = ["Answer", "ExploreServer", "answer", "is_loopback"]
+
+_LOOPBACK = "127.0.0.1"
+_TYPES = {
+    "html": "text/html; charset=utf-8",
+    "css": "text/css; charset=utf-8",
+    "js": "text/javascript; charset=utf-8",
+}
+_HEADERS = {
+    "Cache-Control": "no-store",
+    "Content-Security-Policy": "default-src 'self'; img-src 'self' data:; base-uri 'none'; "
+    "form-action 'none'; frame-ancestors 'none'",
+    "Cross-Origin-Resource-Policy": "same-origin",
+    "Referrer-Policy": "no-referrer",
+    "X-Content-Type-Options": "nosniff",
+}
+_LONGEST = 60_000  # characters of an address
+_PATIENCE = 60  # seconds until a silent connection is closed
+
+
+@dataclass(frozen=True)
+class Answer:
+    """What a request is answered.
+
+    Attributes:
+        status: of HTTP.
+        kind: the media type.
+        body: the content.
+    """
+
+    status: int
+    kind: str
+    body: bytes
+
+
+def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
+    """Return what a request of an address is answered.
+
+    Args:
+        run: what is explored.
+        pages: the files of the page, by their addresses.
+        target: the address, from the first slash on.
+    """
+    if len(target) > _LONGEST:
+        return _refusal(414, f"an address must have at most {_LONGEST} characters")
+    path, query = urlsplit(target).path, urlsplit(target).query
+    if path in pages:
+        return pages[path]
+    name = path.removeprefix("/api/")
+    if name == path or name not in VIEWS:
+        return _refusal(404, "an address must be one of the page's, and this is none")
+    try:
+        asked = Asked(parse_qs(query).get("q", ["{}"])[-1])
+        found = VIEWS[name](run, asked)
+    except ValueError as error:
+        return _refusal(400, str(error))
+    return _json(200, found)
+
+
+def is_loopback(host: str | None, port: int) -> bool:
+    """Return whether a request's Host names this machine: others are names bound to its address.
+
+    Example:
+        >>> is_loopback("localhost:8000", 8000), is_loopback("evil.example:8000", 8000)
+        (True, False)
+    """
+    return host in {f"{name}:{port}" for name in (_LOOPBACK, "localhost")}
+
+
+@final
+class ExploreServer(ThreadingHTTPServer):
+    """A server of the page of a run; ``serve_forever`` serves, also several browsers.
+
+    Args:
+        run: returns what is explored; called once the port is had, as it may take minutes.
+        port: of the loopback interface; 0 takes a free one.
+
+    Raises:
+        ValueError: if the port is out of range.
+        OSError: if the port cannot be had.
+    """
+
+    daemon_threads = True
+
+    def __init__(self, run: Callable[[], Explored], port: int = 0) -> None:
+        self._pages, self._one = _pages(), threading.Lock()
+        if not 0 <= port <= 65535:
+            raise ValueError(f"port must be from 0 (a free one) to 65535, got {port}")
+        try:
+            super().__init__((_LOOPBACK, port), _Handler)
+        except OSError as error:
+            reason = (error.strerror or str(error)).lower()
+            raise type(error)(
+                f"port {port} must be free and allowed, and the system refuses: {reason}; name "
+                "another with --port, or none for a free one"
+            ) from error
+        try:
+            self._run = run()
+        except BaseException:
+            self.server_close()
+            raise
+
+    @property
+    def url(self) -> str:
+        """The address of the page."""
+        return f"http://{_LOOPBACK}:{self.server_port}/"
+
+    def reply(self, target: str, host: str | None) -> Answer:
+        """Return what a request is answered; the model serves one at a time."""
+        if not is_loopback(host, self.server_port):
+            return _refusal(403, f"requests must be addressed to {self.url}")
+        with self._one:
+            return answer(self._run, self._pages, target)
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """HTTP of :class:`ExploreServer`."""
+
+    protocol_version = "HTTP/1.1"
+    timeout = _PATIENCE
+    server: ExploreServer
+
+    def do_GET(self) -> None:
+        self._send(self.server.reply(self.path, self.headers.get("Host")))
+
+    def refuse(self) -> None:
+        self.close_connection = True  # what a body holds is not read
+        self._send(_refusal(405, f"the method must be GET, got {self.command}"))
+
+    do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = refuse
+
+    def _send(self, what: Answer) -> None:
+        with suppress(ConnectionError):  # the page may have lost interest
+            self.send_response(what.status)
+            for name, value in _HEADERS.items():
+                self.send_header(name, value)
+            self.send_header("Content-Type", what.kind)
+            self.send_header("Content-Length", str(len(what.body)))
+            if what.status == 405:
+                self.send_header("Allow", "GET")
+            if self.close_connection:
+                self.send_header("Connection", "close")
+            self.end_headers()
+            if self.command != "HEAD":
+                self.wfile.write(what.body)
+
+    def version_string(self) -> str:
+        return "dpvae"
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Say nothing of requests: a drag makes hundreds."""
+
+
+def _pages() -> dict[str, Answer]:
+    folder = files("pyro_dpvae.explore") / "page"
+    pages = {
+        f"/{file.name}": Answer(200, _TYPES[file.name.rpartition(".")[2]], file.read_bytes())
+        for file in folder.iterdir()
+        if file.name.rpartition(".")[2] in _TYPES
+    }
+    return pages | {"/": pages["/index.html"]}
+
+
+def _json(status: int, content: Mapping[str, Any]) -> Answer:
+    text = json.dumps(content, allow_nan=False, separators=(",", ":"))
+    return Answer(status, "application/json", text.encode())
+
+
+def _refusal(status: int, sentence: str) -> Answer:
+    return _json(status, {"error": sentence})

@@ -1,0 +1,206 @@
+"""What is explored: a run's parts, and draws from both sides that points are held against."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae.data import to_unit
+from pyro_dpvae.data.dataset import Split, split_size
+from pyro_dpvae.decoders import AbstractDecoder
+from pyro_dpvae.evaluation import Subject
+from pyro_dpvae.metrics import unit_activity
+from pyro_dpvae.mixture import AggregatePosterior, posterior_means
+from pyro_dpvae.priors import AbstractPrior
+
+__all__ = ["RATIO", "SPACES", "Explored", "Place", "explored", "place"]
+
+SPACES = ("generation", "representation")
+
+RATIO = 1.0
+"""Nats by which log-densities differ in pockets and leaks, at least."""
+
+_DRAWS, _DRAWS_OF_FLOWS = 2000, 200  # of flows, each is scored under thousands of them
+_KEPT = 5  # pockets and leaks are the fifth of draws of least density, as in metrics
+_HELD_OUT, _DATA = 200, 2000
+
+
+@dataclass(frozen=True)
+class Place:
+    """Points in both spaces, with their densities.
+
+    Attributes:
+        z: in representation space, of shape (points, L).
+        z0: in generation space, g(z), of shape (points, L).
+        log_p: log p(z) of the prior, of shape (points,), in nats.
+        log_q: log q(z) of the aggregate posterior, likewise.
+        log_det: log |det dg/dz|, likewise; minus it, densities over z are densities over z0.
+    """
+
+    z: Tensor
+    z0: Tensor
+    log_p: Tensor
+    log_q: Tensor
+    log_det: Tensor
+
+    def __getitem__(self, chosen: Tensor | slice) -> "Place":
+        """Return some of the points."""
+        return Place(
+            self.z[chosen],
+            self.z0[chosen],
+            self.log_p[chosen],
+            self.log_q[chosen],
+            self.log_det[chosen],
+        )
+
+    def coordinates(self, space: str) -> Tensor:
+        """Return the points' coordinates in one of ``SPACES``."""
+        return self.z0 if space == "generation" else self.z
+
+
+@dataclass(frozen=True)
+class Explored:
+    """A run to be explored: nothing in it changes.
+
+    Attributes:
+        title: the run's name.
+        facts: what it is, by what is said of it.
+        prior: p(z).
+        decoder: p(x | z).
+        aggregate: q(z) over the training data.
+        preprocessing: what pixels mean to the model.
+        device: where the parts are.
+        clouds: draws from the prior and from the aggregate posterior, pockets (the fifth of the
+            prior's draws of least q(z)) and leaks (the fifth of the aggregate posterior's of
+            least p(z)). Of these two those that differ by ``RATIO`` come first, of them the half
+            where their own side draws most, from the most extreme log q(z) - log p(z) on.
+        spread: by space, how much each coordinate varies over the data, of shape (L,).
+        origin: the mean of the law of generation space, of shape (L,).
+        held_out: the first held-out data as they are shown, images as grey values in [0, 1].
+        held_out_means: the means of q(z | x) of these, of shape (data, L).
+        points: the first training data, if they are points of a plane.
+    """
+
+    title: str
+    facts: Mapping[str, str]
+    prior: AbstractPrior
+    decoder: AbstractDecoder
+    aggregate: AggregatePosterior
+    preprocessing: str
+    device: torch.device
+    clouds: Mapping[str, Place]
+    spread: Mapping[str, Tensor]
+    origin: Tensor
+    held_out: Tensor
+    held_out_means: Tensor
+    points: Tensor | None
+
+    @property
+    def latent_dim(self) -> int:
+        """The size L of z."""
+        return self.prior.latent_dim
+
+    @property
+    def one_space(self) -> bool:
+        """Whether generation space is representation space: g(z) = z."""
+        there = self.clouds["aggregate"]
+        return torch.equal(there.z, there.z0)
+
+
+def explored(subject: Subject) -> Explored:
+    """Return a run as it is explored, with draws under the seed of the subject."""
+    prior, aggregate, saved = subject.prior, subject.aggregate, subject.saved
+    config = saved.run.config
+    count = _DRAWS if aggregate.moment_draws is None else _DRAWS_OF_FLOWS
+    with torch.no_grad(), forked_rng():
+        torch.manual_seed(subject.config.seed)
+        of_prior = place(prior, aggregate, prior().sample((count,)), "representation")
+        of_data = place(prior, aggregate, aggregate.sample((count,)), "representation")
+        x = next(saved.batches(subject.data.test, batch_size=_HELD_OUT).epoch(0))
+        means = posterior_means(saved.system.guide.posterior, [x])
+    clouds = {
+        "aggregate": of_data,
+        "prior": of_prior,
+        "pockets": _least(of_prior, of_prior.log_q, own=of_prior.log_p),
+        "leaks": _least(of_data, of_data.log_p, own=of_data.log_q),
+    }
+    return Explored(
+        title=saved.run.path.resolve().name,
+        facts={
+            "data": subject.data.name,
+            "prior": _name(config.get("prior")),
+            "guide": _name(config.get("guide")),
+            "objective": _name(config.get("objective")),
+            "step": f"{saved.checkpoint.step:,}",
+        },
+        prior=prior,
+        decoder=subject.model.decoder,
+        aggregate=aggregate,
+        preprocessing=config["preprocessing"],
+        device=saved.device,
+        clouds=clouds,
+        spread={
+            "generation": subject.generation_spread.cpu(),
+            "representation": unit_activity(aggregate).cpu(),
+        },
+        origin=subject.base_moments[0].cpu(),
+        held_out=to_unit(x, config["preprocessing"]).cpu(),
+        held_out_means=means.cpu(),
+        points=_first(subject.data.train) if subject.data.item_shape == (2,) else None,
+    )
+
+
+def place(
+    prior: AbstractPrior,
+    aggregate: AggregatePosterior,
+    points: Float[Tensor, "points latent"],
+    space: str,
+) -> Place:
+    """Return points of one space in both, on the CPU.
+
+    What lies beyond the range of 32-bit numbers in the other space has a density of zero.
+
+    Args:
+        prior: p(z), whose map joins the spaces.
+        aggregate: q(z).
+        points: of shape (points, L).
+        space: the one that they are of, of ``SPACES``.
+    """
+    check_choice("space", space, SPACES)
+    with torch.no_grad():
+        if space == "generation":
+            z0, z = points, prior.to_representation(points)
+            log_det = prior.to_generation(z)[1]
+        else:
+            z, (z0, log_det) = points, prior.to_generation(points)
+        known = z.isfinite().all(-1) & z0.isfinite().all(-1) & log_det.isfinite()
+        inside = torch.where(known[:, None], z, 0.0)
+        log_p = torch.where(known, prior().log_prob(inside), -torch.inf)
+        log_q = torch.where(known, aggregate.log_prob(inside), -torch.inf)
+    return Place(z.cpu(), z0.cpu(), log_p.cpu(), log_q.cpu(), log_det.cpu())
+
+
+def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
+    """Return the fifth of draws whose density on the other side is low.
+
+    Those whose densities differ by ``RATIO`` come first. Among them, as among the rest, it is the
+    half of the fifth with the higher density of their own side, as outliers of both sides tell
+    little; then the most extreme ratio decides.
+    """
+    kept = low.argsort()[: len(low) // _KEPT]
+    ratio, own = (low - own)[kept], own[kept]
+    after = 2 * (ratio > -RATIO).int() + (own < own.median()).int()
+    by_ratio = ratio.argsort()
+    return draws[kept[by_ratio[after[by_ratio].argsort(stable=True)]]]
+
+
+def _first(split: Split) -> Tensor:
+    return torch.stack([split[index] for index in range(min(_DATA, split_size(split)))])
+
+
+def _name(options: object) -> str:
+    return str(options.get("name")) if isinstance(options, Mapping) else str(options)
