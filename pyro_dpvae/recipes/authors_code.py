@@ -71,8 +71,11 @@ _DIFFERENCES = {
 _OF_OBJECTIVE = {
     "beta-tcvae": "the code drops the log-determinant of p(z) under the decoupled prior and "
     "misplaces weights of its estimator of q(z): here both are as they are derived",
+    "beta-vae-b": "the code's divergence from the decoupled prior lacks its constant, -1 for two "
+    "latents, which makes the target lower by that: here the constant is there",
     "factor-vae": "the code's adversary has Adam's betas (0.9, 0.999): here (0.5, 0.9), those of "
     "Kim, Mnih (2018)",
+    "info-vae": "the code's estimator of the divergence counts each datum with itself: here not",
 }
 
 
