@@ -36,6 +36,8 @@ def test_the_wheel_holds_the_package_and_nothing_at_the_top(tmp_path: Path) -> N
         assert tops == {"pyro_dpvae", wheel.stem.split("-py3")[0] + ".dist-info"}
         assert "pyro_dpvae/py.typed" in names
         assert "pyro_dpvae/models/vae.py" in names
+        assert {"pyro_dpvae/report/page.css", "pyro_dpvae/report/page.js"} <= set(names)
+        assert "pyro_dpvae/explore/page/index.html" in names
         archive.extractall(tmp_path / "site")
     program = "import pyro_dpvae, pyro_dpvae.cli as c; print(pyro_dpvae.__file__); c.main([])"
     result = subprocess.run(

@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from pyro_dpvae.cli import main, plot
+from pyro_dpvae.cli import main
+from pyro_dpvae.drawings import run as plot
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.metrics import symmetric_kl
 from pyro_dpvae.recipes import open_system
@@ -21,7 +22,15 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
     options = {"coupling-mixture": ["--prior.spread", "5"]}
     for name in NAMES:
         arguments = ["--data", "two-moons", "--latent-dim", "2", "--prior", name]
-        small = ["--prior.hidden", "[8]", *options.get(name, []), "--steps", "3"]
+        small = [
+            "--prior.hidden",
+            "[8]",
+            *options.get(name, []),
+            "--steps",
+            "3",
+            "--backend",
+            "eager",
+        ]
         assert main(["train", *arguments, *small, "--out", str(folder / name)]) == 0
     return folder
 

@@ -10,7 +10,18 @@ from typing import Any
 import torch
 from tqdm import tqdm
 
-from pyro_dpvae.cli import compare, demo, evaluate, plot, recipes, sample, train
+from pyro_dpvae.cli import (
+    compare,
+    demo,
+    evaluate,
+    explore,
+    plot,
+    recipes,
+    report,
+    reproduce,
+    sample,
+    train,
+)
 from pyro_dpvae.cli.parser import UsageError
 from pyro_dpvae.cli.processes import ended_elsewhere, first_to_fail, joined
 from pyro_dpvae.training import NonFiniteError
@@ -21,8 +32,11 @@ _COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
     "compare": compare.main,
     "demo": demo.main,
     "evaluate": evaluate.main,
+    "explore": explore.main,
     "plot": plot.main,
     "recipes": recipes.main,
+    "report": report.main,
+    "reproduce": reproduce.main,
     "sample": sample.main,
     "train": train.main,
 }
@@ -37,8 +51,11 @@ Variational autoencoders in Pyro that represent and generate.
   dpvae train      train a system on a data set by name, file or folder; writes a run folder
   dpvae sample     draw samples from a trained run
   dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation
-  dpvae compare    set evaluated runs side by side, with paired differences
+  dpvae compare    set runs side by side, with paired differences; --evaluate measures them first
   dpvae plot       draw a trained run: samples, latent space, traversals, leakage
+  dpvae reproduce  train, measure and draw what the dpVAE paper shows: table1, figures
+  dpvae report     write runs as one page of HTML: curves, metrics, differences, figures
+  dpvae explore    walk through a trained run's latent spaces, on a page in the browser
 
 'dpvae COMMAND --help' lists the options of a command, 'dpvae --version' prints the version.
 """

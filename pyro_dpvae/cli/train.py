@@ -34,7 +34,7 @@ from pyro_dpvae.training import (
     fit,
 )
 
-__all__ = ["main"]
+__all__ = ["check_device", "main", "parsed"]
 
 _EPOCHS = 10
 
@@ -52,9 +52,7 @@ _SAME = (
 
 def main(arguments: Sequence[str]) -> int:
     """Train a system; returns the exit status."""
-    arguments = merge_files(with_configuration(spell_out(arguments)))
-    options = _parser(arguments).parse_args(arguments).as_dict()
-    options.pop("config", None)
+    options = parsed(arguments)
     resume, which = options.pop("resume"), options.pop("checkpoint")
     if which is not None:
         if resume is None:
@@ -162,6 +160,18 @@ def main(arguments: Sequence[str]) -> int:
         )
         return 128 + history.signal
     return 0
+
+
+def parsed(arguments: Sequence[str]) -> dict[str, Any]:
+    """Return the options of a command line, those of recipes, files and resumed runs among them.
+
+    Raises:
+        UsageError: if an option is not there, or has a value that it cannot take.
+    """
+    arguments = merge_files(with_configuration(spell_out(arguments)))
+    options: dict[str, Any] = _parser(arguments).parse_args(arguments).as_dict()
+    options.pop("config", None)
+    return options
 
 
 def check_device(name: str) -> torch.device:

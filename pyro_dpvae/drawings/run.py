@@ -21,7 +21,7 @@ from pyro_dpvae.plots import (
 )
 from pyro_dpvae.priors import ProductPrior
 
-__all__ = ["drawings_of"]
+__all__ = ["drawings_of", "most_active"]
 
 _CLOUD, _EXTREME = 2000, 200  # points in latent space
 _STEPS, _PAIRS = 11, 5  # of pair traversals
@@ -102,7 +102,7 @@ def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
     symbols = {"representation space": "z", "generation space": "z_0"}
     spaces, curves, names = {}, {}, {}
     for title, (points, paths) in shown.items():
-        dims = _most_active(subject, title)
+        dims = most_active(subject, title)
         spaces[title] = {label: cloud[:, dims] for label, cloud in points.items()}
         curves[title] = [path[:, dims] for path in paths]
         first, second = (f"${symbols[title]}$[{dim}]" for dim in dims)
@@ -119,7 +119,7 @@ def _pairs(subject: Subject, lines: Sequence[Tensor]) -> Figure:
     )
 
 
-def _most_active(subject: Subject, space: str) -> list[int]:
+def most_active(subject: Subject, space: str) -> list[int]:
     """Return the two coordinates whose means vary most, of one space."""
     if space == "representation space":
         spread = unit_activity(subject.aggregate)

@@ -6,7 +6,7 @@ from pyro_dpvae.evaluation.compare import (
     compare_runs,
     compare_seeds,
 )
-from pyro_dpvae.evaluation.evaluate import GROUPS, evaluate_run
+from pyro_dpvae.evaluation.evaluate import GROUPS, evaluate_run, numbers_of
 from pyro_dpvae.evaluation.subject import EvaluationConfig, Subject
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "compare_runs",
     "compare_seeds",
     "evaluate_run",
+    "numbers_of",
 ]

@@ -25,7 +25,7 @@ from pyro_dpvae.evaluation.needs import (
     VECTORS,
     Need,
 )
-from pyro_dpvae.evaluation.subject import Subject
+from pyro_dpvae.evaluation.subject import EvaluationConfig, Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.importance import log_weights
@@ -130,7 +130,7 @@ def evaluate_run(
     values = shared_object(sorted(kept_per_datum(run, content)))
     done = []
     for name in chosen:
-        numbers = _numbers(subject, name)
+        numbers = numbers_of(name, subject.config)
         whole = name in values or name not in _PER_DATUM
         if whole and content["groups"].get(name, {}).get("numbers") == numbers:
             done.append(name)
@@ -159,10 +159,11 @@ def applicable(subject: Subject) -> list[str]:
     return [name for name, group in GROUPS.items() if not group.missing(subject) and name != "fid"]
 
 
-def _numbers(subject: Subject, name: str) -> dict[str, Any]:
-    names = (*GROUPS[name].numbers, "seed")
-    numbers = {number: getattr(subject.config, number) for number in names}
-    return {**numbers, **GROUPS[name].fixed}
+def numbers_of(group: str, config: EvaluationConfig) -> dict[str, Any]:
+    """Return what the metrics of a group depend on, as ``evaluation.json`` keeps it with them."""
+    names = (*GROUPS[group].numbers, "seed")
+    numbers = {number: getattr(config, number) for number in names}
+    return {**numbers, **GROUPS[group].fixed}
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:

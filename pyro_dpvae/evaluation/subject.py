@@ -10,12 +10,13 @@ from pathlib import Path
 from typing import final
 
 import torch
+from filelock import FileLock
 from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_repeated
-from pyro_dpvae._files import read_tensors, write_whole
+from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
 from pyro_dpvae.data.dataset import split_size
@@ -238,11 +239,15 @@ class Subject:
         path = self.config.cache / "domain" / f"{name}.safetensors"
 
         def train() -> None:
-            if not path.exists():
-                network = train_domain_network(
-                    self.data.name, images, labels, progress=self.progress
-                )
-                network.save(path)
+            if path.exists():
+                return
+            make_folder(path.parent)
+            with FileLock(path.with_suffix(".lock")):  # processes beside wait for the first one's
+                if not path.exists():
+                    network = train_domain_network(
+                        self.data.name, images, labels, progress=self.progress
+                    )
+                    network.save(path)
 
         on_first_rank(train)
         return DomainFeatures.load(path, self.data.name).to(self.saved.device)

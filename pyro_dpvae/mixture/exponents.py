@@ -12,9 +12,9 @@ __all__ = ["NEGLIGIBLE", "Exponents", "diagonal_exponents", "full_exponents"]
 # 1024 to 512 x 512 differ by less than a tenth.
 _POINTS, _COMPONENTS = 128, 1024
 
-# Below exp(-80) of the largest component a term cannot change the sum, and exp of numbers near
-# the smallest float is many times slower than of others.
 NEGLIGIBLE = -80.0
+"""Below exp(-80) of the largest component a term cannot change a sum, and exp of numbers near the
+smallest float is many times slower than of others."""
 
 
 @final

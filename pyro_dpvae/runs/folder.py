@@ -27,7 +27,7 @@ from pyro_dpvae.runs.checkpoint import (
     write_checkpoint,
 )
 from pyro_dpvae.runs.lock import locked
-from pyro_dpvae.runs.records import parse, plain, whole_lines
+from pyro_dpvae.runs.records import last_step, parse, plain, whole_lines
 
 __all__ = ["RunFolder"]
 
@@ -230,6 +230,11 @@ class RunFolder:
         """How many bytes of records there are."""
         path = self.path / _METRICS
         return path.stat().st_size if path.exists() else 0
+
+    @property
+    def last_step(self) -> int:
+        """The step of the last record that is whole and has one; 0 before there is any."""
+        return last_step(self.path / _METRICS)
 
     def save(
         self,

@@ -1,4 +1,4 @@
-"""One process at a time trains in a run folder."""
+"""One process at a time works in a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -10,10 +10,16 @@ from pyro_dpvae._files import make_folder, refusing
 
 __all__ = ["locked"]
 
+_TRAINING = "a run folder is trained by one process at a time, and another one trains"
+
 
 @contextmanager
-def locked(path: Path) -> Iterator[None]:
-    """Hold the lock of a run folder; it is free again when its process ends, however it ends.
+def locked(path: Path, rule: str = _TRAINING) -> Iterator[None]:
+    """Hold the lock of a folder; it is free again when its process ends, however it ends.
+
+    Args:
+        path: the folder, which is made if it is not there.
+        rule: what a second process is told, before the place.
 
     Raises:
         BlockingIOError: if another process holds it.
@@ -26,8 +32,7 @@ def locked(path: Path) -> Iterator[None]:
             lock.acquire(timeout=0)
     except Timeout as error:
         raise BlockingIOError(
-            f"a run folder is trained by one process at a time, and another one trains in {path}; "
-            "wait for its end, or name another folder with --out"
+            f"{rule} in {path}; wait for its end, or name another folder with --out"
         ) from error
     except NotImplementedError as error:
         raise OSError(

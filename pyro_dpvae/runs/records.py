@@ -2,18 +2,36 @@
 
 import json
 import math
+import os
 from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-__all__ = ["parse", "plain", "whole_lines"]
+__all__ = ["last_step", "parse", "plain", "whole_lines"]
+
+_TAIL = 16_384  # bytes, which hold several records
 
 
 def whole_lines(path: Path, most: int) -> int:
     """Return how many of so many bytes are whole lines."""
     content = path.read_bytes()[:most] if path.exists() else b""
     return content.rfind(b"\n") + 1
+
+
+def last_step(path: Path) -> int:
+    """Return the step of the last record that has one, from the end of the file alone; or 0."""
+    if not path.exists():
+        return 0
+    with path.open("rb") as file:
+        file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
+        lines = file.read().splitlines()
+    for line in reversed(lines):
+        with suppress(ValueError, RecursionError):  # as of one that is being written
+            record = json.loads(line)
+            if isinstance(record, dict) and isinstance(record.get("step"), int):
+                return int(record["step"])
+    return 0
 
 
 def plain(value: Any) -> Any:

@@ -1,0 +1,250 @@
+"""``dpvae reproduce table1``: the models of the paper's table, trained, measured, compared."""
+
+import json
+import shlex
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from jsonargparse import Namespace
+
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._files import write_whole
+from pyro_dpvae.cli.jobs import Failure, Job, default_jobs, run_jobs, seconds_of
+from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae.cli.recipe_runs import recipe_arguments
+from pyro_dpvae.cli.studies import (
+    add_amount,
+    add_place,
+    budget_of,
+    check_arguments,
+    check_runs,
+    overrides_of,
+)
+from pyro_dpvae.cli.train import check_device
+from pyro_dpvae.data import DataSet, load
+from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS
+from pyro_dpvae.reproduction import (
+    AUTHORS_CODE,
+    Study,
+    alone,
+    as_markdown,
+    as_text,
+    recalled,
+    remember,
+    run_path,
+    steps_of,
+    table_of,
+)
+from pyro_dpvae.reproduction.words import counted
+from pyro_dpvae.runs.changes import option
+
+__all__ = ["main"]
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
+    options = _parser().parse_args(list(arguments))
+    check_choice("data", options.data, DPVAE_DATA_SETS)
+    check_device(options.device)
+    data = load(options.data, root=options.root, download=options.download)
+    out = Path(options.out or f"reproductions/table1-{options.data}")
+    study = _study(options, data, recalled(out))
+    at_once = default_jobs(options.device) if options.jobs is None else options.jobs
+    check_positive_int("jobs", at_once)
+    jobs = _jobs(study, out, options)
+    check_arguments(jobs)
+    with alone(out):
+        remember(study.as_dict(), out)
+        check_runs(jobs)
+        return _reproduced(study, out, jobs, at_once, options.device)
+
+
+def _reproduced(study: Study, out: Path, jobs: Sequence[Job], at_once: int, device: str) -> int:
+    print(_budget(study, len(jobs), at_once, device), file=sys.stderr)
+    try:
+        failures = run_jobs(jobs, at_once=at_once, logs=out / "logs")
+    except KeyboardInterrupt as error:
+        error.add_note(f"what is done is kept in {out}, and the same command goes on")
+        raise
+    table = table_of(study, out)
+    command = f"dpvae reproduce table1 {shlex.join(_command(study))}"
+    write_whole(out / "table.json", json.dumps(table, indent=2, allow_nan=False).encode())
+    write_whole(out / "table.md", as_markdown(table, command).encode())
+    write_whole(out / "times.json", json.dumps(_times(jobs), indent=2).encode())
+    print(as_text(table))
+    print(_ending(jobs, failures, out))
+    return 1 if failures else 0
+
+
+def _parser() -> CommandParser:
+    parser = CommandParser(
+        prog="dpvae reproduce table1",
+        description="Train the models of the paper's Table 1 with and without the decoupled "
+        "prior, measure them, and write OUT/table.md and OUT/table.json. Interrupted, the same "
+        "command goes on; what is finished is not done again.",
+    )
+    parser.add_argument(
+        "--data", type=str, default="mnist", help=f"one of {', '.join(DPVAE_DATA_SETS)}"
+    )
+    parser.add_argument(
+        "--variant",
+        choices=["paper", "authors-code"],
+        default="paper",
+        help="of the recipes: one set of numbers for each pair, or the published configurations "
+        "(of mnist)",
+    )
+    parser.add_argument(
+        "--regularizers",
+        type=str | None,
+        help=f"some of {','.join(REGULARIZERS)} (default: all)",
+    )
+    amount = parser.add_argument_group("how much")
+    add_amount(amount)
+    amount.add_argument("--seeds", type=int | None, help="how many, from 0 on")
+    for name, what in (
+        ("nll_samples", "draws of z for each datum's likelihood"),
+        ("nll_data", "held-out data whose likelihood is measured"),
+        ("latent_samples", "draws for divergences and leakage"),
+        ("images", "samples and reference images in feature space"),
+    ):
+        amount.add_argument(f"--{name.replace('_', '-')}", type=int | None, help=what)
+    place = parser.add_argument_group("where")
+    add_place(place, None, "reproductions/table1-DATA")
+    features = parser.add_argument_group("features of images")
+    features.add_argument(
+        "--inception",
+        type=str | None,
+        help="the file of FID's network weights (default: torch.hub's cache; where there are "
+        "none, a classifier of the data set takes their place)",
+    )
+    features.add_argument(
+        "--download",
+        action="store_true",
+        help="fetch the data set and those weights (91 MB) if they are missing",
+    )
+    return parser
+
+
+def _study(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> Study:
+    """Return what is asked for; what options do not say is as it was before, if anything was."""
+    budget = budget_of(options)
+    own = options.variant == AUTHORS_CODE  # whose learning rates are among what it compares
+    features = _features(options, data, before)
+    groups = ["skl", "leakage", "nll", features]
+    if data.train_labels is not None and data.test_labels is not None:
+        groups.append("probe")
+    chosen = options.regularizers
+    kept = before if options.budget is None else {}
+    usual = {"steps": budget.steps, "seeds": budget.seeds, **budget.measured}
+    usual |= {key: kept[key] for key in ("steps", "seeds") if key in kept}
+    usual |= kept.get("evaluation", {})
+    amount = {key: one if options[key] is None else options[key] for key, one in usual.items()}
+    return Study(
+        data=options.data,
+        variant=options.variant,
+        regularizers=tuple(REGULARIZERS if chosen is None else _listed(chosen)),
+        steps=amount.pop("steps"),
+        seeds=amount.pop("seeds"),
+        overrides=overrides_of(options, {} if own else budget.overrides, before),
+        evaluation=amount,
+        features=features,
+        groups=tuple(groups),
+    )
+
+
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",")]
+
+
+def _features(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> str:
+    """Return in which features samples are compared with data: as before, or of what is there."""
+    if not data.is_images:
+        return "distance"
+    remembered = before.get("features")
+    if remembered == "domain" and options.inception is None:
+        return "domain"
+    try:
+        inception_weights(options.inception, download=options.download)
+    except FileNotFoundError:
+        if remembered == "fid" or options.inception is not None or data.train_labels is None:
+            raise
+        return "domain"
+    return "fid"
+
+
+def _jobs(study: Study, out: Path, options: Namespace) -> list[Job]:
+    # All recipes of a seed before the next one: whoever stops early has whole tables.
+    return [
+        _job(study, out, options, recipe, seed)
+        for seed in range(study.seeds)
+        for recipe in study.recipes
+    ]
+
+
+def _job(study: Study, out: Path, options: Namespace, recipe: str, seed: int) -> Job:
+    steps = steps_of(recipe, study.steps)
+    evaluate = {
+        "--metrics": ",".join(study.groups),
+        **{option(name): str(count) for name, count in study.evaluation.items()},
+    }
+    if options.inception is not None:
+        evaluate["--inception"] = options.inception
+    place = {"--device": options.device}
+    if options.root is not None:
+        place["--root"] = options.root
+    return Job(
+        name=f"{recipe}/seed-{seed}",
+        run=run_path(out, recipe, seed),
+        steps=steps,
+        train=recipe_arguments(recipe, seed=seed, steps=steps, overrides=study.overrides),
+        evaluate=_flat(evaluate),
+        numbers=study.numbers,
+        place=_flat(place),
+    )
+
+
+def _flat(options: dict[str, str]) -> tuple[str, ...]:
+    return tuple(part for pair in options.items() for part in pair)
+
+
+def _command(study: Study) -> list[str]:
+    """Return the options that ask for a study, whatever budgets hold."""
+    arguments = ["--data", study.data, "--variant", study.variant, "--budget", "paper"]
+    if study.regularizers != tuple(REGULARIZERS):
+        arguments += ["--regularizers", ",".join(study.regularizers)]
+    arguments += ["--steps", str(study.steps), "--seeds", str(study.seeds)]
+    for one in study.overrides:
+        arguments += ["--override", one]
+    for name, count in study.evaluation.items():
+        arguments += [option(name), str(count)]
+    return arguments
+
+
+def _budget(study: Study, runs: int, at_once: int, device: str) -> str:
+    numbers = ", ".join(f"{name} {count}" for name, count in study.evaluation.items())
+    return (
+        f"{counted(runs, 'run')} on {study.data}: {len(study.recipes)} recipes x "
+        f"{counted(study.seeds, 'seed')}, "
+        f"{study.steps} steps each, {at_once} at once on {device}\n"
+        f"overrides: {', '.join(study.overrides) or 'none'}\n"
+        f"measured: {', '.join(study.groups)}; {numbers}"
+    )
+
+
+def _times(jobs: Sequence[Job]) -> dict[str, Any]:
+    return {job.name: seconds_of(job) for job in jobs}
+
+
+def _ending(jobs: Sequence[Job], failures: Sequence[Failure], out: Path) -> str:
+    taken = sum(sum(seconds_of(job).values()) for job in jobs)
+    lines = [
+        f"{counted(len(jobs), 'run')} took {taken / 60:.1f} minutes of training and measuring"
+    ]
+    lines += [
+        f"failed: {one.name}, exit status {one.status}, log {one.log}\n  {one.reason}"
+        for one in failures
+    ]
+    return "\n".join([*lines, f"kept in {out}: table.md and table.json"])

@@ -1,0 +1,25 @@
+"""Tables and figures of a paper anew: what is asked and found, what becomes of the claims."""
+
+from pyro_dpvae.reproduction.budgets import AUTHORS_CODE, BUDGETS, EVALUATION, Budget, steps_of
+from pyro_dpvae.reproduction.markdown import as_markdown
+from pyro_dpvae.reproduction.results import measured
+from pyro_dpvae.reproduction.study import Study, alone, recalled, remember, run_path
+from pyro_dpvae.reproduction.table import table_of
+from pyro_dpvae.reproduction.text import as_text
+
+__all__ = [
+    "AUTHORS_CODE",
+    "BUDGETS",
+    "EVALUATION",
+    "Budget",
+    "Study",
+    "alone",
+    "as_markdown",
+    "as_text",
+    "measured",
+    "recalled",
+    "remember",
+    "run_path",
+    "steps_of",
+    "table_of",
+]

@@ -1,0 +1,146 @@
+"""What a reproduction of Table 1 is asked for, and the file that remembers it."""
+
+import json
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from pyro_dpvae._checks import check_choice, check_positive_int, check_repeated
+from pyro_dpvae._files import write_whole
+from pyro_dpvae.evaluation import EvaluationConfig, numbers_of
+from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS, dpvae_recipe
+from pyro_dpvae.runs.lock import locked
+
+__all__ = ["FEATURES", "Study", "alone", "recalled", "remember", "run_path"]
+
+FEATURES = ("fid", "domain", "distance")
+"""What stands in the column of FID: Inception features, a domain network's, or, for vectors, the
+distance of decoded samples to the data."""
+
+_FILE = "study.json"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """Models with and without the decoupled prior, in pairs, over several seeds.
+
+    Attributes:
+        data: the data set.
+        variant: of the recipes.
+        regularizers: the rows of Table 1, each with and without the decoupled prior.
+        steps: of each run.
+        seeds: how many, from 0 on.
+        overrides: options before those of the recipes, each ``key=value``.
+        evaluation: numbers of the evaluation.
+        features: one of ``FEATURES``.
+        groups: of metrics that are measured.
+    """
+
+    data: str
+    variant: str
+    regularizers: tuple[str, ...]
+    steps: int
+    seeds: int
+    overrides: tuple[str, ...]
+    evaluation: Mapping[str, int]
+    features: str
+    groups: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        check_choice("data", self.data, DPVAE_DATA_SETS)
+        for regularizer in self.regularizers:
+            check_choice("regularizers", regularizer, REGULARIZERS)
+        if not self.regularizers or len(set(self.regularizers)) < len(self.regularizers):
+            raise ValueError(
+                f"regularizers must be some, each named once, got {list(self.regularizers)}; "
+                f"they are {', '.join(REGULARIZERS)}"
+            )
+        check_positive_int("steps", self.steps)
+        check_positive_int("seeds", self.seeds)
+        for name, count in self.evaluation.items():
+            check_repeated(name, count)
+
+    def recipe(self, regularizer: str, *, decoupled: bool) -> str:
+        """Return the name of a recipe of the study."""
+        variant: Any = self.variant
+        return dpvae_recipe(self.data, regularizer, decoupled=decoupled, variant=variant)
+
+    @property
+    def recipes(self) -> list[str]:
+        """The recipes in the order of the table."""
+        return [
+            self.recipe(regularizer, decoupled=decoupled)
+            for regularizer in self.regularizers
+            for decoupled in (False, True)
+        ]
+
+    @property
+    def numbers(self) -> dict[str, dict[str, Any]]:
+        """What the metrics of each group are to be measured with."""
+        counts: dict[str, Any] = dict(self.evaluation)
+        config = EvaluationConfig(**counts)
+        return {group: numbers_of(group, config) for group in self.groups}
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return the study as JSON holds it."""
+        content: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return content
+
+
+def run_path(out: Path, recipe: str, seed: int) -> Path:
+    """Return the run folder of a recipe and a seed in a study's folder."""
+    return out / "runs" / recipe / f"seed-{seed}"
+
+
+def alone(out: Path) -> AbstractContextManager[None]:
+    """Hold a study's folder for this command.
+
+    Raises:
+        BlockingIOError: on entry, if another command holds it.
+    """
+    return locked(out, "a study is made by one command at a time, and another one works")
+
+
+def recalled(out: Path) -> dict[str, Any]:
+    """Return what was asked in a study's folder before, empty where nothing was.
+
+    Raises:
+        ValueError: if the file that says so is damaged.
+    """
+    path = out / _FILE
+    if not path.exists():
+        return {}
+    try:
+        return dict(json.loads(path.read_bytes()))
+    except (ValueError, TypeError) as error:
+        raise ValueError(
+            f"{path} must hold what a study asks, and is damaged: {error}; remove it"
+        ) from error
+
+
+def remember(asked: Mapping[str, Any], out: Path) -> None:
+    """Write what is asked into a study's folder, or find it there.
+
+    Args:
+        asked: all that runs and measurements depend on, as JSON holds it.
+        out: the folder.
+
+    Raises:
+        ValueError: if something else was asked there, but for fewer seeds.
+    """
+    if before := recalled(out):
+        differing = [
+            f"{key} from {before.get(key)!r} to {asked.get(key)!r}"
+            for key in dict.fromkeys([*before, *asked])
+            if before.get(key) != asked.get(key)
+            and not (key == "seeds" and asked.get(key, 0) > before.get(key, 0))
+        ]
+        if differing:
+            raise ValueError(
+                f"a study goes on with what it was asked for, or with more seeds, and {out} would "
+                f"change {', '.join(differing)}; ask for the same, name another folder with "
+                "--out, or remove it"
+            )
+    write_whole(out / _FILE, json.dumps(asked, indent=2).encode())
