@@ -1,4 +1,4 @@
-"""What the examples share: their options, images, and the loop over them."""
+"""What the examples share: their options, data, and the loop over them."""
 
 import argparse
 from collections.abc import Iterator
@@ -13,14 +13,15 @@ from pyro_dpvae.data import Batches, load
 from pyro_dpvae.objectives import ELBO
 
 
-def options(description: str, *, steps: int) -> argparse.Namespace:
+def options(description: str, *, steps: int, data: str = "mnist") -> argparse.Namespace:
     """Return the options of an example."""
     parser = argparse.ArgumentParser(description=description)
-    parser.add_argument("--data", default="mnist", help="mnist, fashion-mnist ..., or a file")
-    parser.add_argument("--root", help="the folder of data sets (default: DPVAE_DATA)")
+    if data == "mnist":
+        parser.add_argument("--data", default=data, help="mnist, fashion-mnist ..., or a file")
+        parser.add_argument("--root", help="the folder of data sets (default: DPVAE_DATA)")
     parser.add_argument("--steps", type=int, default=steps, help="of training")
     parser.add_argument("--out", default=".", help="the folder of figures")
-    parser.add_argument("--smoke-test", action="store_true", help="3 steps on 8 x 8 digits")
+    parser.add_argument("--smoke-test", action="store_true", help="3 steps, on small data")
     found = parser.parse_args()
     if found.smoke_test:
         found.data, found.steps = "digits", 3
@@ -34,6 +35,12 @@ def images(found: argparse.Namespace, preprocessing: str = "binary-dynamic") -> 
     return Batches(data.train, batch_size=100, preprocessing=preprocessing)
 
 
+def moons() -> tuple[Batches, Tensor]:
+    """Return training points of two moons in batches of 100, and the held-out ones."""
+    data = load("two-moons")
+    return Batches(data.train, batch_size=100, preprocessing="none"), data.test
+
+
 def train(
     model: nn.Module, guide: nn.Module, objective: ELBO, batches: Batches, *, steps: int
 ) -> None:
@@ -41,14 +48,15 @@ def train(
     for module in (model, guide):
         module.train()
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=objective)
-    for x in tqdm(islice(_endless(batches), steps), total=steps, unit="step"):
+    for x in tqdm(islice(endless(batches), steps), total=steps, unit="step"):
         svi.step(x)
     for module in (model, guide):
         module.eval()
     terms = {name: round(float(term), 2) for name, term in objective.terms.items()}
-    print(f"nats per image in the last batch: {terms}")
+    print(f"nats per datum in the last batch: {terms}")
 
 
-def _endless(batches: Batches) -> Iterator[Tensor]:
+def endless(batches: Batches) -> Iterator[Tensor]:
+    """Yield the batches of one pass after another."""
     for epoch in count():
         yield from batches.epoch(epoch)

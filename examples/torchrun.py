@@ -47,7 +47,7 @@ def main() -> None:
 
     if rank == 0:  # an evaluation without gradients is a rank's own
         terms = {name: round(float(term), 2) for name, term in objective.terms.items()}
-        print(f"nats per image in the last batch: {terms}")
+        print(f"nats per datum in the last batch: {terms}")
     if ranks > 1:
         dist.destroy_process_group()
 
