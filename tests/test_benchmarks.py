@@ -2,17 +2,44 @@
 
 import json
 import os
-import subprocess
 import sys
 import warnings
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
 
-from benchmarks import scale, soak, systems
+from benchmarks import (
+    coupling,
+    guides,
+    importance,
+    likelihoods,
+    mixture,
+    scale,
+    soak,
+    step,
+    systems,
+)
 from benchmarks._alternate import ratios
 
-ROOT = Path(__file__).parents[1]
+
+@pytest.fixture
+def program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Callable[..., dict[str, Any]]:
+    """Run the main function of a program, in this process, and return what it writes."""
+    path = tmp_path / "report.json"
+    threads = torch.get_num_threads()
+
+    def run(main: Callable[[], None], *options: str) -> dict[str, Any]:
+        monkeypatch.setattr(sys, "argv", [main.__module__, "--json", str(path), *options])
+        try:
+            main()
+        finally:
+            torch.set_num_threads(threads)
+        return json.loads(path.read_text())
+
+    return run
 
 
 def test_ratios_are_of_the_same_round() -> None:
@@ -28,11 +55,8 @@ def test_ratios_are_of_the_same_round() -> None:
     assert found["other"]["q1"] <= found["other"]["ratio"] <= found["other"]["q3"]
 
 
-def test_the_step_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "step.json"
-    command = [sys.executable, "-m", "benchmarks.step", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads(path.read_text())
+def test_the_step_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
+    report = program(step.main, "--quick")
     for system in ("mlp", "conv28", "conv64"):
         assert set(report[system]) == {"bare", "stock", "stock_fused", "eager", "fx", "products"}
         assert report[system]["bare"]["ratio"] == 1.0
@@ -41,22 +65,16 @@ def test_the_step_benchmark_runs(tmp_path: Path) -> None:
     assert set(report["data"]) == {"bare", "grey", "binary-static", "binary-dynamic"}
 
 
-def test_the_coupling_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "coupling.json"
-    command = [sys.executable, "-m", "benchmarks.coupling", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads(path.read_text())
+def test_the_coupling_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
+    report = program(coupling.main, "--quick")
     assert set(report) == {"hardware", "torch", "gradient", "density", "sample"}
     for case in ("gradient", "density", "sample"):
         assert set(report[case]) == {"pyro", "stack"}
         assert report[case]["pyro"]["ratio"] == 1.0
 
 
-def test_the_importance_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "importance.json"
-    command = [sys.executable, "-m", "benchmarks.importance", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads(path.read_text())
+def test_the_importance_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
+    report = program(importance.main, "--quick")
     assert set(report) == {"hardware", "torch", "mlp", "gemm_peak_gflops", "rss_mb"}
     assert {"pyro", "pyro_chunked", "eager", "bare"} <= set(report["mlp"])
     for found in report["mlp"].values():
@@ -66,22 +84,16 @@ def test_the_importance_benchmark_runs(tmp_path: Path) -> None:
     assert report["mlp"]["pyro"]["ratio"] == 1.0
 
 
-def test_the_mixture_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "mixture.json"
-    command = [sys.executable, "-m", "benchmarks.mixture", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads(path.read_text())
+def test_the_mixture_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
+    report = program(mixture.main, "--quick")
     assert set(report) == {"hardware", "torch", "components", "scaled", "mixture"}
     assert set(report["mixture"]) == {"float64", "float32", "gemm", "broadcast"}
     assert report["mixture"]["float64"]["ratio"] == 1.0
     assert report["mixture"]["float64"]["error"] <= 1e-6
 
 
-def test_the_guides_benchmark_runs(tmp_path: Path) -> None:
-    path = tmp_path / "guides.json"
-    command = [sys.executable, "-m", "benchmarks.guides", "--quick", "--json", str(path)]
-    subprocess.run(command, cwd=ROOT, check=True, capture_output=True)
-    report = json.loads(path.read_text())
+def test_the_guides_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
+    report = program(guides.main, "--quick")
     for case in ("gaussian", "bernoulli", "gaussian-dp"):
         assert set(report[case]) == {"amortized", "Laplace, T=1"}
         assert report[case]["amortized"]["floor"] == 1.0
@@ -89,22 +101,20 @@ def test_the_guides_benchmark_runs(tmp_path: Path) -> None:
 
 
 @pytest.mark.skipif("DPVAE_DATA" not in os.environ, reason="DPVAE_DATA names no data sets")
-def test_the_study_of_likelihoods_goes_on_where_it_was(tmp_path: Path) -> None:
-    path = tmp_path / "likelihoods.json"
-    command = [sys.executable, "-m", "benchmarks.likelihoods", "--json", str(path), "--seeds", "1"]
-    command += ["--steps", "12", "--batch-size", "8", "--test", "4", "--samples", "5", "--guides"]
-    subprocess.run([*command, "amortized"], cwd=ROOT, check=True, capture_output=True)
-    first = json.loads(path.read_text())["runs"]
-    guides = ["amortized", "recursive mixture, 2"]
-    done = subprocess.run([*command, *guides], cwd=ROOT, check=True, capture_output=True)
-    runs = json.loads(path.read_text())["runs"]
+def test_the_study_of_likelihoods_goes_on_where_it_was(
+    program: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--seeds", "1", "--steps", "12", "--batch-size", "8", "--test", "4"]
+    options += ["--backend", "eager", "--guides", "amortized"]
+    first = program(likelihoods.main, "--samples", "5", *options)["runs"]
+    capsys.readouterr()
+    mixture = "recursive mixture, 2"
+    runs = program(likelihoods.main, "--samples", "5", *options, mixture)["runs"]
     assert runs[: len(first)] == first
-    assert [run["guide"] for run in runs] == ["amortized"] * 2 + ["recursive mixture, 2"] * 2
-    assert f"{runs[0]['log_p']:.1f}" in done.stdout.decode()
-    command += ["amortized", "--samples", "6"]
-    changed = subprocess.run(command, cwd=ROOT, capture_output=True, check=False)
-    assert changed.returncode == 1
-    assert b"holds runs of one budget" in changed.stderr
+    assert [run["guide"] for run in runs] == ["amortized"] * 2 + [mixture] * 2
+    assert f"{runs[0]['log_p']:.1f}" in capsys.readouterr().out
+    with pytest.raises(SystemExit, match="holds runs of one budget"):
+        program(likelihoods.main, "--samples", "6", *options)
 
 
 def test_a_table_of_systems_goes_on_where_it_was(

@@ -40,6 +40,8 @@ OBJECTIVES: dict[str, dict[str, Any]] = {
     "info": {"lambda_": 10.0},
     "mae": {},
     "dip": {},
+    "free-bits": {},
+    "soft-free-bits": {},
 }
 
 

@@ -14,7 +14,8 @@ from pyro_dpvae.runs import RunFolder
 
 pytestmark = pytest.mark.filterwarnings("always:the schedule of")
 
-FAST = ["--data", "two-moons", "--batch-size", "20", "--latent-dim", "2"]
+# Recorded steps of every objective are those of test_captured.py.
+FAST = ["--data", "two-moons", "--batch-size", "20", "--latent-dim", "2", "--backend", "eager"]
 
 
 def train(*arguments: str, steps: int = 4) -> int:
