@@ -19,6 +19,7 @@ from pyro_dpvae.report.configuration import configuration_tables, differing
 from pyro_dpvae.report.markup import element
 from pyro_dpvae.report.meanings import SECTIONS, meaning_of
 from pyro_dpvae.report.tables import metrics_table
+from pyro_dpvae.report.training import title_of
 from tests.browser import Browser, chromium
 
 QUICK = ["--nll-samples", "40", "--nll-data", "20", "--latent-samples", "200"]
@@ -296,3 +297,11 @@ def test_the_page_follows_the_scheme(browser: Browser, page: Path) -> None:
         brightness[dark] = [sum(map(int, re.findall(r"\d+", one)[:3])) / 765 for one in colours]
     assert brightness[False][0] > 0.9 > 0.3 > brightness[False][1]
     assert brightness[True][1] > 0.8 > 0.2 > brightness[True][0]
+
+
+@pytest.mark.parametrize(
+    ("path", "title"),
+    [("runs/moons/", "moons"), ("study/runs/mnist-vae/seed-0", "mnist-vae/seed-0"), (".", ".")],
+)
+def test_a_title_tells_the_seeds_of_several_recipes_apart(path: str, title: str) -> None:
+    assert title_of(RunContents(path, {})) == title

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import final
 
 from pyro_dpvae.evaluation.compare import observed_kind
@@ -102,8 +103,10 @@ def legend(placed: Sequence[Placed]) -> Markup:
 
 
 def title_of(run: RunContents) -> str:
-    """Return the last part of a run's folder."""
-    return run.path.rstrip("/").rpartition("/")[2] or run.path
+    """Return the last part of a run's folder; of a study's runs, which are seeds, the last two."""
+    parts = Path(run.path).parts
+    shown = parts[-2:] if parts and parts[-1].startswith("seed-") else parts[-1:]
+    return "/".join(shown) or run.path
 
 
 def _quantities(placed: Sequence[Placed]) -> list[str]:
