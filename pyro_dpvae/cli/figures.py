@@ -11,16 +11,18 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae.cli.jobs import Job, default_jobs, run_jobs
+from pyro_dpvae.cli.jobs import Job, run_jobs
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
 from pyro_dpvae.cli.studies import (
     add_amount,
     add_place,
+    at_once_of,
     budget_of,
     check_arguments,
     check_runs,
     overrides_of,
+    place_of,
 )
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
@@ -54,8 +56,7 @@ def main(arguments: Sequence[str]) -> int:
     check_device(options.device)
     out = Path(options.out)
     asked = _asked(options, recalled(out))
-    at_once = default_jobs(options.device) if options.jobs is None else options.jobs
-    check_positive_int("jobs", at_once)
+    at_once = at_once_of(options)
     data = {
         name: load(name, root=options.root, download=options.download)
         for name in dict.fromkeys(RECIPES[recipe].options["data"] for recipe in _recipes(needs))
@@ -194,9 +195,6 @@ def _runs_there(options: Namespace, needs: Needs) -> dict[str, Path]:
 
 
 def _job(recipe: str, asked: Mapping[str, Any], options: Namespace) -> Job:
-    place = ["--device", options.device]
-    if options.root is not None:
-        place += ["--root", options.root]
     usual = {} if recipe.endswith(AUTHORS_CODE) else asked["budget"]
     overrides = [*(f"{key}={value}" for key, value in usual.items()), *asked["overrides"]]
     steps = steps_of(recipe, asked["steps"])
@@ -205,7 +203,7 @@ def _job(recipe: str, asked: Mapping[str, Any], options: Namespace) -> Job:
         run=run_path(Path(options.out), recipe, options.seed),
         steps=steps,
         train=recipe_arguments(recipe, seed=options.seed, steps=steps, overrides=overrides),
-        place=tuple(place),
+        place=place_of(options),
     )
 
 

@@ -8,15 +8,24 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pyro_dpvae._checks import check_choice
-from pyro_dpvae.cli.jobs import Job
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.cli.jobs import Job, default_jobs
 from pyro_dpvae.cli.train import parsed
 from pyro_dpvae.cli.updates import resolve_rate
 from pyro_dpvae.reproduction import BUDGETS, Budget
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import changes
 
-__all__ = ["add_amount", "add_place", "budget_of", "check_arguments", "check_runs", "overrides_of"]
+__all__ = [
+    "add_amount",
+    "add_place",
+    "at_once_of",
+    "budget_of",
+    "check_arguments",
+    "check_runs",
+    "overrides_of",
+    "place_of",
+]
 
 # What an override may not be: what the study compares, or has from options of its own; the rest
 # is where and how a command works.
@@ -68,6 +77,22 @@ def add_place(parser: Any, out: str | None, default: str) -> None:
     parser.add_argument(
         "--out", type=str | None, default=out, help=f"the folder (default: {default})"
     )
+
+
+def place_of(options: Namespace) -> tuple[str, ...]:
+    """Return the arguments of runs for where they are, from the options of a study's place."""
+    root = () if options.root is None else ("--root", options.root)
+    return ("--device", options.device, *root)
+
+
+def at_once_of(options: Namespace) -> int:
+    """Return how many runs there are at a time: as asked, or as many as the device takes.
+
+    Raises:
+        ValueError: if it is not positive.
+    """
+    at_once = default_jobs(options.device) if options.jobs is None else options.jobs
+    return check_positive_int("jobs", at_once)
 
 
 def budget_of(options: Namespace) -> Budget:

@@ -9,18 +9,20 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
-from pyro_dpvae.cli.jobs import Failure, Job, default_jobs, run_jobs, seconds_of
+from pyro_dpvae.cli.jobs import Failure, Job, run_jobs, seconds_of
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
 from pyro_dpvae.cli.studies import (
     add_amount,
     add_place,
+    at_once_of,
     budget_of,
     check_arguments,
     check_runs,
     overrides_of,
+    place_of,
 )
 from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
@@ -52,8 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     data = load(options.data, root=options.root, download=options.download)
     out = Path(options.out or f"reproductions/table1-{options.data}")
     study = _study(options, data, recalled(out))
-    at_once = default_jobs(options.device) if options.jobs is None else options.jobs
-    check_positive_int("jobs", at_once)
+    at_once = at_once_of(options)
     jobs = _jobs(study, out, options)
     check_arguments(jobs)
     with alone(out):
@@ -192,9 +193,6 @@ def _job(study: Study, out: Path, options: Namespace, recipe: str, seed: int) ->
     }
     if options.inception is not None:
         evaluate["--inception"] = options.inception
-    place = {"--device": options.device}
-    if options.root is not None:
-        place["--root"] = options.root
     return Job(
         name=f"{recipe}/seed-{seed}",
         run=run_path(out, recipe, seed),
@@ -202,7 +200,7 @@ def _job(study: Study, out: Path, options: Namespace, recipe: str, seed: int) ->
         train=recipe_arguments(recipe, seed=seed, steps=steps, overrides=study.overrides),
         evaluate=_flat(evaluate),
         numbers=study.numbers,
-        place=_flat(place),
+        place=place_of(options),
     )
 
 
