@@ -5,7 +5,6 @@ from collections import defaultdict
 from collections.abc import Callable
 from typing import Any
 
-import arviz
 import torch
 from pyro import poutine
 from pyro.distributions import Unit
@@ -43,6 +42,8 @@ def to_arviz(
     Raises:
         ValueError: if ``samples`` is below 1, or model and guide differ in their latent sites.
     """
+    import arviz  # here alone: its first import of a day warns of its next version
+
     check_positive_int("samples", samples)
     draws: dict[str, dict[str, list[Tensor]]] = {
         group: defaultdict(list) for group in ("posterior", "prior", "log_likelihood")

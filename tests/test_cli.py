@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.cli.processes import own_device
+from pyro_dpvae.cli.device import own_device
 from pyro_dpvae.runs import RunFolder
 
 FAST = ["--steps", "3", "--batch-size", "20", "--latent-dim", "2"]

@@ -1,45 +1,24 @@
 """The command line: parse, build, call."""
 
+import os
 import signal
 import sys
 import warnings
-from collections.abc import Callable, Sequence
-from importlib.metadata import version
+from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
+from importlib import import_module
 from typing import Any
 
-import torch
-from tqdm import tqdm
-
-from pyro_dpvae.cli import (
-    compare,
-    demo,
-    evaluate,
-    explore,
-    plot,
-    recipes,
-    report,
-    reproduce,
-    sample,
-    train,
-)
 from pyro_dpvae.cli.parser import UsageError
-from pyro_dpvae.cli.processes import ended_elsewhere, first_to_fail, joined
-from pyro_dpvae.training import NonFiniteError
 
 __all__ = ["main"]
 
-_COMMANDS: dict[str, Callable[[Sequence[str]], int]] = {
-    "compare": compare.main,
-    "demo": demo.main,
-    "evaluate": evaluate.main,
-    "explore": explore.main,
-    "plot": plot.main,
-    "recipes": recipes.main,
-    "report": report.main,
-    "reproduce": reproduce.main,
-    "sample": sample.main,
-    "train": train.main,
-}
+# Each has a module of its name here, which does it, and one in ``options``, which reads its
+# options. They are imported for a command that needs them, for they take seconds.
+_COMMANDS = (
+    *("compare", "demo", "evaluate", "explore", "plot"),
+    *("recipes", "report", "reproduce", "sample", "train"),
+)
 
 _HELP = """\
 usage: dpvae COMMAND [OPTIONS]
@@ -73,7 +52,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(_HELP, end="")
         return 0
     if command == "--version":
-        print(version("pyro-dpvae"))
+        from pyro_dpvae._version import __version__
+
+        print(__version__)
         return 0
     if command not in _COMMANDS:
         print(
@@ -83,26 +64,30 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
+        from tqdm import tqdm
+
         # Above a bar, if there is one.
         tqdm.write(f"dpvae {command}: warning: {message}", file=sys.stderr)
 
     def end(status: int, how: str) -> int:
-        if first_to_fail():
+        if _first_to_fail():
             print(f"dpvae {command}: {how}", file=sys.stderr)
         return status
 
     try:
-        with joined(), warnings.catch_warnings():
+        with _joined(), warnings.catch_warnings():
             warnings.showwarning = show
-            return _COMMANDS[command](rest)
-    except NonFiniteError as error:
-        return end(3, f"error: {error}")
+            options = import_module(f"pyro_dpvae.cli.options.{command}").parsed(rest)
+            status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
+            return status
     except (ValueError, TypeError, OSError, UsageError) as error:
-        return end(2, f"error: {error}")
+        return end(3 if _not_finite(error) else 2, f"error: {error}")
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         return end(128 + number, "; ".join(["interrupted", *getattr(error, "__notes__", ())]))
     except (MemoryError, RuntimeError) as error:
+        from pyro_dpvae.cli.processes import ended_elsewhere
+
         if ended_elsewhere(error):
             return end(1, f"error: another process of the command has ended ({error})")
         if not _out_of_memory(error):
@@ -115,7 +100,35 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
 
 
+def _alone() -> bool:
+    """Return whether no other process can belong to the command, without importing PyTorch."""
+    return os.environ.get("WORLD_SIZE", "1") == "1" and "torch.distributed" not in sys.modules
+
+
+def _joined() -> AbstractContextManager[None]:
+    if _alone():
+        return nullcontext()
+    from pyro_dpvae.cli.processes import joined
+
+    return joined()
+
+
+def _first_to_fail() -> bool:
+    if _alone():
+        return True
+    from pyro_dpvae.cli.processes import first_to_fail
+
+    return first_to_fail()
+
+
+def _not_finite(error: Exception) -> bool:
+    training = sys.modules.get("pyro_dpvae.training")  # what is not imported has raised nothing
+    return training is not None and isinstance(error, training.NonFiniteError)
+
+
 def _out_of_memory(error: Exception) -> bool:
+    import torch
+
     # The CPU's allocator has no class of errors of its own.
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in str(
         error

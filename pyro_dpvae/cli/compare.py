@@ -1,11 +1,11 @@
 """``dpvae compare RUN RUN ...``: evaluated runs side by side, evaluated first on request."""
 
 import math
-from collections.abc import Sequence
 
-from pyro_dpvae.cli.measuring import add_measuring, measure
-from pyro_dpvae.cli.parser import CommandParser
-from pyro_dpvae.cli.train import check_device
+from jsonargparse import Namespace
+
+from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.recipes import open_system
 
@@ -14,52 +14,14 @@ __all__ = ["main"]
 _WIDTH = 24
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Print the comparison of runs; returns the exit status."""
-    parser, measuring = _parser()
-    options = parser.parse_args(list(arguments))
-    if len(options.runs) < 2:  # before any is measured
-        raise ValueError(f"a comparison needs at least two runs, got {len(options.runs)}")
     if options.evaluate:
         device = check_device(options.device)
         for run in dict.fromkeys(options.runs):
             measure(open_system(run, device), options)
-    else:
-        for name in measuring:
-            if options[name] != parser.get_default(name):
-                option = f"--{name.replace('_', '-')}"
-                raise ValueError(
-                    f"options of an evaluation need --evaluate, got {option} without it; add "
-                    f"--evaluate, or leave {option} out"
-                )
     print(_table((compare_seeds if options.seeds else compare_runs)(options.runs)))
     return 0
-
-
-def _parser() -> tuple[CommandParser, list[str]]:
-    """Return the parser, and the names of the options that an evaluation alone has."""
-    parser = CommandParser(
-        prog="dpvae compare",
-        description="Compare evaluated runs with the first: values with standard errors, then "
-        "differences with intervals of 95 %, paired where the data or the seeds are the same.",
-    )
-    parser.add_argument("runs", nargs="+", type=str, help="run folders")
-    parser.add_argument(
-        "--seeds",
-        action="store_true",
-        help="take runs that differ in their seed alone as repetitions of one system",
-    )
-    parser.add_argument(
-        "--evaluate",
-        action="store_true",
-        help="measure first what 'dpvae evaluate' has not yet measured of the runs; the options "
-        "below are of this",
-    )
-    own = {action.dest for action in parser._actions}
-    add_measuring(parser)
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
-    return parser, [action.dest for action in parser._actions if action.dest not in own]
 
 
 def _table(comparison: Comparison) -> str:

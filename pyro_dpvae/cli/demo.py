@@ -1,11 +1,11 @@
 """``dpvae demo``: a beta-VAE and a beta-dpVAE on two moons, side by side."""
 
-from collections.abc import Sequence
 from pathlib import Path
+
+from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
-from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
 
@@ -14,17 +14,8 @@ __all__ = ["main"]
 _SYSTEMS = {"beta-VAE": "standard", "beta-dpVAE": "coupling"}
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Train both systems, draw the picture, print the table; returns the exit status."""
-    parser = CommandParser(
-        prog="dpvae demo",
-        description="Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
-    )
-    parser.add_argument("--out", type=str, default="demo", help="the folder for the picture")
-    parser.add_argument("--beta", type=float, default=2.0, help="the weight of the rate")
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of each")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
-    options = parser.parse_args(list(arguments))
     check_positive_int("steps", options.steps)
     picture = Path(options.out) / "two-moons.png"
     make_folder(picture.parent)

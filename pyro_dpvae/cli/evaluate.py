@@ -1,35 +1,23 @@
 """``dpvae evaluate RUN``: measure a trained run."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
-from pyro_dpvae.cli.measuring import add_measuring, measure
-from pyro_dpvae.cli.opening import add_data, add_run, open_run
-from pyro_dpvae.cli.parser import CommandParser
+from jsonargparse import Namespace
+
+from pyro_dpvae.cli.measuring import measure
+from pyro_dpvae.cli.opening import open_run
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Measure a run, keep the metrics in its folder and print them; returns the exit status."""
-    options = _parser().parse_args(list(arguments))
     saved = open_run(options)
     metrics = measure(saved, options, source=options.data)
     print(_table(metrics))
     print(f"kept in {saved.run.path / 'evaluation.json'}")
     return 0
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="dpvae evaluate",
-        description="Measure a trained run and keep the metrics in RUN/evaluation.json. What is "
-        "there already, of the same checkpoint and numbers, is not measured again.",
-    )
-    add_run(parser)
-    add_data(parser)
-    add_measuring(parser)
-    return parser
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

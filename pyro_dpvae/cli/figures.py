@@ -11,12 +11,11 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.cli.device import check_device
 from pyro_dpvae.cli.jobs import Job, run_jobs
-from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae.cli.options.figures import IMAGES, MOONS
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
 from pyro_dpvae.cli.studies import (
-    add_amount,
-    add_place,
     at_once_of,
     budget_of,
     check_arguments,
@@ -24,10 +23,9 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
-from pyro_dpvae.recipes import DPVAE_DATA_SETS, RECIPES, open_system
+from pyro_dpvae.recipes import RECIPES, open_system
 from pyro_dpvae.reproduction import (
     AUTHORS_CODE,
     alone,
@@ -45,13 +43,9 @@ __all__ = ["main"]
 Needs = Mapping[int, Mapping[SystemKey, str]]
 """By figure, the recipe of each of its systems."""
 
-_MOONS = "two-moons"
-_IMAGES = tuple(name for name in DPVAE_DATA_SETS if name != _MOONS)
 
-
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Train what is missing and draw the figures; returns the exit status, 1 if a run failed."""
-    options = _parser().parse_args(list(arguments))
     needs = _needs(options)
     check_device(options.device)
     out = Path(options.out)
@@ -114,7 +108,7 @@ def _draw(
     def subject(recipe: str) -> Subject:
         name = RECIPES[recipe].options["data"]
         # Two moons are small, and are measured where they are held.
-        device = "cpu" if name == _MOONS else options.device
+        device = "cpu" if name == MOONS else options.device
         return Subject(open_system(runs[recipe], device), data[name], config, progress=False)
 
     out = Path(options.out)
@@ -127,37 +121,6 @@ def _draw(
                 figure.savefig(out / f"figure-{number}.{suffix}", dpi=150)
 
 
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="dpvae reproduce figures",
-        description="Draw the paper's figures, as OUT/figure-N.png and .pdf: 1 and 3, pockets and "
-        "leaks on two moons; 4, leakage; 5, samples of prior and pockets; 6, traversals between "
-        "data (7 is the same on CelebA); 8, traversals of single coordinates. What is missing of "
-        "the runs is trained before. Interrupted, the same command goes on.",
-    )
-    parser.add_argument(
-        "--data", type=str, default="mnist", help=f"of figures 4 to 8: {', '.join(_IMAGES)}"
-    )
-    parser.add_argument(
-        "--variant",
-        choices=["paper", "authors-code"],
-        default="paper",
-        help="of the recipes of figures 4 to 8 (authors-code: of mnist)",
-    )
-    parser.add_argument("--only", type=str | None, help="some figures, such as 1,3 (default: all)")
-    parser.add_argument(
-        "--runs",
-        type=str | None,
-        help="the folder of a study with such runs, as 'dpvae reproduce table1' leaves them; what "
-        "is finished there is not trained",
-    )
-    add_amount(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of runs and draws")
-    parser.add_argument("--download", action="store_true", help="fetch data that are missing")
-    add_place(parser, "reproductions/figures", "reproductions/figures")
-    return parser
-
-
 def _needs(options: Namespace) -> Needs:
     """Return the recipe of each system of each figure that is asked for."""
     asked = [str(number) for number in FIGURES]
@@ -167,7 +130,7 @@ def _needs(options: Namespace) -> Needs:
             check_choice("only", number, map(str, FIGURES))
     numbers = [number for number in FIGURES if str(number) in asked]
     if any(not FIGURES[number].moons for number in numbers):
-        check_choice("data of figures 4 to 8", options.data, _IMAGES)
+        check_choice("data of figures 4 to 8", options.data, IMAGES)
     return {number: FIGURES[number].recipes(options.data, options.variant) for number in numbers}
 
 

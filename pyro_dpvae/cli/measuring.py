@@ -1,49 +1,16 @@
-"""The options of commands that measure runs, and the measurement that they describe."""
+"""The measurement that the options of a command describe."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
-from pyro_dpvae.evaluation import GROUPS, EvaluationConfig, Subject, evaluate_run
-from pyro_dpvae.evaluation.subject import default_cache
+from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
+from pyro_dpvae.evaluation.config import default_cache
 from pyro_dpvae.recipes import SavedSystem
 
-__all__ = ["add_measuring", "measure"]
-
-
-def add_measuring(parser: ArgumentParser) -> None:
-    """Add which groups of metrics are measured, and by how much work."""
-    defaults = EvaluationConfig()
-    parser.add_argument(
-        "--metrics",
-        type=str | None,
-        help=f"some of {','.join(GROUPS)} (default: all that the data allow, but fid)",
-    )
-    for name, what in (
-        ("nll_samples", "draws of z for each datum's likelihood"),
-        ("nll_data", "held-out data whose likelihood is measured"),
-        ("latent_samples", "draws for divergences, leakage, the split of the rate"),
-        ("images", "samples and reference images in feature space"),
-        ("seed", "of all draws"),
-    ):
-        option = f"--{name.replace('_', '-')}"
-        parser.add_argument(option, type=int, default=getattr(defaults, name), help=what)
-    parser.add_argument(
-        "--compile",
-        action="store_true",
-        help="compile the draws of likelihoods: ten seconds, which pay where they take minutes",
-    )
-    parser.add_argument("--inception", type=str | None, help="the file of FID's network weights")
-    parser.add_argument(
-        "--download", action="store_true", help="fetch those weights if they are missing (91 MB)"
-    )
-    parser.add_argument(
-        "--cache",
-        type=str | None,
-        help="the folder of domain networks and reference features (default: the user's cache)",
-    )
+__all__ = ["measure"]
 
 
 def measure(

@@ -1,45 +1,14 @@
-"""The options of commands that open a trained run, and the run that they name."""
+"""The trained run that the options of a command name."""
 
 import torch
-from jsonargparse import ArgumentParser, Namespace
+from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.cli.device import check_device
 from pyro_dpvae.cli.resume import which_checkpoint
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.recipes import SavedSystem, open_system
 
-__all__ = ["add_data", "add_run", "add_weights", "open_run", "opened_with"]
-
-
-def add_run(parser: ArgumentParser) -> None:
-    """Add the run folder, which of its checkpoints and weights, and the device."""
-    parser.add_argument("run", type=str, help="the run folder")
-    add_weights(parser)
-
-
-def add_weights(parser: ArgumentParser) -> None:
-    """Add which checkpoint and weights of a run are taken, and the device."""
-    parser.add_argument(
-        "--checkpoint",
-        type=str,
-        default="last",
-        help="last, best (of the best score in what the run's --monitor watches), or a step",
-    )
-    parser.add_argument(
-        "--weights",
-        type=str | None,
-        help="raw, as training left them, or average, their moving average (default: average, if "
-        "the run has one)",
-    )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
-
-
-def add_data(parser: ArgumentParser) -> None:
-    """Add where the run's data are."""
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument(
-        "--data", type=str | None, help="the file or folder of the run's data, if it has moved"
-    )
+__all__ = ["open_run", "opened_with"]
 
 
 def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:

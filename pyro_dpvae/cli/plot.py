@@ -1,35 +1,22 @@
 """``dpvae plot RUN``: pictures of a trained run."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import torch
+from jsonargparse import Namespace
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
-from pyro_dpvae.cli.opening import add_data, add_run, open_run
-from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae.cli.opening import open_run
 from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Draw a run's pictures, each as PNG and PDF; returns the exit status."""
-    parser = CommandParser(
-        prog="dpvae plot",
-        description="Draw a trained run: samples of the prior, its pockets and its leaks; latent "
-        "space; traversals, of a ladder also layer by layer, and draws of each layer's "
-        "clusters; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
-    )
-    add_run(parser)
-    parser.add_argument("--count", type=int, default=100, help="samples in a panel")
-    add_data(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of samples and pairs")
-    parser.add_argument("--out", type=str | None, help="the folder (default: RUN/plots)")
-    options = parser.parse_args(list(arguments))
     count = check_positive_int("count", options.count)
     saved = open_run(options)
     subject = Subject(

@@ -1,22 +1,16 @@
 """``dpvae recipes``: the systems of the papers by name, and where their numbers come from."""
 
-from collections.abc import Sequence
+from jsonargparse import Namespace
 
-from pyro_dpvae.cli.parser import CommandParser
-from pyro_dpvae.recipes import RECIPES, Recipe, named_recipe
+from pyro_dpvae.recipes.named import RECIPES, named_recipe
+from pyro_dpvae.recipes.recipe import Recipe
 
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """List the recipes, or show one; returns the exit status."""
-    parser = CommandParser(
-        prog="dpvae recipes",
-        description="List the systems of the papers, one a line; or show the numbers of one, with "
-        "their sources, and what is unknown and was chosen instead.",
-    )
-    parser.add_argument("name", type=str | None, nargs="?", help="the recipe to show")
-    name = parser.parse_args(list(arguments)).name
+    name = options.name
     if name is None:
         width = max(map(len, RECIPES))
         print("\n".join(f"{key:{width}}  {found.title}" for key, found in RECIPES.items()))

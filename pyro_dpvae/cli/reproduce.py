@@ -1,16 +1,10 @@
 """``dpvae reproduce``: what a paper shows, from runs of its recipes."""
 
-from collections.abc import Callable, Sequence
+from importlib import import_module
 
-from pyro_dpvae.cli import figures, table1
-from pyro_dpvae.cli.parser import UsageError
+from pyro_dpvae.cli.options.reproduce import Target
 
 __all__ = ["main"]
-
-_TARGETS: dict[str, Callable[[Sequence[str]], int]] = {
-    "table1": table1.main,
-    "figures": figures.main,
-}
 
 _HELP = """\
 usage: dpvae reproduce TARGET [OPTIONS]
@@ -25,14 +19,10 @@ goes on.
 """
 
 
-def main(arguments: Sequence[str]) -> int:
-    """Reproduce a target; returns the exit status."""
-    target, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
-    if target in ("-h", "--help"):
+def main(target: Target | None) -> int:
+    """Reproduce a target, or print which there are; returns the exit status."""
+    if target is None:
         print(_HELP, end="")
         return 0
-    if target not in _TARGETS:
-        raise UsageError(
-            f"what is reproduced must be one of {', '.join(_TARGETS)}; got {target!r}"
-        )
-    return _TARGETS[target](rest)
+    status: int = import_module(f"pyro_dpvae.cli.{target.name}").main(target.options)
+    return status

@@ -1,16 +1,15 @@
 """``dpvae sample RUN``: samples of a trained run, as a picture and as an array."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pyro
 import torch
+from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import make_folder
-from pyro_dpvae.cli.opening import add_run, open_run
-from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae.cli.opening import open_run
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.decoders import images
 from pyro_dpvae.plots import sample_figure
@@ -18,22 +17,8 @@ from pyro_dpvae.plots import sample_figure
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
-    parser = CommandParser(
-        prog="dpvae sample",
-        description="Draw z from the prior of a run and decode it to the mean of p(x|z), or to a "
-        "draw from it where the decoder is autoregressive.",
-    )
-    add_run(parser)
-    parser.add_argument("--count", type=int, default=100, help="how many samples")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        help="the picture; the array lies beside it as .npy (default: RUN/samples.png)",
-    )
-    options = parser.parse_args(list(arguments))
     count = check_positive_int("count", options.count)
     saved = open_run(options)
     run, model = saved.run, saved.system.model

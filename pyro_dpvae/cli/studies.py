@@ -1,4 +1,4 @@
-"""What ``dpvae reproduce table1`` and ``figures`` share: options, overrides, checks of runs."""
+"""What ``dpvae reproduce table1`` and ``figures`` share: amounts, overrides, checks of runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -10,15 +10,13 @@ from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.cli.jobs import Job, default_jobs
-from pyro_dpvae.cli.train import parsed
+from pyro_dpvae.cli.options.train import parsed
 from pyro_dpvae.cli.updates import resolve_rate
 from pyro_dpvae.reproduction import BUDGETS, Budget
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import changes
 
 __all__ = [
-    "add_amount",
-    "add_place",
     "at_once_of",
     "budget_of",
     "check_arguments",
@@ -35,48 +33,6 @@ _OWN = frozenset(
 )
 _REGULARIZER = ("objective", "objective.name")
 _PLACE = frozenset({"root", "device", "out", "workers", "resume", "checkpoint", "download"})
-
-
-def add_amount(parser: Any) -> None:
-    """Add the options of how much is trained, to a parser or a group of one."""
-    hour = BUDGETS["hour"]
-    parser.add_argument(
-        "--budget",
-        type=str | None,
-        help=f"paper ({BUDGETS['paper'].steps:,} steps), or hour ({hour.steps:,} steps at another "
-        "learning rate, and fewer draws); single options go before it (default: what was asked in "
-        "OUT before, else hour on a CPU, paper on a GPU)",
-    )
-    parser.add_argument(
-        "--steps",
-        type=int | None,
-        help="of each run; of authors-code those of a configuration of 100,000",
-    )
-    parser.add_argument(
-        "--override",
-        action="append",
-        type=str,
-        default=[],
-        help="KEY=VALUE, an option of all runs, such as batch_size=50; may be repeated",
-    )
-
-
-def add_place(parser: Any, out: str | None, default: str) -> None:
-    """Add the options of where runs are.
-
-    Args:
-        parser: or a group of one.
-        out: the folder, if nothing else is asked for.
-        default: the same, in words.
-    """
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
-    parser.add_argument(
-        "--jobs", type=int | None, help="runs at once (default: one per processor, or 12 on a GPU)"
-    )
-    parser.add_argument(
-        "--out", type=str | None, default=out, help=f"the folder (default: {default})"
-    )
 
 
 def place_of(options: Namespace) -> tuple[str, ...]:

@@ -11,12 +11,10 @@ from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
+from pyro_dpvae.cli.device import check_device
 from pyro_dpvae.cli.jobs import Failure, Job, run_jobs, seconds_of
-from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
 from pyro_dpvae.cli.studies import (
-    add_amount,
-    add_place,
     at_once_of,
     budget_of,
     check_arguments,
@@ -24,7 +22,6 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.features.inception import inception_weights
 from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS
@@ -46,9 +43,8 @@ from pyro_dpvae.runs.changes import option
 __all__ = ["main"]
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: Namespace) -> int:
     """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
-    options = _parser().parse_args(list(arguments))
     check_choice("data", options.data, DPVAE_DATA_SETS)
     check_device(options.device)
     data = load(options.data, root=options.root, download=options.download)
@@ -78,55 +74,6 @@ def _reproduced(study: Study, out: Path, jobs: Sequence[Job], at_once: int, devi
     print(as_text(table))
     print(_ending(jobs, failures, out))
     return 1 if failures else 0
-
-
-def _parser() -> CommandParser:
-    parser = CommandParser(
-        prog="dpvae reproduce table1",
-        description="Train the models of the paper's Table 1 with and without the decoupled "
-        "prior, measure them, and write OUT/table.md and OUT/table.json. Interrupted, the same "
-        "command goes on; what is finished is not done again.",
-    )
-    parser.add_argument(
-        "--data", type=str, default="mnist", help=f"one of {', '.join(DPVAE_DATA_SETS)}"
-    )
-    parser.add_argument(
-        "--variant",
-        choices=["paper", "authors-code"],
-        default="paper",
-        help="of the recipes: one set of numbers for each pair, or the published configurations "
-        "(of mnist)",
-    )
-    parser.add_argument(
-        "--regularizers",
-        type=str | None,
-        help=f"some of {','.join(REGULARIZERS)} (default: all)",
-    )
-    amount = parser.add_argument_group("how much")
-    add_amount(amount)
-    amount.add_argument("--seeds", type=int | None, help="how many, from 0 on")
-    for name, what in (
-        ("nll_samples", "draws of z for each datum's likelihood"),
-        ("nll_data", "held-out data whose likelihood is measured"),
-        ("latent_samples", "draws for divergences and leakage"),
-        ("images", "samples and reference images in feature space"),
-    ):
-        amount.add_argument(f"--{name.replace('_', '-')}", type=int | None, help=what)
-    place = parser.add_argument_group("where")
-    add_place(place, None, "reproductions/table1-DATA")
-    features = parser.add_argument_group("features of images")
-    features.add_argument(
-        "--inception",
-        type=str | None,
-        help="the file of FID's network weights (default: torch.hub's cache; where there are "
-        "none, a classifier of the data set takes their place)",
-    )
-    features.add_argument(
-        "--download",
-        action="store_true",
-        help="fetch the data set and those weights (91 MB) if they are missing",
-    )
-    return parser
 
 
 def _study(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> Study:

@@ -2,27 +2,25 @@
 
 import os
 import sys
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import pyro
-import torch
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
-from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
-from pyro_dpvae.cli.processes import own_device
+from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.options.train import EPOCHS
+from pyro_dpvae.cli.parts import PARTS
 from pyro_dpvae.cli.resume import (
     check_data,
     folder_of,
     place_of,
     resumed,
     which_checkpoint,
-    with_configuration,
 )
-from pyro_dpvae.cli.updates import add_updates, resolve_rate, updates
-from pyro_dpvae.data import DATA_SETS, PREPROCESSING, Batches, load
+from pyro_dpvae.cli.updates import resolve_rate, updates
+from pyro_dpvae.data import DATA_SETS, Batches, load
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.recipes import build_system, start_from_data
 from pyro_dpvae.runs import RunFolder
@@ -34,9 +32,7 @@ from pyro_dpvae.training import (
     fit,
 )
 
-__all__ = ["check_device", "main", "parsed"]
-
-_EPOCHS = 10
+__all__ = ["main"]
 
 # Options that a ``TrainConfig`` takes as they are, beside those around its steps.
 _SAME = (
@@ -50,9 +46,8 @@ _SAME = (
 )
 
 
-def main(arguments: Sequence[str]) -> int:
+def main(options: dict[str, Any]) -> int:
     """Train a system; returns the exit status."""
-    options = parsed(arguments)
     resume, which = options.pop("resume"), options.pop("checkpoint")
     if which is not None:
         if resume is None:
@@ -162,148 +157,6 @@ def main(arguments: Sequence[str]) -> int:
     return 0
 
 
-def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a command line, those of recipes, files and resumed runs among them.
-
-    Raises:
-        UsageError: if an option is not there, or has a value that it cannot take.
-    """
-    arguments = merge_files(with_configuration(spell_out(arguments)))
-    options: dict[str, Any] = _parser(arguments).parse_args(arguments).as_dict()
-    options.pop("config", None)
-    return options
-
-
-def check_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Raises:
-        ValueError: if it is no device, or not on this machine.
-    """
-    try:
-        device = own_device(torch.device(name))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device must be one that works here, such as cpu; got {name!r}: {reason}"
-        ) from error
-    return device
-
-
-def _parser(arguments: Sequence[str]) -> PartParser:
-    parser = PartParser(
-        arguments,
-        prog="dpvae train",
-        description="Train a VAE and write a run folder: configuration, records, checkpoints. "
-        "Parts have options of their own: '--objective beta --help' shows those of beta.",
-    )
-    parser.add_argument(
-        "--config",
-        action="config",
-        help="a YAML or JSON file of options, as --print-config prints",
-    )
-    parser.add_argument(
-        "--resume",
-        type=str | None,
-        help="a run folder: go on with the run in it, as it was configured, or start one there",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=str | None,
-        help="go on from this checkpoint: last (the default), best, or a step; later ones are "
-        "removed",
-    )
-    parser.add_argument(
-        "--recipe",
-        type=str | None,
-        help="a system of a paper, one of 'dpvae recipes', whose options others overrule, with "
-        "null to unset one; '--override KEY=VALUE' is '--KEY VALUE'",
-    )
-    data = parser.add_argument_group("data")
-    names = ", ".join(sorted(DATA_SETS))
-    data.add_argument(
-        "--data",
-        type=str | None,
-        help=f"one of {names}; or a .npz or .npy file, or a folder of images",
-    )
-    data.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    data.add_argument(
-        "--download", action="store_true", help="download the data set into --root if missing"
-    )
-    data.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        help="how many processes read data that are too large for memory; 0: none of their own",
-    )
-    data.add_argument(
-        "--preprocessing",
-        type=str | None,
-        help=f"one of {', '.join(PREPROCESSING)} (default: grey for images, none for vectors)",
-    )
-    parser.add_argument_group("representation").add_argument(
-        "--latent-dim",
-        type=int | None,
-        help="the size of z (default: 10, or the sum of a ladder's rungs)",
-    )
-    parser.add_parts()
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--steps", type=int | None, help="how many steps (default: those of --epochs)"
-    )
-    training.add_argument(
-        "--epochs",
-        type=int | None,
-        help=f"how many passes over the data, instead of --steps (default: {_EPOCHS})",
-    )
-    training.add_argument(
-        "--growth-steps",
-        type=int,
-        default=500,
-        help="further steps, which fit each new component of a guide that grows",
-    )
-    training.add_argument(
-        "--cluster-step",
-        type=int | None,
-        help="the step after which clusters of a guide are put where the data have some "
-        "(default: never)",
-    )
-    training.add_argument(
-        "--batch-size", type=int, default=100, help="data in a step, of all processes together"
-    )
-    training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    training.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
-    training.add_argument(
-        "--backend",
-        type=str,
-        default="fx",
-        help="how steps run: fx (recorded once and replayed), inductor (compiled as well, in up "
-        "to a minute, with a C++ compiler), cudagraph (one launch of a GPU) or eager",
-    )
-    training.add_argument(
-        "--evaluate-every",
-        type=int,
-        default=1000,
-        help="steps between held-out evaluations, each with a checkpoint",
-    )
-    training.add_argument(
-        "--checkpoint-every",
-        type=int | None,
-        help="steps between checkpoints beside those (default: no others)",
-    )
-    training.add_argument(
-        "--log-every", type=int, default=50, help="steps between records of the training loss"
-    )
-    training.add_argument(
-        "--out",
-        type=str | None,
-        help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
-    )
-    add_updates(parser)
-    return parser
-
-
 def _locate(options: dict[str, Any], resume: str | None) -> None:
     """Write down where data are, which a run that goes on elsewhere must find.
 
@@ -330,7 +183,7 @@ def _steps(options: dict[str, Any], per_epoch: int) -> int:
         )
     if options["steps"] is not None:
         return check_positive_int("steps", options["steps"])
-    epochs = _EPOCHS if options["epochs"] is None else options["epochs"]
+    epochs = EPOCHS if options["epochs"] is None else options["epochs"]
     return check_positive_int("epochs", epochs) * per_epoch
 
 

@@ -14,6 +14,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_object
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_per_datum, read_kept
 from pyro_dpvae.evaluation.needs import (
     CLUSTERED_LAYERS,
@@ -25,7 +26,7 @@ from pyro_dpvae.evaluation.needs import (
     VECTORS,
     Need,
 )
-from pyro_dpvae.evaluation.subject import EvaluationConfig, Subject
+from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.importance import log_weights

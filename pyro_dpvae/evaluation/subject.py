@@ -1,12 +1,9 @@
 """What an evaluation measures: a trained run, its data, and what several metrics share."""
 
 import hashlib
-import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from functools import cached_property, partial
-from pathlib import Path
 from typing import final
 
 import torch
@@ -15,12 +12,12 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_repeated
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.decoders import images
+from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.features import (
     AbstractFeatures,
     DomainFeatures,
@@ -34,52 +31,11 @@ from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.recipes import SavedSystem
 
-__all__ = ["EvaluationConfig", "Subject", "default_cache"]
+__all__ = ["Subject"]
 
 _BATCH = 250
 _MOMENT_DRAWS = 2000
 _CANDIDATES = 5  # draws for each low- or high-posterior sample: the least fifth, as the authors
-
-
-def default_cache() -> Path:
-    """Return the folder of the user's caches for this library."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "pyro-dpvae"
-
-
-@dataclass(frozen=True, kw_only=True)
-class EvaluationConfig:
-    """How much is measured, and with what.
-
-    Args:
-        nll_samples: draws of z for each datum's likelihood.
-        nll_data: held-out data whose likelihood is measured, evenly spaced over the split.
-        latent_samples: draws for divergences, leakage and the split of the rate.
-        images: samples, and reference images of the training split, in feature space.
-        seed: of all draws.
-        compile: whether the draws of likelihoods are compiled, which takes some ten seconds, and
-            changes values by rounding alone.
-        inception: the file of the Inception network's weights; None for torch.hub's cache.
-        download: whether those weights may be fetched.
-        cache: the folder of domain networks and reference features.
-
-    Raises:
-        ValueError: if a count is below 2.
-    """
-
-    nll_samples: int = 21_000
-    nll_data: int = 256
-    latent_samples: int = 5000
-    images: int = 10_000
-    seed: int = 0
-    compile: bool = False
-    inception: str | None = None
-    download: bool = False
-    cache: Path = field(default_factory=default_cache)
-
-    def __post_init__(self) -> None:
-        for name in ("nll_samples", "nll_data", "latent_samples", "images"):
-            check_repeated(name, getattr(self, name))
 
 
 @final

@@ -6,7 +6,6 @@ from collections.abc import Sequence
 import numpy as np
 import torch
 from jaxtyping import Float, Int
-from sklearn.cluster import KMeans
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 from tqdm import tqdm
@@ -56,6 +55,8 @@ def place_components(
         draws: of q(z | x) there.
         seed: of k-means.
     """
+    from sklearn.cluster import KMeans
+
     number = mixture.components
     found = KMeans(number, n_init=_STARTS, random_state=seed).fit(means.cpu().numpy())
     labels = torch.from_numpy(found.labels_.astype(np.int64)).to(means.device)

@@ -6,9 +6,6 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from sklearn.ensemble import RandomForestClassifier
-from sklearn.metrics import mutual_info_score
-from sklearn.svm import LinearSVC
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
@@ -86,6 +83,8 @@ def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
         concepts, section 3.
     """
+    from sklearn.svm import LinearSVC
+
     _check(z, factors, least=2)
 
     def score(codes: Array, values: Array) -> float:
@@ -123,6 +122,8 @@ def dci(
         Eastwood, Williams (2018), A framework for the quantitative evaluation of disentangled
         representations, section 2.
     """
+    from sklearn.ensemble import RandomForestClassifier
+
     _check(z, factors, least=2)
     if factors.shape[1] < 2:
         raise ValueError("disentanglement compares factors, got one")
@@ -216,11 +217,15 @@ def factor_vae_score(
 
 def _information(codes: Array, values: Array) -> Array:
     """Return I(z_d; v_f) in nats, of shape (latent, factors)."""
+    from sklearn.metrics import mutual_info_score
+
     cut = [np.digitize(c, np.histogram_bin_edges(c, _BINS)[1:-1]) for c in codes.T]
     return np.array([[mutual_info_score(c, v) for v in values.T] for c in cut])
 
 
 def _entropies(values: Array) -> Array:
+    from sklearn.metrics import mutual_info_score
+
     return np.array([mutual_info_score(v, v) for v in values.T])
 
 

@@ -7,13 +7,6 @@ import numpy as np
 import torch
 from jaxtyping import Float, Int
 from numpy.typing import NDArray
-from scipy.optimize import linear_sum_assignment
-from sklearn.cluster import KMeans
-from sklearn.linear_model import LogisticRegression
-from sklearn.metrics import normalized_mutual_info_score
-from sklearn.neighbors import KNeighborsClassifier
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_positive_int
@@ -49,6 +42,10 @@ def linear_probe_accuracy(
         >>> linear_probe_accuracy(z, labels, z, labels).value
         1.0
     """
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=1000))
     settings: Settings = {"classifier": "logistic regression, standardised", "train": len(train)}
     return _accuracy(probe, train, train_labels, test, test_labels, settings)
@@ -71,6 +68,8 @@ def nearest_neighbour_accuracy(
         ValueError: if representations and labels do not fit each other, or there are fewer
             training data than neighbours.
     """
+    from sklearn.neighbors import KNeighborsClassifier
+
     if check_positive_int("neighbours", neighbours) > len(train):
         raise ValueError(f"neighbours must be at most the {len(train)} data, got {neighbours}")
     classifier = KNeighborsClassifier(neighbours)
@@ -127,6 +126,8 @@ def layer_accuracies(
 
 def k_means(z: Float[Tensor, "data latent"], clusters: int, *, seed: int = 0) -> Tensor:
     """Return the cluster of each representation by k-means, the best of ten starts."""
+    from sklearn.cluster import KMeans
+
     if check_positive_int("clusters", clusters) > len(z):
         raise ValueError(f"clusters must be at most the {len(z)} data, got {clusters}")
     found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(_numpy(z))
@@ -155,6 +156,8 @@ def cluster_accuracy(
     check_choice("matching", matching, ("hungarian", "majority"))
     table = _contingency(clusters, labels)
     if matching == "hungarian":
+        from scipy.optimize import linear_sum_assignment
+
         rows, columns = linear_sum_assignment(table, maximize=True)
         hits = table[rows, columns].sum()
     else:
@@ -173,6 +176,8 @@ def cluster_information(
     Raises:
         ValueError: if the two differ in size.
     """
+    from sklearn.metrics import normalized_mutual_info_score
+
     _contingency(clusters, labels)
     a, b = _numpy(clusters), _numpy(labels)
     generator = np.random.default_rng(0)

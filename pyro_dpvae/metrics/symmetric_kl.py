@@ -3,7 +3,6 @@
 import math
 
 import torch
-from sklearn.neighbors import NearestNeighbors
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_repeated
@@ -79,6 +78,8 @@ def symmetric_kl(
 
 def _nearest_ratios(own: Tensor, other: Tensor) -> Tensor:
     """Return the estimate of log own(z) - log other(z) at each z of the own sample."""
+    from sklearn.neighbors import NearestNeighbors
+
     points, others = own.double().cpu().numpy(), other.double().cpu().numpy()
     within = NearestNeighbors(n_neighbors=1).fit(points).kneighbors()[0][:, 0]
     between = NearestNeighbors(n_neighbors=1).fit(others).kneighbors(points)[0][:, 0]

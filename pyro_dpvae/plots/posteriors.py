@@ -9,7 +9,6 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from numpy.typing import NDArray
-from scipy.interpolate import RectBivariateSpline
 from torch import Tensor
 
 from pyro_dpvae.metrics import PosteriorGrid, cell_kl
@@ -75,6 +74,8 @@ def _lines(panel: Axes, grid: PosteriorGrid, log_q: Tensor) -> None:
 
 def _square(grid: PosteriorGrid, log_mass: Tensor) -> tuple[NDArray[Any], Tensor]:
     """Return finer coordinates along a side, and the masses (side, side) there, z_1 first."""
+    from scipy.interpolate import RectBivariateSpline
+
     # Logs of densities are smooth, so that lines between the cells' centers need no finer grid.
     line = torch.linspace(-grid.reach, grid.reach, grid.side).numpy()
     finer = torch.linspace(-grid.reach, grid.reach, _FINER * (grid.side - 1) + 1).numpy()

@@ -1,20 +1,25 @@
 """Named systems: which parts, which numbers, from which source."""
 
-from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS, Regularizer, dpvae_recipe
-from pyro_dpvae.recipes.guides import GUIDES
-from pyro_dpvae.recipes.models import MODELS
-from pyro_dpvae.recipes.named import RECIPES, named_recipe
-from pyro_dpvae.recipes.posteriors import (
-    POSTERIOR_MODELS,
-    PosteriorResult,
-    fixed_model,
-    measure_posteriors,
-)
-from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
-from pyro_dpvae.recipes.recipe import Recipe
-from pyro_dpvae.recipes.saved import SavedSystem, open_system
-from pyro_dpvae.recipes.system import System, build_system, start_from_data
-from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
+from typing import TYPE_CHECKING
+
+from pyro_dpvae._lazy import lazily
+
+if TYPE_CHECKING:
+    from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS, Regularizer, dpvae_recipe
+    from pyro_dpvae.recipes.guides import GUIDES
+    from pyro_dpvae.recipes.models import MODELS
+    from pyro_dpvae.recipes.named import RECIPES, named_recipe
+    from pyro_dpvae.recipes.posteriors import (
+        POSTERIOR_MODELS,
+        PosteriorResult,
+        fixed_model,
+        measure_posteriors,
+    )
+    from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
+    from pyro_dpvae.recipes.recipe import Recipe
+    from pyro_dpvae.recipes.saved import SavedSystem, open_system
+    from pyro_dpvae.recipes.system import System, build_system, start_from_data
+    from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [
     "DPVAE_DATA_SETS",
@@ -40,3 +45,13 @@ __all__ = [
     "start_from_data",
     "train_moons",
 ]
+
+if not TYPE_CHECKING:
+    __getattr__, __dir__ = lazily(
+        __name__,
+        __all__,
+        modules=[
+            *("recipe", "dpvae", "named", "guides", "models", "priors"),
+            *("system", "saved", "two_moons", "posteriors"),
+        ],
+    )

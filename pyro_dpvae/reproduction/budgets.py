@@ -4,8 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from pyro_dpvae.evaluation import EvaluationConfig
-from pyro_dpvae.recipes import RECIPES
+from pyro_dpvae.evaluation.config import EvaluationConfig
+from pyro_dpvae.recipes.named import RECIPES
 
 __all__ = ["AUTHORS_CODE", "BUDGETS", "EVALUATION", "Budget", "steps_of"]
 
