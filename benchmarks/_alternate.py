@@ -10,7 +10,12 @@ __all__ = ["ratios"]
 
 
 def ratios(
-    variants: Mapping[str, Callable[[], object]], *, base: str, rounds: int, seconds: float
+    variants: Mapping[str, Callable[[], object]],
+    *,
+    base: str,
+    rounds: int,
+    seconds: float,
+    clock: Callable[[], float] = time.perf_counter,
 ) -> dict[str, dict[str, float]]:
     """Return the time of each variant over that of the base in the same round.
 
@@ -19,6 +24,7 @@ def ratios(
         base: the variant that the others are divided by.
         rounds: how many.
         seconds: how long each variant is repeated in a round.
+        clock: what time is, in seconds.
 
     Returns:
         By name: the median ``ratio`` with the quartiles ``q1`` and ``q3``, and the median
@@ -31,7 +37,7 @@ def ratios(
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
-            times[name].append(_time(variants[name], seconds))
+            times[name].append(_time(variants[name], seconds, clock))
     of_base = np.array(times[base])
     found = {}
     for name, values in times.items():
@@ -42,11 +48,11 @@ def ratios(
     return found
 
 
-def _time(step: Callable[[], object], seconds: float) -> float:
-    count, start = 0, time.perf_counter()
+def _time(step: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+    count, start = 0, clock()
     while True:
         step()
         count += 1
-        elapsed = time.perf_counter() - start
+        elapsed = clock() - start
         if elapsed > seconds:
             return elapsed / count

@@ -7,11 +7,17 @@ import time
 import traceback
 import warnings
 from dataclasses import dataclass
+from importlib import import_module
 from pathlib import Path
 
 from pyro_dpvae.cli import main as dpvae
 
 __all__ = ["Child", "End", "end", "outlive", "start"]
+
+# Once here, so that no child imports what its command needs.
+for _command in ("train", "evaluate"):
+    for _name in (f"options.{_command}", _command):
+        import_module(f"pyro_dpvae.cli.{_name}")
 
 _POLL = 0.002  # seconds
 

@@ -19,6 +19,7 @@ from benchmarks import (
     mixture,
     scale,
     soak,
+    startup,
     step,
     systems,
 )
@@ -90,6 +91,17 @@ def test_the_mixture_benchmark_runs(program: Callable[..., dict[str, Any]]) -> N
     assert set(report["mixture"]) == {"float64", "float32", "gemm", "broadcast"}
     assert report["mixture"]["float64"]["ratio"] == 1.0
     assert report["mixture"]["float64"]["error"] <= 1e-6
+
+
+def test_the_startup_benchmark_runs(
+    program: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    few = (startup.BASE, "import pyro_dpvae", "dpvae --version")
+    monkeypatch.setattr(startup, "PROGRAMS", {name: startup.PROGRAMS[name] for name in few})
+    found = program(startup.main, "--quick")["startup"]
+    assert set(found) == set(few)
+    assert found[startup.BASE]["ratio"] == 1.0
+    assert all(one["milliseconds"] > 0 for one in found.values())
 
 
 def test_the_guides_benchmark_runs(program: Callable[..., dict[str, Any]]) -> None:
