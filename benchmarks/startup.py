@@ -6,6 +6,7 @@ Each is a process of its own, in processor time, and is divided by the time of `
 pyro`` in the same round. Medians with quartiles over nine rounds.
 """
 
+import os
 import resource
 import subprocess
 import sys
@@ -41,7 +42,11 @@ def children_seconds() -> float:
 
 def start(*arguments: str) -> None:
     """Run Python with some arguments to its end."""
-    subprocess.run([sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL)
+    # An installed library has its byte code, and a checkout after its first import.
+    environment = {**os.environ, "PYTHONDONTWRITEBYTECODE": ""}
+    subprocess.run(
+        [sys.executable, *arguments], check=True, stdout=subprocess.DEVNULL, env=environment
+    )
 
 
 def main() -> None:

@@ -21,6 +21,7 @@ from typing import Any
 from tqdm import tqdm
 
 from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli import main
 from pyro_dpvae.reproduction import measured
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training.interrupts import Interrupts
@@ -239,8 +240,6 @@ def _end_with_parent() -> None:
 
 def _commands(job: Job) -> int:
     """Train and evaluate; returns the exit status."""
-    from pyro_dpvae.cli import main  # which imports the commands, and they this file
-
     run, seconds = RunFolder(job.run), seconds_of(job)
     _wait_for_lock(run)
     commands = {"train": ["train", "--resume", str(job.run), *job.train, *job.place]}
