@@ -71,7 +71,7 @@ def test_a_lazy_package_has_its_names_and_no_others(package: ModuleType) -> None
 
 
 def test_modules_are_attributes_of_the_library() -> None:
-    run("import pyro_dpvae\nassert pyro_dpvae.nn.ConditionedPerceptron and pyro_dpvae.training.fit")
+    run("import pyro_dpvae\nassert pyro_dpvae.nn.Batched and pyro_dpvae.training.fit")
 
 
 def test_the_version_is_the_installed_one_and_needs_no_pytorch() -> None:
