@@ -19,6 +19,7 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim, steps_together
+from pyro_dpvae.inference import _graphed as graphed_module
 from pyro_dpvae.inference import captured as captured_module
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.objectives.rates import AbstractRate, SiteRate
@@ -609,7 +610,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(1)
         return body
 
-    monkeypatch.setattr(captured_module, "capture_on_cuda", capture)
+    monkeypatch.setattr(graphed_module, "capture_on_cuda", capture)
     monkeypatch.setattr(captured_module, "check_backend", lambda backend: backend)
     return made
 

@@ -2,10 +2,12 @@
 
 from pyro_dpvae.inference.accumulating import AccumulatingOptim
 from pyro_dpvae.inference.averaging import AveragingOptim, synchronize
-from pyro_dpvae.inference.captured import CapturedSVI, check_backend, steps_together
+from pyro_dpvae.inference.backends import BACKENDS, check_backend
+from pyro_dpvae.inference.captured import CapturedSVI, steps_together
 from pyro_dpvae.inference.fused import FusedOptim
 
 __all__ = [
+    "BACKENDS",
     "AccumulatingOptim",
     "AveragingOptim",
     "CapturedSVI",
