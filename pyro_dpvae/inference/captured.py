@@ -279,6 +279,7 @@ class CapturedSVI(SVI):
         attributes = dict(getattr(owner, "__dict__", {}))
         if is_ours(self.objective):
             del attributes["step"]
+            attributes["parts"] = str([id(part) for part in self.objective.parts()])
             attributes["ranks"] = ranks().count
         return self._guards.state(objective=attributes)
 
