@@ -19,8 +19,9 @@ from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim, steps_together
+from pyro_dpvae.inference import _graphed as graphed_module
 from pyro_dpvae.inference import captured as captured_module
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import ELBO, MMD, Beta
 from pyro_dpvae.objectives.rates import AbstractRate, SiteRate
 from pyro_dpvae.recipes import System, build_system
 
@@ -368,6 +369,79 @@ def test_plain_arguments_choose_the_recording() -> None:
     assert svi.recordings == 3
 
 
+def replace_the_rate(svi: Any) -> None:
+    svi.loss.__self__.rate = Beta(3.0)
+
+
+def add_a_penalty(svi: Any) -> None:
+    svi.loss.__self__.penalties = (MMD(10.0),)
+
+
+def average_two_particles(svi: Any) -> None:
+    svi.loss.__self__.num_particles = 2
+
+
+def evaluate_batch_norm_and_dropout(svi: Any) -> None:
+    svi.model.eval()
+
+
+def freeze_the_encoder(svi: Any) -> None:
+    svi.guide.requires_grad_(False)
+    svi.guide.eval()  # or Pyro warns of what is not registered
+
+
+def exchange_a_network(svi: Any) -> None:
+    pyro.clear_param_store()
+    svi.guide.encoder.network = nn.Sequential(nn.Linear(2, 2 * LATENT))
+    for parameter in svi.guide.encoder.network.parameters():
+        nn.init.constant_(parameter, 0.1)
+
+
+CHANGES = [
+    replace_the_rate,
+    add_a_penalty,
+    average_two_particles,
+    evaluate_batch_norm_and_dropout,
+    freeze_the_encoder,
+    exchange_a_network,
+]
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_nothing_of_the_librarys_own_systems_is_frozen(change: Callable[[Any], None]) -> None:
+    """Changed between two checks of replays, each in time for the very next step."""
+    count = 0
+
+    def each(svi: SVI) -> None:
+        nonlocal count
+        if count % 10 == 6:
+            change(svi)
+        count += 1
+
+    sgd = lambda: FusedOptim({"lr": 1e-2}, constructor=torch.optim.SGD)  # noqa: E731
+    expected, _ = run(SVI, with_norm_and_dropout, batches(10), each=each, optim=sgd)
+    found, _ = run(CapturedSVI, with_norm_and_dropout, batches(10), each=each, optim=sgd)
+    assert found == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize("objective", ["beta-tc", "factor"])
+def test_every_number_of_a_module_is_a_part_of_the_key(objective: str) -> None:
+    made = system(objective)
+    svi = CapturedSVI(made.model, made.guide, FusedOptim({"lr": 1e-2}), made.objective)
+    modules = [m for one in (made.model, made.guide) for m in one.modules()]
+    modules += [m for part in made.objective.parts() for m in part.modules()]
+    before, changed = svi._state(), 0
+    for module in modules:
+        for name, value in list(vars(module).items()):
+            if type(value) in (bool, int, float):
+                setattr(module, name, not value if type(value) is bool else value + 1)
+                assert svi._state() != before, (type(module), name)
+                setattr(module, name, value)
+                changed += 1
+    assert svi._state() == before
+    assert changed > len(modules)
+
+
 # What cannot be recorded runs as in SVI, with a word.
 
 
@@ -609,7 +683,7 @@ def graphs(monkeypatch: pytest.MonkeyPatch) -> list[int]:
         made.append(1)
         return body
 
-    monkeypatch.setattr(captured_module, "capture_on_cuda", capture)
+    monkeypatch.setattr(graphed_module, "capture_on_cuda", capture)
     monkeypatch.setattr(captured_module, "check_backend", lambda backend: backend)
     return made
 

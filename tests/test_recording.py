@@ -1,9 +1,9 @@
-"""What a recording depends on is seen, what it cannot hold is refused, trials leave no trace."""
+"""What a recording cannot hold is refused, what is filled in place is followed."""
 
 import copy
 import itertools
 from collections.abc import Callable
-from types import FunctionType, SimpleNamespace
+from types import FunctionType
 from typing import Any
 
 import numpy as np
@@ -16,7 +16,6 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.recording import NotRecordableError, Reach, record_aside, survey
 from pyro_dpvae.recording.graph import record
 
 STEPS = 30
@@ -64,113 +63,6 @@ def steps(
     return losses, svi
 
 
-class Schedule:
-    factor = 1.0
-
-    def __init__(self) -> None:
-        self.values = {"weight": [1.0, 1.0]}
-        self.scalar = np.float64(1.0)
-
-    def __call__(self) -> float:
-        return self.values["weight"][0] * float(self.scalar) * self.factor
-
-
-def in_an_object() -> tuple[Program, Callable[[int], None]]:
-    schedule = Schedule()
-
-    def change(number: int) -> None:
-        schedule.values["weight"][0] = 1.0 + (number > 10)
-        schedule.scalar = np.float64(1.0 + (number > 20))
-
-    return Program(schedule), change
-
-
-def of_a_class() -> tuple[Program, Callable[[int], None]]:
-    def change(number: int) -> None:
-        Schedule.factor = 1.0 + (number > 10)
-
-    return Program(Schedule()), change
-
-
-def in_a_closure() -> tuple[Program, Callable[[int], None]]:
-    weight: Any = 1.0
-
-    def change(number: int) -> None:
-        nonlocal weight
-        weight = 1.0 + (number > 10) if number < 20 else torch.tensor(3.0)
-
-    return Program(lambda: weight), change
-
-
-def in_a_default() -> tuple[Program, Callable[[int], None]]:
-    holder = SimpleNamespace(weight=1.0)
-
-    def weight(of: SimpleNamespace = holder) -> float:
-        return of.weight
-
-    def change(number: int) -> None:
-        holder.weight = 1.0 + (number > 10)
-
-    return Program(weight), change
-
-
-_global = 1.0
-
-
-def under_a_global_name() -> tuple[Program, Callable[[int], None]]:
-    def change(number: int) -> None:
-        global _global
-        _global = 1.0 + (number > 10)
-
-    return Program(lambda: next(_global for _ in range(1))), change
-
-
-settings = SimpleNamespace(weight=1.0)
-
-
-def in_a_global_object() -> tuple[Program, Callable[[int], None]]:
-    def change(number: int) -> None:
-        settings.weight = 1.0 + (number > 10)
-
-    return Program(lambda: settings.weight), change
-
-
-def in_an_array() -> tuple[Program, Callable[[int], None]]:
-    weights = np.ones(3)
-
-    def change(number: int) -> None:
-        weights[1] = 1.0 + (number > 10)
-
-    return Program(lambda: float(weights[1])), change
-
-
-def of_a_distribution() -> tuple[Program, Callable[[int], None]]:
-    law = dist.Normal(0.0, 1.0)
-
-    def change(number: int) -> None:
-        if number == 10:
-            law.scale = torch.tensor(2.0)
-
-    return Program(lambda: law.scale), change
-
-
-def of_another_class() -> tuple[Program, Callable[[int], None]]:
-    class One:
-        def __call__(self) -> float:
-            return 1.0
-
-    class Two:
-        def __call__(self) -> float:
-            return 2.0
-
-    held = [One()]
-
-    def change(number: int) -> None:
-        held[0] = One() if number < 10 else Two()  # type: ignore[call-overload]
-
-    return Program(lambda: held[0]()), change
-
-
 def in_a_tensor() -> tuple[Program, Callable[[int], None]]:
     weight = torch.tensor(1.0)
     return Program(lambda: weight), lambda number: weight.fill_(1.0 + number) and None
@@ -181,23 +73,24 @@ def by_an_index() -> tuple[Program, Callable[[int], None]]:
     return Program(lambda: weights.index_select(0, index)[0]), lambda n: index.fill_(n) and None
 
 
-@pytest.mark.parametrize(
-    "make",
-    [
-        in_an_object,
-        of_a_class,
-        in_a_closure,
-        in_a_default,
-        under_a_global_name,
-        in_a_global_object,
-        in_an_array,
-        of_a_distribution,
-        of_another_class,
-        in_a_tensor,
-        by_an_index,
-    ],
-)
-def test_what_changes_is_seen_wherever_it_is(
+class Weighing(nn.Module):
+    """A module that is found because it is called, with a number among its attributes."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.factor = 1.0
+
+    def forward(self) -> float:
+        return self.factor
+
+
+def of_a_called_module() -> tuple[Program, Callable[[int], None]]:
+    weighing = Weighing()
+    return Program(weighing), lambda n: setattr(weighing, "factor", 1.0 + (n > 3))
+
+
+@pytest.mark.parametrize("make", [in_a_tensor, by_an_index, of_a_called_module])
+def test_tensors_and_numbers_of_modules_are_followed(
     make: Callable[[], tuple[Program, Callable[[int], None]]],
 ) -> None:
     expected, _ = steps(SVI, make)
@@ -206,49 +99,16 @@ def test_what_changes_is_seen_wherever_it_is(
     assert svi.recordings >= 1
 
 
-def frozen_in_a_list() -> tuple[Program, Callable[[int], None]]:
+def modes_of_a_list() -> tuple[Program, Callable[[int], None]]:
     program = Program(lambda: 1.0)
     norms = [nn.Sequential(nn.BatchNorm1d(2, affine=False), nn.Dropout(0.5))]
     program.weight = lambda: norms[0](torch.ones(2, 2)).square().sum() + 1.0
     return program, lambda number: norms[0].train(number < 15) and None
 
 
-class Trainer:
-    """Model and guide are methods beside what a training loop keeps."""
-
-    def __init__(self) -> None:
-        self.program = Program(lambda: self.beta)
-        self.beta, self.step, self.history = 1.0, 0, [0.0]
-
-    def model(self, x: Tensor) -> None:
-        self.program.model(x)
-
-    def guide(self, x: Tensor) -> None:
-        self.program.guide(x)
-
-    def train(self, svi: SVI, x: Tensor) -> float:
-        self.step += 1
-        self.beta = getattr(self, "beta") if self.step < 20 else 2.0  # noqa: B009
-        self.history.append(svi.step(x))
-        return self.history[-1]
-
-
-def test_what_a_program_does_not_ask_for_may_change() -> None:
-    def losses(kind: type[SVI]) -> tuple[list[float], SVI]:
-        pyro.clear_param_store()
-        pyro.set_rng_seed(0)
-        trainer = Trainer()
-        svi = kind(trainer.model, trainer.guide, FusedOptim({"lr": 1e-2}), Trace_ELBO())
-        return [trainer.train(svi, x) for x in batches(50)], svi
-
-    found, svi = losses(CapturedSVI)
-    assert found == pytest.approx(losses(SVI)[0], rel=1e-5)
-    assert svi.recordings == 2  # of both values of beta
-
-
-def test_modules_are_found_in_containers() -> None:
-    expected, _ = steps(SVI, frozen_in_a_list)
-    found, svi = steps(CapturedSVI, frozen_in_a_list)
+def test_modules_are_found_where_they_are_called() -> None:
+    expected, _ = steps(SVI, modes_of_a_list)
+    found, svi = steps(CapturedSVI, modes_of_a_list)
     assert found == pytest.approx(expected, rel=1e-5)
     assert svi.recordings == 1  # and the other mode has run fewer steps
 
@@ -258,15 +118,16 @@ def test_modules_are_found_in_containers() -> None:
 index, weights = torch.tensor(1), torch.tensor([1.0, 2.0, 3.0])
 
 
-class Turning:
-    """A callable that changes what it holds."""
+class Turning(nn.Module):
+    """A module that changes what it holds."""
 
     def __init__(self, change: Callable[["Turning"], Any]) -> None:
+        super().__init__()
         self.change, self.count, self.average = change, 0, torch.zeros(())
         self.generator = torch.Generator().manual_seed(0)
         self.history: list[float] = []
 
-    def __call__(self) -> Any:
+    def forward(self) -> Any:
         self.change(self)
         return 1.0 + self.average + self.count % 3
 
@@ -291,6 +152,20 @@ def storing(turning: Turning) -> None:
     pyro.get_param_store()["stored"] = torch.tensor(2.0)
 
 
+class Stepping:
+    """A weight with an optimizer of its own, inside the loss."""
+
+    def __init__(self) -> None:
+        self.weight = nn.Parameter(torch.tensor(1.0))
+        self.optimizer = torch.optim.SGD([self.weight], lr=0.1, momentum=0.9)
+
+    def __call__(self) -> Tensor:
+        self.optimizer.zero_grad()
+        (self.weight**2).backward()
+        self.optimizer.step()
+        return self.weight.detach() + 1.0
+
+
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "index": (lambda: weights[index], r"asks for the value of a tensor, by aten\._local_scalar"),
     "slice": (lambda: weights[:index].sum(), "asks for the value of a tensor"),
@@ -299,8 +174,11 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
     "mask": (lambda: weights[weights > 1.5].sum(), r"selects by a mask, aten\.index\.Tensor"),
     "numpy": (lambda: 1.0 + np.random.rand(), "numbers by Python's or numpy's generator"),
     "flip": (Turning(flipping), "changes 'count' of Turning, which a replay would not"),
-    "iterator": (lambda q=itertools.count(1.0): next(q), "holds an iterator, 'default 0' of"),  # noqa: B008
-    "store": (Turning(storing), "assigns to Pyro's store"),
+    "count": (lambda: 1.0 + {1: 1.0}[index.item()], "asks for the value of a tensor, by item"),
+    "store": (Turning(storing), "it changes Pyro's store"),
+    "optimizer": (lambda o=Stepping(): o(), "its loss steps an optimizer of its own, SGD"),  # noqa: B008
+    "rebinding": (Turning(rebinding), "it changes 'average' of Turning"),
+    "remembering": (Turning(remembering), "it changes 'history' of Turning"),
     "gradient": (
         lambda w=nn.Parameter(torch.ones(2, 3)): w.sum(),  # noqa: B008
         r"leaves a gradient on a tensor of shape \(2, 3\)",
@@ -309,7 +187,7 @@ REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
 
 
 def copied(weight: Callable[[], Any]) -> Callable[[], Any]:
-    """A copy with its state: of objects, and of the iterators that are functions' defaults."""
+    """A copy with its state: of objects, and of those that are functions' defaults."""
     if isinstance(weight, FunctionType):
         defaults = copy.deepcopy(weight.__defaults__)
         return FunctionType(weight.__code__, weight.__globals__, argdefs=defaults)
@@ -331,12 +209,9 @@ def test_what_no_recording_holds_runs_as_in_svi(name: str) -> None:
     assert found == pytest.approx(expected)
 
 
-@pytest.mark.parametrize("change", [counting, rebinding, remembering])
-def test_programs_with_a_state_of_their_own_keep_it(change: Callable[[Turning], Any]) -> None:
-    """What differs at every step needs a recording at every step, and so gets none."""
-
+def test_a_number_that_differs_at_every_step_needs_no_recording() -> None:
     def make() -> tuple[Program, Callable[[int], None]]:
-        return Program(Turning(change)), lambda number: None
+        return Program(Turning(counting)), lambda number: None
 
     expected, _ = steps(SVI, make)
     found, svi = steps(CapturedSVI, make)
@@ -434,24 +309,35 @@ def test_weight_norms_are_recorded() -> None:
     assert svi.recordings == 1
 
 
-def test_a_survey_sees_tensors_generators_and_numbers() -> None:
-    program = Program(lambda: 1.0)
-    before = survey(program.model, program.guide, reach=Reach())
-    assert {id(module) for module in before.modules} == {
-        id(program.encoder),
-        id(program.decoder),
-    }
-    assert len(before.tensors) == 4
-    program.decoder.weight.requires_grad_(False)
-    assert survey(program.model, program.guide, reach=Reach()).fingerprint != before.fingerprint
+def test_the_users_own_line_is_named() -> None:
+    """Libraries ask for the value; the remedy is in the line that called them."""
+    classes = torch.tensor([0, 1])
+    weight = lambda: nn.functional.one_hot(classes).sum() + 1.0  # noqa: E731
+    with pytest.warns(
+        UserWarning, match=r"one_hot\(y, num_classes\).*test_recording.py:\d+: weight"
+    ):
+        steps(CapturedSVI, lambda: (Program(weight), lambda number: None))
 
 
-def test_an_attribute_that_a_function_changes_is_restored() -> None:
-    turning, reach = Turning(counting), Reach()
-    with pytest.raises(NotRecordableError, match="it changes 'count' of Turning"):
-        record_aside(
-            lambda tensors: [tensors[0] * turning()],
-            [torch.ones(())],
-            programs=lambda: survey(turning, reach=reach),
-        )
-    assert turning.count == 0
+def test_a_tensor_with_a_graph_from_outside_is_used_up_by_no_trial() -> None:
+    class Conditioned(nn.Module):
+        context: Any = None
+
+        def forward(self) -> Tensor:
+            return self.context.square().sum() + 1.0
+
+    def make() -> tuple[Program, Callable[[int], None]]:
+        conditioned, network = Conditioned(), nn.Linear(2, 2)
+        made.append(network)
+
+        def change(number: int) -> None:
+            conditioned.context = network(torch.ones(2))
+
+        return Program(conditioned), change
+
+    made: list[nn.Linear] = []
+    expected, _ = steps(SVI, make)
+    with pytest.warns(UserWarning, match="operations outside the step made with gradients"):
+        found, _ = steps(CapturedSVI, make)
+    assert found == pytest.approx(expected)
+    torch.testing.assert_close(made[1].weight.grad, made[0].weight.grad)

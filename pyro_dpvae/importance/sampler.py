@@ -9,24 +9,24 @@ import pyro
 import torch
 from jaxtyping import Float
 from pyro import poutine
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance.summation import Summation, summable
 from pyro_dpvae.importance.traces import checked_nesting, paired_traces
 from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
 from pyro_dpvae.recording import (
-    Fingerprint,
-    Reach,
+    Guards,
+    NotRecordableError,
     Recording,
-    Survey,
-    check_replay,
+    State,
+    agree,
     compile_checked,
     differences,
     reason,
-    record_aside,
+    record,
+    rollback_modules,
     surroundings,
-    survey,
 )
 
 __all__ = ["ImportanceSampler", "log_weight_chunks", "log_weights"]
@@ -42,6 +42,8 @@ _MOST_RECORDINGS = 8
 
 # Of the norm of the log weights.
 _TOLERANCE, _TOLERANCE_UNDER_AUTOCAST = 1e-4, 5e-2
+
+_SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
 
 
 @final
@@ -104,7 +106,7 @@ class ImportanceSampler:
         self._recordings: dict[Hashable, _Recorded] = {}
         self._eager_chunks: dict[Hashable, int] = {}
         self._warned: set[str] = set()
-        self._reach = Reach()
+        self._guards = Guards(model, guide)
 
     def chunks(self, x: Tensor, samples: int) -> Iterator[Float[Tensor, "chunk batch"]]:
         """Yield the log weights of ``samples`` draws for each datum, in nats, in float64.
@@ -123,7 +125,7 @@ class ImportanceSampler:
             )
         size = min(samples, _default_chunk(x) if self.chunk is None else self.chunk)
         devices = [x.device] if x.device.type == "cuda" else []
-        with torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with self._guards.watching(), torch.no_grad(), torch.random.fork_rng(devices=devices):
             singles = [paired_traces(self.model, self.guide, x) for _ in range(2)]
             nesting = checked_nesting(*singles[0], len(x))
             summation = summable(self.guide, singles[0][1], x, nesting)
@@ -152,7 +154,7 @@ class ImportanceSampler:
     ) -> Recording | None:
         """Return the recording for chunks of this shape, made if it is worth it."""
         key = (x.shape, x.stride(), x.dtype, x.device, size, summation)
-        state = self._survey().fingerprint
+        state = self._guards.state()
         found = self._recordings.get(key)
         if found is not None and found.is_of(state):
             return found.recording
@@ -161,11 +163,7 @@ class ImportanceSampler:
             if self._recordings and self._eager_chunks[key] < _CHUNKS_OF_OTHER_SHAPES:
                 return None
         if self._made == _MOST_RECORDINGS:
-            changed = (
-                "shapes"
-                if found is None
-                else differences(found.programs.fingerprint, state) or "settings"
-            )
+            changed = "shapes" if found is None else differences(found.state, state) or "settings"
             self._give_up(
                 f"each recording is for one shape and one state of the modules, and {changed} "
                 "kept changing"
@@ -180,11 +178,8 @@ class ImportanceSampler:
         self._made += 1
         return made.recording
 
-    def _survey(self) -> Survey:
-        return survey(self.model, self.guide, reach=self._reach)
-
     def _recorded(self, x: Tensor, size: int, summation: Summation) -> "_Recorded":
-        programs = self._survey()
+        modules = self._guards.modules()
         parameters: dict[str, Tensor] = {}
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
@@ -197,10 +192,19 @@ class ImportanceSampler:
         autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
         tolerance = _TOLERANCE_UNDER_AUTOCAST if autocast else _TOLERANCE
         inputs = [x.detach()]
-        recording = record_aside(run, inputs, programs=self._survey)
+        with rollback_modules(modules):
+            recording = record(run, inputs)
+        with rollback_modules(modules, seed=_SEED):
+            expected = run(inputs)
 
         def check() -> None:
-            check_replay(recording, run, inputs, programs=programs, tolerances=[tolerance])
+            with rollback_modules(modules, seed=_SEED):
+                found = recording(inputs)
+            if not all(agree(found, expected, tolerances=[tolerance])):
+                raise NotRecordableError(
+                    "its replay differs from an eager evaluation: perhaps it draws numbers by "
+                    "Python's or numpy's generator, or reads what changes otherwise"
+                )
 
         check()
         uncompiled = compile_checked(recording, inputs, check=check)
@@ -208,7 +212,7 @@ class ImportanceSampler:
             self._warn(
                 f"the importance sampler is recorded but not compiled, because {uncompiled}"
             )
-        return _Recorded(recording, surroundings(), programs, parameters)
+        return _Recorded(recording, surroundings(), modules, self._guards.state(), parameters)
 
     def _give_up(self, why: str) -> None:
         self._compile = False
@@ -227,14 +231,15 @@ class _Recorded:
 
     recording: Recording
     surroundings: Hashable
-    programs: Survey  # held, so that nothing else takes an id of theirs
+    modules: list[nn.Module]  # held, so that nothing else takes an id of theirs
+    state: State
     parameters: dict[str, Tensor]
 
-    def is_of(self, state: Fingerprint) -> bool:
+    def is_of(self, state: State) -> bool:
         """Whether modules, settings and Pyro's store are still those of the recording."""
         stored = pyro.get_param_store()._params
         return (
-            self.programs.fingerprint == state
+            self.state == state
             and self.surroundings == surroundings()
             and all(stored.get(name) is one for name, one in self.parameters.items())
         )

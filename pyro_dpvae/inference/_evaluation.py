@@ -1,19 +1,18 @@
-"""A loss and its gradients as flat lists of tensors, which a recording takes and returns."""
+"""A loss, its terms and its gradients as flat lists of tensors, which a recording returns."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass
-from types import FunctionType
 from typing import Any
 
 import torch
 from pyro import poutine
 from pyro.infer import SVI
 from torch import Tensor
-from torch.utils._pytree import TreeSpec, tree_flatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
 from pyro_dpvae.objectives import ELBO
 
-__all__ = ["Evaluation", "Layout", "evaluate", "is_ours", "mark_nonfinite", "reads_step"]
+__all__ = ["Evaluation", "Layout", "evaluate", "is_ours"]
 
 
 @dataclass(frozen=True)
@@ -34,6 +33,31 @@ class Layout:
     moved: list[Tensor]
     owned: list[Tensor]
 
+    @property
+    def names(self) -> list[str]:
+        """The names of all tensors, for messages."""
+        stored = {id(parameter): name for name, parameter in self.parameters.items()}
+        gradients = [f"the gradient of {stored[id(parameter)]}" for parameter in self.moved]
+        owned = ["a gradient of the objective's own"] * len(self.owned)
+        return ["loss"] * self.loss.num_leaves + self.terms + gradients + owned
+
+    def tolerances(self, of_values: float, of_gradients: float) -> list[float]:
+        """Return the tolerance of each tensor."""
+        values = self.loss.num_leaves + len(self.terms)
+        return [of_values] * values + [of_gradients] * (len(self.moved) + len(self.owned))
+
+    def matches(self, other: "Layout") -> bool:
+        """Whether tensors of the other layout stand for the same things."""
+        return (
+            (self.loss, self.terms) == (other.loss, other.terms)
+            and _ids(self.moved) == _ids(other.moved)
+            and _ids(self.owned) == _ids(other.owned)
+        )
+
+
+def _ids(tensors: Sequence[Tensor]) -> list[int]:
+    return [id(tensor) for tensor in tensors]
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -42,18 +66,35 @@ class Evaluation:
     layout: Layout
     tensors: list[Tensor]
 
+    @property
+    def losses(self) -> list[Tensor]:
+        """The tensors that the loss is made of."""
+        return self.tensors[: self.layout.loss.num_leaves]
+
+    @property
+    def loss(self) -> Any:
+        """The loss in its structure."""
+        return tree_unflatten(self.losses, self.layout.loss)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The terms by name."""
+        names, first = self.layout.terms, self.layout.loss.num_leaves
+        return dict(zip(names, self.tensors[first : first + len(names)], strict=True))
+
+    def leave_gradients(self) -> None:
+        """Add the gradients to those that the parameters hold."""
+        layout = self.layout
+        parameters = [*layout.moved, *layout.owned]
+        gradients = self.tensors[len(self.tensors) - len(parameters) :]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            known = parameter.grad
+            parameter.grad = gradient if known is None else known + gradient
+
 
 def is_ours(loss: Any) -> bool:
     """Whether a loss is this library's, which tells the pieces of its step apart."""
     return isinstance(loss, ELBO)
-
-
-def reads_step(objective: ELBO) -> bool:
-    """Whether a subclass of this library's objective refers to the step in its own methods."""
-    kinds = type(objective).__mro__
-    own = kinds[: kinds.index(ELBO)]
-    methods = [value for kind in own for value in vars(kind).values()]
-    return any("step" in m.__code__.co_names for m in methods if isinstance(m, FunctionType))
 
 
 def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
@@ -84,12 +125,3 @@ def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
         Layout(structure, list(terms), parameters, moved, owned),
         [torch.as_tensor(value).detach() for value in (*losses, *terms.values(), *gradients)],
     )
-
-
-def mark_nonfinite(parameters: Iterable[Tensor], losses: Iterable[Tensor]) -> None:
-    """Make a gradient NaN where a loss is not finite, for an optimizer that then skips."""
-    gradients = [parameter.grad for parameter in parameters if parameter.grad is not None]
-    if gradients:
-        smallest = min(gradients, key=Tensor.numel)
-        for loss in losses:
-            smallest.add_(0 * loss.detach())  # 0, or NaN

@@ -1,5 +1,6 @@
 """Whole training steps as one CUDA graph: evaluations, adversaries and optimizers."""
 
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from typing import Any, final
@@ -7,11 +8,11 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyro_dpvae.inference._evaluation import is_ours
+from pyro_dpvae.inference._evaluation import Evaluation, is_ours
 from pyro_dpvae.inference._recorded import RecordedStep
-from pyro_dpvae.recording import NotRecordableError, untouched
+from pyro_dpvae.recording import NotRecordableError, reason
 
-__all__ = ["GraphedSteps", "Member", "capture_on_cuda"]
+__all__ = ["GraphedSteps", "Member", "capture_on_cuda", "graphed_steps"]
 
 Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
 """From a body, and a trial of it that changes nothing, to what replays the body."""
@@ -61,7 +62,8 @@ class Member:
         """Return the optimizers that steps run, adversaries' included."""
         owned = [
             value
-            for module in self.recorded.programs.modules
+            for part in (self.svi.objective.parts() if is_ours(self.svi.objective) else [])
+            for module in part.modules()
             for value in vars(module).values()
             if isinstance(value, torch.optim.Optimizer)
         ]
@@ -71,9 +73,10 @@ class Member:
         """Take the step of a number within the launch: what the graph holds."""
         for column, (weight, _) in enumerate(self._schedules(0)):
             weight.copy_(self._weights[number, column])
-        values = self.recorded([tensor[number] for tensor in self.inputs])
-        parameters = self.recorded.layout.parameters.values()
-        self.svi._update(parameters, self.recorded.losses(values))
+        evaluation = self.recorded([tensor[number] for tensor in self.inputs])
+        evaluation.leave_gradients()
+        self.svi._update(evaluation)
+        values = [*evaluation.losses, *evaluation.terms.values()]
         self._values[number].copy_(torch.stack([value.float() for value in values]))
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
@@ -94,7 +97,7 @@ class Member:
         """Count the steps of a launch; returns their losses, of shape (K,)."""
         values = self._values.clone()  # the next launch writes there again
         for row in values:
-            self.svi._end(self.recorded, row.unbind())
+            self.svi._end(Evaluation(self.recorded.layout, list(row.unbind())))
         return values[:, 0]
 
     def _schedules(self, step: int) -> list[tuple[Tensor, float]]:
@@ -141,8 +144,7 @@ class GraphedSteps:
 
     def _trial(self) -> None:
         for member in self.members:
-            with untouched(member.recorded.programs):
-                member.recorded([tensor[0] for tensor in member.inputs])
+            member.recorded.aside([tensor[0] for tensor in member.inputs])
 
 
 def capture_on_cuda(body: Callable[[], None], trial: Callable[[], None]) -> Callable[[], None]:
@@ -157,6 +159,26 @@ def capture_on_cuda(body: Callable[[], None], trial: Callable[[], None]) -> Call
     with torch.cuda.graph(graph):
         body()
     return graph.replay
+
+
+def graphed_steps(
+    svis: Sequence[Any],
+    recordings: Sequence[RecordedStep],
+    inputs: Sequence[Sequence[Tensor]],
+) -> GraphedSteps | None:
+    """Return the graph of some recordings for as many steps as the inputs hold; None if none."""
+    graphs = recordings[0].graphs
+    key = (tuple(map(id, recordings)), len(inputs[0][0]))
+    if key not in graphs:
+        start = time.monotonic()
+        try:
+            members = [Member(*each) for each in zip(svis, recordings, inputs, strict=True)]
+            graphs[key] = GraphedSteps(members, capture=capture_on_cuda)
+        except Exception as error:  # whatever CUDA may refuse to capture
+            graphs[key] = None
+            svis[0]._warn(f"the recorded step runs as no CUDA graph, because {reason(error)}")
+        svis[0].recorded_seconds += time.monotonic() - start
+    return graphs[key]
 
 
 @contextmanager

@@ -1,68 +1,84 @@
-"""A step's evaluation as a recording: made, compared with an eager one, and replayed."""
+"""A step's evaluation as a recording: made, replayed, and compared with the program itself."""
 
-from collections.abc import Callable, Hashable, Sequence
+import random
+import sys
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any
 
+import numpy as np
 import pyro
 import torch
 from pyro.infer import SVI
 from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
-from pyro_dpvae.inference._evaluation import Layout, evaluate, is_ours
+from pyro_dpvae.inference._evaluation import Evaluation, Layout, evaluate, is_ours
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.recording import (
+    Attributes,
     NotRecordableError,
     Recording,
-    Survey,
-    check_replay,
+    agree,
     compile_checked,
-    record_aside,
+    record,
+    rollback,
+    rollback_modules,
     surroundings,
 )
 
-__all__ = ["RecordedStep", "describe", "record_step", "tensors_of"]
+__all__ = ["RecordedStep", "describe", "difference", "inputs_of", "record_step"]
 
 # Of the norm, for values of loss and terms and for gradients. Compiled kernels add up in another
 # order, which a gradient shows where a rectifier is at its kink, and keep float32 where autocast
 # would round in between.
 _REPLAYED, _COMPILED, _UNDER_AUTOCAST = (1e-5, 1e-5), (1e-4, 3e-2), (5e-2, 1e-1)
 
+_EVERY = 1000  # replays from one check to the next, after the first thousand
+
 _PLAIN = (bool, int, float, str, NoneType, torch.dtype, torch.device)
 
 
-@dataclass(frozen=True)
+@dataclass
 class RecordedStep:
-    """A recorded evaluation, and what its tensors are."""
+    """A recorded evaluation, what its tensors are, and how often it was replayed.
+
+    Attributes:
+        recording: the graph.
+        layout: what its results are.
+        modules: those that it depends on; held, so that nothing else takes an id of theirs.
+        uncompiled: why it is not compiled, though that was asked for.
+        key: what it depends on.
+        replays: how many steps it has taken.
+        graphs: CUDA graphs of it, by their sizes.
+    """
 
     recording: Recording
     layout: Layout
-    programs: Survey  # held, so that nothing else takes an id of theirs
-    uncompiled: str | None  # why it is not compiled, though that was asked for
-    graphs: dict[Hashable, Any] = field(default_factory=dict)  # CUDA graphs of it, by their sizes
+    modules: list[nn.Module]
+    uncompiled: str | None = None
+    key: Any = None
+    replays: int = 0
+    graphs: dict[Hashable, Any] = field(default_factory=dict)
 
-    def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Evaluate and leave gradients; returns the values: of the loss, then of the terms."""
-        layout = self.layout
-        results = self.recording(inputs)
-        count = layout.loss.num_leaves + len(layout.terms)
-        moved = (*layout.moved, *layout.owned)
-        for parameter, gradient in zip(moved, results[count:], strict=True):
-            known = parameter.grad
-            parameter.grad = gradient if known is None else known + gradient
-        return results[:count]
+    def __call__(self, inputs: Sequence[Tensor]) -> Evaluation:
+        """Evaluate by a replay."""
+        return Evaluation(self.layout, self.recording(inputs))
 
-    def losses(self, values: Sequence[Tensor]) -> Sequence[Tensor]:
-        """Return those of an evaluation's values that the loss is made of."""
-        return values[: self.layout.loss.num_leaves]
+    def aside(self, inputs: Sequence[Tensor]) -> Evaluation:
+        """Evaluate by a replay that changes nothing."""
+        with rollback(self.recording.held, generators=self.recording.generators):
+            results = [result.clone() for result in self.recording(inputs)]
+        return Evaluation(self.layout, results)
 
-    def named(self, values: Sequence[Tensor]) -> tuple[Any, dict[str, Tensor]]:
-        """Return the loss and the terms of an evaluation's values."""
-        count = self.layout.loss.num_leaves
-        terms = dict(zip(self.layout.terms, values[count:], strict=True))
-        return tree_unflatten(list(values[:count]), self.layout.loss), terms
+    def is_due(self, steps: int = 1) -> bool:
+        """Whether one of the next steps is 1, 2, 4, 8 ... or a thousand after the recording."""
+        return any(
+            number > 0
+            and (number % _EVERY == 0 or (number < _EVERY and number & (number - 1) == 0))
+            for number in range(self.replays, self.replays + steps)
+        )
 
     def is_current(self) -> bool:
         """Whether Pyro's store still holds the parameters that were recorded."""
@@ -76,53 +92,99 @@ def record_step(
     args: Any,
     kwargs: Any,
     *,
-    programs: Callable[[], Survey],
+    modules: Sequence[nn.Module],
+    floats: bool,
     compiled: bool,
 ) -> RecordedStep:
-    """Record the evaluation of a step, and compare a replay with an eager evaluation.
+    """Record the evaluation of a step, which changes nothing that modules and Pyro's store hold.
+
+    Args:
+        svi: of which model, guide and loss are evaluated.
+        objective: the loss.
+        args: of the step.
+        kwargs: of the step.
+        modules: what the programs may change.
+        floats: whether floats among the arguments are inputs of the graph.
+        compiled: whether to compile it.
 
     Raises:
-        NotRecordableError: if the step cannot be recorded, or its replay differs.
+        NotRecordableError: if the step cannot be recorded.
         Exception: whatever else the programs raise when they are recorded.
     """
-    held = programs()
-    _check_hooks(held.modules)
+    _check_hooks(modules)
     _check_overrides(objective)
     leaves, structure = tree_flatten((args, kwargs))
-    inputs = [_copy(x) for x in tensors_of(args, kwargs)]
-    layouts: list[Layout] = []
+    inputs = [_copy(x) for x in inputs_of(args, kwargs, floats=floats)]
+    evaluations: list[Evaluation] = []
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
         rest = iter(tensors)
-        filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
-        evaluation = evaluate(svi, objective, *tree_unflatten(filled, structure))
-        layouts.append(evaluation.layout)
-        return evaluation.tensors
+        filled = [next(rest) if _is_input(leaf, floats) else leaf for leaf in leaves]
+        evaluations.append(evaluate(svi, objective, *tree_unflatten(filled, structure)))
+        return evaluations[0].tensors
 
-    def check(of_values: float, of_gradients: float) -> None:
-        layout = layouts[0]
-        values = layout.loss.num_leaves + len(layout.terms)
-        gradients = len(layout.moved) + len(layout.owned)
-        tolerances = [of_values] * values + [of_gradients] * gradients
-        check_replay(recording, run, inputs, programs=held, tolerances=tolerances)
-
-    recording = record_aside(run, inputs, programs=programs)
-    cast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-    check(*(_UNDER_AUTOCAST if cast else _REPLAYED))
-    uncompiled = None
+    drawn = random.getstate(), np.random.get_state()
+    try:
+        with rollback_modules(modules):
+            held = Attributes(modules)
+            recording = record(run, inputs)
+            _check_left_behind(recording, held.changed(), drawn)
+    finally:
+        random.setstate(drawn[0])
+        np.random.set_state(drawn[1])
+    layout, uncompiled = evaluations[0].layout, None
     if compiled:
-        tolerances = _UNDER_AUTOCAST if cast else _COMPILED
-        uncompiled = compile_checked(recording, inputs, check=lambda: check(*tolerances))
-    return RecordedStep(recording, layouts[0], held, uncompiled)
+        expected = evaluations[0].tensors
+        tolerances = layout.tolerances(*(_UNDER_AUTOCAST if _casts() else _COMPILED))
+
+        def check() -> None:
+            with rollback(recording.held, generators=recording.generators):
+                found = recording(inputs)
+            if not all(agree(found, expected, tolerances=tolerances)):
+                raise NotRecordableError("the compiled step differs from the recorded one")
+
+        uncompiled = compile_checked(recording, inputs, check=check)
+    return RecordedStep(recording, layout, list(modules), uncompiled)
 
 
-def tensors_of(args: Any, kwargs: Any) -> list[Tensor]:
-    """Return the tensors among arguments, in the order of their leaves."""
-    return [leaf for leaf in tree_flatten((args, kwargs))[0] if isinstance(leaf, Tensor)]
+def difference(found: Evaluation, expected: Evaluation, *, compiled: bool) -> str | None:
+    """Return in which term a replay differs from the program itself, in words, or None."""
+    if not found.layout.matches(expected.layout):
+        return "it has other terms or other parameters"
+    bounds = _UNDER_AUTOCAST if _casts() else _COMPILED if compiled else _REPLAYED
+    tolerances = found.layout.tolerances(*bounds)
+    same = agree(found.tensors, expected.tensors, tolerances=tolerances)
+    if all(same):
+        return None
+    wrong = [
+        (name, one, other)
+        for name, alike, one, other in zip(
+            found.layout.names, same, found.tensors, expected.tensors, strict=True
+        )
+        if not alike
+    ]
+    name, one, other = next((each for each in wrong if each[0] != "loss"), wrong[0])
+    if one.numel() > 1:
+        return f"{name} is off by {float((one - other).norm() / other.norm()):.1%} of its norm"
+    return f"{name} is {float(one):.6g} and should be {float(other):.6g}"
 
 
-def describe(args: Any, kwargs: Any) -> Hashable:
+def inputs_of(args: Any, kwargs: Any, *, floats: bool) -> list[Tensor]:
+    """Return the tensors among arguments, and floats as tensors, in the order of their leaves."""
+    return [
+        leaf if isinstance(leaf, Tensor) else torch.tensor(leaf)
+        for leaf in tree_flatten((args, kwargs))[0]
+        if _is_input(leaf, floats)
+    ]
+
+
+def describe(args: Any, kwargs: Any, *, floats: bool) -> Hashable:
     """Return what a recording depends on of the arguments and of PyTorch's settings.
+
+    Args:
+        args: of the step.
+        kwargs: of the step.
+        floats: whether floats are inputs, so that their values do not matter.
 
     Raises:
         NotRecordableError: if an argument is neither a tensor nor a plain value.
@@ -133,6 +195,8 @@ def describe(args: Any, kwargs: Any) -> Hashable:
         if isinstance(leaf, Tensor):
             _check_argument(leaf)
             described.append((leaf.shape, leaf.stride(), leaf.dtype, leaf.device))
+        elif _is_input(leaf, floats):
+            described.append(float)
         elif isinstance(leaf, _PLAIN):
             described.append((type(leaf), leaf))
         else:
@@ -140,6 +204,14 @@ def describe(args: Any, kwargs: Any) -> Hashable:
                 f"an argument is neither a tensor nor a plain value, but {type(leaf).__name__}"
             )
     return tuple(described)
+
+
+def _is_input(leaf: Any, floats: bool) -> bool:
+    return isinstance(leaf, Tensor) or (floats and type(leaf) is float)
+
+
+def _casts() -> bool:
+    return any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
 
 
 def _copy(x: Tensor) -> Tensor:
@@ -156,7 +228,26 @@ def _check_argument(x: Tensor) -> None:
         raise NotRecordableError("an argument is sparse, or an expanded tensor; call contiguous()")
 
 
-def _check_hooks(modules: list[nn.Module]) -> None:
+def _check_left_behind(recording: Recording, changed: str | None, drawn: tuple[Any, Any]) -> None:
+    """Refuse a step that does more than a graph of operations on tensors does."""
+    if changed is not None:
+        raise NotRecordableError(f"it changes {changed}, which a replay would not")
+    for tensor in recording.held:
+        if tensor.is_leaf and tensor.grad is not None:
+            tensor.grad = None
+            raise NotRecordableError(
+                f"it leaves a gradient on a tensor of shape {tuple(tensor.shape)} that is no "
+                "parameter of Pyro's; register it, or let it take no gradients"
+            )
+    states = zip(np.random.get_state(), drawn[1], strict=True)
+    if not all(np.array_equal(after, before) for after, before in states) or (
+        # beartype draws by Python's generator what it looks at
+        random.getstate() != drawn[0] and "beartype" not in sys.modules
+    ):
+        raise NotRecordableError("it draws numbers by Python's or numpy's generator")
+
+
+def _check_hooks(modules: Sequence[nn.Module]) -> None:
     for module in modules:
         if isinstance(module, nn.parallel.DistributedDataParallel):
             raise NotRecordableError(

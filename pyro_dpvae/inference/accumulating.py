@@ -64,11 +64,24 @@ class AccumulatingOptim(PyroOptim):
         self.skipped = 0
         self._sums: dict[str, Tensor] = {}
 
-    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
-        """Add the gradients of a step; update with the sums if it is the last of k."""
+    def __call__(
+        self,
+        params: Iterable[Tensor],
+        *args: Any,
+        nonfinite: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Add the gradients of a step; update with the sums if it is the last of k.
+
+        Args:
+            params: the parameters.
+            args: of the optimizer inside.
+            nonfinite: as for ``FusedOptim``.
+            kwargs: of the optimizer inside.
+        """
         named = {name_in_store(param): param for param in params}
         moved = {name: param for name, param in named.items() if param.grad is not None}
-        if self.skip_nonfinite and self._any_nonfinite(named.values()):
+        if self.skip_nonfinite and self._any_nonfinite(named.values(), nonfinite):
             self.skipped += 1
             for param in moved.values():
                 param.grad = None
@@ -122,10 +135,12 @@ class AccumulatingOptim(PyroOptim):
         }
 
     @staticmethod
-    def _any_nonfinite(params: Collection[Tensor]) -> bool:
-        """Return whether a gradient of a step is not finite, on any rank."""
+    def _any_nonfinite(params: Collection[Tensor], nonfinite: Tensor | None) -> bool:
+        """Return whether the loss or a gradient of a step is not finite, on any rank."""
         device = next((param.device for param in params), torch.device("cpu"))
         gradients = [param.grad for param in params if param.grad is not None]
         found = any_nonfinite(gradients) if gradients else torch.zeros((), device=device)
+        if nonfinite is not None:
+            found = torch.maximum(found, nonfinite.to(found))
         average_([found])
         return bool(found)

@@ -62,14 +62,31 @@ class AveragingOptim(PyroOptim):
         self.optim = optim
         self._known: dict[str, Tensor] = {}
 
-    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
-        """Average the gradients of parameters over ranks, and step them."""
+    def __call__(
+        self,
+        params: Iterable[Tensor],
+        *args: Any,
+        nonfinite: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Average the gradients of parameters over ranks, and step them.
+
+        Args:
+            params: the parameters.
+            args: of the optimizer inside.
+            nonfinite: as for ``FusedOptim``; the step is left out if it is 1 on any rank.
+            kwargs: of the optimizer inside.
+        """
+        if nonfinite is not None:
+            kwargs["nonfinite"] = nonfinite
         if ranks().count == 1:
             self.optim(params, *args, **kwargs)
             return
         present = {name_in_store(param): param for param in params}
         new = {name: p for name, p in present.items() if self._known.get(name) is not p}
-        borrowed, anyone_new = self._average(self._known, present, new=bool(new))
+        borrowed, anyone_new = self._average(
+            self._known, present, new=bool(new), nonfinite=nonfinite
+        )
         if anyone_new:
             self._add(new)
             borrowed += self._average(new, present)[0]
@@ -78,7 +95,12 @@ class AveragingOptim(PyroOptim):
             param.grad = None
 
     def _average(
-        self, params: dict[str, Tensor], present: dict[str, Tensor], *, new: bool = False
+        self,
+        params: dict[str, Tensor],
+        present: dict[str, Tensor],
+        *,
+        new: bool = False,
+        nonfinite: Tensor | None = None,
     ) -> tuple[list[Tensor], bool]:
         """Average gradients; returns parameters that only others came with, and if any is new."""
         named = [params[name] for name in sorted(params)]
@@ -89,7 +111,10 @@ class AveragingOptim(PyroOptim):
         # Who has what travels with the gradients, so that a step is one message.
         device = next((p.device for p in (*named, *present.values())), None)
         flags = torch.tensor([new, *had], dtype=torch.float32, device=device)
-        average_([flags, *gradients])
+        marks = [] if nonfinite is None else [nonfinite]
+        average_([flags, *marks, *gradients])
+        for mark in marks:
+            mark.copy_(mark > 0)  # 1 if it was 1 on any rank
         shares = flags.tolist()
         borrowed = []
         for name, param, gradient, own, share in zip(

@@ -2,7 +2,8 @@
 
 import time
 import warnings
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack, nullcontext
 from typing import Any, final
 
 import pyro
@@ -15,39 +16,29 @@ from pyro.util import warn_if_nan
 from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
-from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import ranks, rehearsal
-from pyro_dpvae.inference._evaluation import is_ours, mark_nonfinite, reads_step
-from pyro_dpvae.inference._graphed import GraphedSteps, Member, capture_on_cuda
-from pyro_dpvae.inference._past import Past
+from pyro_dpvae.inference._evaluation import Evaluation, evaluate, is_ours
+from pyro_dpvae.inference._graphed import graphed_steps
 from pyro_dpvae.inference._recorded import (
     RecordedStep,
     describe,
+    difference,
+    inputs_of,
     record_step,
-    tensors_of,
 )
+from pyro_dpvae.inference._recordings import Key, Recordings
 from pyro_dpvae.inference.averaging import AveragingOptim
+from pyro_dpvae.inference.backends import check_backend
 from pyro_dpvae.inference.fused import FusedOptim
 from pyro_dpvae.recording import (
-    Fingerprint,
-    Reach,
-    Survey,
-    differences,
+    Guards,
+    NotRecordableError,
+    State,
     reason,
-    survey,
+    rollback_modules,
 )
 
-__all__ = ["CapturedSVI", "check_backend", "steps_together"]
-
-Key = tuple[Hashable, Fingerprint]
-
-BACKENDS = ("eager", "fx", "inductor", "cudagraph")
-
-# The steps before a recording run as ever, with validation as the user has set it. Other keys,
-# such as that of the last batch of a pass, come rarely, and a recording costs a second.
-_FIRST_STEPS, _STEPS_OF_OTHER_KEYS = 2, 20
-_MOST_RECORDINGS = 8
-_MOST_KEYS = 64
+__all__ = ["CapturedSVI", "steps_together"]
 
 
 @final
@@ -56,17 +47,20 @@ class CapturedSVI(SVI):
 
     The first steps run Pyro's handlers as ever, with validation as it is set. Then the step, from
     the batch to the gradients, is recorded as one graph of tensor operations, random draws
-    included; the graph is compared with an eager evaluation under one seed, and replayed from then
-    on. There is one recording for each combination of what it depends on: shapes and dtypes of
-    tensor arguments, values of other arguments, modes of modules, which parameters take
-    gradients, and numbers that are attributes of modules or of the loss. What cannot be recorded
-    runs eagerly, with a warning that says why.
+    included, and replayed from then on. There is one recording for each combination of:
 
-    A recording also depends on numbers in closures, in attributes of objects that the programs
-    hold, and under the global names in their code; what they reach otherwise is that of the
-    recording, as is the Python that runs between operations, such as hooks and prints. Values that
-    change from step to step belong in tensors that are filled in place, as this library's
-    schedules are.
+    - shapes and dtypes of tensor arguments, and values of other arguments but floats;
+    - autocast and the default dtype;
+    - modules that run, their ``training`` flags, their parameters and which take gradients;
+    - plain numbers and strings that are attributes of these modules or of the loss.
+
+    **Everything else in Python is frozen when the step is recorded**: a number in a configuration
+    object, a closure or a handler, a branch, a hook, a print. Put a value that changes into a
+    tensor that is filled in place, pass it as an argument (floats are inputs of the graph), or
+    call :meth:`reset` after a change. So that no frozen value goes unnoticed, replays are compared
+    with the program itself, under the same random state, at steps 1, 2, 4, 8 ... after a
+    recording and at every 1,000th: where they differ, a warning names the term, and further steps
+    run eagerly. What cannot be recorded runs eagerly too, with a warning that says why.
 
     A replay checks no supports and no shapes. A loss that is NaN warns as it does in SVI.
     Gradients are None after a step, where SVI leaves zeros. A step inside a Pyro handler, or with
@@ -90,7 +84,7 @@ class CapturedSVI(SVI):
             ``FusedOptim``; from the first steps, as SVI does.
 
     Warns:
-        UserWarning: once for each reason why a step is not recorded.
+        UserWarning: once for each reason why a step is not recorded or a recording is dropped.
 
     Example:
         >>> import torch
@@ -133,40 +127,46 @@ class CapturedSVI(SVI):
                 + ("; across ranks, use 'inductor'" if isinstance(optim, AveragingOptim) else "")
             )
         self.recorded_seconds = 0.0
-        self._recordings: dict[Key, RecordedStep] = {}
-        self._eager_steps: dict[Key, int] = {}
-        self._refused: set[Key] = set()
-        self._last: tuple[Hashable, Fingerprint] = ((), ())
-        self._made = 0
-        self._past = Past()
-        self._reach = Reach()
+        parts = loss.parts() if is_ours(loss) else []
+        self._guards = Guards(model, guide, loss, *parts)
         self._moved: set[Tensor] = set()
-        self._given_up = False
         self._warned: set[str] = set()
+        self.reset()
+
+    def reset(self) -> None:
+        """Drop all recordings; they are made anew from what the programs hold then."""
+        self._recordings = Recordings()
+        self._floats = True  # whether floats among the arguments are inputs of the graph
 
     @property
     def recordings(self) -> int:
         """How many recordings there are, with those of a loaded state that are yet to be made."""
-        return len(self._recordings) + self._past.recordings
+        return len(self._recordings)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
         """Take a gradient step; returns the loss as SVI does.
 
         With ``"cudagraph"`` it is a tensor, for which nothing has waited yet.
         """
-        recorded = None if self.backend == "eager" else self._recorded_step(args, kwargs)
-        if recorded is None:
+        key = None if self.backend == "eager" else self._key(args, kwargs)
+        recorded = None if key is None else self._recorded_step(key, args, kwargs)
+        if key is None or recorded is None:
             return self._step_eagerly(args, kwargs)
-        inputs = tensors_of(args, kwargs)
-        if self.backend == "cudagraph":
+        inputs = inputs_of(args, kwargs, floats=self._floats)
+        due = recorded.is_due()
+        if self.backend == "cudagraph" and not due:
             single = [tensor.unsqueeze(0) for tensor in inputs]
-            graphed = _graphed([self], [recorded], [single])
+            graphed = graphed_steps([self], [recorded], [single])
             if graphed is not None:
+                recorded.replays += 1
                 return graphed([single])[0, 0]
         self._begin()
-        values = recorded(inputs)
-        self._update(recorded.layout.parameters.values(), recorded.losses(values))
-        loss = tree_map(torch_item, self._end(recorded, values))
+        evaluation = self._checked(recorded, inputs, args, kwargs) if due else recorded(inputs)
+        recorded.replays += 1
+        evaluation.leave_gradients()
+        self._update(evaluation)
+        self._end(evaluation)
+        loss = tree_map(torch_item, evaluation.loss)
         for value in tree_leaves(loss):
             warn_if_nan(value, "loss")
         return loss
@@ -179,54 +179,81 @@ class CapturedSVI(SVI):
         return steps_together([self], [batches])[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decides when steps are recorded, and the parameters that have moved.
+        """Return what decides when steps are recorded and checked, and which parameters moved.
 
         It holds no recordings: after :meth:`load_state_dict` in another process they are made
         again, each at the first step of its arguments. Parameters must be in Pyro's store by then.
         """
-        try:
-            present: Fingerprint | None = self._survey().fingerprint
-        except Exception:  # as in a step, which runs eagerly then
-            present = None
         names = {parameter: name for name, parameter in pyro.get_param_store()._params.items()}
         return {
-            "arguments": self._past.left(present)
-            | {
-                repr(arguments): (steps, (arguments, state) in self._recordings)
-                for (arguments, state), steps in self._eager_steps.items()
-                if state == present and (arguments, state) not in self._refused
-            },
-            "recorded": bool(self._recordings) or self._past.recorded,
-            "made": self._made,
-            "given_up": self._given_up,
+            **self._recordings.state_dict(self._state()),
+            "floats": self._floats,
             "recorded_seconds": self.recorded_seconds,
             "moved": sorted(names[parameter] for parameter in self._moved if parameter in names),
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take on a state, as of :meth:`state_dict` of one of the same programs."""
-        self._past = Past(state["arguments"], recorded=state["recorded"])
-        self._made = state["made"] - self._past.recordings  # which are made again
-        self._given_up = state["given_up"]
+        self.reset()
+        self._recordings.load_state_dict(state)
+        self._floats = state["floats"]
         self.recorded_seconds = state["recorded_seconds"]
         stored = pyro.get_param_store()._params
         self._moved = {stored[name] for name in state["moved"]}
 
     def _step_eagerly(self, args: Any, kwargs: Any) -> Any:
-        with poutine.trace(param_only=True) as used:
+        watching = nullcontext() if self.backend == "eager" else self._guards.watching()
+        with watching, poutine.trace(param_only=True) as used:
             loss = self.loss_and_grads(self.model, self.guide, *args, **kwargs)
         parameters = {site["value"].unconstrained() for site in used.trace.nodes.values()}
         self._optimize(parameters, [torch.as_tensor(value) for value in tree_leaves(loss)])
         return tree_map(torch_item, loss)
 
+    def _checked(
+        self, recorded: RecordedStep, inputs: list[Tensor], args: Any, kwargs: Any
+    ) -> Evaluation:
+        """Evaluate by the program itself, and drop the recording if a replay differs.
+
+        Across ranks, which may be at other replays of theirs, the comparison sends no messages,
+        and the step is then a replay.
+        """
+        alone = ranks().count == 1
+        gradients = [(p, p.grad) for p in (*recorded.layout.moved, *recorded.layout.owned)]
+        for parameter, _ in gradients:
+            parameter.grad = None
+        with rehearsal():
+            replayed = recorded.aside(inputs)
+        with ExitStack() as stack:
+            stack.enter_context(pyro.validation_enabled(False))  # as in a replay
+            if not alone:
+                stack.enter_context(rehearsal())
+                stack.enter_context(rollback_modules(recorded.modules))
+            expected = evaluate(self, self.objective, args, kwargs)
+        wrong = difference(replayed, expected, compiled=self.backend == "inductor")
+        if wrong is not None:
+            self._recordings.refuse(recorded.key)
+            self._warn(
+                "further steps run eagerly, because a replayed step has differed from the program "
+                f"itself: {wrong}. A value that was frozen when the step was recorded has changed "
+                "since: hold it in a tensor that is filled in place, pass it as an argument, or "
+                "call reset() after a change"
+            )
+        if not alone:
+            expected = (
+                recorded(inputs) if wrong is None else evaluate(self, self.objective, args, kwargs)
+            )
+        for parameter, gradient in gradients:
+            parameter.grad = gradient
+        return expected
+
     def _begin(self) -> None:
         if is_ours(self.objective):
             self.objective.begin_step()
 
-    def _update(self, parameters: Iterable[Tensor], losses: Sequence[Tensor]) -> None:
+    def _update(self, evaluation: Evaluation) -> None:
         if is_ours(self.objective):
             self.objective.update()
-        self._optimize(parameters, losses)
+        self._optimize(evaluation.layout.parameters.values(), evaluation.losses)
 
     def _optimize(self, parameters: Iterable[Tensor], losses: Sequence[Tensor]) -> None:
         parameters = list({id(parameter): parameter for parameter in parameters}.values())
@@ -236,98 +263,91 @@ class CapturedSVI(SVI):
             elif parameter in self._moved:  # as SVI has it, which leaves zeros from step to step
                 parameter.grad = torch.zeros_like(parameter)
         if getattr(self.optim, "skip_nonfinite", False):
-            mark_nonfinite(parameters, losses)
-        self.optim(parameters)
+            self.optim(parameters, nonfinite=_nonfinite(losses))
+        else:
+            self.optim(parameters)
         for parameter in parameters:
             parameter.grad = None
 
-    def _end(self, recorded: RecordedStep, values: Sequence[Tensor]) -> Any:
-        loss, terms = recorded.named(values)
+    def _end(self, evaluation: Evaluation) -> None:
         if is_ours(self.objective):
-            self.objective.end_step(terms)
-        return loss
+            self.objective.end_step(evaluation.terms)
 
-    def _survey(self) -> Survey:
-        """Look at what a recording depends on besides its arguments."""
-        if not is_ours(self.objective):
-            programs = (self.model, self.guide, self.objective, self.loss_and_grads)
-            return survey(*programs, reach=self._reach)
-        others = {
-            name: value
-            for name, value in vars(self.objective).items()
-            if name not in ("terms", "step") or (name == "step" and reads_step(self.objective))
-        }
-        others["ranks"] = ranks().count
-        programs = (self.model, self.guide, *self.objective.parts())
-        return survey(*programs, reach=self._reach, objective=others)
+    def _state(self) -> State:
+        """Return what a recording depends on besides its arguments."""
+        owner = getattr(self.objective, "__self__", self.objective)
+        attributes = dict(getattr(owner, "__dict__", {}))
+        if is_ours(self.objective):
+            del attributes["step"]
+            attributes["parts"] = str([id(part) for part in self.objective.parts()])
+            attributes["ranks"] = ranks().count
+        return self._guards.state(objective=attributes)
 
-    def _recorded_step(self, args: Any, kwargs: Any) -> RecordedStep | None:
-        """Return the recording for this step, made if its time has come; None runs eagerly."""
+    def _key(self, args: Any, kwargs: Any) -> Key | None:
+        """Return what a recording of this step depends on; None if there can be none."""
         if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
             return None  # a handler around the step, or no gradients
-        if self._given_up and not self._recordings:
+        if self._recordings.given_up and not self._recordings:
             return None
         try:
-            key = describe(args, kwargs), self._survey().fingerprint
-            hash(key)
-        except Exception as error:  # an object may refuse to be looked at, a number to be a key
+            return describe(args, kwargs, floats=self._floats), self._state()
+        except NotRecordableError as error:
             self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
-        found = self._recordings.get(key)
-        if found is not None:
-            if found.is_current():
-                return found
-            del self._recordings[key]
-            self._eager_steps[key] = 0  # Pyro's store takes on parameters in eager steps
-        past = self._past.take(*key)
-        if past is not None:
-            self._eager_steps[key], recorded = past
-            if recorded:
-                return self._record(key, args, kwargs)
-        if self._given_up or key in self._refused:
+
+    def _recorded_step(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
+        """Return the recording for this step, made if its time has come; None runs eagerly."""
+        recordings = self._recordings
+        recorded = recordings.find(key)
+        if recorded is not None:
+            return recorded
+        replays = recordings.take_past(key)
+        if replays is None and not recordings.is_time(key):
+            changing = recordings.changing(key)
+            if changing is not None:
+                self._warn(
+                    "further steps run eagerly, because each recording is for one set of shapes "
+                    f"and numbers, and these keep changing: {changing}; hold what changes in a "
+                    "tensor that is filled in place, and cut batches of one size"
+                )
             return None
-        done = self._eager_steps.get(key, 0)
-        self._eager_steps[key] = done + 1
-        others = self._recordings or self._past.recorded
-        if done < (_STEPS_OF_OTHER_KEYS if others else _FIRST_STEPS):
-            self._check_keys(*key)
-            return None
-        return self._record(key, args, kwargs)
+        recorded = self._record(key, args, kwargs)
+        if recorded is not None:
+            recorded.replays = replays or 0
+        return recorded
+
+    def _recording_of(self, x: Tensor) -> RecordedStep | None:
+        key = self._key((x,), {})
+        return None if key is None else self._recorded_step(key, (x,), {})
 
     def _record(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
         start = time.monotonic()
-        compiled = self.backend == "inductor"
+        self._begin()
         try:
             # By itself: other ranks may record at another step, or not at all.
-            with rehearsal():
+            with rehearsal(), self._guards.watching():
                 recorded = record_step(
-                    self, self.objective, args, kwargs, programs=self._survey, compiled=compiled
+                    self,
+                    self.objective,
+                    args,
+                    kwargs,
+                    modules=self._guards.modules(),
+                    floats=self._floats,
+                    compiled=self.backend == "inductor",
                 )
         except Exception as error:  # whatever a program may raise when it is recorded
-            self._refused.add(key)
-            self._warn(f"the step runs eagerly, because {reason(error)}")
+            if self._floats and any(type(leaf) is float for leaf in tree_leaves((args, kwargs))):
+                self._floats = False  # perhaps it needs their values: each gets its recording
+            else:
+                self._recordings.refuse(key)
+                self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
         finally:
             self.recorded_seconds += time.monotonic() - start
-            self._made += 1
         if recorded.uncompiled is not None:
             self._warn(f"the recorded step runs uncompiled, because {recorded.uncompiled}")
-        self._recordings[key] = recorded
+        self._recordings.add((key[0], self._state()), recorded)  # with the modules it has called
         return recorded
-
-    def _check_keys(self, arguments: Hashable, state: Fingerprint) -> None:
-        """Stop looking for recordings where nearly every step would need one of its own."""
-        if len(self._eager_steps) > _MOST_KEYS or self._made >= _MOST_RECORDINGS:
-            self._given_up = True
-            changed = differences(self._last[1], state) or (
-                "the arguments" if arguments != self._last[0] else "Pyro's store"
-            )
-            self._warn(
-                "further steps run eagerly, because each recording is for one set of shapes and "
-                f"numbers, and these keep changing: {changed}; hold what changes in a tensor that "
-                "is filled in place, and cut batches of one size"
-            )
-        self._last = arguments, state
 
     def _warn(self, message: str) -> None:
         if message not in self._warned:
@@ -354,47 +374,21 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
             f"{[len(own) for own in batches]} for {len(svis)} programs"
         )
     if all(svi.backend == "cudagraph" for svi in svis):
-        pairs = zip(svis, batches, strict=True)
-        recordings = [svi._recorded_step((own[0],), {}) for svi, own in pairs]
-        if None not in recordings:
+        count = len(batches[0])
+        recordings = [svi._recording_of(own[0]) for svi, own in zip(svis, batches, strict=True)]
+        ready = [one for one in recordings if one is not None and not one.is_due(count)]
+        if len(ready) == len(svis):
             inputs = [[own] for own in batches]
-            graphed = _graphed(svis, recordings, inputs)  # type: ignore[arg-type]  # none is None
+            graphed = graphed_steps(svis, ready, inputs)
             if graphed is not None:
+                for one in ready:
+                    one.replays += count
                 return graphed(inputs)
     losses = [[svi.step(x) for x in own] for svi, own in zip(svis, batches, strict=True)]
     return torch.tensor(losses)
 
 
-def check_backend(backend: str) -> str:
-    """Return the name of a backend that works here.
-
-    Raises:
-        ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device.
-    """
-    check_choice("backend", backend, BACKENDS)
-    if backend == "cudagraph" and not torch.cuda.is_available():
-        raise ValueError(
-            "the backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
-            "'inductor'"
-        )
-    return backend
-
-
-def _graphed(
-    svis: Sequence[CapturedSVI],
-    recordings: Sequence[RecordedStep],
-    inputs: Sequence[Sequence[Tensor]],
-) -> GraphedSteps | None:
-    """Return the graph of some recordings for as many steps as the inputs hold; None if none."""
-    graphs = recordings[0].graphs
-    key = (tuple(map(id, recordings)), len(inputs[0][0]))
-    if key not in graphs:
-        start = time.monotonic()
-        try:
-            members = [Member(*each) for each in zip(svis, recordings, inputs, strict=True)]
-            graphs[key] = GraphedSteps(members, capture=capture_on_cuda)
-        except Exception as error:  # whatever CUDA may refuse to capture
-            graphs[key] = None
-            svis[0]._warn(f"the recorded step runs as no CUDA graph, because {reason(error)}")
-        svis[0].recorded_seconds += time.monotonic() - start
-    return graphs[key]
+def _nonfinite(losses: Sequence[Tensor]) -> Tensor:
+    """Return 1 if a loss is not finite, and 0 otherwise, without waiting for the device."""
+    finite = torch.stack([loss.detach().isfinite().all() for loss in losses]).all()
+    return finite.logical_not().float()

@@ -89,8 +89,22 @@ class FusedOptim(PyroOptim):
         self._names: dict[Tensor, str] = {}
         self._fusible = "fused" in inspect.signature(constructor).parameters
 
-    def __call__(self, params: Iterable[Tensor], *args: Any, **kwargs: Any) -> None:
-        """Take a step of the given parameters, with the gradients that they hold."""
+    def __call__(
+        self,
+        params: Iterable[Tensor],
+        *args: Any,
+        nonfinite: Tensor | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Take a step of the given parameters, with the gradients that they hold.
+
+        Args:
+            params: the parameters.
+            args: of the torch optimizer's step.
+            nonfinite: 1 where the step is to be left out, as its loss is not finite, and 0
+                otherwise, of shape (); it counts if ``skip_nonfinite`` is set.
+            kwargs: of the torch optimizer's step.
+        """
         present = list(params)
         self.add(present)
         if self.optimizer is None:
@@ -103,7 +117,7 @@ class FusedOptim(PyroOptim):
             if clip is not None:
                 clip(param)
         if self.skip_nonfinite or self.max_norm is not None:
-            self._guard([param for param in present if param.grad is not None])
+            self._guard([param for param in present if param.grad is not None], nonfinite)
         self.optimizer.step(*args, **kwargs)
 
     def set_learning_rate(self, rate: int | float) -> None:
@@ -163,7 +177,7 @@ class FusedOptim(PyroOptim):
             else:
                 self._state_waiting_to_be_consumed[name] = state
 
-    def _guard(self, params: list[Tensor]) -> None:
+    def _guard(self, params: list[Tensor], nonfinite: Tensor | None) -> None:
         """Scale gradients down that are too long, and mark the step if they are not finite."""
         gradients = [param.grad for param in params if param.grad is not None]
         if not gradients:
@@ -179,6 +193,8 @@ class FusedOptim(PyroOptim):
                 self._norm = torch.zeros_like(norm)
             self._norm.copy_(norm)
         if self.skip_nonfinite:
+            if nonfinite is not None:
+                found = torch.maximum(found, nonfinite.to(found))
             if self._skipped is None:
                 self._skipped = torch.zeros_like(found)
             self._skipped.add_(found)

@@ -1,35 +1,27 @@
 """Programs as graphs: a function of tensors recorded once, and replayed in place of its Python."""
 
-from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason
-from pyro_dpvae.recording.survey import (
-    Fingerprint,
-    Reach,
-    Survey,
-    differences,
-    surroundings,
-    survey,
-)
-from pyro_dpvae.recording.trial import (
-    agree,
-    check_replay,
+from pyro_dpvae.recording.graph import (
+    NotRecordableError,
+    Recording,
     compile_checked,
-    record_aside,
-    untouched,
+    reason,
+    record,
 )
+from pyro_dpvae.recording.guards import Guards, State, differences, surroundings
+from pyro_dpvae.recording.rollback import Attributes, agree, rollback, rollback_modules
 
 __all__ = [
-    "Fingerprint",
+    "Attributes",
+    "Guards",
     "NotRecordableError",
-    "Reach",
     "Recording",
-    "Survey",
+    "State",
     "agree",
-    "check_replay",
     "compile_checked",
     "differences",
     "reason",
-    "record_aside",
+    "record",
+    "rollback",
+    "rollback_modules",
     "surroundings",
-    "survey",
-    "untouched",
 ]

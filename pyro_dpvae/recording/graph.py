@@ -1,7 +1,9 @@
 """A function of tensors as one graph of operations, recorded once and replayed."""
 
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from pathlib import Path
 from typing import Any, final
 
 import pyro
@@ -10,16 +12,24 @@ import torch
 from torch import Tensor, fx
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_dpvae.recording.layout import with_channels_last
 
-__all__ = ["NotRecordableError", "Recording", "reason", "record"]
+__all__ = ["NotRecordableError", "Recording", "compile_checked", "reason", "record"]
 
 _MASKS = (torch.bool, torch.uint8)
 _NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
+
+_PACKAGE = str(Path(__file__).parents[1])
+
+_VALUE = (
+    "which differs from step to step; give sizes and counts as Python numbers (as in "
+    "one_hot(y, num_classes)), and choose between tensors by torch.where"
+)
 
 
 class NotRecordableError(RuntimeError):
@@ -36,11 +46,16 @@ class Recording:
     Args:
         graph: takes the inputs and the held tensors.
         held: the held tensors.
+
+    Attributes:
+        generators: the random generators beside PyTorch's own that it draws by.
     """
 
     def __init__(self, graph: fx.GraphModule, held: Sequence[Tensor]) -> None:
         self.graph = graph
         self.held = list(held)
+        attributes = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]
+        self.generators = [one for one in attributes if isinstance(one, torch.Generator)]
         self._run: Callable[..., Sequence[Tensor]] = graph.forward
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
@@ -98,12 +113,40 @@ def record(
     return Recording(traced, held)
 
 
+def compile_checked(
+    recording: Recording, inputs: Sequence[Tensor], *, check: Callable[[], None]
+) -> str | None:
+    """Compile a recording if its replay then passes a check; returns why not, if it does not.
+
+    Args:
+        recording: is left uncompiled if the check fails, or the compiler.
+        inputs: as for ``Recording.compile``.
+        check: raises what is wrong with a replay.
+    """
+    for channels_last in (True, False):
+        try:
+            recording.compile(inputs, channels_last=channels_last)
+            check()
+            return None
+        except Exception as error:  # a missing compiler, or an operation unknown to it
+            wrong = reason(error)
+    recording.uncompile()
+    return wrong
+
+
 def reason(error: Exception) -> str:
     """Return why a function is not recorded or compiled, in words that go on from "because"."""
     first = next(iter(str(error).strip().splitlines()), "")  # Pyro adds a program's shapes
-    if isinstance(error, NotRecordableError):
+    if not isinstance(error, NotRecordableError):
+        first = f"of {type(error).__name__}: {first}"
+    frames = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if "site-packages" not in frame.filename and not frame.filename.startswith((_PACKAGE, "<"))
+    ]
+    if not frames:
         return first
-    return f"of {type(error).__name__}: {first}"
+    return f"{first} (at {frames[-1].filename}:{frames[-1].lineno}: {frames[-1].line})"
 
 
 def _lift(traced: fx.GraphModule) -> list[Tensor]:
@@ -162,13 +205,22 @@ def _recording() -> Iterator[None]:
     # The cache keeps casts of weights beyond one step: one made before would become a constant.
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
+    optimizers = register_optimizer_step_pre_hook(_refuse_optimizer)
     try:
         with _Operations(), _Values():
             yield
     finally:
+        optimizers.remove()
         torch.set_autocast_cache_enabled(cache)
         pyro.util.torch_isnan, pyro.util.torch_isinf = checks
         Distribution._validate_sample = validate  # type: ignore[method-assign]
+
+
+def _refuse_optimizer(optimizer: Any, _args: Any, _kwargs: Any) -> None:
+    raise NotRecordableError(
+        f"its loss steps an optimizer of its own, {type(optimizer).__name__}, and keeps Python "
+        "numbers of it; step it outside the loss"
+    )
 
 
 def _accept(_distribution: Distribution, _value: Tensor) -> None:
@@ -193,9 +245,7 @@ class _Operations(TorchDispatchMode):
                     "step to step; use torch.where"
                 )
         elif torch.Tag.data_dependent_output in operation.tags:
-            raise NotRecordableError(
-                f"it asks for the value of a tensor, by {name}, which differs from step to step"
-            )
+            raise NotRecordableError(f"it asks for the value of a tensor, by {name}, {_VALUE}")
         elif torch.Tag.dynamic_output_shape in operation.tags:
             raise NotRecordableError(f"the size of what {name} returns differs from step to step")
         return operation(*args, **(kwargs or {}))
@@ -205,6 +255,7 @@ class _Values(TorchFunctionMode):
     """``item`` stays a tensor; whatever else would take a value out of a tensor is refused."""
 
     _TAKERS = (
+        torch.Tensor.item,  # of a count or an index
         torch.Tensor.tolist,
         torch.Tensor.numpy,
         torch.Tensor.__array__,
@@ -215,20 +266,38 @@ class _Values(TorchFunctionMode):
         torch.Tensor.__complex__,
     )
 
+    def __init__(self) -> None:
+        super().__init__()
+        with torch.enable_grad():
+            node = torch.zeros((), requires_grad=True).clone().grad_fn
+        self._first = node._sequence_nr()  # type: ignore[union-attr]  # of autograd's nodes
+
     def __torch_function__(
         self, function: Any, types: Any, args: Any = (), kwargs: Any = None
     ) -> Any:
-        if function is torch.Tensor.item:
-            return args[0].detach()
+        for leaf in tree_leaves((args, kwargs)):
+            if isinstance(leaf, Tensor):
+                self._check_origin(leaf)
+        if function is torch.Tensor.item and args[0].is_floating_point():
+            return args[0].detach()  # as losses and terms are taken down
         literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if function in self._TAKERS or (
             literal and any(isinstance(leaf, Tensor) for leaf in tree_leaves(args[0]))
         ):
             raise NotRecordableError(
-                f"it asks for the value of a tensor, by {function.__name__}, which differs from "
-                "step to step"
+                f"it asks for the value of a tensor, by {function.__name__}, {_VALUE}"
             )
         return function(*args, **(kwargs or {}))
+
+    def _check_origin(self, tensor: Tensor) -> None:
+        """Refuse a result of operations outside, before a backward pass frees their graph."""
+        node = tensor.grad_fn
+        if node is not None and node._sequence_nr() < self._first:
+            raise NotRecordableError(
+                f"it reads a tensor of shape {tuple(tensor.shape)} that operations outside the "
+                "step made with gradients, which a replay would not make anew; make it inside the "
+                "program, or detach it and fill it in place"
+            )
 
 
 @contextmanager

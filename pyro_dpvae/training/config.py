@@ -8,7 +8,7 @@ from typing import Any, Protocol, runtime_checkable
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
-from pyro_dpvae.inference import check_backend
+from pyro_dpvae.inference import AUTO, check_backend
 from pyro_dpvae.objectives import Weight
 from pyro_dpvae.training.average import check_decay
 from pyro_dpvae.training.guard import POLICIES
@@ -89,7 +89,9 @@ class TrainConfig:
         evaluate_every: the steps between evaluations on held-out data and checkpoints; both
             also happen after the last step.
         checkpoint_every: the steps between checkpoints beside those; None writes no others.
-        backend: how steps run, as ``CapturedSVI`` takes it.
+        backend: how steps run, as ``CapturedSVI`` takes it. ``"auto"`` records the library's own
+            systems, in which nothing is frozen that may change, by ``"fx"``, and runs programs
+            with parts of a user's own eagerly.
         growth_steps: the steps, beside those of training, that fit each new component of a guide
             that grows.
         cluster_step: after how many steps the clusters of a guide that has some are put where
@@ -115,7 +117,7 @@ class TrainConfig:
     log_every: int = 50
     evaluate_every: int = 1000
     checkpoint_every: int | None = None
-    backend: str = "fx"
+    backend: str = AUTO
     growth_steps: int = 500
     cluster_step: int | None = None
 
@@ -142,7 +144,8 @@ class TrainConfig:
                 f"an update sums the gradients of accumulate steps, got {self.accumulate} of "
                 f"them and {self.steps} steps, in which there is none; accumulate fewer"
             )
-        check_backend(self.backend)
+        if self.backend != AUTO:
+            check_backend(self.backend)
         if self.backend == "cudagraph" and self.accumulate > 1:
             raise ValueError(
                 "a CUDA graph is of steps that all update, got backend 'cudagraph' and "

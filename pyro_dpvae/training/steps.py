@@ -9,7 +9,13 @@ from pyro.optim import PyroOptim
 from torch import Tensor, nn
 
 from pyro_dpvae._ranks import ranks
-from pyro_dpvae.inference import AccumulatingOptim, AveragingOptim, CapturedSVI, FusedOptim
+from pyro_dpvae.inference import (
+    AccumulatingOptim,
+    AveragingOptim,
+    CapturedSVI,
+    FusedOptim,
+    backend_for,
+)
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.training.average import Average
 from pyro_dpvae.training.config import TrainConfig
@@ -51,7 +57,8 @@ class Steps:
         if config.accumulate > 1:
             optim = self._accumulating = AccumulatingOptim(optim, config.accumulate)
         model, guide = modules["model"], modules["guide"]
-        self.svi = CapturedSVI(model, guide, optim, objective, backend=config.backend)
+        backend = backend_for(config.backend, model, guide, objective)
+        self.svi = CapturedSVI(model, guide, optim, objective, backend=backend)
         self._guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
         self._updated = False
         self.average = None

@@ -143,7 +143,7 @@ class Trainer:
             unit="step",
             dynamic_ncols=True,
         )
-        if self.config.backend == "inductor":
+        if self.svi.backend == "inductor":
             self._bar.set_description("compiling the step")
         self._start = time.monotonic() - self.place.seconds
         with self._bar, self._interrupts, warnings.catch_warnings():
@@ -299,7 +299,7 @@ class Trainer:
         self._bar.update()
         if self.svi.recordings > recordings:
             seconds = round(self.svi.recorded_seconds, 3)
-            backend = self.config.backend
+            backend = self.svi.backend
             self.record({"step": step, "backend": backend, "recorded_seconds": seconds})
             self._bar.set_description(f"step recorded in {seconds:.1f} s")
         if step % self.config.log_every == 0 or step == self.config.steps:

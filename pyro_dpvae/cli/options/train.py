@@ -112,9 +112,9 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     training.add_argument(
         "--backend",
         type=str,
-        default="fx",
-        help="how steps run: fx (recorded once and replayed), inductor (compiled as well, in up "
-        "to a minute, with a C++ compiler), cudagraph (one launch of a GPU) or eager",
+        default="auto",
+        help="how steps run: eager, fx (recorded once and replayed), inductor (compiled as well, "
+        "in up to a minute, with a C++ compiler), cudagraph (one launch of a GPU), or auto (fx)",
     )
     training.add_argument(
         "--evaluate-every",

@@ -1,0 +1,128 @@
+"""What a recording depends on besides its inputs: modules, their modes, parameters and numbers."""
+
+from collections.abc import Hashable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from types import NoneType
+from typing import Any, final
+
+import torch
+from torch import Tensor, nn
+from torch.nn.modules.module import register_module_forward_pre_hook
+
+__all__ = ["Guards", "State", "differences", "surroundings"]
+
+State = tuple[tuple[str, Any], ...]
+"""Of each module its class and what is compared."""
+
+_PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
+
+
+@final
+class Guards:
+    """The modules that programs run, and the state that a recording of them depends on.
+
+    That state is: which modules there are, their ``training`` flags, the identities of their
+    parameters and whether these take gradients, and the attributes that are plain numbers,
+    strings or None. Modules are those of the programs that are modules or methods of modules, and
+    those that were called while :meth:`watching`.
+
+    Args:
+        programs: models, guides and parts of objectives.
+
+    Example:
+        >>> linear = nn.Linear(2, 2)
+        >>> guards = Guards(linear)
+        >>> before = guards.state()
+        >>> _ = linear.eval()
+        >>> differences(before, guards.state())
+        "'training' of Linear"
+    """
+
+    def __init__(self, *programs: Any) -> None:
+        owners = [getattr(program, "__self__", program) for program in programs]
+        self._roots = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
+
+    @contextmanager
+    def watching(self) -> Iterator[None]:
+        """Add every module that is called meanwhile."""
+
+        def add(module: nn.Module, _inputs: Any) -> None:
+            self._roots.setdefault(id(module), module)
+
+        handle = register_module_forward_pre_hook(add)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+    def modules(self) -> list[nn.Module]:
+        """Return the modules and those inside them, each once, in one order in each process."""
+        found: dict[int, nn.Module] = {}
+        waiting = list(reversed(self._roots.values()))
+        while waiting:
+            module = waiting.pop()
+            if id(module) not in found:
+                found[id(module)] = module
+                waiting.extend(inner for inner in module._modules.values() if inner is not None)
+        return list(found.values())
+
+    def state(self, **others: Mapping[str, Any]) -> State:
+        """Return the state, to be compared.
+
+        Args:
+            others: attributes of what is no module, by a name for it.
+        """
+        entries: list[tuple[str, Any]] = []
+        for module in self.modules():
+            parameters = [
+                (id(parameter), parameter.requires_grad)
+                for parameter in module._parameters.values()
+                if parameter is not None
+            ]
+            entries.append(
+                (type(module).__name__, (id(module), *parameters, *_plain(module.__dict__)))
+            )
+        entries += [(name, tuple(_plain(attributes))) for name, attributes in others.items()]
+        return tuple(entries)
+
+
+def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, type, Any]]:
+    # With their types, as 1, 1.0 and True are equal.
+    return [
+        (name, type(value), value) for name, value in attributes.items() if type(value) in _PLAIN
+    ]
+
+
+def differences(before: State, after: State) -> str:
+    """Return what differs between two states, in words; an empty string where nothing does."""
+    if len(before) != len(after):
+        return "which modules the programs call"
+    names: list[str] = []
+    for (owner, old), (_, new) in zip(before, after, strict=True):
+        if old != new:
+            changed = [entry[0] for entry in set(new) ^ set(old) if _is_named(entry)]
+            what = sorted(map(repr, set(changed))) or ["parameters"]
+            names += [f"{name} of {owner}" for name in what]
+    return ", ".join(names[:3])
+
+
+def _is_named(entry: Any) -> bool:
+    return isinstance(entry, tuple) and isinstance(entry[0], str)
+
+
+def surroundings() -> Hashable:
+    """Return the global settings that a recording depends on: casts, and the default dtype."""
+    kinds = ("cpu", "cuda")
+    casts = [torch.get_autocast_dtype(k) if torch.is_autocast_enabled(k) else None for k in kinds]
+    return (*casts, torch.get_default_dtype())
+
+
+def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
+    """Return the parameters and buffers of modules, and tensors that are attributes of them."""
+    found: dict[int, Tensor] = {}
+    for module in modules:
+        for held in (module._parameters, module._buffers, module.__dict__):
+            for value in held.values():
+                if isinstance(value, Tensor):
+                    found.setdefault(id(value), value)
+    return list(found.values())
