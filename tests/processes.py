@@ -5,6 +5,7 @@ import pickle
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from multiprocessing import get_context
 from multiprocessing.connection import wait
 from pathlib import Path
@@ -18,6 +19,8 @@ from tests.waiting import TIME_LIMIT
 
 def on_ranks(count: int, function: Callable[[], Any], folder: Path) -> list[Any]:
     """Return what a function returns on each rank; of one that fails, raise its traceback."""
+    # Optimizers import it, which takes seconds: once here, or anew in each rank.
+    import_module("torch._dynamo")
     context = get_context("fork")
     store = folder / "store"
     store.unlink(missing_ok=True)
