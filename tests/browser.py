@@ -19,9 +19,9 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, final
 
-__all__ = ["Browser", "BrowserError", "Page", "chromium"]
+from tests.waiting import TIME_LIMIT
 
-TIME_LIMIT = 30.0  # seconds for what should take one, so that a hang fails
+__all__ = ["Browser", "BrowserError", "Page", "chromium"]
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome")
 _FLAGS = (
@@ -97,11 +97,8 @@ class Browser:
         error: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        with suppress(BrowserError, OSError):
-            self.command("Browser.close", limit=5.0)
-            self._process.wait(5)
         with suppress(ProcessLookupError, PermissionError):
-            os.killpg(self._process.pid, signal.SIGKILL)  # it and its children, or what is left
+            os.killpg(self._process.pid, signal.SIGKILL)  # with its children; nothing is kept
         self._process.wait()
         os.close(self._commands)
         os.close(self._answers)
@@ -133,9 +130,7 @@ class Browser:
         page.go(url)
         return page
 
-    def command(
-        self, method: str, session: str | None = None, limit: float = TIME_LIMIT, **more: Any
-    ) -> dict[str, Any]:
+    def command(self, method: str, session: str | None = None, **more: Any) -> dict[str, Any]:
         """Send a command and return its result.
 
         Raises:
@@ -151,7 +146,7 @@ class Browser:
                 text = text[os.write(self._commands, text) :]
         except BrokenPipeError as error:
             raise BrowserError(f"{method}: the browser has ended") from error
-        end = time.monotonic() + limit
+        end = time.monotonic() + TIME_LIMIT
         while True:
             answer = self._read(end, method)
             if answer.get("id") == self._last:
@@ -222,7 +217,7 @@ class Page:
         end = time.monotonic() + TIME_LIMIT
         while not self._loaded:
             if time.monotonic() > end:
-                raise BrowserError(f"{what} must load in {TIME_LIMIT:g} s, and did not")
+                raise BrowserError(f"{what} must load, and did not in {TIME_LIMIT} s")
             self._browser.listen(0.1)
 
     def evaluate(self, javascript: str) -> Any:
@@ -238,11 +233,15 @@ class Page:
             raise BrowserError(f"{javascript}: {_exception(answer['exceptionDetails'])}")
         return answer["result"].get("value")
 
-    def wait_for(self, condition: str, timeout: float = TIME_LIMIT) -> Any:
-        """Return the value of an expression as soon as it is true."""
-        end = time.monotonic() + timeout
+    def wait_for(self, condition: str) -> Any:
+        """Return the value of an expression as soon as it is true.
+
+        Raises:
+            BrowserError: if the page has errors before, or the time limit has passed.
+        """
+        end = time.monotonic() + TIME_LIMIT
         while not (value := self.evaluate(condition)):
-            if time.monotonic() > end:
+            if self.errors or time.monotonic() > end:
                 raise BrowserError(f"{condition} must come true; errors: {self.errors}")
             self._browser.listen(0.02)
         return value

@@ -1,18 +1,21 @@
-"""Children of the test process, to be killed: what they have not written is lost."""
+"""Children of the test process: forks that may be killed, and ones with memory of their own."""
 
 import os
 import pkgutil
 import signal
 import sys
-import time
 import traceback
 import warnings
 from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor
 from importlib import import_module
+from multiprocessing import get_context
+from typing import Any
 
 import torch
 
 from pyro_dpvae import cli
+from tests.waiting import TIME_LIMIT, wait_until
 
 # What commands import when they run: once, and not in every child.
 for _package in (cli, import_module("pyro_dpvae.cli.options")):
@@ -21,11 +24,12 @@ for _package in (cli, import_module("pyro_dpvae.cli.options")):
 for _name in ("cluster", "datasets", "linear_model", "neighbors", "pipeline"):
     import_module(f"sklearn.{_name}")
 
-TIME_LIMIT = 300  # seconds, so that a hang fails
-
 
 def fork(work: Callable[[], object]) -> int:
-    """Start a child that works and ends with status 0, or 1 if it fails; returns its id."""
+    """Start a child that works and ends with status 0, or 1 if it fails; returns its id.
+
+    The child is killed after the time limit, so that waiting for it always ends.
+    """
     sys.stdout.flush()
     sys.stderr.flush()
     with warnings.catch_warnings():
@@ -51,7 +55,25 @@ def end_of(child: int) -> int:
 
 def wait_for(condition: Callable[[], bool], child: int) -> None:
     """Wait until a child has brought something about; fails if it ends before."""
-    while not condition():
+
+    def came_true() -> bool:
         ended = os.waitid(os.P_PID, child, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        assert ended is None or condition(), "the child has ended"
-        time.sleep(0.005)
+        if condition():  # tested after the child was, so that what it did last counts
+            return True
+        assert ended is None, "the child has ended"
+        return False
+
+    wait_until(came_true)
+
+
+def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
+    """Return what a function of a module returns in a process that has run nothing else.
+
+    Its memory has no trace of the tests before. The process is a fork of a server, which has
+    imported the library once for all of them.
+    """
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["pytest", "torch._dynamo", "pyro_dpvae.recipes"])
+    limit = {"initializer": signal.alarm, "initargs": (TIME_LIMIT,)}
+    with ProcessPoolExecutor(1, mp_context=context, **limit) as pool:
+        return pool.submit(function, *arguments).result()

@@ -17,9 +17,7 @@ import pyro
 from hypothesis import strategies as st
 
 from pyro_dpvae.cli import main
-
-SECONDS = 30
-"""Of computing, what no command on tiny data takes; more is a hang, as is ten times of waiting."""
+from tests.waiting import TIME_LIMIT
 
 MEMORY = 2 << 30
 """What no command on tiny data asks for, in bytes; more is an allocation by a forged number."""
@@ -119,19 +117,15 @@ def limits() -> Iterator[None]:
 
     pages = int(Path("/proc/self/statm").read_text().split()[0])
     soft, hard = resource.getrlimit(resource.RLIMIT_AS)
-    alarms = {signal.SIGPROF: signal.ITIMER_PROF, signal.SIGALRM: signal.ITIMER_REAL}
-    before = {number: signal.signal(number, hang) for number in alarms}
+    before = signal.signal(signal.SIGALRM, hang)
     resource.setrlimit(resource.RLIMIT_AS, (pages * resource.getpagesize() + MEMORY, hard))
-    signal.setitimer(signal.ITIMER_PROF, SECONDS)
-    signal.setitimer(signal.ITIMER_REAL, 10 * SECONDS)
+    signal.alarm(TIME_LIMIT)
     try:
         yield
     finally:
-        for timer in alarms.values():
-            signal.setitimer(timer, 0)
+        signal.alarm(0)
         resource.setrlimit(resource.RLIMIT_AS, (soft, hard))
-        for number, handler in before.items():
-            signal.signal(number, handler)
+        signal.signal(signal.SIGALRM, before)
 
 
 @contextlib.contextmanager

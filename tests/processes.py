@@ -5,18 +5,22 @@ import pickle
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
+from importlib import import_module
 from multiprocessing import get_context
+from multiprocessing.connection import wait
 from pathlib import Path
 from typing import Any
 
 import torch
 import torch.distributed as dist
 
-_SECONDS = 240  # others may use the processors too
+from tests.waiting import TIME_LIMIT
 
 
 def on_ranks(count: int, function: Callable[[], Any], folder: Path) -> list[Any]:
     """Return what a function returns on each rank; of one that fails, raise its traceback."""
+    # Optimizers import it, which takes seconds: once here, or anew in each rank.
+    import_module("torch._dynamo")
     context = get_context("fork")
     store = folder / "store"
     store.unlink(missing_ok=True)
@@ -30,7 +34,7 @@ def on_ranks(count: int, function: Callable[[], Any], folder: Path) -> list[Any]
                 store=dist.FileStore(str(store), count),
                 rank=rank,
                 world_size=count,
-                timeout=timedelta(seconds=_SECONDS),
+                timeout=timedelta(seconds=TIME_LIMIT),
             )
             found = "result", function()
         except BaseException:
@@ -45,7 +49,8 @@ def on_ranks(count: int, function: Callable[[], Any], folder: Path) -> list[Any]
     try:
         found = []
         for rank, (reader, _) in enumerate(pipes):
-            assert reader.poll(_SECONDS), f"rank {rank} hangs"
+            assert wait([reader, processes[rank].sentinel], TIME_LIMIT), f"rank {rank} hangs"
+            assert reader.poll(), f"rank {rank} ended with status {processes[rank].exitcode}"
             kind, value = pickle.loads(reader.recv_bytes())
             assert kind == "result", value
             found.append(value)

@@ -6,6 +6,7 @@ from urllib.parse import quote
 import pytest
 
 from tests.browser import Browser, BrowserError
+from tests.waiting import wait_until
 
 PAGE = """<!doctype html><title>t</title><style>body{margin:0;height:3000px}</style><script>
 seen = []
@@ -28,7 +29,7 @@ def test_it_points_types_shoots_and_takes_down_errors_and_requests(
     page.drag(10, 20, 30, 60)
     page.press("ArrowLeft")
     page.press("a")
-    seen = page.evaluate("seen")
+    seen = page.wait_for("seen.at(-1) == 'keydown a' && seen")
     moves = [one for one in seen if one.startswith("pointermove")]
     assert seen[1] == "pointerdown 10,20"
     assert moves[-1] == "pointermove 30,60"
@@ -38,10 +39,10 @@ def test_it_points_types_shoots_and_takes_down_errors_and_requests(
     page.screenshot(tmp_path / "a.png")
     assert (tmp_path / "a.png").read_bytes().startswith(b"\x89PNG")
     page.evaluate("setTimeout(() => { throw new Error('thrown') }); console.error('said'); 1")
-    page.wait_for("new Promise(done => setTimeout(() => done(1), 50))")
+    wait_until(lambda: page.evaluate("true") and len(page.errors) == 2)
     assert sorted(error.splitlines()[0] for error in page.errors) == ["Error: thrown", "said"]
     with pytest.raises(BrowserError, match="must come true"):
-        page.wait_for("false", timeout=0.1)
+        page.wait_for("false")
     with pytest.raises(BrowserError, match="is not defined"):
         page.evaluate("nowhere")
     page.close()

@@ -5,7 +5,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import numpy as np
@@ -15,6 +14,8 @@ import torch
 from pyro_dpvae.cli import main
 from pyro_dpvae.cli.device import own_device
 from pyro_dpvae.runs import RunFolder
+from tests.children import wait_for
+from tests.waiting import TIME_LIMIT
 
 FAST = ["--steps", "3", "--batch-size", "20", "--latent-dim", "2"]
 EAGER = ["--backend", "eager"]  # to record a step takes longer than three of them do
@@ -287,28 +288,27 @@ def test_a_folder_in_a_file_is_refused_by_name(out: str, tmp_path: Path) -> None
 
 
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
-    out = tmp_path / "run"
+    out, told = tmp_path / "run", tmp_path / "told"
     metrics = out / "metrics.jsonl"
     command = [sys.executable, "-m", "pyro_dpvae", "train", "--data", "two-moons"]
-    with subprocess.Popen(
-        [*command, *EAGER, "--steps", "1000000", "--out", str(out)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        # A shell ignores Ctrl-C on behalf of what it runs in the background, tests included.
-        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    ) as process:
+    with (
+        told.open("w") as file,
+        subprocess.Popen(
+            [*command, *EAGER, "--steps", "1000000", "--log-every", "1", "--out", str(out)],
+            stdout=file,
+            stderr=file,
+            # A shell ignores Ctrl-C on behalf of what it runs in the background, tests included.
+            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+        ) as process,
+    ):
         try:
-            for _ in range(600):
-                if metrics.exists() and '"loss"' in metrics.read_text():
-                    break
-                time.sleep(0.1)
+            wait_for(lambda: metrics.exists() and '"loss"' in metrics.read_text(), process.pid)
             process.send_signal(signal.SIGINT)
-            output, error = process.communicate(timeout=60)
+            process.wait(TIME_LIMIT)
         finally:
             process.kill()
-    assert process.returncode == 130, error
-    assert "the run is usable" in output
+    assert process.returncode == 130, told.read_text()
+    assert "the run is usable" in told.read_text()
     assert main(["sample", str(out)]) == 0
 
 

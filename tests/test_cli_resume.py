@@ -169,7 +169,8 @@ def test_sigterm_ends_a_run_with_a_checkpoint(tmp_path: Path) -> None:
     out = tmp_path / "run"
 
     def work() -> None:
-        os._exit(main(["train", *SMALL, "--steps", "1000000", "--out", str(out)]))
+        endless = ["--steps", "1000000", "--log-every", "1", "--out", str(out)]
+        os._exit(main(["train", *SMALL, *endless]))
 
     child = fork(work)
     metrics = out / "metrics.jsonl"

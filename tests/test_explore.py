@@ -28,6 +28,7 @@ from pyro_dpvae.explore.state import Place
 from pyro_dpvae.explore.views import VIEWS
 from pyro_dpvae.recipes import open_system
 from tests.browser import Browser, Page
+from tests.waiting import TIME_LIMIT
 
 COUPLING = ["--prior", "coupling", "--prior.blocks", "2"]
 BOX = [-2.0, 2.5, -3.0, 1.0]
@@ -224,7 +225,7 @@ def served(moons: Explored, digits: Explored) -> Iterator[dict[str, ExploreServe
 def request(
     server: ExploreServer, target: str, method: str = "GET", host: str | None = None
 ) -> tuple[int, dict[str, str], bytes]:
-    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=20)
+    connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=TIME_LIMIT)
     headers = {"Host": host} if host is not None else {}
     connection.request(method, target, headers=headers)
     answer = connection.getresponse()

@@ -2,19 +2,22 @@
 
 import json
 import os
+import select
 import shutil
 import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
-from filelock import FileLock
+from torch import Tensor
 
 from pyro_dpvae.cli import jobs, main
 from pyro_dpvae.recipes import REGULARIZERS
 from pyro_dpvae.reproduction import Study, alone, as_markdown, remember, table_of
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.training.trainer import Trainer
 from tests.children import end_of, fork, wait_for
+from tests.waiting import TIME_LIMIT, wait_until
 
 STUDY = ["reproduce", "table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
 STUDY += ["--steps", "20", "--seeds", "2", "--override", "backend=eager", "--jobs", "2"]
@@ -48,40 +51,67 @@ def tables(out: Path) -> tuple[bytes, bytes]:
     return (out / "table.json").read_bytes(), (out / "table.md").read_bytes()
 
 
-def reached(out: Path) -> int:
-    folders = (out / "runs" / recipe / f"seed-{seed}" for recipe in RECIPES for seed in (0, 1))
-    return sum(RunFolder(folder).last_step for folder in folders)
+def folders(out: Path) -> list[Path]:
+    return [out / "runs" / recipe / f"seed-{seed}" for recipe in RECIPES for seed in (0, 1)]
 
 
-def wait_for_lock(out: Path) -> None:
-    """Wait for the processes of a killed command, which are forks here and have its lock."""
-    with FileLock(out / ".lock", timeout=60):
-        pass
+def steps_of(out: Path) -> list[int]:
+    """The last steps of the runs that have any, as checkpoints have them."""
+    runs = [RunFolder(folder) for folder in folders(out)]
+    return [run.checkpoint("last").step for run in runs if run.steps()]
+
+
+def weights(out: Path) -> list[bytes]:
+    ends = [RunFolder(folder).checkpoint("last").path for folder in folders(out)]
+    return [(end / "weights.safetensors").read_bytes() for end in ends]
+
+
+def signalled(out: Path, signs: Path, number: signal.Signals, *, step: int) -> int:
+    """Return how the command ends on a signal, which comes when its runs have reached a step.
+
+    The two runs that work at once put a sign into a folder when they are there, and go on when
+    they get a signal themselves, so that it does not matter how fast they are.
+    """
+
+    def command() -> None:
+        take = Trainer._step
+
+        def held(trainer: Trainer, x: Tensor) -> None:
+            take(trainer, x)
+            if trainer.place.step == step:
+                (signs / str(os.getpid())).touch()
+                wait_until(lambda: trainer._interrupts.signal is not None)
+
+        Trainer._step = held  # type: ignore[method-assign]
+        os._exit(main([*STUDY, str(out)]))
+
+    signs.mkdir()
+    lives, held_open = os.pipe()  # by the command and its forks; at its end all have ended
+    child = fork(command)
+    os.close(held_open)
+    wait_for(lambda: len(list(signs.iterdir())) == 2, child)
+    os.kill(child, number)
+    status = end_of(child)
+    assert select.select([lives], [], [], TIME_LIMIT)[0], "processes of the command hang"
+    os.close(lives)
+    return status
 
 
 def test_a_study_killed_and_interrupted_comes_to_the_same_table(
     whole: Path, tmp_path: Path
 ) -> None:
-    def command() -> None:
-        os._exit(main([*STUDY, str(tmp_path)]))
-
-    killed = fork(command)
-    wait_for(lambda: reached(tmp_path) > 0, killed)
-    os.kill(killed, signal.SIGKILL)
-    assert end_of(killed) == -signal.SIGKILL
-    wait_for_lock(tmp_path)
-    assert 0 < reached(tmp_path) < 80
-    before = reached(tmp_path)
-    interrupted = fork(command)
-    wait_for(lambda: reached(tmp_path) > before, interrupted)
-    os.kill(interrupted, signal.SIGINT)
-    assert end_of(interrupted) == 128 + signal.SIGINT
-    assert before < reached(tmp_path) < 80
-    wait_for_lock(tmp_path)
-    assert not (tmp_path / "table.json").exists()
-    last = fork(command)
+    out = tmp_path / "out"
+    killed = signalled(out, tmp_path / "first", signal.SIGKILL, step=5)
+    assert killed == -signal.SIGKILL
+    assert steps_of(out) == [5, 5]
+    interrupted = signalled(out, tmp_path / "second", signal.SIGINT, step=11)
+    assert interrupted == 128 + signal.SIGINT
+    assert steps_of(out) == [11, 11]
+    assert not (out / "table.json").exists()
+    last = fork(lambda: os._exit(main([*STUDY, str(out)])))
     assert end_of(last) == 0
-    assert tables(tmp_path) == tables(whole)
+    assert tables(out) == tables(whole)
+    assert weights(out) == weights(whole)
 
 
 def test_a_run_that_fails_takes_no_other_along(

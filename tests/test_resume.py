@@ -4,9 +4,8 @@ import dataclasses
 import os
 import random
 import signal
-import time
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -81,11 +80,14 @@ class Trial:
         *,
         resume: bool | Checkpoint = False,
         signals_in: Sequence[tuple[int, signal.Signals]] = (),
+        killed_at: int | None = None,
     ) -> History:
-        """Train to the end, or until a signal in the batch of a number."""
+        """Train to the end, until a signal in the batch of a number, or until killed."""
         system, train, test = self.build()
         for one in signals_in:
             _signal_in(train, *one)
+        if killed_at is not None:
+            kill_at(train, killed_at)
         options = {"steps": STEPS, "log_every": 1, "evaluate_every": 5, "checkpoint_every": 3}
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", "the schedule of")
@@ -219,6 +221,34 @@ def test_a_run_that_was_asked_to_end_goes_on_from_there(
     same(whole, ended)
 
 
+def kill_at(train: Batches, event: int) -> None:
+    """Let this process kill itself at an event of training: a batch, or a call that writes."""
+    happened = 0
+    passes = train.epoch
+
+    def happens(*, begins: bool = False) -> None:
+        nonlocal happened
+        happened += begins or happened > 0
+        if happened == event:
+            os.kill(os.getpid(), signal.SIGKILL)
+
+    def counted(call: Callable[..., Any]) -> Callable[..., Any]:
+        def counting(*arguments: Any, **options: Any) -> Any:
+            happens()
+            return call(*arguments, **options)
+
+        return counting
+
+    def epoch(*arguments: Any, **options: Any) -> Iterator[Tensor]:
+        for x in passes(*arguments, **options):
+            happens(begins=True)
+            yield x
+
+    train.epoch = epoch  # type: ignore[method-assign]
+    for name in ("fsync", "rename", "replace", "mkdir", "rmdir", "unlink"):
+        setattr(os, name, counted(getattr(os, name)))
+
+
 def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(
     tmp_path: Path,
 ) -> None:
@@ -226,17 +256,15 @@ def test_twenty_kills_lose_no_more_than_the_steps_since_the_last_checkpoint(
     broken = RunFolder.create(tmp_path / "broken", {})
     generator = random.Random(0)
     before = 0
-    for kill in range(20):
-        child = fork(lambda: Trial(config=config).train(broken, resume=True))
-        if kill % 2:  # the others die wherever they are
-            wait_for(lambda before=before: broken.steps()[-1:] > [before], child)
-        time.sleep(generator.uniform(0.0, 0.1))
-        os.kill(child, signal.SIGKILL)
-        assert end_of(child) == -signal.SIGKILL
-        there = broken.checkpoint("last").step if broken.steps() else 0
+    for _ in range(20):
+        event = generator.randrange(5, 45)
+        trial = Trial(config=config)
+        status = end_of(fork(lambda t=trial, e=event: t.train(broken, resume=True, killed_at=e)))
+        assert status == -signal.SIGKILL
         logged = [record["step"] for record in broken.records()]
-        assert there >= before
-        assert not logged or there >= logged[-1] - 2
+        there = broken.checkpoint("last").step if broken.steps() else 0
+        assert logged[-1] > before  # it died in training, after steps of its own
+        assert there >= max(before, logged[-1] - 2)
         before = there
     whole = RunFolder.create(tmp_path / "whole", {})
     for run in (whole, broken):

@@ -3,7 +3,7 @@
 import os
 import pickle
 import signal
-import time
+from multiprocessing import active_children
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,7 @@ from torch.utils.data import ConcatDataset, Dataset
 
 from pyro_dpvae.data import Batches, DataSet, Split, dataset, load
 from tests.test_data import pictures
+from tests.waiting import wait_until
 
 LEVELS = np.random.default_rng(0).integers(0, 256, (50, 6, 5, 3), dtype=np.uint8)
 
@@ -138,58 +139,43 @@ def test_mapped_files_are_checked_whole(tmp_path: Path) -> None:
         load(tmp_path / "x.npz")
 
 
-def own_memory() -> int:
-    """Bytes of this process that are not pages of a file."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+class Noted(Rows):
+    """Rows that note in a folder which processes read them."""
+
+    def __init__(self, data: Tensor, folder: Path) -> None:
+        super().__init__(data)
+        self.folder = folder
+
+    def __getitem__(self, index: int) -> Tensor:
+        (self.folder / str(os.getpid())).touch()
+        return super().__getitem__(index)
 
 
-def test_a_file_larger_than_memory_streams_in_little(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    if not Path("/proc/self/status").exists():
-        pytest.skip("memory is read from /proc")
-    size = 1 << 27
-    out = np.lib.format.open_memmap(
-        tmp_path / "x.npy", "w+", np.uint8, (size // (64 * 64 * 3), 64, 64, 3)
-    )
-    out[:, 0] = 9
-    out.flush()
-    del out
-    monkeypatch.setattr(dataset, "LARGEST_IN_MEMORY", size // 16)
-    before = own_memory()
-    batches = cut(load(tmp_path / "x.npy").train, batch_size=50, preprocessing="grey", workers=0)
-    assert sum(len(x) for x in batches.epoch(0)) == batches.size
-    assert own_memory() - before < size / 4
+def test_processes_that_read_stay_and_end_with_the_batches(tmp_path: Path) -> None:
+    def readers_of_a_pass() -> set[int]:
+        for path in tmp_path.iterdir():
+            path.unlink()
+        assert torch.equal(everything(batches), everything(held))
+        return {int(path.name) for path in tmp_path.iterdir()}
 
-
-def children() -> set[int]:
-    path = Path(f"/proc/self/task/{os.getpid()}/children")
-    return set(map(int, path.read_text().split()))
-
-
-def test_processes_that_read_stay_and_end_with_the_batches() -> None:
-    state, before = torch.get_rng_state(), children()
+    state = torch.get_rng_state()
     images = torch.from_numpy(LEVELS).permute(0, 3, 1, 2).contiguous()
     held = cut(images)
-    batches = cut(Rows(images), workers=2)
-    assert torch.equal(next(batches.epoch(0)), next(held.epoch(0)))
-    readers = children() - before
+    batches = cut(Noted(images, tmp_path), workers=2)
+    readers = readers_of_a_pass()
+    assert len(readers - {os.getpid()}) == 2
     for epoch in (1, 2):
         for x, y in zip(batches.epoch(epoch), held.epoch(epoch), strict=True):
             assert torch.equal(x, y)
             # A pass inside a pass, as of a guide that grows.
             assert epoch > 1 or torch.equal(everything(batches, 7), everything(held, 7))
-    assert children() - before == readers
+    assert readers_of_a_pass() == readers
     for reader in readers:
         os.kill(reader, signal.SIGINT)  # Ctrl-C goes to all processes of a terminal
-    assert torch.equal(everything(batches), everything(held))
+    assert readers_of_a_pass() == readers
     assert torch.equal(state, torch.get_rng_state())
     del batches
-    deadline = time.monotonic() + 5
-    while children() - before and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert children() == before
+    wait_until(lambda: not readers & {child.pid for child in active_children()})
 
 
 @pytest.mark.parametrize("workers", [0, 1])

@@ -2,11 +2,8 @@
 
 import json
 import os
-import signal
 import subprocess
 import sys
-import time
-from collections.abc import Callable
 from contextlib import redirect_stderr
 from io import StringIO
 from pathlib import Path
@@ -25,6 +22,7 @@ from pyro_dpvae.recipes import build_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
 from tests.processes import on_ranks
+from tests.waiting import TIME_LIMIT
 
 MOONS = ["--data", "two-moons", "--latent-dim", "2", "--prior.hidden", "[8]", "--steps", "60"]
 OFTEN = ["--evaluate-every", "6", "--checkpoint-every", "3", "--backend", "eager"]
@@ -115,45 +113,41 @@ def records(run: Path) -> list[dict[str, Any]]:
     return [{k: v for k, v in line.items() if "seconds" not in k} for line in lines]
 
 
-def until(found: Callable[[], Any], process: "subprocess.Popen[str]") -> Any:
-    deadline = time.monotonic() + 120
-    while not (value := found()):
-        assert time.monotonic() < deadline
-        assert process.poll() is None, process.communicate()
-        time.sleep(0.02)
-    return value
+# What torchrun starts: the command, whose rank 1 kills itself once, after a checkpoint of step 6.
+KILLED_ONCE = """
+import os, runpy, signal
+from pyro_dpvae.training.trainer import Trainer
 
+take = Trainer._step
 
-def second_rank(launcher: int) -> int | None:
-    """Return the id of torchrun's process of rank 1, if it runs."""
-    children = Path(f"/proc/{launcher}/task/{launcher}/children").read_text().split()
-    environments = {c: Path(f"/proc/{c}/environ").read_bytes().split(b"\0") for c in children}
-    return next((int(c) for c, found in environments.items() if b"RANK=1" in found), None)
+def deadly(trainer, x):
+    take(trainer, x)
+    if trainer.place.step == 8:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
+    Trainer._step = deadly
+runpy.run_module("pyro_dpvae", run_name="__main__")
+"""
 
 
 @pytest.mark.slow  # four processes start, one after another on two processors
 def test_a_run_goes_on_when_a_rank_is_killed(tmp_path: Path) -> None:
-    if not Path("/proc/self/task").exists():
-        pytest.skip("processes are found in /proc")
-    run, whole = tmp_path / "run", tmp_path / "whole"
+    run, whole, script = tmp_path / "run", tmp_path / "whole", tmp_path / "killed_once.py"
+    script.write_text(KILLED_ONCE)
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node=2"]
     command += ["--standalone", "--max-restarts=2", "--monitor-interval=0.1"]
-    command += ["-m", "pyro_dpvae", "train", *MOONS, *OFTEN, "--resume", str(run)]
-    with subprocess.Popen(
+    command += [str(script), "train", *MOONS, *OFTEN, "--resume", str(run)]
+    ended = subprocess.run(
         command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         text=True,
         env={**os.environ, "OMP_NUM_THREADS": "1"},
-    ) as process:
-        try:
-            until((run / "checkpoints" / "000000006").exists, process)
-            os.kill(second_rank(process.pid) or 0, signal.SIGKILL)
-            out, error = process.communicate(timeout=120)
-        finally:
-            process.kill()
-    assert process.returncode == 0, error
-    assert out.count("held-out ELBO") == 1
+        timeout=TIME_LIMIT,
+    )
+    assert ended.returncode == 0, ended.stderr
+    assert "goes on from step 6 of 60" in ended.stderr
+    assert ended.stdout.count("held-out ELBO") == 1
     assert RunFolder(run).checkpoint("last").step == 60
 
     def uninterrupted() -> int:
