@@ -112,7 +112,7 @@ def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None
     ):
         normal = torch.distributions.Independent(torch.distributions.Normal(*part), 1)
         z = normal.base_dist.loc + normal.base_dist.scale * torch.randn_like(part[0])
-        for y, p_y in enumerate(prior.clusters().probs):
+        for y, p_y in enumerate(prior.cluster_prior().probs):
             p = prior.given(torch.tensor(y))
             inner = (
                 -normal.entropy() - p.log_prob(z)

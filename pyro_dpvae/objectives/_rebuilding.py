@@ -10,7 +10,7 @@ from torch import distributions as torch_dist
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.objectives._enumeration import Marginal
 from pyro_dpvae.objectives._gathering import Gathered, Over
-from pyro_dpvae.priors import Joined, Pushforward, Resampled
+from pyro_dpvae.priors import FlowDistribution, FlowTransform, Joined, Resampled
 
 __all__ = ["gathered", "rebuild"]
 
@@ -149,11 +149,11 @@ def _(distribution: Delta, over: Over) -> Any:
 
 
 @rebuild.register
-def _(distribution: Pushforward, over: Over) -> Any:
-    return distribution.rebuilt(
-        rebuild(distribution.base, over),
-        None if distribution.context is None else over(distribution.context, 1),
-    )
+def _(distribution: FlowDistribution, over: Over) -> Any:
+    transform = distribution.transforms[0]
+    context = None if transform.context is None else over(transform.context, 1)
+    base = rebuild(distribution.base_dist, over)
+    return FlowDistribution(base, FlowTransform(transform.flow, context=context))
 
 
 @rebuild.register
