@@ -91,7 +91,6 @@ for _kind in (
     torch_dist.Uniform,
     torch_dist.VonMises,
     torch_dist.Weibull,
-    DiagonalNormalMixture,
 ):
     rebuild.register(_kind, _by_parameters)
 
@@ -140,6 +139,13 @@ def _(distribution: MixtureOfDiagNormals, over: Over) -> Any:
         over(distribution.coord_scale, 2),
         over(distribution.component_logits, 1),
     )
+
+
+@rebuild.register
+def _(distribution: DiagonalNormalMixture, over: Over) -> Any:
+    logits, loc = over(distribution.logits, 1), over(distribution.loc, 2)
+    scale = over(distribution.scale, 2)
+    return DiagonalNormalMixture(logits, loc, scale, validate_args=False)
 
 
 @rebuild.register

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import AffineCoupling, Permute
 from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32
@@ -78,7 +79,7 @@ class CouplingPrior(AbstractPrior):
         blocks: int = 6,
         hidden: Sequence[int] = (64, 64),
         bound: Callable[[Tensor], Tensor] = torch.tanh,
-        base: AbstractPrior | TorchDistributionMixin | None = None,
+        base: AbstractPrior | Distribution | None = None,
     ) -> None:
         super().__init__(latent_dim)
         if latent_dim < 2:

@@ -46,7 +46,7 @@ class FixedPrior(AbstractDirectPrior):
         (2, torch.Size([2]))
     """
 
-    def __init__(self, distribution: TorchDistributionMixin) -> None:
+    def __init__(self, distribution: Distribution) -> None:
         if not isinstance(distribution, TorchDistributionMixin):
             kind = type(distribution)
             raise TypeError(
@@ -57,7 +57,7 @@ class FixedPrior(AbstractDirectPrior):
             distribution = distribution.to_event(1)
         if distribution.batch_shape or len(distribution.event_shape) != 1:
             raise ValueError(
-                "a prior must be over one vector, with batch shape () and one event dimension, got "
+                "a prior must be over one vector: batch shape () and one event dimension; got "
                 f"batch shape {tuple(distribution.batch_shape)} and event shape "
                 f"{tuple(distribution.event_shape)}; use to_event or expand"
             )
