@@ -1,6 +1,7 @@
 """The table of parts and Pyro's utilities: each cell asserts what the utility does of the part."""
 
 import copy
+import math
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -10,7 +11,7 @@ import pytest
 import torch
 import zuko
 from pyro import poutine
-from pyro.infer import Predictive
+from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceGraph_ELBO, TraceMeanField_ELBO
 from pyro.infer.inspect import get_model_relations
 from torch import Tensor, nn
 from torch.distributions import biject_to
@@ -76,7 +77,7 @@ def prior_part(name: str) -> Part:
 
 def guide_part(name: str) -> Part:
     guide = system(name).guide
-    x = torch.rand(SIZE, *((1, 8, 8) if "lad" in name else SHAPE)).round()
+    x = data(name)
     return Part(guide, lambda guide: guide.posterior(x))
 
 
@@ -195,3 +196,65 @@ def test_an_update_changes_the_density_and_copies_keep_theirs(part: Part) -> Non
     assert not torch.equal(after, before)
     torch.testing.assert_close(after, part().log_prob(value.clone()))
     torch.testing.assert_close(duplicate().log_prob(value), before)
+
+
+# Models with their guides.
+
+MODELS = ["prior-coupling", "ladder", "clustering-ladder", "lossy"]
+MODELS += [name for name in SYSTEMS if name.startswith("guide-")]
+
+
+def data(name: str) -> Tensor:
+    return torch.rand(SIZE, *((1, 8, 8) if "lad" in name else SHAPE)).round()
+
+
+def latents(trace: poutine.Trace) -> Tensor:
+    names = sorted(name for name in trace.nodes if name.startswith("z"))
+    return torch.cat([trace.nodes[name]["value"] for name in names], -1)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_models_draw_and_are_conditioned(name: str) -> None:
+    made, x = system(name), data(name)
+    drawn = Predictive(made.model, num_samples=2)(size=SIZE)
+    assert drawn["x"].shape == (2, *x.shape)
+    fitted = Predictive(made.model, guide=made.guide, num_samples=2)(x)
+    assert all(value.isfinite().all() for value in fitted.values())
+    relations = get_model_relations(made.model, (x,))
+    assert relations["observed"] == ["x"]
+    assert set(relations["sample_sample"]["x"]) == {n for n in fitted if n.startswith("z")}
+    model = copy.deepcopy(made.model)
+    trace = poutine.trace(model).get_trace(x)
+    if "clustering" not in name:  # where the sum would be over clusters too
+        z = latents(trace)
+        expected = model.prior().log_prob(z) + model.decoder(z).log_prob(x)
+        torch.testing.assert_close(trace.log_prob_sum(), expected.sum())
+    values = {n: trace.nodes[n]["value"] for n in fitted if n != "x"}
+    conditioned = poutine.trace(poutine.condition(model, data=values)).get_trace(x)
+    torch.testing.assert_close(conditioned.log_prob_sum(), trace.log_prob_sum())
+
+
+BOUNDS: dict[str, Callable[[], Any]] = {
+    "Trace": Trace_ELBO,
+    "TraceGraph": TraceGraph_ELBO,
+    "TraceMeanField": TraceMeanField_ELBO,
+    "Renyi": lambda: RenyiELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
+}
+
+
+@pytest.mark.parametrize("bound", list(BOUNDS))
+@pytest.mark.parametrize("name", MODELS)
+def test_pyros_bounds_train_every_system(name: str, bound: str) -> None:
+    if name == "clustering-ladder" and bound in ("TraceMeanField", "Renyi"):
+        pytest.skip("these bounds take no discrete site")
+    made, x = system(name), data(name)
+    with pyro.validation_enabled(False):  # which warns of sites marked for enumeration
+        svi = SVI(made.model, made.guide, pyro.optim.SGD({"lr": 1e-4}), BOUNDS[bound]())
+        assert math.isfinite(svi.step(x))
+        trace = poutine.trace(made.guide).get_trace(x)
+        replayed = poutine.trace(poutine.replay(made.model, trace=trace)).get_trace(x)
+        (trace.log_prob_sum() - replayed.log_prob_sum()).backward()
+    for program in (made.model, made.guide):
+        gradients = [one.grad for one in program.parameters() if one.grad is not None]
+        assert any(gradient.any() for gradient in gradients)
+        assert all(gradient.isfinite().all() for gradient in gradients)
