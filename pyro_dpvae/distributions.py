@@ -14,6 +14,13 @@ from torch.nn.functional import pad
 __all__ = ["DiagonalNormalMixture"]
 
 
+_PARAMETERS = {
+    "logits": constraints.real_vector,
+    "loc": constraints.real_vector,
+    "scale": constraints.positive,
+}
+
+
 @final
 class DiagonalNormalMixture(TorchDistribution):
     """q(z) = sum_k pi_k N(z; mu_k, diag sigma_k^2), with reparameterised draws.
@@ -60,11 +67,9 @@ class DiagonalNormalMixture(TorchDistribution):
         tensor(-1.4189)
     """
 
-    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {
-        "logits": constraints.real_vector,
-        "loc": constraints.independent(constraints.real, 2),
-        "scale": constraints.independent(constraints.positive, 2),
-    }
+    # Empty: Pyro's AutoReparam takes a distribution that declares loc and scale for a
+    # location-scale family, and would move the draws of a mixture by its components' parameters.
+    arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = True
 
@@ -85,6 +90,17 @@ class DiagonalNormalMixture(TorchDistribution):
         self.logits = logits.log_softmax(-1)
         self.loc, self.scale = loc, scale
         super().__init__(loc.shape[:-2], loc.shape[-1:], validate_args=validate_args)
+        if self._validate_args:
+            for name, constraint in _PARAMETERS.items():
+                if not constraint.check(getattr(self, name)).all():
+                    raise ValueError(
+                        f"the {name} of a mixture must satisfy the constraint {constraint}, got "
+                        f"{getattr(self, name)}"
+                    )
+
+    def __repr__(self) -> str:
+        shapes = f"logits: {self.logits.shape}, loc: {self.loc.shape}, scale: {self.scale.shape}"
+        return f"DiagonalNormalMixture({shapes})"
 
     @property
     def mean(self) -> Tensor:

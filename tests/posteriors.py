@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import AbstractGuide, FlowGuide
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors import FlowDistribution, FlowTransform
 from tests.linear_gaussian import DATA, LATENT
 
 COMPONENTS = 3
@@ -74,17 +74,23 @@ FAMILIES: dict[str, Callable[[], AbstractGuide]] = {
 }
 
 
-def affine_flow(loc: Tensor, factor: Tensor) -> Pushforward:
-    """The flow z = loc + A z0 of standard normals z0, whose law is N(loc, A A')."""
+def affine_flow(loc: Tensor, factor: Tensor) -> FlowDistribution:
+    """The flow z = loc + A z0 of standard normals z0, which is distributed as N(loc, A A')."""
     base = dist.Normal(torch.zeros_like(loc), 1.0).to_event(1)
+    return FlowDistribution(base, FlowTransform(Affine(loc, factor)))
 
-    def to_generation(z: Tensor) -> tuple[Tensor, Tensor]:
-        z0 = torch.linalg.solve_triangular(factor, (z - loc).unsqueeze(-1), upper=False)
-        log_det = -factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
+
+class Affine:
+    """z = loc + A z0, with A lower triangular."""
+
+    def __init__(self, loc: Tensor, factor: Tensor) -> None:
+        self.loc, self.factor = loc, factor
+
+    def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        away = (z - self.loc).unsqueeze(-1)
+        z0 = torch.linalg.solve_triangular(self.factor, away, upper=False)
+        log_det = -self.factor.diagonal(dim1=-2, dim2=-1).log().sum(-1)
         return z0.squeeze(-1), log_det.expand(z0.shape[:-2])
 
-    return Pushforward(
-        base,
-        to_generation=to_generation,
-        to_representation=lambda z0: loc + (factor @ z0.unsqueeze(-1)).squeeze(-1),
-    )
+    def to_representation(self, z0: Tensor) -> Tensor:
+        return self.loc + (self.factor @ z0.unsqueeze(-1)).squeeze(-1)

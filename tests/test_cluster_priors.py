@@ -35,7 +35,8 @@ def prior(request: pytest.FixtureRequest) -> AbstractPrior:
 def test_the_density_is_the_sum_over_clusters(prior: AbstractPrior) -> None:
     z = torch.randn(5, 4, 2, dtype=torch.float64)
     joint = [
-        prior.clusters().log_prob(y) + prior.given(y).log_prob(z) for y in torch.arange(COMPONENTS)
+        prior.cluster_prior().log_prob(y) + prior.conditional(y).log_prob(z)
+        for y in torch.arange(COMPONENTS)
     ]
     torch.testing.assert_close(prior.log_joint(z), torch.stack(joint, -1))
     torch.testing.assert_close(prior().log_prob(z), torch.stack(joint, -1).logsumexp(-1))
@@ -48,7 +49,7 @@ def test_the_density_is_the_sum_over_clusters(prior: AbstractPrior) -> None:
 def test_a_clusters_law_has_the_batch_shape_of_its_index(
     prior: AbstractPrior, shape: tuple[int, ...]
 ) -> None:
-    p = prior.given(torch.ones(shape, dtype=torch.int64))
+    p = prior.conditional(torch.ones(shape, dtype=torch.int64))
     assert p.batch_shape == shape
     assert p.event_shape == (2,)
     assert p.sample((4,)).shape == (4, *shape, 2)
@@ -56,8 +57,8 @@ def test_a_clusters_law_has_the_batch_shape_of_its_index(
 
 
 def test_draws_of_clusters_are_draws_of_the_prior(prior: AbstractPrior) -> None:
-    y = prior.clusters().sample((20_000,))
-    ours, whole = prior.given(y).sample(), prior().sample((20_000,))
+    y = prior.cluster_prior().sample((20_000,))
+    ours, whole = prior.conditional(y).sample(), prior().sample((20_000,))
     error = 4 * (2 / 20_000) ** 0.5 * whole.std(0)
     assert ((ours.mean(0) - whole.mean(0)).abs() < error).all()
     torch.testing.assert_close(torch.cov(ours.T), torch.cov(whole.T), rtol=0.1, atol=0.05)
@@ -66,8 +67,10 @@ def test_draws_of_clusters_are_draws_of_the_prior(prior: AbstractPrior) -> None:
 def test_a_mixtures_clusters_start_apart() -> None:
     torch.manual_seed(0)
     prior = MixturePrior(10, components=8)
-    y = prior.clusters().sample((500,))
-    assert (prior.responsibilities(prior.given(y).sample()).argmax(-1) == y).double().mean() > 0.9
+    y = prior.cluster_prior().sample((500,))
+    assert (
+        prior.responsibilities(prior.conditional(y).sample()).argmax(-1) == y
+    ).double().mean() > 0.9
     assert 0.5 < prior().sample((5000,)).std() < 2
 
 
@@ -76,8 +79,8 @@ def test_priors_without_clusters_refuse_to_tell_them(make: Callable[[], Abstract
     message = "must have clusters, got .*; use MixturePrior, or CouplingPrior over a mixture"
     y, z = torch.tensor(0), torch.zeros(1, 2)
     for ask in (
-        lambda prior: prior.clusters(),
-        lambda prior: prior.given(y),
+        lambda prior: prior.cluster_prior(),
+        lambda prior: prior.conditional(y),
         lambda prior: prior.log_joint(z),
         lambda prior: prior.responsibilities(z),
     ):

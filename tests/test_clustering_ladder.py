@@ -112,8 +112,8 @@ def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None
     ):
         normal = torch.distributions.Independent(torch.distributions.Normal(*part), 1)
         z = normal.base_dist.loc + normal.base_dist.scale * torch.randn_like(part[0])
-        for y, p_y in enumerate(prior.clusters().probs):
-            p = prior.given(torch.tensor(y))
+        for y, p_y in enumerate(prior.cluster_prior().probs):
+            p = prior.conditional(torch.tensor(y))
             inner = (
                 -normal.entropy() - p.log_prob(z)
                 if coupling and prior.latent_dim == 3

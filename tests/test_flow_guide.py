@@ -21,7 +21,7 @@ from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.nn import ARCHITECTURES, Batched, ConditionedPerceptron
 from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.objectives import ELBO
-from pyro_dpvae.priors import Pushforward
+from pyro_dpvae.priors import FlowDistribution
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.recipes.saved import open_system
 from tests.linear_gaussian import DATA, LATENT, LinearGaussian
@@ -229,7 +229,7 @@ def test_the_last_draw_has_the_gradients_of_the_passes(expanded: bool) -> None:
         assert other.any()
 
 
-def scored_by_passes(guide: FlowGuide, q: Pushforward, z: Tensor) -> bool:
+def scored_by_passes(guide: FlowGuide, q: FlowDistribution, z: Tensor) -> bool:
     count = passes(guide)
     found = q.log_prob(z)
     assert count() in (0, SIZE)

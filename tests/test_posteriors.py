@@ -31,8 +31,7 @@ from pyro_dpvae.objectives.penalties.marginals import (
     posterior_covariance,
     posterior_mean,
 )
-from pyro_dpvae.priors import CouplingPrior, StandardNormal
-from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors import CouplingPrior, FlowDistribution, FlowTransform, StandardNormal
 from pyro_dpvae.recipes import open_system
 from tests.gaussian_latents import site_of
 from tests.linear_gaussian import LATENT, LinearGaussian
@@ -309,11 +308,7 @@ class Remade(AbstractGuide):
             loc = q.mean.unsqueeze(-2) + 0.1 * torch.tensor([[1.0, 0.0], [-1.0, 0.5]])
             scale = q.stddev.unsqueeze(-2).expand(-1, 2, -1)
             return DiagonalNormalMixture(torch.zeros(len(x), 2), loc, scale)
-        return Pushforward(
-            q,
-            to_generation=self.maps.to_generation,
-            to_representation=self.maps.to_representation,
-        )
+        return FlowDistribution(q, FlowTransform(self.maps))
 
 
 @pytest.fixture(scope="module")

@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable
 
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 import zuko
@@ -18,9 +19,11 @@ from pyro_dpvae.priors import (
     AbstractPrior,
     AutoregressivePrior,
     CouplingPrior,
+    FixedPrior,
+    FlowDistribution,
+    FlowTransform,
     MixturePrior,
     ProductPrior,
-    Pushforward,
     ResampledPrior,
     StandardNormal,
     VampPrior,
@@ -49,6 +52,13 @@ PRIORS = {
     "coupling-2-resampled": lambda: CouplingPrior(
         2, blocks=1, hidden=(8,), base=ResampledPrior(2, hidden=(8,), truncation=3)
     ).eval(),
+    "fixed-2": lambda: FixedPrior(dist.StudentT(4.0, torch.zeros(2), 1.0)),
+    "coupling-3-fixed": lambda: CouplingPrior(
+        3,
+        blocks=2,
+        hidden=(8,),
+        base=dist.MultivariateNormal(torch.ones(3), 0.5 * torch.eye(3) + 0.5),
+    ),
     "vamp-2": lambda: vamp((4,)),
     "vamp-4-images": lambda: vamp((1, 4, 4)),
     "zuko-spline-2": lambda: ZukoPrior(zuko.flows.NSF(2, transforms=2, hidden_features=(8,))),
@@ -111,18 +121,18 @@ def test_log_prob_is_the_change_of_variables(make: Maker) -> None:
     torch.testing.assert_close(prior().log_prob(z.clone()), prior.base().log_prob(z0) + log_det)
 
 
-def test_the_slope_of_the_density_is_autograds(make: Maker) -> None:
+def test_the_gradient_of_the_density_is_autograds(make: Maker) -> None:
     prior = make().double()
     perturb(prior, 0.1)
     z = prior().sample((5,)).requires_grad_()
     there = prior.linearize_density(z)
-    (slope,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
-    torch.testing.assert_close(there.slope, slope)
+    (gradient,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
+    torch.testing.assert_close(there.gradient, gradient)
     assert (torch.linalg.eigvalsh(there.factor @ there.factor.mT) > 0).all()
     z0 = prior.base().sample((5,)).requires_grad_()
-    (slope,) = torch.autograd.grad(prior.base().log_prob(z0).sum(), z0)
+    (gradient,) = torch.autograd.grad(prior.base().log_prob(z0).sum(), z0)
     found, factor = prior.linearize_base(z0)
-    torch.testing.assert_close(found, slope)
+    torch.testing.assert_close(found, gradient)
     assert factor is None or factor.shape == (5, prior.latent_dim, prior.latent_dim)
 
 
@@ -289,7 +299,7 @@ def test_the_density_is_recorded_in_one_graph() -> None:
     torch.testing.assert_close(recorded(2 * z), prior().log_prob(2 * z))
 
 
-def test_a_pushforward_draws_for_each_element_of_its_batch() -> None:
+def test_a_flow_draws_for_each_element_of_its_batch() -> None:
     p = CouplingPrior(3)().expand((4, 2))
     assert p.batch_shape == (4, 2)
     z = p.sample((5,))
@@ -320,11 +330,7 @@ def test_nan_is_refused_while_validation_is_on() -> None:
 def test_a_base_without_an_event_dimension_is_refused() -> None:
     prior = CouplingPrior(2)
     with pytest.raises(ValueError, match=r"one event dimension, got event shape \(\); make it"):
-        Pushforward(
-            Normal(torch.zeros(2), 1.0),
-            to_generation=prior.to_generation,
-            to_representation=prior.to_representation,
-        )
+        FlowDistribution(Normal(torch.zeros(2), 1.0), FlowTransform(prior))
 
 
 def test_halves_alternate() -> None:
@@ -375,14 +381,14 @@ def test_derivatives_of_the_map_to_generation_are_autograds(
     jacobian = torch.autograd.functional.jacobian(lambda z: prior.to_generation(z)[0].sum(0), z)
     slope = torch.autograd.functional.jacobian(lambda z: prior.to_generation(z)[1].sum(), z)
     parameters = list(prior.parameters())
-    weights = torch.randn_like(ours.jacobian), torch.randn_like(ours.log_det_slope)
+    weights = torch.randn_like(ours.jacobian), torch.randn_like(ours.log_det_gradient)
     gradients = []
     for found in (ours, generic):
         torch.testing.assert_close(found.z0, z0)
         torch.testing.assert_close(found.log_det, log_det)
         torch.testing.assert_close(found.jacobian, jacobian.permute(1, 2, 0))
-        torch.testing.assert_close(found.log_det_slope, slope)
-        total = (weights[0] * found.jacobian).sum() + (weights[1] * found.log_det_slope).sum()
+        torch.testing.assert_close(found.log_det_gradient, slope)
+        total = (weights[0] * found.jacobian).sum() + (weights[1] * found.log_det_gradient).sum()
         gradients.append(torch.autograd.grad(total, parameters, materialize_grads=True))
     for one, other in zip(*gradients, strict=True):
         torch.testing.assert_close(one, other)

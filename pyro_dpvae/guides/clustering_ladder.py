@@ -73,7 +73,7 @@ class ClusteringLadderGuide(AbstractGuide):
         self, encoder: ClusteringEncoder | GaussianEncoder, priors: Sequence[AbstractPrior]
     ) -> None:
         sizes = tuple(prior.latent_dim for prior in priors)
-        clusters = tuple(prior.clusters().logits.shape[-1] for prior in priors)
+        clusters = tuple(prior.cluster_prior().logits.shape[-1] for prior in priors)
         if sum(sizes) != encoder.latent_dim:
             raise ValueError(
                 f"the priors' sizes must add up to the encoder's latent_dim, got {sizes} and "

@@ -11,7 +11,7 @@ from pyro_dpvae.encoders import diagonal_normal
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
-from pyro_dpvae.priors import Pushforward
+from pyro_dpvae.priors import FlowDistribution, FlowTransform
 
 __all__ = ["FlowGuide"]
 
@@ -94,23 +94,18 @@ class FlowGuide(AbstractGuide):
             for block in range(check_positive_int("blocks", blocks))
         )
 
-    def posterior(self, x: Tensor) -> Pushforward:
+    def posterior(self, x: Tensor) -> FlowDistribution:
         """Return q(z | x), for x of shape (batch, *data)."""
         sizes = [self.latent_dim, self.latent_dim, self.context]
         mean, log_variance, h = self.network(x).split(sizes, -1)
         flow = _Flow(cast(list[AbstractStep], list(self.steps)))
-        maps = _LastDraw(flow) if self.kind == "iaf" else flow
-        return Pushforward(
-            diagonal_normal(mean, log_variance),
-            to_generation=maps.to_generation,
-            to_representation=maps.to_representation,
-            context=h,
-        )
+        transform = FlowTransform(_LastDraw(flow) if self.kind == "iaf" else flow, context=h)
+        return FlowDistribution(diagonal_normal(mean, log_variance), transform)
 
 
 @final
 class _Flow:
-    """The steps under contexts h, (*batch, context), as maps of a pushforward."""
+    """The steps under contexts h, (*batch, context), as a flow."""
 
     def __init__(self, steps: Sequence[AbstractStep]) -> None:
         self.steps = steps

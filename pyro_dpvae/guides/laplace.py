@@ -174,7 +174,7 @@ class _Expansion:
 
     def __init__(self, view: _View, z: Tensor) -> None:
         self._raw = view.linearizer.at(z)
-        self._slope, self._weights = view.likelihood.expansion(view.x, self._raw.value)
+        self._gradient, self._weights = view.likelihood.expansion(view.x, self._raw.value)
         self._prior = view.prior.linearize_density(z)
 
     def precision(self) -> Float[Tensor, "batch latent latent"]:
@@ -193,10 +193,10 @@ class _Expansion:
     def _residual(self, step: Tensor | None) -> Tensor:
         """Return grad_z log p(x, z) - Lambda step."""
         if step is None:
-            return self._raw.pull(self._slope) + self._prior.slope
-        of_data = self._raw.pull(self._slope - self._weights * self._raw.push(step))
+            return self._raw.pull(self._gradient) + self._prior.gradient
+        of_data = self._raw.pull(self._gradient - self._weights * self._raw.push(step))
         factor = self._prior.factor
-        of_prior = self._prior.slope - (factor @ (factor.mT @ step.unsqueeze(-1))).squeeze(-1)
+        of_prior = self._prior.gradient - (factor @ (factor.mT @ step.unsqueeze(-1))).squeeze(-1)
         return of_data + of_prior
 
 

@@ -90,8 +90,7 @@ class AggregatePosterior(TorchDistribution):
         Args:
             posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,), such as an
                 encoder or a guide's ``posterior``. Of a family other than normals and
-                ``DiagonalNormalMixture``, ``log_prob`` must broadcast: z of shape
-                (points, 1, L) against the batch.
+                ``DiagonalNormalMixture``, ``log_prob`` takes z of shape (points, batch, L).
             batches: tensors of shape (batch, *data) that make up the data set.
             dtype: of the matrix product in ``log_prob``.
             limit: where there is no matrix product, as with flows, how many data are enough: no

@@ -163,7 +163,9 @@ class Others(AbstractComponents):
         for q in self._posteriors:
             (size,) = q.batch_shape
             tiles = points.to(self.loc.dtype).split(max(1, _PAIRS // size))
-            sums = [q.log_prob(tile.unsqueeze(1)).double().logsumexp(-1) for tile in tiles]
+            # Distributions of other libraries do not all broadcast.
+            pairs = [tile.unsqueeze(1).expand(-1, size, -1) for tile in tiles]
+            sums = [q.log_prob(pair).double().logsumexp(-1) for pair in pairs]
             total = torch.logaddexp(total, torch.cat(sums)) if sums else total
         return total - math.log(len(self.loc))
 
@@ -179,7 +181,8 @@ class Others(AbstractComponents):
             start += size
             if len(places):
                 times = _occurrences(own)
-                drawn = q.sample(torch.Size([int(times.max()) + 1]))
+                with torch.no_grad():
+                    drawn = q(torch.Size([int(times.max()) + 1]))  # as pyro.sample draws
                 z[places] = drawn[times, own].to(dtype)
                 log_prob[places] = q.log_prob(drawn)[times, own].to(dtype)
         return z, log_prob

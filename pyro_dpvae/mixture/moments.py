@@ -17,7 +17,8 @@ def draw_moments(q: Any, draws: int) -> tuple[Tensor, Tensor]:
     shape = (*q.batch_shape, *q.event_shape)
     total = squares = origin = None
     for start in range(0, draws, _AT_ONCE):
-        z = q.sample(torch.Size([min(_AT_ONCE, draws - start)])).expand(-1, *shape)
+        with torch.no_grad():  # as pyro.sample draws
+            z = q(torch.Size([min(_AT_ONCE, draws - start)])).expand(-1, *shape)
         # From a point nearby, squares cancel less.
         origin = z.mean(0) if origin is None else origin
         away = (z - origin).double()

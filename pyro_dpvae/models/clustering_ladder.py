@@ -62,7 +62,7 @@ class ClusteringLadderVAE(AbstractVAE):
         prior = ProductPrior(priors)
         check_wiring("priors", prior.latent_dims, decoder)
         for part in priors:
-            part.clusters()  # refuses a prior without
+            part.cluster_prior()  # refuses a prior without
         super().__init__(prior, decoder)
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
@@ -70,6 +70,6 @@ class ClusteringLadderVAE(AbstractVAE):
         with pyro.plate(PLATE, plate_size(x, size)):
             z = []
             for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):
-                y = pyro.sample(cluster(layer), prior.clusters())
-                z.append(pyro.sample(rung(layer), prior.given(y)))
+                y = pyro.sample(cluster(layer), prior.cluster_prior())
+                z.append(pyro.sample(rung(layer), prior.conditional(y)))
             return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)

@@ -186,7 +186,7 @@ class Marginal(TorchDistribution):
         """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
         normal = diagonal_normal(self.components)
         if normal is None:
-            return self._chosen(self.components.rsample(torch.Size(sample_shape)))
+            return self._chosen(self.components(torch.Size(sample_shape)))
         last = self.enumerated - 1
         loc, scale = (one.flatten(0, last).movedim(0, -2) for one in normal)
         logits = self.log_weights.flatten(0, last).movedim(0, -1)
@@ -197,7 +197,7 @@ class Marginal(TorchDistribution):
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
         with torch.no_grad():
-            return self._chosen(self.components.sample(torch.Size(sample_shape)))
+            return self._chosen(self.components(torch.Size(sample_shape)))
 
     def _chosen(self, draws: Tensor) -> Tensor:
         """Return one of the components' draws, (*sample, *k, *batch, *event), chosen by weight."""

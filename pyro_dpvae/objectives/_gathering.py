@@ -130,12 +130,12 @@ class Gathered(TorchDistribution):
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
-        return self._of_all(self.own.rsample(torch.Size(sample_shape)))
+        return self._of_all(self.own(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
         with torch.no_grad():
-            return self._of_all(self.own.sample(torch.Size(sample_shape)))
+            return self._of_all(self.own(torch.Size(sample_shape)))
 
     def _of_all(self, draws: Tensor) -> Tensor:
         plate = -1 - len(self.event_shape)

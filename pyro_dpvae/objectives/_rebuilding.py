@@ -10,7 +10,7 @@ from torch import distributions as torch_dist
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.objectives._enumeration import Marginal
 from pyro_dpvae.objectives._gathering import Gathered, Over
-from pyro_dpvae.priors import Joined, Pushforward, Resampled
+from pyro_dpvae.priors import FlowDistribution, FlowTransform, Joined, Resampled
 
 __all__ = ["gathered", "rebuild"]
 
@@ -91,7 +91,6 @@ for _kind in (
     torch_dist.Uniform,
     torch_dist.VonMises,
     torch_dist.Weibull,
-    DiagonalNormalMixture,
 ):
     rebuild.register(_kind, _by_parameters)
 
@@ -143,17 +142,24 @@ def _(distribution: MixtureOfDiagNormals, over: Over) -> Any:
 
 
 @rebuild.register
+def _(distribution: DiagonalNormalMixture, over: Over) -> Any:
+    logits, loc = over(distribution.logits, 1), over(distribution.loc, 2)
+    scale = over(distribution.scale, 2)
+    return DiagonalNormalMixture(logits, loc, scale, validate_args=False)
+
+
+@rebuild.register
 def _(distribution: Delta, over: Over) -> Any:
     dims = distribution.event_dim
     return Delta(over(distribution.v, dims), over(distribution.log_density, 0), event_dim=dims)
 
 
 @rebuild.register
-def _(distribution: Pushforward, over: Over) -> Any:
-    return distribution.rebuilt(
-        rebuild(distribution.base, over),
-        None if distribution.context is None else over(distribution.context, 1),
-    )
+def _(distribution: FlowDistribution, over: Over) -> Any:
+    transform = distribution.transforms[0]
+    context = None if transform.context is None else over(transform.context, 1)
+    base = rebuild(distribution.base_dist, over)
+    return FlowDistribution(base, FlowTransform(transform.flow, context=context))
 
 
 @rebuild.register

@@ -48,8 +48,8 @@ def cluster_codes(
         raise ValueError(f"layer must be one of 1 to {len(layers)}, bottom first, got {layer}")
     clustered = layers[layer - 1]
     with torch.no_grad():
-        every = clustered.clusters().enumerate_support()
+        every = clustered.cluster_prior().enumerate_support()
         number = len(every)
         parts = [one().sample((count,)).expand(number, -1, -1) for one in layers]
-        parts[layer - 1] = clustered.given(every).sample((count,)).movedim(0, 1)
+        parts[layer - 1] = clustered.conditional(every).sample((count,)).movedim(0, 1)
     return torch.cat(parts, -1)

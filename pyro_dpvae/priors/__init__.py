@@ -8,9 +8,10 @@ from pyro_dpvae.priors._base import (
 )
 from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
+from pyro_dpvae.priors.fixed import FixedPrior
+from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
 from pyro_dpvae.priors.product import Joined, ProductPrior
-from pyro_dpvae.priors.pushforward import Pushforward
 from pyro_dpvae.priors.registry import PRIORS
 from pyro_dpvae.priors.resampled import Acceptance, Resampled, ResampledPrior
 from pyro_dpvae.priors.standard import StandardNormal
@@ -25,12 +26,14 @@ __all__ = [
     "Acceptance",
     "AutoregressivePrior",
     "CouplingPrior",
+    "FixedPrior",
+    "FlowDistribution",
+    "FlowTransform",
     "Joined",
     "LinearizedDensity",
     "LinearizedMap",
     "MixturePrior",
     "ProductPrior",
-    "Pushforward",
     "Resampled",
     "ResampledPrior",
     "StandardNormal",

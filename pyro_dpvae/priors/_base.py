@@ -24,13 +24,13 @@ class LinearizedMap:
         z0: g(z), of shape (batch, L).
         log_det: log |det dg/dz|, of shape (batch,).
         jacobian: d z0_j / d z_i at [..., i, j], of shape (batch, L, L).
-        log_det_slope: d log |det dg/dz| / d z, of shape (batch, L).
+        log_det_gradient: d log |det dg/dz| / d z, of shape (batch, L).
     """
 
     z0: Tensor
     log_det: Tensor
     jacobian: Tensor
-    log_det_slope: Tensor
+    log_det_gradient: Tensor
 
 
 @dataclass(frozen=True)
@@ -38,12 +38,12 @@ class LinearizedDensity:
     """The density log p(z) around points z, as a search for a mode needs it.
 
     Attributes:
-        slope: d log p(z) / d z, of shape (batch, L).
+        gradient: d log p(z) / d z, of shape (batch, L).
         factor: F, of shape (batch, L, L), where F F' stands for minus the second derivative of
             log p(z): what is left out of it keeps it positive definite.
     """
 
-    slope: Tensor
+    gradient: Tensor
     factor: Tensor
 
 
@@ -55,8 +55,8 @@ class AbstractPrior(nn.Module, ABC):
 
         log p(z) = log p0(g(z)) + log |det dg/dz|.
 
-    A prior may have clusters, p(z) = sum_y p(y) p(z | y); those that have none refuse to tell
-    them.
+    A prior may have clusters, p(z) = sum_y p(y) p(z | y); those that have none raise
+    an error.
 
     Args:
         latent_dim: the size L of z.
@@ -76,7 +76,7 @@ class AbstractPrior(nn.Module, ABC):
         """Return p(z), of batch shape () and event shape (L,)."""
 
     def base(self) -> TorchDistributionMixin:
-        """Return p0, the law of generation space, of batch shape () and event shape (L,)."""
+        """Return p0, the distribution of z0, of batch shape () and event shape (L,)."""
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
     @abstractmethod
@@ -94,25 +94,25 @@ class AbstractPrior(nn.Module, ABC):
             return torch.cat([z0, log_det.unsqueeze(-1)], -1)
 
         derivatives = batch_jacobian(joined, z).movedim(0, 1)
-        jacobian, log_det_slope = derivatives.split([z.shape[-1], 1], -1)
-        return LinearizedMap(z0, log_det, jacobian, log_det_slope.squeeze(-1))
+        jacobian, log_det_gradient = derivatives.split([z.shape[-1], 1], -1)
+        return LinearizedMap(z0, log_det, jacobian, log_det_gradient.squeeze(-1))
 
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the slope of log p(z) and a factor of its negative curvature, for each point.
+        """Return the gradient of log p(z) and a factor of its negative curvature, for each point.
 
         With G the Jacobian of g, the curvature is that of p0 between G' and G: that of g is left
         out (Gauss-Newton).
         """
         there = self.linearize_generation(z)
-        base_slope, base_factor = self.linearize_base(there.z0)
-        pulled = (there.jacobian @ base_slope.unsqueeze(-1)).squeeze(-1)
+        base_gradient, base_factor = self.linearize_base(there.z0)
+        pulled = (there.jacobian @ base_gradient.unsqueeze(-1)).squeeze(-1)
         factor = there.jacobian if base_factor is None else there.jacobian @ base_factor
-        return LinearizedDensity(there.log_det_slope + pulled, factor)
+        return LinearizedDensity(there.log_det_gradient + pulled, factor)
 
     def linearize_base(
         self, z0: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
-        """Return slope and factor of log p0 at z0; None for the factor I.
+        """Return gradient and factor of log p0 at z0; None for the factor I.
 
         A prior with another ``base`` than N(0, I) has to say this too.
         """
@@ -124,29 +124,33 @@ class AbstractPrior(nn.Module, ABC):
     ) -> Float[Tensor, "*batch latent"]:
         """Return z = g^-1(z0)."""
 
-    def clusters(self) -> Any:
+    def cluster_prior(self) -> Any:
         """Return p(y), a ``Categorical`` over the clusters y = 0, ..., K - 1.
 
         Raises:
-            ValueError: if the prior has no clusters; so do ``given`` and what is made of the two.
+            ValueError: if the prior has no clusters; so do ``conditional`` and ``log_joint``.
         """
         raise self._without_clusters()
 
-    def given(self, y: Int[Tensor, "*clusters"]) -> TorchDistributionMixin:
+    def conditional(self, y: Int[Tensor, "*clusters"]) -> TorchDistributionMixin:
         """Return p(z | y), of the batch shape of y and event shape (L,)."""
         raise self._without_clusters()
 
     def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
-        log_p = self.clusters().logits
+        log_p = self.cluster_prior().logits
         every = torch.arange(len(log_p), device=log_p.device)
-        return log_p + self.given(every).log_prob(z.unsqueeze(-2))
+        return log_p + self.conditional(every).log_prob(z.unsqueeze(-2))
 
     def responsibilities(
         self, z: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch clusters"]:
         """Return p(y | z) of every cluster y."""
         return self.log_joint(z).softmax(-1)
+
+    def extra_repr(self) -> str:
+        """Return the size of z, and what subclasses add to it, for the ``repr``."""
+        return f"latent_dim={self.latent_dim}"
 
     def _without_clusters(self) -> ValueError:
         return ValueError(
@@ -174,14 +178,14 @@ class AbstractDirectPrior(AbstractPrior, ABC):
 
     @abstractmethod
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
+        """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
 
     def linearize_base(
         self, z0: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
-        """Return slope and factor of log p(z) itself."""
+        """Return gradient and factor of log p(z) itself."""
         there = self.linearize_density(z0)
-        return there.slope, there.factor
+        return there.gradient, there.factor
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]

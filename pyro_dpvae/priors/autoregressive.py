@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.flow_steps import AutoregressiveStep
 from pyro_dpvae.priors._base import AbstractPrior
-from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["AutoregressivePrior"]
 
@@ -85,13 +85,9 @@ class AutoregressivePrior(AbstractPrior):
             for block in range(blocks)
         )
 
-    def forward(self) -> Pushforward:
+    def forward(self) -> FlowDistribution:
         """Return p(z), of batch shape () and event shape (L,)."""
-        return Pushforward(
-            self.base(),
-            to_generation=self.to_generation,
-            to_representation=self.to_representation,
-        )
+        return FlowDistribution(self.base(), FlowTransform(self))
 
     def to_generation(
         self, z: Float[Tensor, "*batch latent"]
@@ -110,6 +106,10 @@ class AutoregressivePrior(AbstractPrior):
         for step in reversed(self._steps()):
             z0 = step.inverse(z0, None)[0]
         return z0
+
+    def extra_repr(self) -> str:
+        """Return the sizes of z and of the stack, for the ``repr``."""
+        return f"{super().extra_repr()}, blocks={self.blocks}"
 
     def _steps(self) -> list[AutoregressiveStep]:
         return [cast(AutoregressiveStep, step) for step in self.steps]

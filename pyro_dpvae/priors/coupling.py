@@ -11,12 +11,14 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.transforms import AffineCoupling, Permute
 from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from torch import Tensor, nn
+from torch.distributions import Distribution
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import push_through, with_slopes
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
-from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors.fixed import FixedPrior
+from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["CouplingPrior"]
 
@@ -50,7 +52,8 @@ class CouplingPrior(AbstractPrior):
         blocks: the number K of couplings.
         hidden: the widths of the hidden layers of s and t.
         bound: the function on the output of s and t, element by element.
-        base: the prior p0 of z0, over the same number of coordinates; N(0, I) if None.
+        base: the prior p0 of z0, or a distribution of Pyro that stays as it is (``FixedPrior``),
+            over the same number of coordinates; N(0, I) if None.
 
     Raises:
         ValueError: if ``latent_dim`` is below 2, another size below 1, or the base is over
@@ -76,7 +79,7 @@ class CouplingPrior(AbstractPrior):
         blocks: int = 6,
         hidden: Sequence[int] = (64, 64),
         bound: Callable[[Tensor], Tensor] = torch.tanh,
-        base: AbstractPrior | None = None,
+        base: AbstractPrior | Distribution | None = None,
     ) -> None:
         super().__init__(latent_dim)
         if latent_dim < 2:
@@ -84,6 +87,8 @@ class CouplingPrior(AbstractPrior):
                 "latent_dim must be at least 2 for a coupling prior, "
                 f"got {latent_dim}; use StandardNormal({latent_dim})"
             )
+        if base is not None and not isinstance(base, AbstractPrior):
+            base = FixedPrior(base)
         if base is not None and base.latent_dim != latent_dim:
             raise ValueError(
                 f"base must be over vectors of latent_dim {latent_dim}, got {base.latent_dim}; "
@@ -100,21 +105,21 @@ class CouplingPrior(AbstractPrior):
         self.register_buffer("second_half_first", order.roll(-first), persistent=False)
         self.register_buffer("first_half_first", order.roll(first), persistent=False)
 
-    def forward(self) -> Pushforward:
+    def forward(self) -> FlowDistribution:
         """Return p(z), of batch shape () and event shape (L,)."""
         return self._pushed(self.base())
 
     def base(self) -> TorchDistributionMixin:
-        """Return p0, the law of generation space, of batch shape () and event shape (L,)."""
+        """Return p0, the distribution of z0, of batch shape () and event shape (L,)."""
         return super().base() if self.base_prior is None else self.base_prior()
 
-    def clusters(self) -> Any:
+    def cluster_prior(self) -> Any:
         """Return p(y) of the base, which the couplings leave as it is."""
-        return self._clustered().clusters()
+        return self._clustered().cluster_prior()
 
-    def given(self, y: Int[Tensor, "*clusters"]) -> Pushforward:
+    def conditional(self, y: Int[Tensor, "*clusters"]) -> FlowDistribution:
         """Return p(z | y), the base's p0(z0 | y) pushed through the couplings."""
-        return self._pushed(self._clustered().given(y))
+        return self._pushed(self._clustered().conditional(y))
 
     def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats, from one pass of g."""
@@ -139,7 +144,7 @@ class CouplingPrior(AbstractPrior):
         halves = self._halves(z)
         directions = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
         tangents = self._halves(directions.expand(len(z), -1, -1))
-        log_det, log_det_slope = z.new_zeros(len(z)), torch.zeros_like(z)
+        log_det, log_det_gradient = z.new_zeros(len(z)), torch.zeros_like(z)
         for block in reversed(range(self.blocks)):
             kept, moved = block % 2, 1 - block % 2
             coupling = cast(_ScaleAndShift, self.couplings[block])
@@ -150,9 +155,9 @@ class CouplingPrior(AbstractPrior):
             tangents[moved] = (tangents[moved] - derivatives[0]) * shrink.unsqueeze(-2)
             tangents[moved] = tangents[moved] - halves[moved].unsqueeze(-2) * derivatives[1]
             log_det = log_det - log_scale.sum(-1)
-            log_det_slope = log_det_slope - derivatives[1].sum(-1)
+            log_det_gradient = log_det_gradient - derivatives[1].sum(-1)
         z0, jacobian = torch.cat(halves, -1), torch.cat(tangents, -1)
-        return LinearizedMap(z0, log_det, jacobian, log_det_slope)
+        return LinearizedMap(z0, log_det, jacobian, log_det_gradient)
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
@@ -196,23 +201,23 @@ class CouplingPrior(AbstractPrior):
     def linearize_base(
         self, z0: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
-        """Return slope and factor of log p0 at z0; None for the factor I."""
+        """Return gradient and factor of log p0 at z0; None for the factor I."""
         if self.base_prior is None:
             return super().linearize_base(z0)
         there = self.base_prior.linearize_density(z0)
-        return there.slope, there.factor
+        return there.gradient, there.factor
+
+    def extra_repr(self) -> str:
+        """Return the sizes of z and of the stack, for the ``repr``."""
+        return f"{super().extra_repr()}, blocks={self.blocks}"
 
     def _clustered(self) -> AbstractPrior:
         if self.base_prior is None:
             raise self._without_clusters()
         return self.base_prior
 
-    def _pushed(self, base: TorchDistributionMixin) -> Pushforward:
-        return Pushforward(
-            base,
-            to_generation=self.to_generation,
-            to_representation=self.to_representation,
-        )
+    def _pushed(self, base: TorchDistributionMixin) -> FlowDistribution:
+        return FlowDistribution(base, FlowTransform(self))
 
     def _halves(self, z: Tensor) -> list[Tensor]:
         first = self.latent_dim // 2
@@ -253,9 +258,9 @@ class _ScaleAndShift(nn.Module):
         for network in (self.shift, self.scale):
             raw, slopes = with_slopes(network, kept)
             value, pull = torch.func.vjp(self.bound, at_least_float32(raw))[:2]
-            (slope,) = pull(torch.ones_like(value))
+            (gradient,) = pull(torch.ones_like(value))
             values.append(value)
-            derivatives.append(push_through(network, slopes, tangents) * slope.unsqueeze(-2))
+            derivatives.append(push_through(network, slopes, tangents) * gradient.unsqueeze(-2))
         return (values[0], values[1]), (derivatives[0], derivatives[1])
 
 

@@ -23,18 +23,22 @@ class AbstractMixturePrior(AbstractDirectPrior, ABC):
 
     Generation space is representation space. Draws have gradients to all parameters, the weights
     included; see ``DiagonalNormalMixture``. For the curvature of log p(z), the components'
-    precisions count by their responsibilities, and the spread of their slopes is left out.
+    precisions count by their responsibilities, and the spread of their gradients is left out.
     """
+
+    def extra_repr(self) -> str:
+        """Return the sizes of z and of the mixture, for the ``repr``."""
+        return f"{super().extra_repr()}, components={self.components}"
 
     @abstractmethod
     def forward(self) -> DiagonalNormalMixture:
         """Return p(z), of batch shape () and event shape (L,)."""
 
-    def clusters(self) -> Any:
+    def cluster_prior(self) -> Any:
         """Return p(y), a ``Categorical`` over the components."""
         return dist.Categorical(logits=self().logits)
 
-    def given(self, y: Int[Tensor, "*clusters"]) -> dist.Independent:
+    def conditional(self, y: Int[Tensor, "*clusters"]) -> dist.Independent:
         """Return N(mu_y, diag sigma_y^2), of the batch shape of y and event shape (L,)."""
         p = self()
         return dist.Normal(p.loc[y], p.scale[y]).to_event(1)
@@ -44,12 +48,12 @@ class AbstractMixturePrior(AbstractDirectPrior, ABC):
         return _log_joint(self(), z)
 
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the slope of log p(z) and a factor of its negative curvature, for each point."""
+        """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
         p = self()
         shares = _log_joint(p, z).softmax(-1).unsqueeze(-1)
         weighted = shares / p.scale.square()
-        slope = (weighted * (p.loc - z.unsqueeze(-2))).sum(-2)
-        return LinearizedDensity(slope, torch.diag_embed(weighted.sum(-2).sqrt()))
+        gradient = (weighted * (p.loc - z.unsqueeze(-2))).sum(-2)
+        return LinearizedDensity(gradient, torch.diag_embed(weighted.sum(-2).sqrt()))
 
 
 def _log_joint(p: DiagonalNormalMixture, z: Tensor) -> Tensor:
@@ -82,7 +86,7 @@ class MixturePrior(AbstractMixturePrior):
         >>> prior = MixturePrior(2, components=3)
         >>> prior.responsibilities(torch.zeros(5, 2)).shape
         torch.Size([5, 3])
-        >>> prior.given(torch.tensor([0, 2])).batch_shape
+        >>> prior.conditional(torch.tensor([0, 2])).batch_shape
         torch.Size([2])
     """
 

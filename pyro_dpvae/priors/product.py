@@ -17,12 +17,12 @@ __all__ = ["Joined", "ProductPrior"]
 
 @final
 class Joined(TorchDistribution):
-    """The law of independent vectors, joined to one.
+    """The distribution of independent vectors, joined to one.
 
         log p(z) = sum_l log p_l(z_l),    z = (z_1, ..., z_L)
 
     Args:
-        parts: the laws p_l, each of one event dimension, and of one batch shape.
+        parts: p_l, each of one event dimension, and of one batch shape.
 
     Raises:
         ValueError: if there is no part, or a part has another shape.
@@ -125,7 +125,7 @@ class ProductPrior(AbstractPrior):
         return Joined([prior() for prior in self._parts()])
 
     def base(self) -> Joined:
-        """Return p0, the law of generation space, which is joined of those of the parts."""
+        """Return p0 of generation space: those of the parts, joined."""
         return Joined([prior.base() for prior in self._parts()])
 
     def to_generation(
@@ -140,31 +140,31 @@ class ProductPrior(AbstractPrior):
         return torch.cat([z0 for z0, _ in mapped], -1), torch.stack(log_dets).sum(0)
 
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the slope of log p(z) and a factor of its negative curvature, part by part."""
+        """Return the gradient of log p(z) and a factor of its negative curvature, part by part."""
         vectors = z.split(self.latent_dims, -1)
         parts = [
             prior.linearize_density(part)
             for prior, part in zip(self._parts(), vectors, strict=True)
         ]
         factors = torch.vmap(torch.block_diag)(*(part.factor for part in parts))
-        return LinearizedDensity(torch.cat([part.slope for part in parts], -1), factors)
+        return LinearizedDensity(torch.cat([part.gradient for part in parts], -1), factors)
 
     def linearize_base(
         self, z0: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
-        """Return slope and factor of log p0 at z0, part by part; None for the factor I."""
+        """Return gradient and factor of log p0 at z0, part by part; None for the factor I."""
         vectors = z0.split(self.latent_dims, -1)
         parts = [
             prior.linearize_base(part) for prior, part in zip(self._parts(), vectors, strict=True)
         ]
-        slope = torch.cat([slope for slope, _ in parts], -1)
+        gradient = torch.cat([gradient for gradient, _ in parts], -1)
         if all(factor is None for _, factor in parts):
-            return slope, None
+            return gradient, None
         factors = [
             identities(part) if factor is None else factor
             for part, (_, factor) in zip(vectors, parts, strict=True)
         ]
-        return slope, torch.vmap(torch.block_diag)(*factors)
+        return gradient, torch.vmap(torch.block_diag)(*factors)
 
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]

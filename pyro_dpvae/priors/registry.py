@@ -32,7 +32,7 @@ def coupling_over_mixture(
         spread: the standard deviation of the mixture's means at the start.
 
     Example:
-        >>> coupling_over_mixture(2, components=4).clusters().probs.shape
+        >>> coupling_over_mixture(2, components=4).cluster_prior().probs.shape
         torch.Size([4])
     """
     base = MixturePrior(latent_dim, components=components, uniform=uniform, spread=spread)

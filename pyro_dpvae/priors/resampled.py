@@ -41,7 +41,7 @@ class Acceptance(NamedTuple):
 
 @final
 class Resampled(TorchDistribution):
-    """The law of the first accepted of at most T proposals; the last one is always taken.
+    """The distribution of the first accepted of at most T proposals; the last one is always taken.
 
         p(z) = pi(z) [a(z) / Z (1 - (1 - Z)^(T-1)) + (1 - Z)^(T-1)],    Z = E_pi[a(z)]
 
@@ -92,7 +92,7 @@ class Resampled(TorchDistribution):
 
     def log_ratio(self, value: Tensor) -> Tensor:
         """Return log p(z) - log pi(z)."""
-        # A rounding off 0 and 1, at both of which a logarithm would have no slope.
+        # A rounding off 0 and 1, at both of which a logarithm would have no gradient.
         rounding = torch.finfo(self.share.dtype).eps
         share = self.share.clamp(rounding, 1 - rounding)
         log_all_refused = (self.truncation - 1) * (-share).log1p()
@@ -232,13 +232,17 @@ class ResampledPrior(AbstractDirectPrior):
         accepted = self.log_acceptance(z).exp()
         return Acceptance(accepted.mean(), accepted.std() / math.sqrt(len(z)))
 
+    def extra_repr(self) -> str:
+        """Return the sizes of z and of the sampler, for the ``repr``."""
+        return f"{super().extra_repr()}, truncation={self.truncation}"
+
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the slope of log p(z) and, for a factor of its negative curvature, I."""
-        slope = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
-        return LinearizedDensity(slope, identities(z))
+        """Return the gradient of log p(z) and, for a factor of its negative curvature, I."""
+        gradient = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
+        return LinearizedDensity(gradient, identities(z))
 
 
 def _check_truncation(truncation: int, *, remedy: str) -> int:

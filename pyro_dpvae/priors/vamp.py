@@ -12,7 +12,7 @@ from pyro_dpvae.priors.mixture import AbstractMixturePrior
 
 __all__ = ["VampPrior"]
 
-# By how much of the range pseudo-inputs start within it, so that their slope does not vanish.
+# By how much of the range pseudo-inputs start within it, so that their gradient does not vanish.
 _MARGIN = 0.01
 
 
@@ -37,7 +37,7 @@ class VampPrior(AbstractMixturePrior):
     encoders without it.
 
     Under couplings, ``CouplingPrior(base=VampPrior(...))``, the encoder's posteriors are read as
-    laws of z0: a valid prior, but no longer of the aggregate posterior's form.
+    distributions of z0: a valid prior, but no longer of the aggregate posterior's form.
 
     Prior and guide share one encoder, as model and ``guides.LaplaceGuide`` share one decoder. A
     copy of the two that is to train has to be made of both at once:

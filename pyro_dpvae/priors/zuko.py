@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
 from pyro_dpvae.priors._base import AbstractPrior
-from pyro_dpvae.priors.pushforward import Pushforward
+from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["ZukoPrior"]
 
@@ -67,13 +67,9 @@ class ZukoPrior(AbstractPrior):
         super().__init__(p.event_shape[0])
         self.flow = flow
 
-    def forward(self) -> Pushforward:
+    def forward(self) -> FlowDistribution:
         """Return p(z), of batch shape () and event shape (L,)."""
-        return Pushforward(
-            self.base(),
-            to_generation=self.to_generation,
-            to_representation=self.to_representation,
-        )
+        return FlowDistribution(self.base(), FlowTransform(self))
 
     def base(self) -> dist.Independent:
         """Return N(m, diag s^2), the flow's base, of batch shape () and event shape (L,)."""
@@ -95,7 +91,7 @@ class ZukoPrior(AbstractPrior):
     def linearize_base(
         self, z0: Float[Tensor, "batch latent"]
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
-        """Return slope and factor of log p0 at z0."""
+        """Return gradient and factor of log p0 at z0."""
         base = self.base()
         factor = torch.diag(1 / base.stddev).expand(len(z0), -1, -1)
         return (base.mean - z0) / base.variance, factor

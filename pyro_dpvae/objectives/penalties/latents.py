@@ -36,9 +36,12 @@ class LatentSite:
 
     @property
     def points(self) -> Tensor:
-        """The values as points for every q(z | x_j): (batch i, *particles, 1, *event)."""
-        plate = -1 - len(self.posterior.event_shape)
-        return self.value.movedim(plate, 0).unsqueeze(plate)
+        """The values as points for every q(z | x_j): (batch i, *particles, batch j, *event)."""
+        q = self.posterior
+        plate = -1 - len(q.event_shape)
+        points = self.value.movedim(plate, 0).unsqueeze(plate)
+        # Distributions of other libraries, such as zuko's, do not all broadcast.
+        return points.expand(-1, *q.batch_shape, *q.event_shape)
 
 
 @final
@@ -86,10 +89,8 @@ class Latents:
 
         Gradients reach the prior's parameters where its sampling is reparameterised.
         """
-        draws = [
-            site.prior.rsample() if site.prior.has_rsample else site.prior.sample()
-            for site in self.sites
-        ]
+        # As pyro.sample draws: some distributions, such as Pyro's ZukoToPyro, have no other way.
+        draws = [site.prior() for site in self.sites]
         flat = [
             flatten_event(draw, site.posterior)
             for draw, site in zip(draws, self.sites, strict=True)

@@ -105,7 +105,7 @@ def diagonal_normal(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
     return normal_marginals(distribution) if isinstance(coordinates, Normal) else None
 
 
-def posterior_mean(distribution: Distribution) -> Tensor | None:
+def posterior_mean(distribution: Any) -> Tensor | None:
     """Return the mean of q(z | x), (*batch, *event), or that of draws where it is not known.
 
     Returns:
@@ -118,7 +118,7 @@ def posterior_mean(distribution: Distribution) -> Tensor | None:
     except NotImplementedError:
         if not given.has_rsample:
             return None
-        return given.rsample(torch.Size([DRAWS])).mean(0).expand(shape)
+        return given(torch.Size([DRAWS])).mean(0).expand(shape)
 
 
 def posterior_covariance(distribution: Distribution) -> Tensor | None:
@@ -179,7 +179,7 @@ def _univariate(distribution: Distribution) -> Distribution | None:
     return None
 
 
-def _moments_of_draws(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
+def _moments_of_draws(distribution: Any) -> tuple[Tensor, Tensor] | None:
     """Return mean and standard deviation of draws, (*batch, L), where draws have gradients."""
     if (
         len(distribution.event_shape) != 1
@@ -187,5 +187,5 @@ def _moments_of_draws(distribution: Distribution) -> tuple[Tensor, Tensor] | Non
         or is_delta(_plain(distribution))
     ):
         return None
-    draws = distribution.rsample(torch.Size([DRAWS]))
+    draws = distribution(torch.Size([DRAWS]))  # as pyro.sample draws
     return draws.mean(0), draws.std(0)

@@ -1,0 +1,164 @@
+"""The distribution of a flow's output: Pyro's ``TransformedDistribution`` over one transform."""
+
+from collections.abc import Callable, Sequence
+from typing import Any, Protocol, final, runtime_checkable
+
+import pyro.distributions as dist
+import torch
+from pyro.distributions.torch_distribution import TorchDistributionMixin
+from torch import Tensor
+from torch.distributions import constraints
+from torch.distributions.transforms import Transform
+
+__all__ = ["Flow", "FlowDistribution", "FlowTransform"]
+
+
+@runtime_checkable
+class Flow(Protocol):
+    """An invertible map g from representation space to generation space, such as a prior.
+
+    Both methods take the context as their second argument where the transform has one.
+    """
+
+    @property
+    def to_generation(self) -> Callable[..., tuple[Tensor, Tensor]]:
+        """The method z -> (z0, log |det dg/dz|): (*batch, L) -> (*batch, L), (*batch)."""
+
+    @property
+    def to_representation(self) -> Callable[..., Tensor]:
+        """The method z0 -> z = g^-1(z0): (*batch, L) -> (*batch, L)."""
+
+
+@final
+class FlowTransform(Transform):
+    """The transform z0 -> z = g^-1(z0) of torch and Pyro, from a flow g.
+
+    It stores no values, so it always uses the flow's present parameters, whichever tensors it has
+    seen before. Two transforms of one flow and one context are equal, so that
+    ``kl_divergence`` of two distributions behind them is that of their bases.
+
+    Args:
+        flow: g, such as a prior.
+        context: what g depends on in each element of the batch, of shape (*batch, C).
+
+    Example:
+        >>> from pyro_dpvae.priors import CouplingPrior
+        >>> transform = FlowTransform(CouplingPrior(2))
+        >>> z0 = torch.ones(3, 2)
+        >>> bool(torch.allclose(transform.inv(transform(z0)), z0, atol=1e-5))
+        True
+    """
+
+    domain = constraints.real_vector
+    codomain = constraints.real_vector
+    bijective = True
+
+    def __init__(self, flow: Flow, *, context: Tensor | None = None) -> None:
+        super().__init__()
+        self.flow = flow
+        self.context = context
+
+    def __eq__(self, other: object) -> bool:
+        return (
+            isinstance(other, FlowTransform)
+            and self.flow is other.flow
+            and self.context is other.context
+        )
+
+    def __hash__(self) -> int:
+        return hash((id(self.flow), id(self.context)))
+
+    def __repr__(self) -> str:
+        return f"FlowTransform({type(self.flow).__name__})"
+
+    def with_cache(self, cache_size: int = 1) -> "FlowTransform":
+        """Return itself: values in a cache would outlive an update of the parameters."""
+        return self
+
+    def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
+        """Return log |det dz/dz0| at z0 = x and z = y."""
+        return -self.inverse_and_log_det(y)[1]
+
+    def inverse_and_log_det(self, z: Tensor) -> tuple[Tensor, Tensor]:
+        """Return z0 = g(z) and log |det dg/dz|, from one pass of g."""
+        return self.flow.to_generation(z, *self._given())
+
+    def _call(self, x: Tensor) -> Tensor:
+        return self.flow.to_representation(x, *self._given())
+
+    def _inverse(self, y: Tensor) -> Tensor:
+        return self.inverse_and_log_det(y)[0]
+
+    def _given(self) -> tuple[Tensor, ...]:
+        return () if self.context is None else (self.context,)
+
+
+@final
+class FlowDistribution(dist.TransformedDistribution):
+    """The distribution p(z) of z = g^-1(z0), where z0 follows a base distribution p0.
+
+    With g invertible,
+
+        log p(z) = log p0(g(z)) + log |det dg/dz|,
+
+    and both terms come from one pass of g. Otherwise it is Pyro's ``TransformedDistribution``,
+    with ``base_dist`` and ``transforms``, and every utility of Pyro that takes one takes it.
+
+    Args:
+        base_dist: p0, of event shape (L,). Its batch shape is that of p; where g differs from
+            element to element of it, g must broadcast as p0 does.
+        transform: z0 -> z.
+
+    Raises:
+        ValueError: if ``base_dist`` has another number of event dimensions than one. ``log_prob``
+            refuses values of another event size, and, while validation is on, values that are
+            NaN or whose shape does not broadcast with the batch shape.
+
+    References:
+        Dinh, Sohl-Dickstein, Bengio (2017), Density estimation using Real NVP, equation 2.
+
+    Example:
+        >>> class Shift:
+        ...     def to_generation(self, z):
+        ...         return z - 3, torch.zeros(z.shape[:-1])
+        ...     def to_representation(self, z0):
+        ...         return z0 + 3
+        >>> base = dist.Normal(torch.zeros(2), torch.ones(2)).to_event(1)
+        >>> p = FlowDistribution(base, FlowTransform(Shift()))
+        >>> p.log_prob(torch.tensor([3.0, 3.0]))
+        tensor(-1.8379)
+        >>> p
+        FlowDistribution(Independent(Normal(loc: torch.Size([2]), scale: torch.Size([2])), 1), ...
+    """
+
+    support = constraints.real_vector
+
+    def __init__(self, base_dist: TorchDistributionMixin, transform: FlowTransform) -> None:
+        if len(base_dist.event_shape) != 1:
+            raise ValueError(
+                "base_dist must have one event dimension, got event shape "
+                f"{tuple(base_dist.event_shape)}; make it one with to_event"
+            )
+        super().__init__(base_dist, [transform])
+
+    def __repr__(self) -> str:
+        return f"FlowDistribution({self.base_dist}, {self.transforms[0]})"
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        """Return log p(z), in nats."""
+        # Always: a network of the flow would complain of its own sizes.
+        if value.shape[-1:] != self.event_shape:
+            raise ValueError(
+                f"z must have shape (..., {self.event_shape[0]}), got {tuple(value.shape)}; "
+                "reshape it or build the prior for its size"
+            )
+        if self._validate_args:
+            self._validate_sample(value)
+        z0, log_det = self.transforms[0].inverse_and_log_det(value)
+        return self.base_dist.log_prob(z0) + log_det
+
+    def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "FlowDistribution":
+        """Return p(z), independently for each element of ``batch_shape``."""
+        return super().expand(
+            torch.Size(batch_shape), self._get_checked_instance(FlowDistribution, _instance)
+        )
