@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_dpvae._ranks import shared
+from pyro_dpvae.distributions import map_draws
 from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob
 
 __all__ = ["LatentSite", "Latents", "flatten_event"]
@@ -38,7 +39,7 @@ class LatentSite:
     def points(self) -> Tensor:
         """The values as points for every q(z | x_j): (batch i, *particles, 1, *event)."""
         plate = -1 - len(self.posterior.event_shape)
-        return self.value.movedim(plate, 0).unsqueeze(plate)
+        return map_draws(lambda z: z.movedim(plate, 0).unsqueeze(plate), self.value)
 
 
 @final
