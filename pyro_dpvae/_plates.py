@@ -1,14 +1,14 @@
 """Which plate of a Pyro program is the one over its batch."""
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 from pyro.distributions import Unit
 from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from pyro_dpvae.sites import PLATE
 
-__all__ = ["PARTICLES", "batch_plate", "holds_batch"]
+__all__ = ["PARTICLES", "batch_plate", "refuse_single_datum"]
 
 Site = dict[str, Any]
 
@@ -31,7 +31,8 @@ def batch_plate(
         name: of the plate, where it cannot be found.
 
     Raises:
-        ValueError: if there is no such plate, if several may be it, or if it is a loop.
+        ValueError: if there is no such plate, if several may be it, if it is a loop, or if no
+            observed value has a dimension over data.
     """
     observed = list(observed)
     frames = {f.name: f for site in observed for f in site["cond_indep_stack"]}
@@ -49,19 +50,42 @@ def batch_plate(
             f"the plate over the batch must be vectorized, got a loop over pyro.plate({name!r}, "
             "...); write 'with pyro.plate(...):' and observe the whole batch at once"
         )
-    return frames[name]
+    frame = frames[name]
+    data = [site for site in observed if name in _names(site) and not _is_factor(site)]
+    sizes = [_size(site, frame) for site in data]
+    if data and frame.size not in sizes:
+        shapes = {site["name"]: tuple(site["value"].shape) for site in data}
+        if set(sizes) == {None}:
+            refuse_single_datum(shapes, plate=name, size=frame.size)
+        raise ValueError(
+            f"model and guide must be run on the same data, got {shapes} in the plate {name!r} of "
+            f"{frame.size}; an autoguide is made for one batch: make another, or use an encoder"
+        )
+    return frame
 
 
-def holds_batch(site: Site, plate: CondIndepStackFrame) -> bool:
-    """Whether the value of a site has one entry for each datum of the plate."""
+def refuse_single_datum(shapes: dict[str, tuple[int, ...]], *, plate: str, size: int) -> NoReturn:
+    """Refuse observed values, of these shapes, without a dimension over the batch."""
+    raise ValueError(
+        f"data come in batches, with one datum per row, got {shapes} in the plate {plate!r} "
+        f"of {size}; give one datum as a batch of one: x.unsqueeze(0)"
+    )
+
+
+def _size(site: Site, plate: CondIndepStackFrame) -> int | None:
+    """Return of how many data a site's value is; None where it has no such dimension."""
     place = plate.dim - site["fn"].event_dim
     shape = site["value"].shape
-    return len(shape) >= -place and bool(shape[place] == plate.size)
+    return shape[place] if len(shape) >= -place else None
+
+
+def _is_factor(site: Site) -> bool:
+    return isinstance(site["fn"], Unit)
 
 
 def _found(observed: list[Site], latent: Iterable[Site]) -> str:
     """Return the name of the outermost plate around all sites; ``"data"`` if there is no plate."""
-    stacks = [_names(site) for site in observed if not isinstance(site["fn"], Unit)]
+    stacks = [_names(site) for site in observed if not _is_factor(site)]
     stacks = [names for names in stacks if names]
     of_latents = [_names(site) for site in latent]
     if not stacks:

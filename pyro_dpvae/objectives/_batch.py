@@ -1,17 +1,14 @@
 """The plate over a batch as an objective uses it, and what its sites must be like."""
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
-from pyro.distributions import Unit
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_dpvae._plates import PARTICLES, batch_plate, holds_batch
-from pyro_dpvae.objectives._enumeration import enumerated_dim
+from pyro_dpvae._plates import PARTICLES, batch_plate
 
-__all__ = ["Batch", "check_draws", "check_holds_data", "sample_sites"]
+__all__ = ["Batch", "check_draws", "sample_sites"]
 
 Site = dict[str, Any]
 
@@ -21,7 +18,6 @@ class Batch:
 
     Args:
         model_trace: of the model.
-        guide_trace: of the guide.
         name: of the plate, where it cannot be found from the sites.
         count: how many ranks take part, each with a batch of this size.
 
@@ -32,9 +28,7 @@ class Batch:
             plate subsamples.
     """
 
-    def __init__(
-        self, model_trace: Trace, guide_trace: Trace, *, name: str | None, count: int
-    ) -> None:
+    def __init__(self, model_trace: Trace, *, name: str | None, count: int) -> None:
         observed = [site for site in sample_sites(model_trace) if site["is_observed"]]
         latent = [site for site in sample_sites(model_trace) if not site["is_observed"]]
         frame = batch_plate(observed, latent, name=name)
@@ -43,11 +37,6 @@ class Batch:
         # A plate that subsamples says how large the data set is, whoever takes part.
         self.full_size = stands_for if stands_for > self.size else count * self.size
         self._subsampling = stands_for / self.size
-        data = [site for site in observed if site in self and not isinstance(site["fn"], Unit)]
-        if data and not any(holds_batch(site, frame) for site in data):
-            shapes = {site["name"]: tuple(site["value"].shape) for site in data}
-            check_holds_data(shapes, size=self.size, plate=self.name)
-        self._check_latents([*sample_sites(guide_trace), *latent])
 
     def __contains__(self, site: Site) -> bool:
         """Whether a site lies in the plate."""
@@ -84,37 +73,9 @@ class Batch:
                     "leave masked data out of the batch"
                 )
 
-    def _check_latents(self, sites: Sequence[Site]) -> None:
-        """Refuse draws of another number of data, which would broadcast where either is 1."""
-        for site in sites:
-            if site not in self or enumerated_dim(site) is not None:
-                continue
-            (frame,) = (f for f in site["cond_indep_stack"] if f.name == self.name)
-            place = self.dim - site["fn"].event_dim
-            shape = site["value"].shape
-            found = shape[place] if len(shape) >= -place else 1
-            if {frame.size, found} != {self.size}:
-                raise ValueError(
-                    f"model and guide must be run on the same data, got a batch of {self.size} "
-                    f"and draws of {max(frame.size, found)} data at {site['name']!r}; an "
-                    "autoguide is made for one batch: make another, or use an encoder"
-                )
-
     @staticmethod
     def _plates(site: Site) -> set[str]:
         return {frame.name for frame in site["cond_indep_stack"]}
-
-
-def check_holds_data(shapes: dict[str, tuple[int, ...]], *, size: int, plate: str) -> None:
-    """Refuse observed values without a dimension over the batch.
-
-    Raises:
-        ValueError: always.
-    """
-    raise ValueError(
-        f"an objective takes a batch, whose first dimension is over data, got {shapes} in the "
-        f"plate {plate!r} of {size}; give one datum as a batch of one: x.unsqueeze(0)"
-    )
 
 
 def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:

@@ -13,8 +13,9 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.trace_messenger import TraceMessenger
 from torch import Tensor
 
+from pyro_dpvae._plates import refuse_single_datum
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.objectives._batch import check_draws, check_holds_data
+from pyro_dpvae.objectives._batch import check_draws
 from pyro_dpvae.objectives._divergence import (
     coordinate_divergence,
     expected_log_density,
@@ -103,7 +104,7 @@ class _Draw:
         p = _distribution(model, "prior", LATENT, size=len(x))
         likelihood = _distribution(model, "decoder", OBSERVED, z, size=len(x))
         if x.dim() == likelihood.event_dim:
-            check_holds_data({OBSERVED: tuple(x.shape)}, size=len(x), plate=PLATE)
+            refuse_single_datum({OBSERVED: tuple(x.shape)}, plate=PLATE, size=len(x))
         # In the order of the traces: gradients are summed in it.
         log_prior = p.log_prob(z)
         prior_term = scale_and_mask(log_prior, weight)

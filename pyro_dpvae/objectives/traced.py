@@ -44,7 +44,7 @@ def traced_terms(
         count: how many ranks take part.
     """
     strata = [traces for draw in draws for traces in draw.strata]
-    batch = Batch(*strata[0], name=plate, count=count)
+    batch = Batch(strata[0][0], name=plate, count=count)
     distortions, rates = [], []
     for model_trace, guide_trace in strata:
         enumeration = Enumeration(guide_trace)
