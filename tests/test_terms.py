@@ -7,6 +7,7 @@ import pyro
 import pyro.distributions as dist
 import pytest
 import torch
+import zuko
 from pyro import poutine
 from torch import Tensor, nn
 
@@ -15,6 +16,7 @@ from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import DIPVAE, ELBO, MAE, BetaTCVAE, FactorVAE, FreeBits, InfoVAE, elbo
 from pyro_dpvae.objectives.direct import direct_terms
 from pyro_dpvae.objectives.traced import traced_terms
+from pyro_dpvae.priors import ZukoPrior
 from pyro_dpvae.recipes import build_system
 from tests.linear_gaussian import DATA, LATENT, LinearGaussian
 from tests.posteriors import FAMILIES, Diagonal
@@ -126,6 +128,14 @@ def test_both_ways_give_the_same_bits_with_every_prior(
     made, x = system(prior, "amortized"), images()
     check_same(OBJECTIVES[name], made.model, made.guide, x)
     assert len(no_traces) == 1
+
+
+@pytest.mark.parametrize("name", OBJECTIVES)
+def test_both_ways_give_the_same_bits_with_a_flow_of_zuko(name: str) -> None:
+    exact = LinearGaussian()
+    flow = zuko.flows.NSF(LATENT, transforms=2, hidden_features=(8,)).double()
+    model = VAE(ZukoPrior(flow), exact.model.decoder)
+    check_same(OBJECTIVES[name], model, exact.guide, exact.data(BATCH))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)

@@ -54,7 +54,7 @@ class Adversary(nn.Module):
             self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9), fused=True
         )
         # 1 where the loss was not finite; a tensor, which a recorded step fills as an eager one.
-        self.register_buffer("nonfinite", torch.zeros(()), persistent=False)
+        self.register_buffer("nonfinite", torch.zeros((), dtype=torch.float32), persistent=False)
         self.register_state_dict_post_hook(_save_optimizer)
         self.register_load_state_dict_pre_hook(_load_optimizer)
 
