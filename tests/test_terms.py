@@ -196,6 +196,13 @@ def test_whatever_is_not_the_two_distributions_is_traced() -> None:
     assert is_direct(model, guide, x)
 
 
+def test_data_with_further_dimensions_are_refused() -> None:
+    exact = LinearGaussian()
+    x = exact.data(4)
+    with pytest.raises(ValueError, match=r"has the shape \(4, 3\), got \(4, 1, 3\), with"):
+        ELBO().loss(exact.model, exact.guide, x.unsqueeze(1))
+
+
 class RandomWeights(nn.Module):
     """A decoder's network that draws its own weight, at a site of its own."""
 

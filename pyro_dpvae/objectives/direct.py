@@ -59,7 +59,9 @@ def direct_terms(
         None where the programs are other than z ~ posterior(x), and z ~ prior(); x ~ decoder(z),
         or Pyro's handlers are to see them.
     """
-    if not (is_plain(model) and is_plain(guide)) or _TRACED & {model, guide} or _handled():
+    if not (is_plain(model) and is_plain(guide)) or _handled():
+        return None
+    if model in _TRACED or guide in _TRACED:
         return None
     if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].numel():
         return None
@@ -109,7 +111,15 @@ class _Draw:
         log_prior = p.log_prob(z)
         prior_term = scale_and_mask(log_prior, weight)
         likelihood_term = scale_and_mask(likelihood.log_prob(x), weight)
-        return cls(q, p, z, log_prior, prior_term, likelihood_term, q.log_prob(z), weight)
+        log_posterior = q.log_prob(z)
+        for term in (prior_term, likelihood_term, log_posterior):
+            if term.shape != x.shape[:1]:
+                raise ValueError(
+                    f"a batch of {len(x)} data of this model has the shape "
+                    f"{(len(x), *likelihood.event_shape)}, got {tuple(x.shape)}, with "
+                    f"log-densities of shape {tuple(term.shape)}"
+                )
+        return cls(q, p, z, log_prior, prior_term, likelihood_term, log_posterior, weight)
 
     def rate(self, *, coordinates: bool) -> SiteRate:
         total = known_divergence(self.q, self.p)
