@@ -23,7 +23,7 @@ def batch_plate(
 
     It is the plate of the given name, or else the one named ``"data"``, or else the outermost
     vectorized plate around all observed sites, and around a latent site where one shares such a
-    plate. Factors, and observed sites outside of all plates, do not count.
+    plate. Factors, deterministic sites, and sites outside of all plates do not count.
 
     Args:
         observed: the observed sites of the model.
@@ -51,7 +51,7 @@ def batch_plate(
             "...); write 'with pyro.plate(...):' and observe the whole batch at once"
         )
     frame = frames[name]
-    data = [site for site in observed if name in _names(site) and not _is_factor(site)]
+    data = [site for site in observed if name in _names(site) and _is_data(site)]
     sizes = [_size(site, frame) for site in data]
     if data and frame.size not in sizes:
         shapes = {site["name"]: tuple(site["value"].shape) for site in data}
@@ -79,13 +79,14 @@ def _size(site: Site, plate: CondIndepStackFrame) -> int | None:
     return shape[place] if len(shape) >= -place else None
 
 
-def _is_factor(site: Site) -> bool:
-    return isinstance(site["fn"], Unit)
+def _is_data(site: Site) -> bool:
+    """Whether an observed site is one of data: no factor, and no deterministic site."""
+    return not (isinstance(site["fn"], Unit) or site["infer"].get("_deterministic"))
 
 
 def _found(observed: list[Site], latent: Iterable[Site]) -> str:
     """Return the name of the outermost plate around all sites; ``"data"`` if there is no plate."""
-    stacks = [_names(site) for site in observed if not _is_factor(site)]
+    stacks = [_names(site) for site in observed if _is_data(site)]
     stacks = [names for names in stacks if names]
     of_latents = [_names(site) for site in latent]
     if not stacks:

@@ -71,6 +71,21 @@ def test_the_plate_may_have_any_name(exact: LinearGaussian, vectorize: bool) -> 
     assert found["x"].shape == (1, 3, BATCH)
 
 
+def test_factors_and_deterministic_sites_have_no_say_in_the_plate(exact: LinearGaussian) -> None:
+    x = exact.data(BATCH)
+    inner, guide = programs_in(exact, "minibatch")
+
+    def model(x: Tensor) -> None:
+        pyro.deterministic("doubled", 2 * x)
+        with pyro.plate("others", 2):
+            pyro.factor("constant", torch.zeros(2))
+            pyro.deterministic("numbers", torch.arange(2))
+        inner(x)
+
+    expected = loss(ELBO(), exact.model, exact.guide, x)
+    assert loss(ELBO(), model, guide, x) == pytest.approx(expected, rel=1e-12)
+
+
 def of_pixels(x: Tensor) -> Any:
     """A model of three pixels in a plate of their own, which are observed outermost."""
     pixels, batch = pyro.plate("pixels", 3, dim=-1), pyro.plate("batch", len(x), dim=-2)

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from pyro_dpvae._plates import PARTICLES
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.objectives._enumeration import Values, enumerated_trace
+from pyro_dpvae.objectives._enumeration import Enumerating, enumerated_trace
 
 __all__ = ["Draw", "by_component", "draw"]
 
@@ -60,11 +60,10 @@ def draw(
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
         return Draw([traces], traces if whole else None)
-    values = Values()
-    guide_trace, nesting = enumerated_trace(guide, args, kwargs, nesting, values=values)
+    guide_trace, nesting, enumerating = enumerated_trace(guide, args, kwargs, nesting)
 
     def completed(trace: Trace, weight: Tensor | None = None) -> Traces:
-        ran = _Ran(model, trace, weight, values)
+        ran = _Ran(model, trace, weight, enumerating)
         return get_importance_trace("flat", nesting, model, ran, args, kwargs)
 
     name = _mixture(guide_trace)
@@ -104,13 +103,16 @@ def _mixture(guide_trace: Trace) -> str | None:
 class _Ran(Messenger):
     """A guide that has run, for ``get_importance_trace``, which runs the model."""
 
-    def __init__(self, model: Any, trace: Trace, weight: Tensor | None, values: Values) -> None:
+    def __init__(
+        self, model: Any, trace: Trace, weight: Tensor | None, enumerating: Enumerating
+    ) -> None:
         super().__init__()
-        self.model, self.trace, self.weight, self.values = model, trace, weight, values
+        self.model, self.trace, self.weight = model, trace, weight
+        self.enumerating = enumerating
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         replayed = poutine.replay(self.model, trace=self.trace)
-        with self.values.refused_by_batch_norm():
+        with self.enumerating.checked_batch_norm():
             traced = poutine.trace(replayed, graph_type="flat")
             self.model_trace = traced.get_trace(*args, **kwargs)
 

@@ -18,7 +18,7 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 from pyro_dpvae.distributions import DiagonalNormalMixture, map_draws
 from pyro_dpvae.objectives.penalties.marginals import diagonal_normal
 
-__all__ = ["Enumeration", "Marginal", "Values", "enumerated_dim", "enumerated_trace"]
+__all__ = ["Enumerating", "Enumeration", "Marginal", "enumerated_dim", "enumerated_trace"]
 
 Site = dict[str, Any]
 
@@ -30,14 +30,25 @@ def enumerated_dim(site: Site) -> int | None:
 
 
 @final
-class Values:
-    """The sites that a program enumerates, by how many values they have and for how many data."""
+class Enumerating(EnumMessenger):
+    """Pyro's enumeration, which refuses batch norm behind the values of a site.
 
-    def __init__(self) -> None:
+    Attributes:
+        shapes: of each enumerated site, how many values it has, and for how many data.
+    """
+
+    def __init__(self, first_available_dim: int) -> None:
+        super().__init__(first_available_dim)
         self.shapes: set[tuple[int, ...]] = set()
 
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        if enumerated_dim(msg) is not None:
+            for frame in msg["cond_indep_stack"]:
+                self.shapes.add((msg["value"].shape[0], frame.size))
+
     @contextmanager
-    def refused_by_batch_norm(self) -> Iterator[None]:
+    def checked_batch_norm(self) -> Iterator[None]:
         """Refuse, while programs run, a ``BatchNorm1d`` of features of every value.
 
         It takes features of shape (values, batch, width) for those of a signal, and normalises
@@ -63,23 +74,9 @@ class Values:
             handle.remove()
 
 
-class _Enumerating(EnumMessenger):
-    """Pyro's enumeration, which notes the shapes of the values."""
-
-    def __init__(self, first_available_dim: int, values: Values) -> None:
-        super().__init__(first_available_dim)
-        self.values = values
-
-    def _pyro_sample(self, msg: Any) -> None:
-        super()._pyro_sample(msg)
-        if enumerated_dim(msg) is not None:
-            for frame in msg["cond_indep_stack"]:
-                self.values.shapes.add((msg["value"].shape[0], frame.size))
-
-
 def enumerated_trace(
-    guide: Any, args: Any, kwargs: Any, nesting: int | float, *, values: Values
-) -> tuple[Trace, int | float]:
+    guide: Any, args: Any, kwargs: Any, nesting: int | float
+) -> tuple[Trace, int | float, Enumerating]:
     """Return the trace of a guide, with the discrete sites that ask for it enumerated.
 
     Args:
@@ -87,22 +84,22 @@ def enumerated_trace(
         args: of the guide.
         kwargs: of the guide.
         nesting: how deep plates nest at most; infinite where that is not known.
-        values: takes down what is enumerated.
 
     Returns:
-        The trace, and how deep plates nest: where sites are enumerated and it is not known, 1.
+        The trace; how deep plates nest: where sites are enumerated and it is not known, 1; and
+        what has enumerated them.
 
     Raises:
         ValueError: if a site asks for a number of draws of each value, or lies in more plates.
     """
     depth = 1 if math.isinf(nesting) else int(nesting)
-    enumerating = _Enumerating(-1 - depth, values)(guide)
-    with values.refused_by_batch_norm():
-        trace = poutine.trace(enumerating, graph_type="flat").get_trace(*args, **kwargs)
+    enumerating = Enumerating(-1 - depth)
+    with enumerating.checked_batch_norm():
+        trace = poutine.trace(enumerating(guide), graph_type="flat").get_trace(*args, **kwargs)
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     enumerated = [site for site in sites if enumerated_dim(site) is not None]
     if not enumerated:
-        return trace, nesting
+        return trace, nesting, enumerating
     for site in enumerated:
         if site["infer"].get("num_samples") is not None:
             raise ValueError(
@@ -116,7 +113,7 @@ def enumerated_trace(
             f"values of discrete sites are laid out left of all plates, of which {depth} were "
             f"expected, got {deepest}; give the objective max_plate_nesting={deepest}"
         )
-    return trace, depth
+    return trace, depth, enumerating
 
 
 @final
