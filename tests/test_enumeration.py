@@ -331,14 +331,15 @@ def test_weights_sum_over_clusters_of_observations_in_inner_plates() -> None:
 def test_a_cluster_is_drawn_where_a_draw_depends_on_it(model: Clusters) -> None:
     guide, x = Guide(model, "given"), data()
     trace = poutine.trace(guide).get_trace(x)
-    assert not summable(guide, trace, x, 1).names
+    assert not summable(guide, trace, (x,), {}, plate="data", nesting=1).names
     pyro.set_rng_seed(2)
     weights = log_weights(model, guide, x, num_samples=6, chunk=3)
     pyro.set_rng_seed(2)
     drawn = poutine.infer_config(guide, lambda site: {"enumerate": None})
     assert torch.equal(weights, log_weights(model, drawn, x, num_samples=6, chunk=3))
     trace = poutine.trace(Guide(model, "before")).get_trace(x)
-    assert summable(Guide(model, "before"), trace, x, 1).names == {"y_1", "y_2"}
+    found = summable(Guide(model, "before"), trace, (x,), {}, plate="data", nesting=1)
+    assert found.names == {"y_1", "y_2"}
 
 
 def test_sums_of_chains_of_clusters_are_those_over_all_values() -> None:
