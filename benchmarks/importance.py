@@ -65,7 +65,7 @@ def ours(model: VAE, guide: AmortizedGaussian, x: Tensor, samples: int, *, compi
     sampler = ImportanceSampler(model, guide, compile=compiled)
 
     def step() -> Tensor:
-        parts = [weights.logsumexp(0) for weights in sampler.chunks(x, samples)]
+        parts = [weights.logsumexp(0) for weights in sampler.chunks(x, num_samples=samples)]
         return torch.stack(parts).logsumexp(0).squeeze() - math.log(samples)
 
     return step

@@ -71,7 +71,7 @@ def main() -> None:
         f"{'guide':10} {'IWAE, K=1':>10} {'K=10':>8} {'log p(x)':>9} {'worst':>6} {'ESS':>6} k-hat"
     )
     for name, guide in GUIDES.items():
-        weights = log_weights(model, guide, x, samples)
+        weights = log_weights(model, guide, x, num_samples=samples)
         estimate = log_mean_exp(weights)
         bounds = [iwae_bound(weights, k).mean() for k in (1, 10)]
         ess, tail = effective_sample_size(weights), pareto_k(weights)

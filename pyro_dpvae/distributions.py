@@ -1,7 +1,7 @@
-"""Mixtures of normals whose draws have gradients to everything, the weights included."""
+"""Mixtures of normals whose draws have gradients to everything; draws that carry soft values."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, final
 
 import torch
@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.distributions import constraints
 from torch.nn.functional import pad
 
-__all__ = ["DiagonalNormalMixture"]
+__all__ = ["DiagonalNormalMixture", "map_draws", "soft_value"]
 
 
 _PARAMETERS = {
@@ -167,6 +167,29 @@ class DiagonalNormalMixture(TorchDistribution):
         super(DiagonalNormalMixture, new).__init__(batch, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+
+def soft_value(draw: Tensor) -> Tensor:
+    """Return the value at which a draw has its density.
+
+    It is the draw itself, but for the discrete draws of Pyro's straight-through distributions,
+    which carry the relaxed value that they were rounded from.
+    """
+    soft: Tensor = getattr(draw, "_unquantize", draw)
+    return soft
+
+
+def map_draws(function: Callable[..., Tensor], *draws: Tensor) -> Tensor:
+    """Return a function of draws, such as a reshaping, that carries its soft value along.
+
+    A copy of a tensor, which an index or a reshaping is too, has no attributes; without the soft
+    value, the density of a straight-through draw is lost.
+    """
+    result = function(*draws)
+    softened = [soft_value(draw) for draw in draws]
+    if any(soft is not draw for soft, draw in zip(softened, draws, strict=True)):
+        result._unquantize = function(*softened)  # type: ignore[attr-defined]
+    return result
 
 
 def _log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:

@@ -19,7 +19,11 @@ __all__ = ["to_arviz"]
 
 
 def to_arviz(
-    model: Callable[..., Any], guide: Callable[..., Any], x: Tensor, *, samples: int = 500
+    model: Callable[..., Any],
+    guide: Callable[..., Any],
+    *args: Any,
+    samples: int = 500,
+    **kwargs: Any,
 ) -> Any:
     """Return draws of z from guide and prior, the data and log p(x | z), for ArviZ.
 
@@ -30,11 +34,12 @@ def to_arviz(
     it by :func:`pyro_dpvae.importance.log_weights` for the model's.
 
     Args:
-        model: p(x, z), a Pyro model called with x; for the prior, it is called with x as well and
-            its observations are ignored.
-        guide: q(z | x), a Pyro guide called with x.
-        x: data, of shape (batch, *data).
+        model: p(x, z), a Pyro model; for the prior, it is called with data as well and its
+            observations are ignored.
+        guide: q(z | x), a Pyro guide of the same arguments.
+        args: of both: data, of shape (batch, *data), and what else they take, such as labels.
         samples: how many draws.
+        kwargs: of both.
 
     Returns:
         An ``arviz.InferenceData``, or from ArviZ 1 on an ``xarray.DataTree``.
@@ -51,7 +56,7 @@ def to_arviz(
     observed: dict[str, Tensor] = {}
     with torch.no_grad():
         for _ in range(samples):
-            model_trace, guide_trace = paired_traces(model, guide, x)
+            model_trace, guide_trace = paired_traces(model, guide, *args, **kwargs)
             check_latents(model_trace, guide_trace)
             model_trace.compute_log_prob()
             for site in _sites(model_trace):
@@ -62,7 +67,7 @@ def to_arviz(
                     draws["log_likelihood"][name].append(log_likelihood)
                 else:
                     draws["posterior"][name].append(site["value"])
-            for site in _sites(poutine.trace(model).get_trace(x)):
+            for site in _sites(poutine.trace(model).get_trace(*args, **kwargs)):
                 if not site["is_observed"]:
                     draws["prior"][site["name"]].append(site["value"])
     groups: dict[str, dict[str, Any]] = {

@@ -3,13 +3,17 @@
 import copy
 import itertools
 from collections import defaultdict
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, TypeVar
 
 import pyro
 from pyro.nn import PyroModule
 from pyro.params.param_store import param_with_module_name
 
-__all__ = ["OwnedModule"]
+__all__ = ["OwnedModule", "is_plain", "plain"]
+
+Forward = TypeVar("Forward", bound=Callable[..., Any])
 
 _COUNTERS: "defaultdict[str, itertools.count[int]]" = defaultdict(lambda: itertools.count(1))
 
@@ -35,6 +39,14 @@ class OwnedModule(PyroModule):
         if not pyro.settings.get("module_local_params"):
             self._check_ownership()
         return super().__call__(*args, **kwargs)
+
+    @contextmanager
+    def opened(self) -> Iterator[None]:
+        """Let parts register their parameters in Pyro's store as in a call, while it lasts."""
+        if not pyro.settings.get("module_local_params"):
+            self._check_ownership()
+        with self._pyro_context:
+            yield
 
     def __deepcopy__(self, memo: dict[int, Any]) -> "OwnedModule":
         duplicate = type(self).__new__(type(self))
@@ -64,6 +76,29 @@ class OwnedModule(PyroModule):
                         "of Pyro's store are two tensors; only the store's would train. Load "
                         "weights with load_state_dict, or call pyro.clear_param_store() first"
                     )
+
+
+def plain(forward: Forward) -> Forward:
+    """Mark a ``forward`` that is no more than z ~ posterior(x), or z ~ prior(); x ~ decoder(z).
+
+    Whoever needs the distributions alone may take them from the parts, without running it.
+    """
+    forward._is_plain = True  # type: ignore[attr-defined]
+    return forward
+
+
+def is_plain(program: Any) -> bool:
+    """Whether a program is a module whose call is a :func:`plain` forward, and nothing else."""
+    kind = type(program)
+    return (
+        isinstance(program, OwnedModule)
+        and kind.__call__ is OwnedModule.__call__
+        and getattr(kind.forward, "_is_plain", False)
+        and "forward" not in vars(program)
+        and program._compiled_call_impl is None
+        and not (program._forward_hooks or program._forward_pre_hooks)
+        and not (program._backward_hooks or program._backward_pre_hooks)
+    )
 
 
 def _new_name(stem: str) -> str:

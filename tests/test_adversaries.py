@@ -324,6 +324,32 @@ def test_a_batch_with_nan_does_no_lasting_harm(exact: LinearGaussian) -> None:
     assert objective.loss_and_grads(exact.model, exact.guide, exact.data(BATCH)).isfinite()
 
 
+def test_a_loss_that_is_not_finite_teaches_nothing(exact: LinearGaussian) -> None:
+    # The likelihood alone is infinite: z, the estimate and the adversary's gradients are numbers.
+    def model(x: Tensor, *, bad: bool) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", exact.model.prior())
+            pyro.sample("x", exact.model.decoder(z), obs=x)
+            pyro.factor("bad", torch.full((len(x),), torch.inf if bad else 0.0))
+
+    def guide(x: Tensor, *, bad: bool) -> None:
+        exact.guide(x)
+
+    objective, x = factor(), exact.data(BATCH)
+    adversary = adversary_of(objective)
+    optimizer = adversary.optimizer.state
+    pyro.enable_validation(False)  # which warns of an infinite density
+    for bad, step in ((False, 1), (True, 1), (False, 2)):
+        before = weights(adversary)
+        loss, _ = objective.evaluate(model, guide, x, bad=bad)
+        assert bool(loss.isfinite()) != bad
+        assert all(bool(one.grad.isfinite().all()) for one in adversary.network.parameters())
+        objective.update()
+        moved = not all(map(torch.equal, before, weights(adversary)))
+        assert moved != bad
+        assert {float(entries["step"]) for entries in optimizer.values()} == {step}
+
+
 def test_the_adversary_learns_once_a_step_from_all_particles(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
     for vectorize in (False, True):

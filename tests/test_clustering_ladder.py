@@ -317,7 +317,7 @@ def test_importance_weights_are_those_of_the_ladder_with_clusters_summed_out(
     found = []
     for sampler in samplers:
         torch.manual_seed(3)
-        found.append(torch.cat(list(sampler.chunks(data(), 14))))
+        found.append(torch.cat(list(sampler.chunks(data(), num_samples=14))))
     assert len(made) == 1
     assert found[0].shape == (14, 5)
     for other in found[1:]:

@@ -37,7 +37,9 @@ def compilations(monkeypatch: pytest.MonkeyPatch) -> list[Recording]:
 def draws(sampler: ImportanceSampler, batches: Iterable[Tensor], samples: int = 50) -> Tensor:
     """Return the weights of batches under one seed, batches side by side."""
     pyro.set_rng_seed(3)
-    return torch.cat([torch.cat(list(sampler.chunks(x, samples))) for x in batches], -1)
+    return torch.cat(
+        [torch.cat(list(sampler.chunks(x, num_samples=samples))) for x in batches], -1
+    )
 
 
 def check_against_eager(
@@ -69,9 +71,9 @@ def test_a_shape_is_recorded_once_and_smaller_ones_run_eagerly(
     handled: list[tuple[int, int]] = []
     eagerly = ImportanceSampler._eager_chunk
 
-    def watched(self: Any, x: Tensor, size: int, nesting: int) -> Tensor:
-        handled.append((size, len(x)))
-        return eagerly(self, x, size, nesting)
+    def watched(self: Any, args: Any, kwargs: Any, size: int, summation: Any) -> Tensor:
+        handled.append((size, len(args[0])))
+        return eagerly(self, args, kwargs, size, summation)
 
     x = torch.randn(19, 3, dtype=torch.float64)
     compiled = ImportanceSampler(*system, chunk=16, compile=True)

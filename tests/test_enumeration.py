@@ -320,9 +320,9 @@ def test_weights_sum_over_clusters_of_observations_in_inner_plates() -> None:
 
     densities = dist.Normal(loc, 1.0).log_prob(x[..., None]).sum(1)
     exact = (log_prior + densities).logsumexp(-1).double()
-    weights = log_weights(clustered(log_prior, loc), guide, x, 7)
+    weights = log_weights(clustered(log_prior, loc), guide, x, num_samples=7)
     torch.testing.assert_close(weights, exact.expand(7, -1), rtol=1e-5, atol=1e-5)
-    drawn = log_weights(clustered(log_prior, loc), lambda x: guide(x, {}), x, 20_000)
+    drawn = log_weights(clustered(log_prior, loc), lambda x: guide(x, {}), x, num_samples=20_000)
     assert all(len(one.unique()) == 3 for one in drawn.T)
     found = drawn.logsumexp(0) - torch.tensor(20_000.0).log()
     torch.testing.assert_close(found, exact, rtol=0, atol=0.03)
@@ -331,14 +331,15 @@ def test_weights_sum_over_clusters_of_observations_in_inner_plates() -> None:
 def test_a_cluster_is_drawn_where_a_draw_depends_on_it(model: Clusters) -> None:
     guide, x = Guide(model, "given"), data()
     trace = poutine.trace(guide).get_trace(x)
-    assert not summable(guide, trace, x, 1).names
+    assert not summable(guide, trace, (x,), {}, plate="data", nesting=1).names
     pyro.set_rng_seed(2)
-    weights = log_weights(model, guide, x, 6, chunk=3)
+    weights = log_weights(model, guide, x, num_samples=6, chunk=3)
     pyro.set_rng_seed(2)
     drawn = poutine.infer_config(guide, lambda site: {"enumerate": None})
-    assert torch.equal(weights, log_weights(model, drawn, x, 6, chunk=3))
+    assert torch.equal(weights, log_weights(model, drawn, x, num_samples=6, chunk=3))
     trace = poutine.trace(Guide(model, "before")).get_trace(x)
-    assert summable(Guide(model, "before"), trace, x, 1).names == {"y_1", "y_2"}
+    found = summable(Guide(model, "before"), trace, (x,), {}, plate="data", nesting=1)
+    assert found.names == {"y_1", "y_2"}
 
 
 def test_sums_of_chains_of_clusters_are_those_over_all_values() -> None:

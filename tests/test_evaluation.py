@@ -92,7 +92,7 @@ def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: P
     x = torch.cat(list(saved.batches(saved.data().test).epoch(0)))
     x = x[[k * len(x) // 40 for k in range(40)]]
     torch.manual_seed(1)
-    weights = log_weights(saved.system.model, saved.system.guide, x, 3000)
+    weights = log_weights(saved.system.model, saved.system.guide, x, num_samples=3000)
     kept = RunFolder(run).read_tensors("evaluation.safetensors")["nll"]
     assert kept.shape == (40,)
     torch.testing.assert_close(-kept, log_mean_exp(weights), rtol=0, atol=1.5)

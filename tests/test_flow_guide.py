@@ -348,7 +348,7 @@ def test_a_flow_fits_the_exact_posterior_of_a_linear_gaussian_model(kind: str) -
     svi = CapturedSVI(exact.model, guide, optim, objective)
     for _ in range(300):
         svi.step(x)
-    weights = log_weights(exact.model, guide, x, 500)
+    weights = log_weights(exact.model, guide, x, num_samples=500)
     expected = exact.log_prob(x)
     assert float((expected - weights.mean(0)).mean()) == pytest.approx(0.0, abs=0.03)
     estimate = torch.logsumexp(weights, 0) - math.log(500)
@@ -397,7 +397,7 @@ def test_weights_of_draws_are_of_the_density_of_given_values(kind: str) -> None:
     wild(system.guide, size=0.4)
     x = torch.randn(6, 2)
     pyro.set_rng_seed(2)
-    found = log_weights(system.model, system.guide, x, 9)
+    found = log_weights(system.model, system.guide, x, num_samples=9)
     pyro.set_rng_seed(2)
     with torch.no_grad():
         q = system.guide.posterior(x)
@@ -415,7 +415,7 @@ def test_under_autocast_draws_and_weights_stay_in_float32() -> None:
     x = torch.randn(6, 2)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         z = system.guide(x)
-        weights = log_weights(system.model, system.guide, x, 5)
+        weights = log_weights(system.model, system.guide, x, num_samples=5)
     assert z.dtype == torch.float32
     assert weights.isfinite().all()
 

@@ -46,7 +46,7 @@ class Widened:
 
 def test_the_exact_posterior_has_equal_weights(exact: LinearGaussian) -> None:
     x = exact.data(6)
-    weights = log_weights(exact.model, exact.guide, x, 10)
+    weights = log_weights(exact.model, exact.guide, x, num_samples=10)
     assert weights.shape == (10, 6)
     assert weights.dtype == torch.float64
     expected = exact.log_prob(x).expand(10, 6)
@@ -134,7 +134,7 @@ def test_effective_samples_and_means() -> None:
 def test_the_iwae_bound_lies_between_the_elbo_and_the_likelihood(exact: LinearGaussian) -> None:
     x = exact.data(20)
     guide = Widened(exact, 1.5)
-    weights = log_weights(exact.model, guide, x, 6000)
+    weights = log_weights(exact.model, guide, x, num_samples=6000)
     elbo, ten, all_ = (float(iwae_bound(weights, k).mean()) for k in (1, 10, 6000))
     assert elbo < ten < all_
     assert elbo == pytest.approx(float(weights.mean()))
@@ -158,7 +158,7 @@ def test_pyros_weights_agree_where_they_are_right(exact: LinearGaussian) -> None
     x = exact.data(1)
     guide = Widened(exact, 1.3)
     pyro.set_rng_seed(0)
-    ours = log_weights(exact.model, guide, x, 50)[:, 0]
+    ours = log_weights(exact.model, guide, x, num_samples=50)[:, 0]
     pyro.set_rng_seed(0)
     theirs, *_ = vectorized_importance_weights(
         exact.model, guide, x, num_samples=50, max_plate_nesting=1, normalized=False
@@ -168,15 +168,15 @@ def test_pyros_weights_agree_where_they_are_right(exact: LinearGaussian) -> None
     one.run(x)
     expected = float(exact.log_prob(x))
     assert float(one.get_log_normalizer()) == pytest.approx(expected, abs=0.05)
-    assert float(log_mean_exp(log_weights(exact.model, guide, x, 4000))) == pytest.approx(
-        expected, abs=0.05
-    )
+    assert float(
+        log_mean_exp(log_weights(exact.model, guide, x, num_samples=4000))
+    ) == pytest.approx(expected, abs=0.05)
 
 
 def test_under_a_coupling_prior_the_mean_weight_is_the_elbo(exact: LinearGaussian) -> None:
     model = VAE(CouplingPrior(LATENT).double(), exact.model.decoder)
     x = exact.data(5)
-    weights = log_weights(model, exact.guide, x, 3000)
+    weights = log_weights(model, exact.guide, x, num_samples=3000)
     objective = Trace_ELBO(num_particles=3000, vectorize_particles=True, max_plate_nesting=1)
     error = float(weights.sum(1).std()) / math.sqrt(3000)
     assert float(weights.mean(0).sum()) == pytest.approx(
@@ -196,7 +196,7 @@ def test_models_of_users_with_plates_within_the_data(exact: LinearGaussian) -> N
             pyro.sample("y", dist.Bernoulli(0.5))
 
     x = torch.randn(5, 4)
-    weights = log_weights(model, guide, x, 20_000, chunk=3000)
+    weights = log_weights(model, guide, x, num_samples=20_000, chunk=3000)
     density = 0.7 * dist.Normal(0.0, 1.0).log_prob(x).exp()
     density = density + 0.3 * dist.Normal(2.0, 1.0).log_prob(x).exp()
     expected = density.log().sum(-1).double()
@@ -217,7 +217,7 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
     with pytest.raises(
         ValueError, match=r"must lie inside pyro.plate\('data', .* got 'w' in plat"
     ):
-        log_weights(with_global, guide_of_global, x, 10)
+        log_weights(with_global, guide_of_global, x, num_samples=10)
 
     def subsampled(x: Tensor) -> None:
         with pyro.plate("data", 40, subsample=torch.arange(4)):
@@ -229,21 +229,21 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
             pyro.sample("z", exact.guide.encoder(x))
 
     with pytest.raises(ValueError, match=r"sites of scale 1, got 10.* and no poutine.scale"):
-        log_weights(subsampled, subsampled_guide, x, 10)
+        log_weights(subsampled, subsampled_guide, x, num_samples=10)
     with pytest.raises(ValueError, match=r"sites of scale 1, got 0.5"):
-        log_weights(poutine.scale(exact.model, 0.5), exact.guide, x, 10)
+        log_weights(poutine.scale(exact.model, 0.5), exact.guide, x, num_samples=10)
 
     def nothing(x: Tensor) -> None:
         pass
 
     with pytest.raises(ValueError, match=r"the same latent sites, got \['z'\] and \[\]"):
-        log_weights(exact.model, nothing, x, 10)
+        log_weights(exact.model, nothing, x, num_samples=10)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        log_weights(exact.model, exact.guide, x, 0)
+        log_weights(exact.model, exact.guide, x, num_samples=0)
     with pytest.raises(ValueError, match="needs at least one batch of data"):
         log_likelihoods(exact.model, exact.guide, [], samples=3, progress=False)
     with pytest.raises(ValueError, match=r"need data, got a batch of shape \(0, 3\)"):
-        log_weights(exact.model, exact.guide, x[:0], 10)
+        log_weights(exact.model, exact.guide, x[:0], num_samples=10)
 
     def in_a_loop(x: Tensor) -> None:
         for i in pyro.plate("data", len(x)):
@@ -255,9 +255,9 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
             pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
 
     with pytest.raises(
-        ValueError, match=r"must hold the batch of 4 at once, got one of 4, in a lo"
+        ValueError, match=r"must be vectorized, got a loop over pyro.plate\('data'"
     ):
-        log_weights(in_a_loop, guide_in_a_loop, x, 10)
+        log_weights(in_a_loop, guide_in_a_loop, x, num_samples=10)
 
     def of_one(x: Tensor) -> None:
         with pyro.plate("data", 1):
@@ -269,7 +269,7 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
             pyro.sample("z", dist.Normal(0.0, 1.0))
 
     with pytest.raises(ValueError, match="must hold the batch of 4 at once, got one of 1"):
-        log_weights(of_one, guide_of_one, x, 10)
+        log_weights(of_one, guide_of_one, x, num_samples=10)
 
 
 def test_programs_that_cannot_make_several_draws_at_once_are_refused(
@@ -288,7 +288,7 @@ def test_programs_that_cannot_make_several_draws_at_once_are_refused(
             pyro.sample("x", dist.Normal(mean, 1.0).to_event(1), obs=x)
 
     with pytest.raises(ValueError, match=r"with them they give other densities; count dimensions"):
-        log_weights(across_the_batch, exact.guide, x, 10)
+        log_weights(across_the_batch, exact.guide, x, num_samples=10)
 
     def joined(x: Tensor) -> None:
         with pyro.plate("data", len(x)):
@@ -298,4 +298,4 @@ def test_programs_that_cannot_make_several_draws_at_once_are_refused(
     with pytest.raises(
         ValueError, match=r"with them they fail: .*; count dimensions from the rig"
     ):
-        log_weights(joined, exact.guide, x, 10)
+        log_weights(joined, exact.guide, x, num_samples=10)

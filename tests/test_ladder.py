@@ -131,7 +131,7 @@ def test_the_sites_are_the_parts_of_prior_and_posterior(linear: LinearLadder) ->
     whole = VAE(model.prior, model.decoder)
     at_once = poutine.trace(poutine.condition(whole, {"z": joined})).get_trace(x).log_prob_sum()
     torch.testing.assert_close(of_sites, at_once)
-    weights = log_weights(model, linear.guide, x, 3)
+    weights = log_weights(model, linear.guide, x, num_samples=3)
     assert weights.shape == (3, 5)
 
 

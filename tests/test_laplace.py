@@ -126,7 +126,7 @@ def test_one_undamped_step_is_the_exact_posterior_of_a_linear_model(
         (bias + offset @ weight.T).squeeze(0),
         weight @ slope @ slope.T @ weight.T + variance * torch.eye(DATA).double(),
     ).log_prob(x)
-    weights = log_weights(model, guide, x, 50)
+    weights = log_weights(model, guide, x, num_samples=50)
     torch.testing.assert_close(weights, of_x.detach().expand(50, -1), rtol=0, atol=1e-7)
     bound = -Trace_ELBO().differentiable_loss(model, guide, x)
     torch.testing.assert_close(bound, of_x.sum(), rtol=0, atol=1e-7)

@@ -166,7 +166,7 @@ def test_importance_sampling_gives_the_integral_over_z(monkeypatch: pytest.Monke
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it would warn if it stayed eager
         sampler = ImportanceSampler(model, guide, chunk=1000, compile=True)
-        weights = torch.cat(list(sampler.chunks(x, 8000)))
+        weights = torch.cat(list(sampler.chunks(x, num_samples=8000)))
     assert len(recorded) == 1
     found = weights.logsumexp(0) - math.log(8000)
     error = (weights - exact).exp().std(0) / 8000**0.5

@@ -271,7 +271,7 @@ def rotated(exact: LinearGaussian) -> LinearGaussian:
 def test_the_exact_full_covariance_has_equal_weights(rotated: LinearGaussian) -> None:
     x, guide = rotated.data(6), Rotated(rotated)
     expected = rotated.log_prob(x)
-    weights = log_weights(rotated.model, guide, x, 10)
+    weights = log_weights(rotated.model, guide, x, num_samples=10)
     torch.testing.assert_close(weights, expected.expand(10, 6), rtol=0, atol=1e-6)
     objective = ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
     bound = -objective.loss(rotated.model, guide, x)
@@ -280,7 +280,9 @@ def test_the_exact_full_covariance_has_equal_weights(rotated: LinearGaussian) ->
 
 def test_weights_of_a_mixture_have_no_bias(exact: LinearGaussian) -> None:
     x = exact.data(40)
-    ratios = (log_weights(exact.model, Scattered(exact), x, 4000) - exact.log_prob(x)).exp()
+    ratios = (
+        log_weights(exact.model, Scattered(exact), x, num_samples=4000) - exact.log_prob(x)
+    ).exp()
     scores = (ratios.mean(0) - 1) / ratios.std(0) * 4000**0.5
     assert float(scores.abs().max()) < 4
     assert float(scores.std()) == pytest.approx(1.0, abs=0.3)

@@ -82,7 +82,7 @@ def test_weights_of_draws_average_to_the_evidence(
     with torch.no_grad():
         z = model.prior().sample((10_000, 1))
         likelihoods = model.decoder(z).log_prob(x).double().exp()
-        weights = log_weights(model, guide, x, 2000).exp()
+        weights = log_weights(model, guide, x, num_samples=2000).exp()
     error = (weights.var(0) / len(weights) + likelihoods.var(0) / len(likelihoods)).sqrt()
     assert ((weights.mean(0) - likelihoods.mean(0)).abs() < 4 * error).all()
     assert (error < 0.1 * likelihoods.mean(0)).all()

@@ -590,7 +590,9 @@ def test_a_loop_over_data_is_refused(exact: LinearGaussian) -> None:
         for i in pyro.plate("data", len(x)):
             pyro.sample(f"z{i}", dist.Normal(0.0, 1.0))
 
-    with pytest.raises(ValueError, match="the data plate must be vectorized, got a loop"):
+    with pytest.raises(
+        ValueError, match="the plate over the batch must be vectorized, got a loop"
+    ):
         ELBO().loss(program, guide, exact.data(3))
 
 

@@ -75,7 +75,7 @@ def test_enough_steps_reach_the_exact_posterior_and_never_fall() -> None:
     torch.testing.assert_close(stages[-1].mean, truth.mean, rtol=0, atol=1e-5)
     torch.testing.assert_close(stages[-1].stddev, truth.stddev, rtol=0, atol=1e-5)
     torch.testing.assert_close(bounds[-1], exact.log_prob(x), rtol=0, atol=1e-8)
-    weights = log_weights(exact.model, guide, x, 5)
+    weights = log_weights(exact.model, guide, x, num_samples=5)
     torch.testing.assert_close(weights, exact.log_prob(x).expand(5, 6), rtol=0, atol=1e-4)
 
 
@@ -282,7 +282,7 @@ def test_weights_are_of_the_refined_posterior() -> None:
     made = system("coupling")
     x = torch.randn(6, 2)
     pyro.set_rng_seed(2)
-    found = log_weights(made.model, made.guide, x, 4000)
+    found = log_weights(made.model, made.guide, x, num_samples=4000)
     objective = Trace_ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
     error = float(found.sum(1).std()) / math.sqrt(4000)
     with torch.no_grad():

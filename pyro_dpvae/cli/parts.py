@@ -45,6 +45,7 @@ _BUILT = frozenset(
         "rate",
         "penalties",
         "max_plate_nesting",
+        "plate",
     }
 )
 

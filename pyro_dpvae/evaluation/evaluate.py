@@ -180,7 +180,9 @@ def _elbo(subject: Subject) -> Estimates:
     # With enumerated sites summed out of both p and q: where q(y | x) is a network's, the bound is
     # tighter than the training's, by KL(q(y | x) || p(y | z)).
     def bound(x: Tensor) -> Tensor:
-        return log_weights(subject.model, subject.guide, x, _ELBO_SAMPLES).mean(0).cpu()
+        return (
+            log_weights(subject.model, subject.guide, x, num_samples=_ELBO_SAMPLES).mean(0).cpu()
+        )
 
     bounds = torch.cat(map_over_ranks(bound, own_batches(subject.test)))
     subject.per_datum["elbo"] = bounds

@@ -6,7 +6,7 @@ from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.ownership import OwnedModule
+from pyro_dpvae.ownership import OwnedModule, plain
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, PLATE
 
@@ -36,6 +36,7 @@ class AbstractGuide(OwnedModule):
         """Return q(z | x), of batch shape (batch,) and event shape (L,), for a batch of data."""
         raise NotImplementedError(f"{type(self).__name__} must define posterior(x)")
 
+    @plain
     def forward(self, x: Tensor) -> Tensor:
         """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
         with pyro.plate(PLATE, len(x)):

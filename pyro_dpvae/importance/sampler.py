@@ -10,10 +10,11 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance.summation import Summation, summable
-from pyro_dpvae.importance.traces import checked_nesting, paired_traces
+from pyro_dpvae.importance.traces import checked_plates, paired_traces
 from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
 from pyro_dpvae.recording import (
     Guards,
@@ -68,10 +69,12 @@ class ImportanceSampler:
     vary less than those of z and y.
 
     Args:
-        model: p(x, z), a Pyro model called with x.
-        guide: q(z | x), a Pyro guide called with x.
+        model: p(x, z), a Pyro model.
+        guide: q(z | x), a Pyro guide of the same arguments.
         chunk: how many draws are made at once; by default as many as suit memory and caches.
             Model and guide see them as a dimension to the left of their plates.
+        plate: the name of the plate over the batch, which is else found: the one named
+            ``"data"``, or the outermost around all observed sites.
         compile: whether to compile, which takes a compiler for the device (of C++ for a CPU) and
             some ten seconds.
 
@@ -88,7 +91,7 @@ class ImportanceSampler:
         >>> from pyro_dpvae.recipes import train_moons
         >>> system, data = train_moons("coupling", beta=1.0, steps=1, progress=False)
         >>> sampler = ImportanceSampler(system.model, system.guide, chunk=20)
-        >>> [len(weights) for weights in sampler.chunks(data.test[:5], 50)]
+        >>> [len(weights) for weights in sampler.chunks(data.test[:5], num_samples=50)]
         [20, 20, 10]
     """
 
@@ -98,9 +101,10 @@ class ImportanceSampler:
         guide: Callable[..., Any],
         *,
         chunk: int | None = None,
+        plate: str | None = None,
         compile: bool = False,
     ) -> None:
-        self.model, self.guide = model, guide
+        self.model, self.guide, self.plate = model, guide, plate
         self.chunk = None if chunk is None else check_positive_int("chunk", chunk)
         self._compile, self._made = compile, 0
         self._recordings: dict[Hashable, _Recorded] = {}
@@ -108,52 +112,73 @@ class ImportanceSampler:
         self._warned: set[str] = set()
         self._guards = Guards(model, guide)
 
-    def chunks(self, x: Tensor, samples: int) -> Iterator[Float[Tensor, "chunk batch"]]:
-        """Yield the log weights of ``samples`` draws for each datum, in nats, in float64.
+    def chunks(
+        self, *args: Any, num_samples: int, **kwargs: Any
+    ) -> Iterator[Float[Tensor, "chunk batch"]]:
+        """Yield the log weights of ``num_samples`` draws for each datum, in nats, in float64.
 
         Args:
-            x: data, of shape (batch, *data).
-            samples: the number K of draws for each datum.
+            args: of model and guide: data, of shape (batch, *data), and what else they take.
+            num_samples: the number K of draws for each datum.
+            kwargs: of model and guide.
 
         Raises:
+            TypeError: before the first chunk, if there are no data among the arguments.
             ValueError: before the first chunk, as :func:`log_weights` does.
         """
-        check_positive_int("samples", samples)
-        if x.numel() == 0:
-            raise ValueError(
-                f"importance weights need data, got a batch of shape {tuple(x.shape)}"
-            )
-        size = min(samples, _default_chunk(x) if self.chunk is None else self.chunk)
+        check_positive_int("num_samples", num_samples)
+        x = _data(args, kwargs)
+        size = min(num_samples, _default_chunk(x) if self.chunk is None else self.chunk)
         devices = [x.device] if x.device.type == "cuda" else []
         with self._guards.watching(), torch.no_grad(), torch.random.fork_rng(devices=devices):
-            singles = [paired_traces(self.model, self.guide, x) for _ in range(2)]
-            nesting = checked_nesting(*singles[0], len(x))
-            summation = summable(self.guide, singles[0][1], x, nesting)
+            pairs = [paired_traces(self.model, self.guide, *args, **kwargs) for _ in range(2)]
+            plate, nesting = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
+            summation = summable(
+                self.guide, pairs[0][1], args, kwargs, plate=plate, nesting=nesting
+            )
             if summation.names:
                 summing = summation.enumerated(self.guide)
-                singles = [paired_traces(self.model, summing, x) for _ in range(2)]
-            check_vectorized(self.model, self.guide, x, summation, singles)
-        recording = self._recording(x, size, samples // size, summation) if self._compile else None
-        for done in range(0, samples, size):
-            if recording is not None and done + size <= samples:
-                (weights,) = recording([x])
+                pairs = [paired_traces(self.model, summing, *args, **kwargs) for _ in range(2)]
+            check_vectorized(
+                self.model,
+                self.guide,
+                args,
+                kwargs,
+                batch=len(x),
+                summation=summation,
+                singles=pairs,
+            )
+        recording = None
+        if self._compile:
+            recording = self._recording(args, kwargs, size, num_samples // size, summation)
+        for done in range(0, num_samples, size):
+            if recording is not None and done + size <= num_samples:
+                (weights,) = recording(_tensors(args, kwargs))
             else:
-                weights = self._eager_chunk(x, min(size, samples - done), summation)
+                own = min(size, num_samples - done)
+                weights = self._eager_chunk(args, kwargs, own, summation)
             yield weights
 
-    def _eager_chunk(self, x: Tensor, size: int, summation: Summation) -> Tensor:
+    def _eager_chunk(self, args: Any, kwargs: Any, size: int, summation: Summation) -> Tensor:
         # The checks of the single draws have seen shapes and supports.
         with torch.no_grad(), pyro.validation_enabled(False):
             plate = pyro.plate("importance", size, dim=-summation.nesting - 1)
             guide = summation.enumerated(plate(self.guide))
-            traces = paired_traces(plate(self.model), guide, x)
-            return chunk_weights(*traces, summation, size, len(x))
+            traces = paired_traces(plate(self.model), guide, *args, **kwargs)
+            return chunk_weights(*traces, summation, size, len(_data(args, kwargs)))
 
     def _recording(
-        self, x: Tensor, size: int, chunks: int, summation: Summation
+        self, args: Any, kwargs: Any, size: int, chunks: int, summation: Summation
     ) -> Recording | None:
         """Return the recording for chunks of this shape, made if it is worth it."""
-        key = (x.shape, x.stride(), x.dtype, x.device, size, summation)
+        leaves, structure = tree_flatten((args, kwargs))
+        shapes = [
+            (leaf.shape, leaf.stride(), leaf.dtype, leaf.device)
+            if isinstance(leaf, Tensor)
+            else repr(leaf)
+            for leaf in leaves
+        ]
+        key = (str(structure), *shapes, size, summation)
         state = self._guards.state()
         found = self._recordings.get(key)
         if found is not None and found.is_of(state):
@@ -170,7 +195,7 @@ class ImportanceSampler:
             )
             return None
         try:
-            made = self._recorded(x, size, summation)
+            made = self._recorded(args, kwargs, size, summation)
         except Exception as error:  # whatever a program may raise when it is recorded
             self._give_up(reason(error))
             return None
@@ -178,20 +203,24 @@ class ImportanceSampler:
         self._made += 1
         return made.recording
 
-    def _recorded(self, x: Tensor, size: int, summation: Summation) -> "_Recorded":
+    def _recorded(self, args: Any, kwargs: Any, size: int, summation: Summation) -> "_Recorded":
         modules = self._guards.modules()
         parameters: dict[str, Tensor] = {}
+        leaves, structure = tree_flatten((args, kwargs))
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
+            rest = iter(tensors)
+            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
             with poutine.trace(param_only=True) as used:
-                weights = self._eager_chunk(tensors[0], size, summation)
+                own_args, own_kwargs = tree_unflatten(filled, structure)
+                weights = self._eager_chunk(own_args, own_kwargs, size, summation)
             sites = used.trace.nodes.items()
             parameters.update({name: site["value"].unconstrained() for name, site in sites})
             return [weights]
 
         autocast = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
         tolerance = _TOLERANCE_UNDER_AUTOCAST if autocast else _TOLERANCE
-        inputs = [x.detach()]
+        inputs = [tensor.detach() for tensor in _tensors(args, kwargs)]
         with rollback_modules(modules):
             recording = record(run, inputs)
         with rollback_modules(modules, seed=_SEED):
@@ -248,30 +277,34 @@ class _Recorded:
 def log_weights(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
-    samples: int,
-    *,
+    *args: Any,
+    num_samples: int,
     chunk: int | None = None,
+    plate: str | None = None,
+    **kwargs: Any,
 ) -> Float[Tensor, "samples batch"]:
-    """Return log p(x, z_k) - log q(z_k | x) of ``samples`` draws z_k ~ q(z | x) for each datum.
+    """Return log p(x, z_k) - log q(z_k | x) of draws z_k ~ q(z | x), for each datum.
 
     Enumerated sites are summed out, as :class:`ImportanceSampler` says.
 
     Args:
-        model: p(x, z), a Pyro model called with x.
-        guide: q(z | x), a Pyro guide called with x.
-        x: data, of shape (batch, *data).
-        samples: the number K of draws for each datum.
+        model: p(x, z), a Pyro model.
+        guide: q(z | x), a Pyro guide of the same arguments.
+        args: of both: data, of shape (batch, *data), and what else they take, such as labels.
+        num_samples: the number K of draws for each datum.
         chunk: as for :class:`ImportanceSampler`, which can also compile.
+        plate: as for :class:`ImportanceSampler`.
+        kwargs: of both.
 
     Returns:
         The log weights in nats, in float64, of shape (K, batch).
 
     Raises:
-        ValueError: if a latent or observed site lies outside ``pyro.plate("data", batch size)``,
-            if the plate subsamples or a site is scaled, if the two programs do not share their
-            latent sites or cannot make several draws at once, if there are no data, or if a
-            count is below 1.
+        TypeError: if there are no data among the arguments.
+        ValueError: if a latent or observed site lies outside the plate over the batch, if the
+            plate is not found, subsamples, or a site is scaled, if the two programs do not share
+            their latent sites or cannot make several draws at once, if a batch norm or dropout is
+            in training mode, if there are no data, or if a count is below 1.
 
     References:
         Rezende, Mohamed, Wierstra (2014), Stochastic backpropagation, appendix E.
@@ -288,26 +321,48 @@ def log_weights(
         ...     guide={"name": "amortized"},
         ...     objective={"name": "elbo"},
         ... )
-        >>> log_weights(system.model, system.guide, torch.zeros(3, 2), 50).shape
+        >>> log_weights(system.model, system.guide, torch.zeros(3, 2), num_samples=50).shape
         torch.Size([50, 3])
     """
-    return torch.cat(list(log_weight_chunks(model, guide, x, samples, chunk=chunk)))
+    options: dict[str, Any] = {"num_samples": num_samples, "chunk": chunk, "plate": plate}
+    return torch.cat(list(log_weight_chunks(model, guide, *args, **options, **kwargs)))
 
 
 def log_weight_chunks(
     model: Callable[..., Any],
     guide: Callable[..., Any],
-    x: Tensor,
-    samples: int,
-    *,
+    *args: Any,
+    num_samples: int,
     chunk: int | None = None,
+    plate: str | None = None,
+    **kwargs: Any,
 ) -> Iterator[Float[Tensor, "chunk batch"]]:
     """Yield the log weights of :func:`log_weights` chunk by chunk, for running sums.
 
     Raises:
-        ValueError: as :func:`log_weights` does, before the first chunk.
+        TypeError: as :func:`log_weights` does, before the first chunk.
+        ValueError: likewise.
     """
-    return ImportanceSampler(model, guide, chunk=chunk).chunks(x, samples)
+    sampler = ImportanceSampler(model, guide, chunk=chunk, plate=plate)
+    return sampler.chunks(*args, num_samples=num_samples, **kwargs)
+
+
+def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+
+
+def _data(args: Any, kwargs: Any) -> Tensor:
+    """Return the first tensor among arguments, of which the others are as many."""
+    tensors = _tensors(args, kwargs)
+    if not tensors:
+        raise TypeError(
+            "importance weights need the data that model and guide are called with, got no "
+            "tensor; give log_weights(model, guide, x, num_samples=...)"
+        )
+    x = tensors[0]
+    if x.numel() == 0 or x.dim() == 0:
+        raise ValueError(f"importance weights need data, got a batch of shape {tuple(x.shape)}")
+    return x
 
 
 def _default_chunk(x: Tensor) -> int:

@@ -10,7 +10,6 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_dpvae.importance.traces import sample_sites
-from pyro_dpvae.sites import PLATE
 
 __all__ = ["Summation", "summable", "summed_out"]
 
@@ -21,10 +20,12 @@ class Summation:
     """How a guide is run for its weights: draws to the left of plates, values left of draws.
 
     Attributes:
+        plate: the name of the plate over the batch.
         nesting: how deep the plates of model and guide nest.
         names: of the sites that are summed out.
     """
 
+    plate: str
     nesting: int
     names: frozenset[str] = frozenset()
 
@@ -44,7 +45,9 @@ class Summation:
         return {nodes[name]["infer"]["_enumerate_dim"]: name for name in sorted(self.names)}
 
 
-def summable(guide: Callable[..., Any], trace: Trace, x: Tensor, nesting: int) -> Summation:
+def summable(
+    guide: Callable[..., Any], trace: Trace, args: Any, kwargs: Any, *, plate: str, nesting: int
+) -> Summation:
     """Return the sum over all discrete sites that ask for it and that no draw depends on.
 
     A site asks for it by ``infer={"enumerate": "parallel"}``. A draw of z from q(z | x, y) goes
@@ -53,13 +56,15 @@ def summable(guide: Callable[..., Any], trace: Trace, x: Tensor, nesting: int) -
     Args:
         guide: q(y, z | x).
         trace: of it, with single draws of all sites.
-        x: data, of shape (batch, *data).
+        args: of the guide.
+        kwargs: of the guide.
+        plate: the name of the plate over the batch.
         nesting: how deep plates nest.
     """
-    names = {site["name"] for site in sample_sites(trace) if _asks(site)}
+    names = {site["name"] for site in sample_sites(trace) if _asks(site, plate)}
     while names:
-        found = Summation(nesting, frozenset(names))
-        tried = poutine.trace(found.enumerated(guide)).get_trace(x)
+        found = Summation(plate, nesting, frozenset(names))
+        tried = poutine.trace(found.enumerated(guide)).get_trace(*args, **kwargs)
         dims = found.dims(tried)
         drawn = [
             site["fn"].batch_shape for site in sample_sites(tried) if site["name"] not in names
@@ -68,7 +73,7 @@ def summable(guide: Callable[..., Any], trace: Trace, x: Tensor, nesting: int) -
         if not parents:
             return found
         names -= parents
-    return Summation(nesting)
+    return Summation(plate, nesting)
 
 
 def summed_out(terms: Iterable[Tensor], dims: Iterable[int]) -> Tensor:
@@ -96,12 +101,12 @@ def summed_out(terms: Iterable[Tensor], dims: Iterable[int]) -> Tensor:
     return torch.as_tensor(sum(left), dtype=torch.float64)
 
 
-def _asks(site: dict[str, Any]) -> bool:
+def _asks(site: dict[str, Any], plate: str) -> bool:
     infer = site["infer"]
     plates = {frame.name for frame in site["cond_indep_stack"] if frame.vectorized}
     wanted = infer.get("enumerate") == "parallel" and infer.get("num_samples") is None
     supported = site["fn"].has_enumerate_support and not site["is_observed"]
-    return wanted and supported and plates == {PLATE}
+    return wanted and supported and plates == {plate}
 
 
 def _varies(shape: torch.Size, dim: int) -> bool:

@@ -7,11 +7,11 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_dpvae.sites import PLATE
+from pyro_dpvae._plates import batch_plate
 
 __all__ = [
     "check_latents",
-    "checked_nesting",
+    "checked_plates",
     "paired_traces",
     "sample_sites",
 ]
@@ -19,11 +19,11 @@ __all__ = [
 Site = dict[str, Any]
 
 
-def paired_traces(model: Any, guide: Any, x: Tensor) -> tuple[Trace, Trace]:
+def paired_traces(model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
     """Return the traces of the model, with the latents of the guide, and of the guide."""
-    guide_trace = poutine.trace(guide).get_trace(x)
-    model_trace = poutine.trace(poutine.replay(model, trace=guide_trace)).get_trace(x)
-    return model_trace, guide_trace
+    guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
+    replayed = poutine.replay(model, trace=guide_trace)
+    return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
 
 
 def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
@@ -43,22 +43,38 @@ def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
         )
 
 
-def checked_nesting(model_trace: Trace, guide_trace: Trace, batch: int) -> int:
-    """Return how deep the plates nest, of programs whose weights belong to single data."""
+def checked_plates(
+    model_trace: Trace, guide_trace: Trace, *, batch: int, plate: str | None
+) -> tuple[str, int]:
+    """Return the plate over the batch, and how deep plates nest, where weights are of single data.
+
+    Args:
+        model_trace: of the model.
+        guide_trace: of the guide.
+        batch: how many data there are.
+        plate: the name of the plate, where it cannot be found.
+
+    Raises:
+        ValueError: if the weights of the programs belong to no single data.
+    """
     check_latents(model_trace, guide_trace)
+    sites = sample_sites(model_trace)
+    observed = [site for site in sites if site["is_observed"]]
+    latent = [site for site in sites if not site["is_observed"]]
+    name: str = batch_plate(observed, latent, name=plate).name
     nesting = 0
-    for site in [*sample_sites(model_trace), *sample_sites(guide_trace)]:
+    for site in [*sites, *sample_sites(guide_trace)]:
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
-        if PLATE not in frames:
+        if name not in frames:
             raise ValueError(
                 "importance weights are of each datum, so every site must lie inside "
-                f"pyro.plate({PLATE!r}, batch size), got {site['name']!r} in plates "
+                f"pyro.plate({name!r}, batch size), got {site['name']!r} in plates "
                 f"{sorted(frames)}; condition the model on it, or draw it for each datum"
             )
-        if not frames[PLATE].vectorized or frames[PLATE].size != batch:
+        if not frames[name].vectorized or frames[name].size != batch:
             raise ValueError(
-                f"pyro.plate({PLATE!r}, ...) must hold the batch of {batch} at once, got one of "
-                f"{frames[PLATE].size}{'' if frames[PLATE].vectorized else ', in a loop'} at "
+                f"pyro.plate({name!r}, ...) must hold the batch of {batch} at once, got one of "
+                f"{frames[name].size}{'' if frames[name].vectorized else ', in a loop'} at "
                 f"{site['name']!r}"
             )
         scale = site["scale"]
@@ -68,7 +84,7 @@ def checked_nesting(model_trace: Trace, guide_trace: Trace, batch: int) -> int:
                 "use a plate of the batch's own size, and no poutine.scale"
             )
         nesting = max([nesting, *(-frame.dim for frame in frames.values() if frame.vectorized)])
-    return nesting
+    return name, nesting
 
 
 def sample_sites(trace: Trace) -> list[Site]:

@@ -1,6 +1,7 @@
 """Log weights of draws made together, and the check that they are those of single draws."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import pyro
@@ -9,11 +10,14 @@ from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+from torch.nn.modules.dropout import _DropoutNd
+from torch.nn.modules.module import register_module_forward_pre_hook
 
+from pyro_dpvae.distributions import map_draws
 from pyro_dpvae.importance.summation import Summation, summed_out
 from pyro_dpvae.importance.traces import paired_traces, sample_sites
-from pyro_dpvae.sites import PLATE
 
 __all__ = ["check_vectorized", "chunk_weights"]
 
@@ -32,7 +36,9 @@ def chunk_weights(
     for trace in (model_trace, guide_trace):
         terms = []
         for site in sample_sites(trace):
-            (dim,) = (frame.dim for frame in site["cond_indep_stack"] if frame.name == PLATE)
+            (dim,) = (
+                frame.dim for frame in site["cond_indep_stack"] if frame.name == summation.plate
+            )
             term = site["log_prob"].double()
             shape = [1] * (nesting + 1)
             shape[0], shape[dim] = size, batch
@@ -46,13 +52,16 @@ def chunk_weights(
 def check_vectorized(
     model: Any,
     guide: Any,
-    x: Tensor,
+    args: Any,
+    kwargs: Any,
+    *,
+    batch: int,
     summation: Summation,
     singles: Sequence[tuple[Trace, Trace]],
 ) -> None:
     """Refuse programs that weigh two draws otherwise together than one by one."""
     nesting, summed = summation.nesting, summation.names
-    expected = torch.cat([chunk_weights(*traces, summation, 1, len(x)) for traces in singles])
+    expected = torch.cat([chunk_weights(*traces, summation, 1, batch) for traces in singles])
     together = singles[0][1].copy()
     for name in summed:
         together.remove_node(name)  # it takes all its values again
@@ -60,19 +69,45 @@ def check_vectorized(
         if site["type"] == "sample" and not site_is_subsample(site):
             pads = (1,) * (nesting - len(site["fn"].batch_shape))
             draws = [guide_trace.nodes[name]["value"] for _, guide_trace in singles]
-            site["value"] = torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
+            site["value"] = map_draws(partial(_stacked, pads), *draws)
     plate = pyro.plate("importance", 2, dim=-nesting - 1)
     replayed = summation.enumerated(poutine.replay(plate(guide), trace=together))
     try:
-        traces = paired_traces(plate(model), replayed, x)
-        found = chunk_weights(*traces, summation, 2, len(x))
+        traces = paired_traces(plate(model), replayed, *args, **kwargs)
+        found = chunk_weights(*traces, summation, 2, batch)
         same = torch.allclose(found, expected, rtol=1e-3, atol=1e-2, equal_nan=True)
         reason = "give other densities"
     except (RuntimeError, ValueError, IndexError) as error:
         same, reason = False, f"fail: {error}".splitlines()[0]
     if not same:
+        learning = _in_training(lambda: paired_traces(model, guide, *args, **kwargs))
+        if learning:
+            raise ValueError(
+                "importance weights need networks that take each datum by itself, got "
+                f"{learning} in training mode; call .eval() on model and guide first"
+            )
         raise ValueError(
             "several draws at once need model and guide to take dimensions to the left of their "
             f"plates, and with them they {reason}; count dimensions from the right, as in "
             "softmax(-1), and expand data that are joined with draws"
         )
+
+
+def _stacked(pads: tuple[int, ...], *draws: Tensor) -> Tensor:
+    return torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
+
+
+def _in_training(run: Callable[[], Any]) -> str:
+    """Return the kinds of batch norm and dropout in training mode that programs call."""
+    found = set()
+
+    def look(module: nn.Module, _args: Any) -> None:
+        if module.training and isinstance(module, _BatchNorm | _DropoutNd):
+            found.add(type(module).__name__)
+
+    handle = register_module_forward_pre_hook(look)
+    try:
+        run()
+    finally:
+        handle.remove()
+    return " and ".join(sorted(found))

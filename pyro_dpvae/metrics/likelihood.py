@@ -120,7 +120,7 @@ def _of_batch(
     kept = tail_length(samples) + 1
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     squares, tail = total, total.new_empty(0, len(x))
-    for weights in sampler.chunks(x, samples):
+    for weights in sampler.chunks(x, num_samples=samples):
         total = torch.logaddexp(total, weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
         largest = torch.cat([tail, weights])

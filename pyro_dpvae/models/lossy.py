@@ -7,6 +7,7 @@ from torch import Tensor
 
 from pyro_dpvae.decoders import AutoregressiveDecoder
 from pyro_dpvae.models._base import AbstractVAE, plate_size
+from pyro_dpvae.ownership import plain
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
@@ -60,6 +61,7 @@ class LossyVAE(AbstractVAE):
     def __init__(self, prior: AbstractPrior, decoder: AutoregressiveDecoder) -> None:
         super().__init__(prior, decoder)
 
+    @plain
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, C, H, W), or draw ``size`` images."""
         with pyro.plate(PLATE, plate_size(x, size)):

@@ -6,6 +6,7 @@ import pyro
 from torch import Tensor
 
 from pyro_dpvae.models._base import AbstractVAE, plate_size
+from pyro_dpvae.ownership import plain
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
 __all__ = ["VAE"]
@@ -38,6 +39,7 @@ class VAE(AbstractVAE):
         torch.Size([5, 2])
     """
 
+    @plain
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
         with pyro.plate(PLATE, plate_size(x, size)):

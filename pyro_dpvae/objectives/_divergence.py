@@ -1,6 +1,8 @@
-"""The divergence of two distributions, in more closed forms than torch knows."""
+"""The divergence of q(z | x) from p(z): in closed form where one is known, or at a sample."""
 
 import math
+from collections.abc import Callable
+from typing import Any
 
 import torch
 from pyro.distributions.torch_distribution import ExpandedDistribution
@@ -14,7 +16,14 @@ from torch.distributions import (
     kl_divergence,
 )
 
-__all__ = ["closed_divergence"]
+from pyro_dpvae.objectives.penalties.marginals import is_delta
+
+__all__ = [
+    "closed_divergence",
+    "coordinate_divergence",
+    "expected_log_density",
+    "known_divergence",
+]
 
 
 def closed_divergence(q: Distribution, p: Distribution) -> Tensor:
@@ -47,6 +56,41 @@ def closed_divergence(q: Distribution, p: Distribution) -> Tensor:
         crossed = 0.5 * (scaled + variance.log() + math.log(2 * math.pi)).sum(-1)
         return (crossed - q.entropy()).expand(batch)
     return kl_divergence(q, p).expand(batch)
+
+
+def known_divergence(q: Any, p: Any) -> Tensor | None:
+    """Return KL(q || p) of the batch shape of both; None where no closed form is known."""
+    return _if_known(q, lambda: closed_divergence(q, p))
+
+
+def coordinate_divergence(q: Any, p: Any) -> Tensor | None:
+    """Return KL of each coordinate, (*batch, L), if both sides factorise in closed form."""
+    if not (
+        isinstance(q, Independent)
+        and isinstance(p, Independent)
+        and not q.base_dist.event_shape
+        and not p.base_dist.event_shape
+    ):
+        return None
+    divergence = _if_known(q, lambda: kl_divergence(q.base_dist, p.base_dist))
+    return None if divergence is None else divergence.flatten(-len(q.event_shape))
+
+
+def expected_log_density(q: Any, at_sample: Tensor) -> Tensor:
+    """Return E_q[log q]: minus the entropy of q where it is known, or log q at a sample."""
+    entropy = _if_known(q, q.entropy)
+    return at_sample if entropy is None else -entropy
+
+
+def _if_known(q: Any, quantity: Callable[[], Tensor]) -> Tensor | None:
+    """Return a quantity of q if it has a closed form.
+
+    That of a Delta is of no use: its density is what an autoguide makes of a change of variables.
+    """
+    try:
+        return None if is_delta(q) else quantity()
+    except NotImplementedError:
+        return None
 
 
 def _unexpanded(distribution: Distribution) -> Distribution:

@@ -1,7 +1,8 @@
 """Discrete latents of a guide, summed out exactly: expectations under their probabilities."""
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, ClassVar, final
 
 import torch
@@ -9,13 +10,15 @@ from pyro import poutine
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.poutine import Trace
-from torch import Tensor
+from pyro.poutine.enum_messenger import EnumMessenger
+from torch import Tensor, nn
 from torch.distributions import constraints
+from torch.nn.modules.module import register_module_forward_pre_hook
 
-from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.distributions import DiagonalNormalMixture, map_draws
 from pyro_dpvae.objectives.penalties.marginals import diagonal_normal
 
-__all__ = ["Enumeration", "enumerated_dim", "enumerated_trace"]
+__all__ = ["Enumerating", "Enumeration", "Marginal", "enumerated_dim", "enumerated_trace"]
 
 Site = dict[str, Any]
 
@@ -26,9 +29,54 @@ def enumerated_dim(site: Site) -> int | None:
     return dim
 
 
+@final
+class Enumerating(EnumMessenger):
+    """Pyro's enumeration, which refuses batch norm behind the values of a site.
+
+    Attributes:
+        shapes: of each enumerated site, how many values it has, and for how many data.
+    """
+
+    def __init__(self, first_available_dim: int) -> None:
+        super().__init__(first_available_dim)
+        self.shapes: set[tuple[int, ...]] = set()
+
+    def _pyro_sample(self, msg: Any) -> None:
+        super()._pyro_sample(msg)
+        if enumerated_dim(msg) is not None:
+            for frame in msg["cond_indep_stack"]:
+                self.shapes.add((msg["value"].shape[0], frame.size))
+
+    @contextmanager
+    def checked_batch_norm(self) -> Iterator[None]:
+        """Refuse, while programs run, a ``BatchNorm1d`` of features of every value.
+
+        It takes features of shape (values, batch, width) for those of a signal, and normalises
+        over the values where the batch happens to be as large as its width.
+        """
+
+        def check(module: nn.Module, args: tuple[Any, ...]) -> None:
+            if not (self.shapes and isinstance(module, nn.BatchNorm1d) and args):
+                return
+            shape = tuple(args[0].shape)
+            if len(shape) > 3 or shape[:2] in self.shapes:
+                raise ValueError(
+                    "batch norm has no statistics of one batch where a discrete site takes all "
+                    f"its values, got a BatchNorm1d of features {shape}, one batch for each value "
+                    f"of sites of (values, data) {sorted(self.shapes)}; use LayerNorm there, or "
+                    "draw the site instead of enumerating it"
+                )
+
+        handle = register_module_forward_pre_hook(check)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
 def enumerated_trace(
     guide: Any, args: Any, kwargs: Any, nesting: int | float
-) -> tuple[Trace, int | float]:
+) -> tuple[Trace, int | float, Enumerating]:
     """Return the trace of a guide, with the discrete sites that ask for it enumerated.
 
     Args:
@@ -38,18 +86,20 @@ def enumerated_trace(
         nesting: how deep plates nest at most; infinite where that is not known.
 
     Returns:
-        The trace, and how deep plates nest: where sites are enumerated and it is not known, 1.
+        The trace; how deep plates nest: where sites are enumerated and it is not known, 1; and
+        what has enumerated them.
 
     Raises:
         ValueError: if a site asks for a number of draws of each value, or lies in more plates.
     """
     depth = 1 if math.isinf(nesting) else int(nesting)
-    enumerating = poutine.enum(guide, first_available_dim=-1 - depth)
-    trace = poutine.trace(enumerating, graph_type="flat").get_trace(*args, **kwargs)
+    enumerating = Enumerating(-1 - depth)
+    with enumerating.checked_batch_norm():
+        trace = poutine.trace(enumerating(guide), graph_type="flat").get_trace(*args, **kwargs)
     sites = [site for site in trace.nodes.values() if site["type"] == "sample"]
     enumerated = [site for site in sites if enumerated_dim(site) is not None]
     if not enumerated:
-        return trace, nesting
+        return trace, nesting, enumerating
     for site in enumerated:
         if site["infer"].get("num_samples") is not None:
             raise ValueError(
@@ -63,7 +113,7 @@ def enumerated_trace(
             f"values of discrete sites are laid out left of all plates, of which {depth} were "
             f"expected, got {deepest}; give the objective max_plate_nesting={deepest}"
         )
-    return trace, depth
+    return trace, depth, enumerating
 
 
 @final
@@ -172,7 +222,7 @@ class Marginal(TorchDistribution):
         """Return log p(z), in nats, of z of shape (..., *batch, *event)."""
         own = len(self.batch_shape) + len(self.event_shape)
         outer, inner = value.shape[: value.dim() - own], value.shape[value.dim() - own :]
-        value = value.reshape(*outer, *(1,) * self.enumerated, *inner)
+        value = map_draws(lambda z: z.reshape(*outer, *(1,) * self.enumerated, *inner), value)
         terms = self.log_weights + self.components.log_prob(value)
         start = len(outer)
         return terms.flatten(start, start + self.enumerated - 1).logsumexp(start)

@@ -1,5 +1,6 @@
 """What each rank knows of its data, put together to what all know of the whole batch."""
 
+import zlib
 from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, TypeVar, final
 
@@ -7,10 +8,11 @@ import torch
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
+from torch.utils._pytree import tree_leaves
 
-from pyro_dpvae._ranks import gather_batch, ranks
+from pyro_dpvae._ranks import gather_batch, gather_objects, ranks
 
-__all__ = ["Gathered", "Over", "gather_together"]
+__all__ = ["Gathered", "Over", "check_equal_shapes", "gather_together"]
 
 Over = Callable[[Tensor, int], Tensor]
 """From a tensor of a rank's data to that of all: over(tensor, event) has the data in the dimension
@@ -40,6 +42,24 @@ def gather_together(build: Callable[[Over], T], *, size: int) -> T:
     build(note)
     wholes = iter(_gather_all(found, size))
     return build(lambda _tensor, _event: next(wholes))
+
+
+def check_equal_shapes(args: Any, kwargs: Any) -> None:
+    """Refuse batches of different shapes, on every rank alike, before one waits for another.
+
+    Raises:
+        ValueError: if tensor arguments have other shapes on other ranks.
+    """
+    leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
+    shapes = [tuple(leaf.shape) for leaf in leaves]
+    device = leaves[0].device if leaves else torch.device("cpu")
+    digest = torch.tensor([zlib.crc32(repr(shapes).encode())], device=device)
+    if len(set(gather_batch(digest).tolist())) > 1:
+        raise ValueError(
+            "across ranks, all ranks take batches of one size in the same step, got tensors of "
+            f"shapes {gather_objects(shapes)}, rank by rank; cut equal parts, or leave out data "
+            "that do not divide evenly"
+        )
 
 
 def _gather_all(found: Sequence[tuple[Tensor, int]], size: int) -> list[Tensor]:

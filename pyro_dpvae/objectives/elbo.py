@@ -9,19 +9,20 @@ from typing import Any
 import pyro.infer
 import torch
 from pyro.infer.util import torch_item
-from pyro.poutine import Trace
 from pyro.util import warn_if_nan
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks
-from pyro_dpvae.objectives._across import Particle, check_equal_shapes, of_all_ranks
-from pyro_dpvae.objectives._enumeration import Enumeration
-from pyro_dpvae.objectives._strata import Draw, draw
-from pyro_dpvae.objectives._traces import DataPlate, distortion, latents, site_rates
+from pyro_dpvae.objectives._draws import Draw, draw
+from pyro_dpvae.objectives._gathering import check_equal_shapes
+from pyro_dpvae.objectives.direct import direct_terms
 from pyro_dpvae.objectives.penalties import AbstractPenalty
-from pyro_dpvae.objectives.rates import AbstractRate, Beta, SiteRate
+from pyro_dpvae.objectives.rates import AbstractRate, Beta
+from pyro_dpvae.objectives.terms import Terms, TermValues, of_all_ranks
+from pyro_dpvae.objectives.traced import traced_terms
 from pyro_dpvae.objectives.weights import WeightedModule
+from pyro_dpvae.sites import PLATE
 
 __all__ = ["ELBO"]
 
@@ -65,11 +66,14 @@ class ELBO(pyro.infer.ELBO):
         vectorize_particles: whether they are drawn at once rather than in a loop.
         max_plate_nesting: a bound on the depth of plates, guessed if vectorizing needs it;
             otherwise it is 1 where sites are enumerated and none is given.
+        plate: the name of the plate over the batch, which is else found: the one named
+            ``"data"``, or the outermost around all observed sites.
 
     Raises:
-        ValueError: on a step, if the model observes nothing inside the data plate, if a latent
-            site is missing from the guide, if one is neither reparameterised nor enumerated, or if
-            the batch is too small for a penalty.
+        ValueError: on a step, if the model observes nothing inside a plate over the batch, if a
+            latent site is missing from the guide, if one is neither reparameterised nor
+            enumerated, if model and guide are run on other numbers of data, or if the batch is
+            too small for a penalty.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia,
@@ -93,6 +97,7 @@ class ELBO(pyro.infer.ELBO):
         num_particles: int = 1,
         vectorize_particles: bool = False,
         max_plate_nesting: int | float = math.inf,
+        plate: str | None = None,
     ) -> None:
         super().__init__(
             num_particles=check_positive_int("num_particles", num_particles),
@@ -111,7 +116,8 @@ class ELBO(pyro.infer.ELBO):
                     "penalties must hold AbstractPenalty objects, such as MMD(100.0), got "
                     f"{penalty!r}"
                 )
-        self.terms: dict[str, Tensor] = {}
+        self.plate = plate
+        self.terms: dict[str, Tensor] = TermValues()
         self.step = 0
         self._across_ranks = False
 
@@ -157,7 +163,7 @@ class ELBO(pyro.infer.ELBO):
             self.update()
             self.end_step(terms)
         else:
-            self.terms = terms
+            self.terms = TermValues(terms)
         return loss
 
     def begin_step(self) -> None:
@@ -176,36 +182,68 @@ class ELBO(pyro.infer.ELBO):
         graph; :meth:`update` and :meth:`end_step` follow. Under gradients, penalties leave
         gradients on the parameters that they own.
         """
-        draws: list[Draw] = list(self._get_traces(model, guide, args, kwargs))
-        count = ranks().count if self._gathers() else 1
-        plate = DataPlate(draws[0].strata[0][0], count=count)
-        particles = [self._particle(*traces, plate) for one in draws for traces in one.strata]
-        whole = [one.whole for one in draws if self.penalties and one.whole is not None]
-        drawn = [latents(*traces, plate) for traces in whole]
+        terms = self.terms_of(model, guide, *args, **kwargs)
         # Densities keep float32 where the networks ran in less.
-        with torch.autocast(particles[0].distortion.device.type, enabled=False):
-            if count > 1:
-                particles, drawn = of_all_ranks(particles, drawn, size=plate.size)
-            distortion = torch.stack([one.distortion for one in particles]).mean()
-            rates = _averaged([one.rates for one in particles])
-            loss = distortion + self.rate(rates)
-            terms = {"loss": loss, "distortion": distortion}
-            terms["rate"] = torch.stack([rate.total for rate in rates]).sum(0).mean()
-            for penalty in self.penalties:
-                penalty.check_size(plate.global_size)
-                evaluations = [penalty(each) for each in drawn]
-                found = {
-                    name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
-                    for name in evaluations[0]
-                }
-                loss = sum(penalty.charges(found), start=loss)
-                terms.update({_unused(name, terms): term for name, term in found.items()})
-                if torch.is_grad_enabled():
-                    penalty.learn(drawn)
-        terms["loss"] = loss
+        with torch.autocast(terms.distortion.device.type, enabled=False):
+            if self._gathers():
+                terms = of_all_ranks(terms)
+            loss, values = self._charged(terms)
         warn_if_nan(loss, "loss")
-        self._mark_nonfinite(loss)
-        return plate.full_size * loss, {name: term.detach() for name, term in terms.items()}
+        if torch.is_grad_enabled():
+            for penalty in self.penalties:
+                penalty.note_finite(loss.detach().isfinite())
+        return terms.full_size * loss, {name: term.detach() for name, term in values.items()}
+
+    def terms_of(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Terms:
+        """Return the terms of each datum of this rank's batch.
+
+        Where model and guide are a ``VAE`` and a guide with a ``posterior`` alone, the terms come
+        from the distributions themselves; otherwise from the traces of the two programs, with
+        the same numbers.
+        """
+        count = ranks().count if self._gathers() else 1
+        coordinates = self.rate.needs_coordinates
+        if self.num_particles == 1 and self.plate in (None, PLATE):
+            found = direct_terms(
+                model,
+                guide,
+                args,
+                kwargs,
+                coordinates=coordinates,
+                penalties=bool(self.penalties),
+                count=count,
+            )
+            if found is not None:
+                return found
+        return traced_terms(
+            list(self._get_traces(model, guide, args, kwargs)),
+            plate=self.plate,
+            particles=self.num_particles if self.vectorize_particles else 1,
+            coordinates=coordinates,
+            count=count,
+        )
+
+    def _charged(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the loss per datum and its terms: a function of the terms of each datum."""
+        distortion = terms.distortion.mean()
+        rate, charge = torch.zeros_like(distortion), torch.zeros_like(distortion)
+        if terms.rates:  # a model without latents has no rate to charge
+            rate = torch.stack([site.total for site in terms.rates]).sum(0).mean()
+            charge = self.rate(list(terms.rates))
+        loss = distortion + charge
+        values = {"loss": loss, "distortion": distortion, "rate": rate}
+        for penalty in self.penalties:
+            penalty.check_size(terms.size)
+            evaluations = [penalty(latents) for latents in terms.latents]
+            found = {
+                name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
+                for name in evaluations[0]
+            }
+            loss = sum(penalty.charges(found), start=loss)
+            values.update({_unused(name, values): term for name, term in found.items()})
+            if torch.is_grad_enabled():
+                penalty.learn(terms.latents)
+        return loss, {**values, "loss": loss}
 
     def update(self) -> None:
         """Let penalties step what they own, along the gradients that :meth:`evaluate` left."""
@@ -214,7 +252,7 @@ class ELBO(pyro.infer.ELBO):
 
     def end_step(self, terms: dict[str, Tensor]) -> None:
         """Count a step, which had these terms."""
-        self.terms = terms
+        self.terms = TermValues(terms)
         self.step += 1
 
     def parts(self) -> list[WeightedModule]:
@@ -299,16 +337,6 @@ class ELBO(pyro.infer.ELBO):
         """Whether an evaluation now is one of all ranks."""
         return self._across_ranks and torch.is_grad_enabled() and ranks().count > 1
 
-    def _mark_nonfinite(self, loss: Tensor) -> None:
-        """Make gradients of penalties' own NaN if the loss is not finite: no step, no lesson."""
-        if not torch.is_grad_enabled():
-            return
-        for penalty in self.penalties:
-            gradients = [p.grad for p in penalty.parameters() if p.grad is not None]
-            if gradients:
-                smallest = min(gradients, key=Tensor.numel)
-                smallest.add_((0 * loss.detach()).to(smallest))  # 0, or NaN
-
     def _warn_of_parts(self) -> None:
         parts = [*self.penalties, *([self.rate] if self.rate.needs_batch else [])]
         if parts:
@@ -319,41 +347,9 @@ class ELBO(pyro.infer.ELBO):
                 stacklevel=4,
             )
 
-    def _particle(self, model_trace: Trace, guide_trace: Trace, plate: DataPlate) -> Particle:
-        count = self.num_particles if self.vectorize_particles else 1
-        enumeration = Enumeration(guide_trace)
-        return Particle(
-            distortion(model_trace, plate, enumeration=enumeration, particles=count),
-            site_rates(
-                model_trace,
-                guide_trace,
-                plate,
-                enumeration=enumeration,
-                particles=count,
-                coordinates=self.rate.needs_coordinates,
-            ),
-        )
-
     def _get_trace(self, model: Any, guide: Any, args: Any, kwargs: Any) -> Draw:
         nesting, whole = self.max_plate_nesting, bool(self.penalties)
         return draw(model, guide, args, kwargs, nesting=nesting, whole=whole)
-
-
-def _averaged(particles: list[list[SiteRate]]) -> list[SiteRate]:
-    """Return the rates of each site, averaged over particles."""
-    if len(particles) == 1:
-        return particles[0]
-    averaged = []
-    for sites in zip(*particles, strict=True):
-        coordinates = [site.coordinates for site in sites if site.coordinates is not None]
-        averaged.append(
-            SiteRate(
-                sites[0].name,
-                torch.stack([site.total for site in sites]).mean(0),
-                torch.stack(coordinates).mean(0) if coordinates else None,
-            )
-        )
-    return averaged
 
 
 def _unused(name: str, terms: Container[str]) -> str:

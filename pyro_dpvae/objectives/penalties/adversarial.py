@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, final
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 from torch.nn.functional import logsigmoid
 
@@ -53,6 +53,10 @@ class _AbstractAdversarial(AbstractPenalty, ABC):
     ) -> None:
         super().__init__(signed=False, **{self.term: weight})
         self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
+
+    def note_finite(self, finite: Bool[Tensor, ""]) -> None:
+        """Let the adversary learn from steps of a finite loss alone."""
+        self.adversary.note_finite(finite)
 
     def update(self) -> None:
         """Let the adversary take its step."""

@@ -39,6 +39,8 @@ class Adversary(nn.Module):
         torch.Size([5])
     """
 
+    nonfinite: Tensor
+
     def __init__(self, latent_dim: int, *, hidden: Sequence[int], learning_rate: float) -> None:
         super().__init__()
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
@@ -51,6 +53,8 @@ class Adversary(nn.Module):
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9), fused=True
         )
+        # 1 where the loss was not finite; a tensor, which a recorded step fills as an eager one.
+        self.register_buffer("nonfinite", torch.zeros((), dtype=torch.float32), persistent=False)
         self.register_state_dict_post_hook(_save_optimizer)
         self.register_load_state_dict_pre_hook(_load_optimizer)
 
@@ -94,10 +98,7 @@ class Adversary(nn.Module):
         return value.detach() + torch.stack(moved).sum()
 
     def learn(self, r: Tensor, s: Tensor) -> None:
-        """Leave the gradient of half the cross-entropy of each law, for :meth:`update`.
-
-        :meth:`update` leaves out one that is not finite.
-        """
+        """Leave the gradient of half the cross-entropy of each law, for :meth:`update`."""
         # Across ranks, all see the same samples and find the same gradient: an average of it would
         # be the largest message of a step, of up to four million numbers, and change nothing.
         with torch.enable_grad():
@@ -107,16 +108,21 @@ class Adversary(nn.Module):
         for parameter, gradient in zip(self.network.parameters(), gradients, strict=True):
             parameter.grad = gradient
 
+    def note_finite(self, finite: Tensor) -> None:
+        """Take down whether the step that :meth:`learn` was part of is to count."""
+        self.nonfinite.copy_(~finite)
+
     def update(self) -> None:
         """Take one optimizer step along the gradient that :meth:`learn` has left.
 
-        If it is not finite there is no step: parameters, moments and the count of steps stay.
+        If it is not finite, or the loss of the step was not, there is no step: parameters, moments
+        and the count of steps stay.
         """
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         if not gradients:
             return
         # Fused kernels skip where it is 1, as GradScaler has them do; nothing waits for it.
-        found = torch.zeros((), dtype=torch.float32, device=gradients[0].device)
+        found = self.nonfinite.clone()
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones_like(found))
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
         self.optimizer.step()
@@ -130,6 +136,7 @@ class Adversary(nn.Module):
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adversary":
         # Adam's moments follow the parameters; its step counter stays float32, beside them.
         super()._apply(fn, recurse)
+        self.nonfinite = self.nonfinite.float()
         for parameter, entries in self.optimizer.state.items():
             for name, tensor in entries.items():
                 counter = name == "step"

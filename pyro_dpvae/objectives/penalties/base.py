@@ -4,7 +4,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from typing import ClassVar
 
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from pyro_dpvae.objectives.penalties.latents import Latents
@@ -48,6 +48,9 @@ class AbstractPenalty(WeightedModule, ABC):
         Args:
             particles: the representations of the step, one for each sample of z drawn in a loop.
         """
+
+    def note_finite(self, finite: Bool[Tensor, ""]) -> None:
+        """Take down whether the loss of the step is finite, for :meth:`update`, without a wait."""
 
     def update(self) -> None:
         """Step what :meth:`learn` has left gradients on."""

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.distributions import Distribution
 
 from pyro_dpvae._ranks import shared
+from pyro_dpvae.distributions import map_draws
 from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob
 
 __all__ = ["LatentSite", "Latents", "flatten_event"]
@@ -39,9 +40,13 @@ class LatentSite:
         """The values as points for every q(z | x_j): (batch i, *particles, batch j, *event)."""
         q = self.posterior
         plate = -1 - len(q.event_shape)
-        points = self.value.movedim(plate, 0).unsqueeze(plate)
-        # Distributions of other libraries, such as zuko's, do not all broadcast.
-        return points.expand(-1, *q.batch_shape, *q.event_shape)
+
+        def spread(z: Tensor) -> Tensor:
+            # Distributions of other libraries, such as zuko's, do not all broadcast.
+            points = z.movedim(plate, 0).unsqueeze(plate)
+            return points.expand(-1, *q.batch_shape, *q.event_shape)
+
+        return map_draws(spread, self.value)
 
 
 @final

@@ -16,7 +16,7 @@ from torch.distributions import (
     Normal,
 )
 
-from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.distributions import DiagonalNormalMixture, soft_value
 from pyro_dpvae.objectives._gathering import Gathered
 
 __all__ = [
@@ -73,7 +73,7 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
             f"got {type(distribution).__name__}; use AdversarialTotalCorrelation or MMD, which "
             "need samples alone"
         )
-    return Normal(*moments, validate_args=False).log_prob(value)
+    return Normal(*moments, validate_args=False).log_prob(soft_value(value))
 
 
 def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
@@ -187,5 +187,5 @@ def _moments_of_draws(distribution: Any) -> tuple[Tensor, Tensor] | None:
         or is_delta(_plain(distribution))
     ):
         return None
-    draws = distribution(torch.Size([DRAWS]))  # as pyro.sample draws
+    draws = soft_value(distribution(torch.Size([DRAWS])))  # as pyro.sample draws
     return draws.mean(0), draws.std(0)

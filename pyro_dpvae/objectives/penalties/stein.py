@@ -6,6 +6,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dpvae.distributions import soft_value
 from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.kernels import Kernel, squared_distances
 from pyro_dpvae.objectives.penalties.latents import Latents
@@ -84,7 +85,8 @@ class SteinDiscrepancy(AbstractPenalty):
         with torch.enable_grad():
             for site in latents.sites:
                 # The score is of this site's own value: a copy, since sites below depend on it.
-                value = site.value.clone() if learning else site.value.detach()
+                value = soft_value(site.value)
+                value = value.clone() if learning else value.detach()
                 if not value.requires_grad:
                     value = value.detach().requires_grad_()
                 log_prior = site.prior.log_prob(value).sum()

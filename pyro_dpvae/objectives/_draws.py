@@ -11,11 +11,11 @@ from pyro.poutine.messenger import Messenger
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
+from pyro_dpvae._plates import PARTICLES
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.objectives._enumeration import enumerated_trace
-from pyro_dpvae.sites import PLATE
+from pyro_dpvae.objectives._enumeration import Enumerating, enumerated_trace
 
-__all__ = ["Draw", "draw"]
+__all__ = ["Draw", "by_component", "draw"]
 
 Traces = tuple[Trace, Trace]
 Site = dict[str, Any]
@@ -59,27 +59,36 @@ def draw(
     """
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
-        return Draw([traces], traces)
-    guide_trace, nesting = enumerated_trace(guide, args, kwargs, nesting)
+        return Draw([traces], traces if whole else None)
+    guide_trace, nesting, enumerating = enumerated_trace(guide, args, kwargs, nesting)
+
+    def completed(trace: Trace, weight: Tensor | None = None) -> Traces:
+        ran = _Ran(model, trace, weight, enumerating)
+        return get_importance_trace("flat", nesting, model, ran, args, kwargs)
+
     name = _mixture(guide_trace)
     if name is None:
-        traces = _completed(model, guide_trace, args, kwargs, nesting)
-        return Draw([traces], traces)
-    q = guide_trace.nodes[name]["fn"]
-    draws = (q.loc + q.scale * torch.randn_like(q.loc)).unbind(-2)
-    weights = (q.logits.exp() * len(draws)).unbind(-1)
+        traces = completed(guide_trace)
+        return Draw([traces], traces if whole else None)
     strata = []
-    for z, weight in zip(draws, weights, strict=True):
+    for z, weight in by_component(guide_trace.nodes[name]["fn"]):
         stratum = guide_trace.copy()
         # Of its own sites: a copy of a trace shares them.
         stratum.nodes.update({key: dict(site) for key, site in guide_trace.nodes.items()})
         stratum.nodes[name]["value"] = z
-        strata.append(_completed(model, stratum, args, kwargs, nesting, weight=weight))
-    return Draw(strata, _completed(model, guide_trace, args, kwargs, nesting) if whole else None)
+        strata.append(completed(stratum, weight))
+    return Draw(strata, completed(guide_trace) if whole else None)
+
+
+def by_component(q: DiagonalNormalMixture) -> list[tuple[Tensor, Tensor]]:
+    """Return a draw z_k from each component of a mixture, with the weight K a_k of its terms."""
+    draws = (q.loc + q.scale * torch.randn_like(q.loc)).unbind(-2)
+    weights = (q.logits.exp() * len(draws)).unbind(-1)
+    return list(zip(draws, weights, strict=True))
 
 
 def _mixture(guide_trace: Trace) -> str | None:
-    """Return the one latent site, if it is a mixture for each datum."""
+    """Return the one latent site, if it is a mixture for each datum of a plate."""
     sites = [
         site
         for site in guide_trace.nodes.values()
@@ -91,41 +100,32 @@ def _mixture(guide_trace: Trace) -> str | None:
     return name if _in_plate(sites[0]) else None
 
 
-def _completed(
-    model: Any,
-    guide_trace: Trace,
-    args: Any,
-    kwargs: Any,
-    nesting: int | float,
-    *,
-    weight: Tensor | None = None,
-) -> Traces:
-    """Return the traces, with the model run on the latents of the guide's."""
-    drawn = _Drawn(model, guide_trace, weight)
-    return get_importance_trace("flat", nesting, model, drawn, args, kwargs)
+class _Ran(Messenger):
+    """A guide that has run, for ``get_importance_trace``, which runs the model."""
 
-
-class _Drawn(Messenger):
-    """A guide that has run, for ``get_importance_trace``."""
-
-    def __init__(self, model: Any, trace: Trace, weight: Tensor | None) -> None:
+    def __init__(
+        self, model: Any, trace: Trace, weight: Tensor | None, enumerating: Enumerating
+    ) -> None:
         super().__init__()
         self.model, self.trace, self.weight = model, trace, weight
+        self.enumerating = enumerating
 
     def __call__(self, *args: Any, **kwargs: Any) -> None:
         replayed = poutine.replay(self.model, trace=self.trace)
-        self.model_trace = poutine.trace(replayed, graph_type="flat").get_trace(*args, **kwargs)
+        with self.enumerating.checked_batch_norm():
+            traced = poutine.trace(replayed, graph_type="flat")
+            self.model_trace = traced.get_trace(*args, **kwargs)
 
     def get_traces(self) -> Traces:
         traces = self.model_trace, self.trace
         if self.weight is not None:
             for trace in traces:
                 for site in trace.nodes.values():
-                    # Sites outside the plate of the data do not depend on what is drawn in it.
+                    # Sites outside of all plates do not depend on what is drawn for each datum.
                     if site["type"] == "sample" and _in_plate(site):
                         site["scale"] = site["scale"] * self.weight
         return traces
 
 
 def _in_plate(site: Site) -> bool:
-    return PLATE in {frame.name for frame in site["cond_indep_stack"]}
+    return any(frame.vectorized and frame.name != PARTICLES for frame in site["cond_indep_stack"])

@@ -1,0 +1,111 @@
+"""Which plate of a Pyro program is the one over its batch."""
+
+from collections.abc import Iterable
+from typing import Any, NoReturn
+
+from pyro.distributions import Unit
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+
+from pyro_dpvae.sites import PLATE
+
+__all__ = ["PARTICLES", "batch_plate", "refuse_single_datum"]
+
+Site = dict[str, Any]
+
+PARTICLES = "num_particles_vectorized"
+"""Pyro's name of the plate of an objective's samples."""
+
+
+def batch_plate(
+    observed: Iterable[Site], latent: Iterable[Site], *, name: str | None = None
+) -> CondIndepStackFrame:
+    """Return the plate over the batch, as an observed site saw it.
+
+    It is the plate of the given name, or else the one named ``"data"``, or else the outermost
+    vectorized plate around all observed sites, and around a latent site where one shares such a
+    plate. Factors, deterministic sites, and sites outside of all plates do not count.
+
+    Args:
+        observed: the observed sites of the model.
+        latent: its latent sites.
+        name: of the plate, where it cannot be found.
+
+    Raises:
+        ValueError: if there is no such plate, if several may be it, if it is a loop, or if no
+            observed value has a dimension over data.
+    """
+    observed = list(observed)
+    frames = {f.name: f for site in observed for f in site["cond_indep_stack"]}
+    frames.pop(PARTICLES, None)
+    if name is None:
+        name = PLATE if PLATE in frames else _found(observed, latent)
+    if name not in frames:
+        raise ValueError(
+            f"the model must observe its data inside pyro.plate({name!r}, batch size), "
+            f"got observed sites {[site['name'] for site in observed]} "
+            f"in plates {sorted(frames)}"
+        )
+    if not frames[name].vectorized:
+        raise ValueError(
+            f"the plate over the batch must be vectorized, got a loop over pyro.plate({name!r}, "
+            "...); write 'with pyro.plate(...):' and observe the whole batch at once"
+        )
+    frame = frames[name]
+    data = [site for site in observed if name in _names(site) and _is_data(site)]
+    sizes = [_size(site, frame) for site in data]
+    if data and frame.size not in sizes:
+        shapes = {site["name"]: tuple(site["value"].shape) for site in data}
+        if set(sizes) == {None}:
+            refuse_single_datum(shapes, plate=name, size=frame.size)
+        raise ValueError(
+            f"model and guide must be run on the same data, got {shapes} in the plate {name!r} of "
+            f"{frame.size}; an autoguide is made for one batch: make another, or use an encoder"
+        )
+    return frame
+
+
+def refuse_single_datum(shapes: dict[str, tuple[int, ...]], *, plate: str, size: int) -> NoReturn:
+    """Refuse observed values, of these shapes, without a dimension over the batch."""
+    raise ValueError(
+        f"data come in batches, with one datum per row, got {shapes} in the plate {plate!r} "
+        f"of {size}; give one datum as a batch of one: x.unsqueeze(0)"
+    )
+
+
+def _size(site: Site, plate: CondIndepStackFrame) -> int | None:
+    """Return of how many data a site's value is; None where it has no such dimension."""
+    place = plate.dim - site["fn"].event_dim
+    shape = site["value"].shape
+    return shape[place] if len(shape) >= -place else None
+
+
+def _is_data(site: Site) -> bool:
+    """Whether an observed site is one of data: no factor, and no deterministic site."""
+    return not (isinstance(site["fn"], Unit) or site["infer"].get("_deterministic"))
+
+
+def _found(observed: list[Site], latent: Iterable[Site]) -> str:
+    """Return the name of the outermost plate around all sites; ``"data"`` if there is no plate."""
+    stacks = [_names(site) for site in observed if _is_data(site)]
+    stacks = [names for names in stacks if names]
+    of_latents = [_names(site) for site in latent]
+    if not stacks:
+        looped = {f.name for site in observed for f in site["cond_indep_stack"]} - {PARTICLES}
+        return min(looped) if len(looped) == 1 else PLATE
+    common = [name for name in stacks[0] if all(name in names for names in stacks)]
+    shared = [name for name in common if any(name in names for names in of_latents)]
+    candidates = shared or common
+    nested = [[one for one in names if one in candidates] for names in [*stacks, *of_latents]]
+    outermost = {names[0] for names in nested if names}
+    if len(outermost) != 1:
+        names = sorted(set(candidates) or {name for names in stacks for name in names})
+        raise ValueError(
+            "the plate over the batch is the outermost one around all observed sites, got the "
+            f"candidates {names}; say which it is: plate={names[0]!r}"
+        )
+    return outermost.pop()
+
+
+def _names(site: Site) -> list[str]:
+    """Return the vectorized plates of a site, outermost first."""
+    return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]

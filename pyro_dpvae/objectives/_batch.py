@@ -1,0 +1,97 @@
+"""The plate over a batch as an objective uses it, and what its sites must be like."""
+
+from typing import Any
+
+import torch
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_dpvae._plates import PARTICLES, batch_plate
+
+__all__ = ["Batch", "check_draws", "sample_sites"]
+
+Site = dict[str, Any]
+
+
+class Batch:
+    """The plate over the batch, as an observed site of the model saw it.
+
+    Args:
+        model_trace: of the model.
+        name: of the plate, where it cannot be found from the sites.
+        count: how many ranks take part, each with a batch of this size.
+
+    Attributes:
+        name: of the plate.
+        size: how many data the batch holds, on this rank.
+        full_size: how many data the batches of all ranks stand for; more than they hold if the
+            plate subsamples.
+    """
+
+    def __init__(self, model_trace: Trace, *, name: str | None, count: int) -> None:
+        observed = [site for site in sample_sites(model_trace) if site["is_observed"]]
+        latent = [site for site in sample_sites(model_trace) if not site["is_observed"]]
+        frame = batch_plate(observed, latent, name=name)
+        self.name, self.dim, self.size = frame.name, frame.dim, frame.size
+        stands_for: int = frame.full_size or self.size
+        # A plate that subsamples says how large the data set is, whoever takes part.
+        self.full_size = stands_for if stands_for > self.size else count * self.size
+        self._subsampling = stands_for / self.size
+
+    def __contains__(self, site: Site) -> bool:
+        """Whether a site lies in the plate."""
+        return self.name in self._plates(site)
+
+    def per_datum(self, term: Tensor, site: Site, *, particles: int) -> Tensor:
+        """Reduce a term of a site to shape (batch,), in the units of one datum.
+
+        Other plates are summed, vectorized particles averaged, and a term from outside the plate
+        is shared out evenly.
+        """
+        if site not in self:
+            return term.sum().expand(self.size) / (particles * self.full_size)
+        term = term.expand(
+            torch.broadcast_shapes(term.shape, (self.size,) + (1,) * (-self.dim - 1))
+        )
+        others = [dim for dim in range(-term.dim(), 0) if dim != self.dim]
+        return (term.sum(others) if others else term) / (particles * self._subsampling)
+
+    def check_for_penalties(self, *sites: Site) -> None:
+        """Refuse a latent, as sites of the model and the guide, that is not one of every datum."""
+        site = sites[0]
+        others = self._plates(site) - {self.name, PARTICLES}
+        if others or self.dim != -1 or site not in self:
+            raise ValueError(
+                f"penalties need latents in the plate {self.name!r} alone, as dimension -1; got "
+                f"{site['name']!r} in {sorted(self._plates(site))} with {self.name!r} at "
+                f"{self.dim}; declare dimensions of one datum's latents with to_event"
+            )
+        for one in sites:
+            if one["mask"] is not None and one["mask"] is not True:
+                raise ValueError(
+                    f"penalties take every datum of a batch, got a mask at {site['name']!r}; "
+                    "leave masked data out of the batch"
+                )
+
+    @staticmethod
+    def _plates(site: Site) -> set[str]:
+        return {frame.name for frame in site["cond_indep_stack"]}
+
+
+def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:
+    """Refuse a guide's site whose draws have no gradients.
+
+    Raises:
+        ValueError: if it is neither reparameterised nor enumerated.
+    """
+    if not q.has_rsample and not enumerated:
+        raise ValueError(
+            "every guide site must be reparameterised or enumerated for this objective, got "
+            f"{type(q).__name__} at {name!r}; use pyro.infer.TraceGraph_ELBO, or mark a discrete "
+            'site with infer={"enumerate": "parallel"} to have it summed out'
+        )
+
+
+def sample_sites(trace: Trace) -> list[Site]:
+    """Return the sites of a trace that have a density."""
+    return [site for site in trace.nodes.values() if site["type"] == "sample"]

@@ -1,0 +1,175 @@
+"""Terms of this library's systems, from q(z | x), p(z) and p(x | z), without Pyro's handlers."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+from weakref import WeakSet
+
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import runtime
+from pyro.poutine.broadcast_messenger import BroadcastMessenger
+from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.messenger import Messenger
+from pyro.poutine.trace_messenger import TraceMessenger
+from torch import Tensor
+
+from pyro_dpvae._plates import refuse_single_datum
+from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.objectives._batch import check_draws
+from pyro_dpvae.objectives._divergence import (
+    coordinate_divergence,
+    expected_log_density,
+    known_divergence,
+)
+from pyro_dpvae.objectives._draws import by_component
+from pyro_dpvae.objectives.penalties import Latents, LatentSite
+from pyro_dpvae.objectives.rates import SiteRate
+from pyro_dpvae.objectives.terms import Terms, averaged
+from pyro_dpvae.ownership import is_plain
+from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
+
+__all__ = ["direct_terms"]
+
+# Models and guides whose parts turned out to be Pyro programs themselves.
+_TRACED: WeakSet[Any] = WeakSet()
+
+
+def direct_terms(
+    model: Any,
+    guide: Any,
+    args: Sequence[Any],
+    kwargs: Mapping[str, Any],
+    *,
+    coordinates: bool,
+    penalties: bool,
+    count: int,
+) -> Terms | None:
+    """Return the terms of a batch, bit for bit those of the traces of the two programs.
+
+    Args:
+        model: p(x, z).
+        guide: q(z | x).
+        args: of both.
+        kwargs: of both.
+        coordinates: whether the rate of each coordinate is needed, where it exists.
+        penalties: whether the objective has penalties.
+        count: how many ranks take part, each with a batch of this size.
+
+    Returns:
+        None where the programs are other than z ~ posterior(x), and z ~ prior(); x ~ decoder(z),
+        or Pyro's handlers are to see them.
+    """
+    if not (is_plain(model) and is_plain(guide)) or _handled():
+        return None
+    if model in _TRACED or guide in _TRACED:
+        return None
+    if kwargs or len(args) != 1 or not isinstance(args[0], Tensor) or not args[0].numel():
+        return None
+    (x,) = args
+    if not x.dim():
+        return None
+    try:
+        q = _distribution(guide, "posterior", LATENT, x, size=len(x))
+        check_draws(LATENT, q)
+        z = q()
+        if isinstance(q, DiagonalNormalMixture):
+            draws = [_Draw.of(model, q, x, each, weight) for each, weight in by_component(q)]
+        else:
+            draws = [_Draw.of(model, q, x, z)]
+        whole = draws
+        if penalties and isinstance(q, DiagonalNormalMixture):
+            whole = [_Draw.of(model, q, x, z)]
+    except _NotPlainError as error:
+        _TRACED.add(error.program)
+        return None
+    terms = [(-draw.likelihood_term, [draw.rate(coordinates=coordinates)]) for draw in draws]
+    distortions, rates = zip(*terms, strict=True)
+    latents = tuple(draw.latents() for draw in whole) if penalties else ()
+    return Terms(*averaged(distortions, rates), latents, count * len(x))
+
+
+@dataclass(frozen=True)
+class _Draw:
+    """One z of each datum, its distributions and log-densities, and terms with their weight."""
+
+    q: Any
+    p: Any
+    z: Tensor
+    log_prior: Tensor
+    prior_term: Tensor
+    likelihood_term: Tensor
+    log_posterior: Tensor
+    weight: Tensor | float
+
+    @classmethod
+    def of(cls, model: Any, q: Any, x: Tensor, z: Tensor, weight: Any = 1.0) -> "_Draw":
+        p = _distribution(model, "prior", LATENT, size=len(x))
+        likelihood = _distribution(model, "decoder", OBSERVED, z, size=len(x))
+        if x.dim() == likelihood.event_dim:
+            refuse_single_datum({OBSERVED: tuple(x.shape)}, plate=PLATE, size=len(x))
+        # In the order of the traces: gradients are summed in it.
+        log_prior = p.log_prob(z)
+        prior_term = scale_and_mask(log_prior, weight)
+        likelihood_term = scale_and_mask(likelihood.log_prob(x), weight)
+        log_posterior = q.log_prob(z)
+        for term in (prior_term, likelihood_term, log_posterior):
+            if term.shape != x.shape[:1]:
+                raise ValueError(
+                    f"a batch of {len(x)} data of this model has the shape "
+                    f"{(len(x), *likelihood.event_shape)}, got {tuple(x.shape)}, with "
+                    f"log-densities of shape {tuple(term.shape)}"
+                )
+        return cls(q, p, z, log_prior, prior_term, likelihood_term, log_posterior, weight)
+
+    def rate(self, *, coordinates: bool) -> SiteRate:
+        total = known_divergence(self.q, self.p)
+        if total is None:
+            expected = expected_log_density(self.q, self.log_posterior)
+            total = scale_and_mask(expected, self.weight) - self.prior_term
+        by_coordinate = coordinate_divergence(self.q, self.p) if coordinates else None
+        return SiteRate(LATENT, total, by_coordinate)
+
+    def latents(self) -> Latents:
+        site = LatentSite(LATENT, self.q, self.p, self.z, self.log_posterior, self.log_prior)
+        return Latents((site,))
+
+
+def _distribution(program: Any, part: str, site: str, *args: Any, size: int) -> Any:
+    """Return what a part of a program gives at a site of the plate, as the plate makes it."""
+    with _Watch(program), program.opened():
+        distribution = getattr(program, part)(*args)
+    frame = CondIndepStackFrame(PLATE, -1, size, 0)
+    message: dict[str, Any] = {
+        "type": "sample",
+        "name": site,
+        "fn": distribution,
+        "done": False,
+        "cond_indep_stack": (frame,),
+    }
+    BroadcastMessenger._pyro_sample(message)  # it reads no more of one
+    return message["fn"]
+
+
+def _handled() -> bool:
+    """Whether a handler waits for more than parameters, which parts register as in a call."""
+    return not all(
+        isinstance(handler, TraceMessenger) and handler.param_only
+        for handler in runtime._PYRO_STACK
+    )
+
+
+class _NotPlainError(Exception):
+    def __init__(self, program: Any) -> None:
+        super().__init__()
+        self.program = program
+
+
+class _Watch(Messenger):
+    """Gives up where a part samples by itself, as a network with random weights does."""
+
+    def __init__(self, program: Any) -> None:
+        super().__init__()
+        self.program = program
+
+    def _pyro_sample(self, msg: Any) -> None:
+        raise _NotPlainError(self.program)

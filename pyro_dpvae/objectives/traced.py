@@ -1,0 +1,201 @@
+"""Terms of any Pyro program, read off the traces of a model and a guide."""
+
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import torch
+from pyro.distributions.util import scale_and_mask
+from pyro.poutine import Trace
+from torch import Tensor
+
+from pyro_dpvae.objectives._batch import Batch, check_draws, sample_sites
+from pyro_dpvae.objectives._divergence import (
+    coordinate_divergence,
+    expected_log_density,
+    known_divergence,
+)
+from pyro_dpvae.objectives._draws import Draw
+from pyro_dpvae.objectives._enumeration import Enumeration, enumerated_dim
+from pyro_dpvae.objectives.penalties import Latents, LatentSite
+from pyro_dpvae.objectives.rates import SiteRate
+from pyro_dpvae.objectives.terms import Terms, averaged
+
+__all__ = ["traced_terms"]
+
+Site = dict[str, Any]
+
+
+def traced_terms(
+    draws: Sequence[Draw],
+    *,
+    plate: str | None,
+    particles: int,
+    coordinates: bool,
+    count: int,
+) -> Terms:
+    """Return the terms of some draws of the latents.
+
+    Args:
+        draws: traces of the model and the guide, with densities; of each draw its strata, and
+            where there are penalties the draw from q itself.
+        plate: the name of the plate over the batch, where it cannot be found.
+        particles: how many samples each trace holds side by side.
+        coordinates: whether the rate of each coordinate is needed, where it exists.
+        count: how many ranks take part.
+    """
+    strata = [traces for draw in draws for traces in draw.strata]
+    batch = Batch(strata[0][0], name=plate, count=count)
+    distortions, rates = [], []
+    for model_trace, guide_trace in strata:
+        enumeration = Enumeration(guide_trace)
+        found = _Expected(batch, enumeration, particles)
+        distortions.append(_distortion(model_trace, found))
+        rates.append(_rates(model_trace, guide_trace, found, coordinates=coordinates))
+    wholes = [draw.whole for draw in draws if draw.whole is not None]
+    latents = tuple(_latents(*traces, batch) for traces in wholes)
+    return Terms(*averaged(distortions, rates), latents, batch.full_size)
+
+
+class _Expected:
+    """What makes a term of a site one of each datum: sums over values, plates and particles."""
+
+    def __init__(self, batch: Batch, enumeration: Enumeration, particles: int) -> None:
+        self.batch, self.enumeration, self.particles = batch, enumeration, particles
+
+    def __call__(self, term: Tensor, site: Site) -> Tensor:
+        expected = self.enumeration.expected(term)
+        return self.batch.per_datum(expected, site, particles=self.particles)
+
+
+def _distortion(model_trace: Trace, expected: _Expected) -> Tensor:
+    """Return E_q[-log p(x | z)] of each datum, of shape (batch,)."""
+    observed = [site for site in sample_sites(model_trace) if site["is_observed"]]
+    return torch.stack([expected(-site["log_prob"], site) for site in observed]).sum(0)
+
+
+def _rates(
+    model_trace: Trace, guide_trace: Trace, expected: _Expected, *, coordinates: bool
+) -> list[SiteRate]:
+    """Return E_q[log q(z | x) - log p(z)] of each latent site and datum."""
+    model_latents = {s["name"]: s for s in sample_sites(model_trace) if not s["is_observed"]}
+    guide_latents = {s["name"]: s for s in sample_sites(guide_trace)}
+    unguided = sorted(model_latents.keys() - guide_latents.keys())
+    if unguided:
+        raise ValueError(
+            f"every latent site of the model must be in the guide, got none for {unguided}; "
+            "sample it in the guide or observe it in the model"
+        )
+    rates = []
+    order = list(model_latents)
+    for index, (name, guide_site) in enumerate(guide_latents.items()):
+        check_draws(name, guide_site["fn"], enumerated=enumerated_dim(guide_site) is not None)
+        model_site = model_latents.get(name)
+        # The divergence given the model's parents averages over this site alone: under q they
+        # must not depend on it, as they do not where the guide has drawn them before.
+        drawn = list(guide_latents)[:index]
+        closed = model_site is not None and all(
+            parent in drawn for parent in order[: order.index(name)]
+        )
+        terms = _rate_terms(model_site, guide_site, closed=closed)
+        total = torch.stack([expected(term, site) for term, site in terms]).sum(0)
+        by_coordinate = None
+        if coordinates and model_site is not None and closed:
+            divergence = _coordinate_divergence(model_site, guide_site)
+            if divergence is not None:
+                parts = [expected(part, guide_site) for part in divergence.unbind(-1)]
+                by_coordinate = torch.stack(parts, -1)
+        rates.append(SiteRate(name, total, by_coordinate))
+    return rates
+
+
+def _latents(model_trace: Trace, guide_trace: Trace, batch: Batch) -> Latents:
+    """Return the latent sites of the batch's plate that model and guide share, for penalties.
+
+    Discrete sites that are summed out are none of them; the prior of a site that depends on such
+    sites is its marginal.
+    """
+    guide_sites = {site["name"]: site for site in sample_sites(guide_trace)}
+    enumeration = Enumeration(guide_trace)
+    sites, summed = [], set[str]()
+    for site in sample_sites(model_trace):
+        if site["is_observed"] or site not in batch:
+            continue
+        guide_site = guide_sites[site["name"]]
+        if enumerated_dim(guide_site) is not None:
+            continue
+        batch.check_for_penalties(site, guide_site)
+        marginal, parents = enumeration.marginal(
+            site, lambda name: model_trace.nodes[name]["unscaled_log_prob"]
+        )
+        shared = enumeration.parents(guide_site["fn"]) or parents & summed
+        if shared:
+            raise ValueError(
+                "penalties need a q(z | x) without enumerated sites, and latents without a common "
+                f"one under p, got {site['name']!r} with {sorted(shared)}; draw z from q(z | x) "
+                "itself, or join the latents to one site"
+            )
+        summed |= parents
+        for parent in sorted(parents):
+            batch.check_for_penalties(model_trace.nodes[parent])
+        prior, log_prior = site["fn"], site["unscaled_log_prob"]
+        if marginal is not None:
+            prior, log_prior = marginal, marginal.log_prob(site["value"])
+        log_posterior = guide_site["unscaled_log_prob"]
+        q, value = guide_site["fn"], site["value"]
+        sites.append(LatentSite(site["name"], q, prior, value, log_posterior, log_prior))
+    if not sites:
+        raise ValueError(
+            f"penalties need a latent site inside pyro.plate({batch.name!r}, batch size) that is "
+            "not enumerated, got none"
+        )
+    return Latents(tuple(sites))
+
+
+def _rate_terms(
+    model_site: Site | None, guide_site: Site, *, closed: bool
+) -> Iterator[tuple[Tensor, Site]]:
+    """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
+    q, summed = guide_site["fn"], enumerated_dim(guide_site) is not None
+    if model_site is not None and closed and not summed and _same("mask", model_site, guide_site):
+        divergence = known_divergence(q, model_site["fn"])
+        if divergence is not None:
+            # b KL + (a - b) E[log q]: no comparison of scales that are tensors
+            yield _handled(divergence, model_site), model_site
+            if not _same("scale", model_site, guide_site):
+                rescaled = {**guide_site, "scale": model_site["scale"]}
+                yield _expected_log_posterior(guide_site), guide_site
+                yield -_expected_log_posterior(rescaled), guide_site
+            return
+    # A sum over all values of a discrete site is exact at the values, and safe where q is 0.
+    yield guide_site["log_prob"] if summed else _expected_log_posterior(guide_site), guide_site
+    if model_site is not None:
+        yield -model_site["log_prob"], model_site
+
+
+def _expected_log_posterior(site: Site) -> Tensor:
+    return _handled(expected_log_density(site["fn"], site["unscaled_log_prob"]), site)
+
+
+def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
+    """Return KL of each coordinate, (*plates, L), if both sides factorise in closed form."""
+    if not (_same("mask", model_site, guide_site) and _same("scale", model_site, guide_site)):
+        return None
+    divergence = coordinate_divergence(guide_site["fn"], model_site["fn"])
+    if divergence is None:
+        return None
+    mask, scale = guide_site["mask"], guide_site["scale"]
+    if isinstance(mask, Tensor):
+        mask = mask.unsqueeze(-1)
+    if isinstance(scale, Tensor) and scale.dim():
+        scale = scale.unsqueeze(-1)
+    return scale_and_mask(divergence, scale, mask)
+
+
+def _same(key: str, one: Site, other: Site) -> bool:
+    # Tensors are compared by identity: a comparison of values would wait for the device.
+    a, b = one[key], other[key]
+    return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
+
+
+def _handled(term: Tensor, site: Site) -> Tensor:
+    return scale_and_mask(term, site["scale"], site["mask"])
