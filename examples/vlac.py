@@ -43,7 +43,9 @@ def main() -> None:
     train(model, guide, ELBO(), batches, steps=found.steps)
 
     with torch.no_grad():
-        top = model.prior.priors[-1].given(torch.arange(CLUSTERS)).sample((10,))
+        top = (
+            model.prior.priors[-1].given(torch.arange(CLUSTERS, device=found.device)).sample((10,))
+        )
         bottom = model.prior.priors[0]().sample(top.shape[:2])
         pictures = model.decoder(torch.cat([bottom, top], -1)).mean
     path = Path(found.out) / "vlac.png"

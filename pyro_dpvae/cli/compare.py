@@ -3,9 +3,9 @@
 import math
 from collections.abc import Sequence
 
+from pyro_dpvae.cli.devices import add_device, chosen_device
 from pyro_dpvae.cli.measuring import add_measuring, measure
 from pyro_dpvae.cli.parser import CommandParser
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.recipes import open_system
 
@@ -21,7 +21,7 @@ def main(arguments: Sequence[str]) -> int:
     if len(options.runs) < 2:  # before any is measured
         raise ValueError(f"a comparison needs at least two runs, got {len(options.runs)}")
     if options.evaluate:
-        device = check_device(options.device)
+        device = chosen_device(options.device)
         for run in dict.fromkeys(options.runs):
             measure(open_system(run, device), options)
     else:
@@ -58,7 +58,7 @@ def _parser() -> tuple[CommandParser, list[str]]:
     own = {action.dest for action in parser._actions}
     add_measuring(parser)
     parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(parser)
     return parser, [action.dest for action in parser._actions if action.dest not in own]
 
 

@@ -11,6 +11,8 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._devices import choose_device
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.jobs import Job, run_jobs
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
@@ -24,7 +26,6 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.recipes import DPVAE_DATA_SETS, RECIPES, open_system
@@ -53,7 +54,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train what is missing and draw the figures; returns the exit status, 1 if a run failed."""
     options = _parser().parse_args(list(arguments))
     needs = _needs(options)
-    check_device(options.device)
+    chosen_device(options.device)
     out = Path(options.out)
     asked = _asked(options, recalled(out))
     at_once = at_once_of(options)
@@ -114,7 +115,7 @@ def _draw(
     def subject(recipe: str) -> Subject:
         name = RECIPES[recipe].options["data"]
         # Two moons are small, and are measured where they are held.
-        device = "cpu" if name == _MOONS else options.device
+        device = torch.device("cpu") if name == _MOONS else choose_device(options.device)
         return Subject(open_system(runs[recipe], device), data[name], config, progress=False)
 
     out = Path(options.out)
@@ -223,7 +224,7 @@ def _plan(
         [
             *lines,
             f"{counted(len(jobs), 'run')} in {options.out}, {asked['steps']} steps each, on "
-            f"{options.device}",
+            f"{choose_device(options.device)}",
             f"overrides: {shown or 'none'}",
         ]
     )

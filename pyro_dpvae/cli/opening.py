@@ -4,8 +4,8 @@ import torch
 from jsonargparse import ArgumentParser, Namespace
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.cli.devices import add_device, chosen_device
 from pyro_dpvae.cli.resume import which_checkpoint
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.recipes import SavedSystem, open_system
 
 __all__ = ["add_data", "add_run", "add_weights", "open_run", "opened_with"]
@@ -31,7 +31,7 @@ def add_weights(parser: ArgumentParser) -> None:
         help="raw, as training left them, or average, their moving average (default: average, if "
         "the run has one)",
     )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(parser)
 
 
 def add_data(parser: ArgumentParser) -> None:
@@ -44,7 +44,7 @@ def add_data(parser: ArgumentParser) -> None:
 
 def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:
     """Return device, checkpoint and weights of parsed options."""
-    device = check_device(options.device)
+    device = chosen_device(options.device)
     which = which_checkpoint(options.checkpoint)
     if options.weights is not None:
         check_choice("weights", options.weights, ("raw", "average"))

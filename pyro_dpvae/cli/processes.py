@@ -12,7 +12,7 @@ from torch.distributed.rendezvous import rendezvous
 
 from pyro_dpvae._ranks import ranks
 
-__all__ = ["ended_elsewhere", "first_to_fail", "joined", "own_device"]
+__all__ = ["ended_elsewhere", "first_to_fail", "joined"]
 
 # The first rank may write checkpoints, train a domain network or compile while others wait.
 _PATIENCE = timedelta(hours=2)
@@ -37,26 +37,6 @@ def joined() -> Iterator[None]:
         yield
     # Not where an exception comes through: others may never answer.
     dist.destroy_process_group()
-
-
-def own_device(device: torch.device) -> torch.device:
-    """Return a device as this process uses it: of several, each takes a GPU of its own.
-
-    Raises:
-        ValueError: if several processes are to share a GPU.
-    """
-    if device.type != "cuda":
-        return device
-    if ranks().count > 1:
-        if device.index is not None:
-            raise ValueError(
-                f"each process of torchrun takes a GPU of its own, got {device} for all; use "
-                "--device cuda"
-            )
-        device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
-    if device.index is not None:  # else it is the present one, which cannot be set without one
-        torch.cuda.set_device(device)
-    return device
 
 
 def first_to_fail() -> bool:

@@ -11,6 +11,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.jobs import Failure, Job, run_jobs, seconds_of
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
@@ -24,7 +25,6 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
-from pyro_dpvae.cli.train import check_device
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.features.inception import inception_weights
 from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS
@@ -50,7 +50,7 @@ def main(arguments: Sequence[str]) -> int:
     """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
     options = _parser().parse_args(list(arguments))
     check_choice("data", options.data, DPVAE_DATA_SETS)
-    check_device(options.device)
+    device = chosen_device(options.device)
     data = load(options.data, root=options.root, download=options.download)
     out = Path(options.out or f"reproductions/table1-{options.data}")
     study = _study(options, data, recalled(out))
@@ -60,7 +60,7 @@ def main(arguments: Sequence[str]) -> int:
     with alone(out):
         remember(study.as_dict(), out)
         check_runs(jobs)
-        return _reproduced(study, out, jobs, at_once, options.device)
+        return _reproduced(study, out, jobs, at_once, str(device))
 
 
 def _reproduced(study: Study, out: Path, jobs: Sequence[Job], at_once: int, device: str) -> int:

@@ -7,12 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pyro
-import torch
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
+from pyro_dpvae.cli.devices import add_device, in_words
 from pyro_dpvae.cli.parts import PARTS, PartParser, merge_files, spell_out
-from pyro_dpvae.cli.processes import own_device
 from pyro_dpvae.cli.resume import (
     check_data,
     folder_of,
@@ -34,7 +34,7 @@ from pyro_dpvae.training import (
     fit,
 )
 
-__all__ = ["check_device", "main", "parsed"]
+__all__ = ["main", "parsed"]
 
 _EPOCHS = 10
 
@@ -62,7 +62,7 @@ def main(arguments: Sequence[str]) -> int:
             )
         which = which_checkpoint(which)
     _locate(options, resume)
-    device = check_device(options["device"])
+    device = choose_device(options["device"])
     if options.pop("download"):  # by one, from whom others have it
         on_first_rank(lambda: load(options["data"], root=options["root"], download=True))
     data = load(options["data"], root=options["root"])
@@ -112,7 +112,8 @@ def main(arguments: Sequence[str]) -> int:
     run = folder_of(options, resume=resume is not None)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
-        f"out; {config.steps} steps of batch {batch_size} on {device}{_shared(here.count)}",
+        f"out; {config.steps} steps of batch {batch_size} on "
+        f"{in_words(device, options['device'])}{_shared(here.count)}",
         file=sys.stderr,
     )
     if place:
@@ -133,6 +134,7 @@ def main(arguments: Sequence[str]) -> int:
             },
             # The last one, and nobody's newer ones, is known once the folder is locked.
             resume=resume is not None if start is None or which is None else start,
+            device=device,
             callbacks=boards,
         )
     except KeyboardInterrupt as error:
@@ -172,23 +174,6 @@ def parsed(arguments: Sequence[str]) -> dict[str, Any]:
     options: dict[str, Any] = _parser(arguments).parse_args(arguments).as_dict()
     options.pop("config", None)
     return options
-
-
-def check_device(name: str) -> torch.device:
-    """Return the device of a name.
-
-    Raises:
-        ValueError: if it is no device, or not on this machine.
-    """
-    try:
-        device = own_device(torch.device(name))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError, ValueError) as error:
-        reason = str(error).splitlines()[0]
-        raise ValueError(
-            f"device must be one that works here, such as cpu; got {name!r}: {reason}"
-        ) from error
-    return device
 
 
 def _parser(arguments: Sequence[str]) -> PartParser:
@@ -273,7 +258,7 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         "--batch-size", type=int, default=100, help="data in a step, of all processes together"
     )
     training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    training.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(training)
     training.add_argument(
         "--backend",
         type=str,
