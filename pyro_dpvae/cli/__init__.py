@@ -97,7 +97,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             return _COMMANDS[command](rest)
     except NonFiniteError as error:
         return end(3, f"error: {error}")
-    except (ValueError, TypeError, OSError, UsageError) as error:
+    except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
         return end(2, f"error: {error}")
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT

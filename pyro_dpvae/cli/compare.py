@@ -8,6 +8,7 @@ from pyro_dpvae.cli.measuring import add_measuring, measure
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.recipes import open_system
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -21,6 +22,8 @@ def main(arguments: Sequence[str]) -> int:
     if len(options.runs) < 2:  # before any is measured
         raise ValueError(f"a comparison needs at least two runs, got {len(options.runs)}")
     if options.evaluate:
+        for run in options.runs:
+            RunFolder.open(run)  # before any is measured
         device = chosen_device(options.device)
         for run in dict.fromkeys(options.runs):
             measure(open_system(run, device), options)

@@ -3,8 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
@@ -26,6 +27,7 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
     options = parser.parse_args(list(arguments))
     check_positive_int("steps", options.steps)
+    check_seed(options.seed)
     picture = Path(options.out) / "two-moons.png"
     make_folder(picture.parent)
     results = {}
@@ -35,7 +37,7 @@ def main(arguments: Sequence[str]) -> int:
             prior, beta=options.beta, steps=options.steps, seed=options.seed
         )
         results[title] = measure_moons(system, data, seed=options.seed)
-    moons_figure(results).savefig(picture, dpi=150)
+    save_figure(moons_figure(results), picture)
     print(_table(results))
     print(f"picture: {picture}")
     return 0

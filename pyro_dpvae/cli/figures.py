@@ -13,6 +13,7 @@ from tqdm import tqdm
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae.cli.devices import chosen_device
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.jobs import Job, run_jobs
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
@@ -54,7 +55,6 @@ def main(arguments: Sequence[str]) -> int:
     """Train what is missing and draw the figures; returns the exit status, 1 if a run failed."""
     options = _parser().parse_args(list(arguments))
     needs = _needs(options)
-    chosen_device(options.device)
     out = Path(options.out)
     asked = _asked(options, recalled(out))
     at_once = at_once_of(options)
@@ -65,6 +65,7 @@ def main(arguments: Sequence[str]) -> int:
     there = _runs_there(options, needs)
     jobs = [_job(recipe, asked, options) for recipe in _recipes(needs) if recipe not in there]
     check_arguments(jobs)
+    chosen_device(options.device)
     with alone(out):
         if jobs:
             remember(asked, out)
@@ -125,7 +126,7 @@ def _draw(
             torch.manual_seed(options.seed)  # whichever figures there are
             figure = FIGURES[number].draw({key: subject(name) for key, name in recipes.items()})
             for suffix in ("png", "pdf"):
-                figure.savefig(out / f"figure-{number}.{suffix}", dpi=150)
+                save_figure(figure, out / f"figure-{number}.{suffix}")
 
 
 def _parser() -> CommandParser:

@@ -7,6 +7,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.cli.devices import add_device, chosen_device
 from pyro_dpvae.cli.resume import which_checkpoint
 from pyro_dpvae.recipes import SavedSystem, open_system
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["add_data", "add_run", "add_weights", "open_run", "opened_with"]
 
@@ -44,14 +45,14 @@ def add_data(parser: ArgumentParser) -> None:
 
 def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:
     """Return device, checkpoint and weights of parsed options."""
-    device = chosen_device(options.device)
     which = which_checkpoint(options.checkpoint)
     if options.weights is not None:
         check_choice("weights", options.weights, ("raw", "average"))
-    return device, which, options.weights
+    return chosen_device(options.device), which, options.weights
 
 
 def open_run(options: Namespace) -> SavedSystem:
     """Open the run of parsed options."""
+    RunFolder.open(options.run)  # before a device is chosen, and named
     device, which, weights = opened_with(options)
     return open_system(options.run, device, checkpoint=which, weights=weights)

@@ -37,6 +37,14 @@ def main(arguments: Sequence[str]) -> int:
     parser.add_argument("--seed", type=int, default=0, help="of what figures draw")
     parser.add_argument("--no-figures", action="store_true", help="leave figures out")
     options = parser.parse_args(list(arguments))
+    paths: list[str] = options.runs
+    for path in paths:
+        RunFolder.open(path)  # before any is drawn
+    out = Path(options.out) if options.out else _default(paths)
+    if out.is_dir():
+        raise IsADirectoryError(
+            f"--out must name the file of the page, and {out} is a folder; give {out}/report.html"
+        )
     device, checkpoint, weights = opened_with(options)
     opening = Opening(
         device=device,
@@ -47,13 +55,9 @@ def main(arguments: Sequence[str]) -> int:
         seed=options.seed,
         count=None if options.no_figures else check_positive_int("count", options.count),
     )
-    paths: list[str] = options.runs
-    for path in paths:
-        RunFolder.open(path)  # before any is drawn
     drawn = [one.members[0] for one in columns_of_seeds(paths)] if options.seeds else paths
     runs = [contents_of(path, opening, figures=path in drawn) for path in paths]
     page = report_page(runs, seeds=options.seeds)
-    out = Path(options.out) if options.out else _default(paths)
     write_whole(out, page.encode())
     print(f"page: {out}")
     return 0

@@ -50,13 +50,13 @@ def main(arguments: Sequence[str]) -> int:
     """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
     options = _parser().parse_args(list(arguments))
     check_choice("data", options.data, DPVAE_DATA_SETS)
-    device = chosen_device(options.device)
     data = load(options.data, root=options.root, download=options.download)
     out = Path(options.out or f"reproductions/table1-{options.data}")
     study = _study(options, data, recalled(out))
     at_once = at_once_of(options)
     jobs = _jobs(study, out, options)
     check_arguments(jobs)
+    device = chosen_device(options.device)
     with alone(out):
         remember(study.as_dict(), out)
         check_runs(jobs)

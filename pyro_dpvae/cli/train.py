@@ -8,7 +8,7 @@ from typing import Any
 
 import pyro
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.cli.devices import add_device, in_words
@@ -61,6 +61,7 @@ def main(arguments: Sequence[str]) -> int:
                 "--resume RUN"
             )
         which = which_checkpoint(which)
+    check_seed(options["seed"])
     _locate(options, resume)
     device = choose_device(options["device"])
     if options.pop("download"):  # by one, from whom others have it
@@ -293,8 +294,11 @@ def _locate(options: dict[str, Any], resume: str | None) -> None:
     """Write down where data are, which a run that goes on elsewhere must find.
 
     Raises:
-        ValueError: if no data are named.
+        ValueError: if no data are named, or a path is empty.
     """
+    for option, value in (("data", options["data"]), ("out", options["out"]), ("resume", resume)):
+        if value == "":  # which a path takes for the present folder
+            raise ValueError(f"--{option} must not be empty, got ''; name it, or leave it out")
     if options["data"] is None:
         raise ValueError(
             f"{resume} holds no run yet; to start one there, give --data and its options"

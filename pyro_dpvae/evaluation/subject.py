@@ -15,7 +15,7 @@ from safetensors.torch import save
 from torch import Tensor
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_repeated
+from pyro_dpvae._checks import check_repeated, check_seed
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
@@ -80,6 +80,7 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("nll_samples", "nll_data", "latent_samples", "images"):
             check_repeated(name, getattr(self, name))
+        check_seed(self.seed)
 
 
 @final
