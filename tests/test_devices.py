@@ -66,7 +66,7 @@ def test_auto_gives_each_process_a_gpu_or_none(
 
 @pytest.mark.parametrize("name", ["gpu", "cuda:99", "meta", ""])
 def test_a_device_that_is_not_there_is_refused(name: str) -> None:
-    message = f"device must be auto, cpu, or a device .*, got '{name}': .*; use auto"
+    message = f"device must be auto, cpu, or a device .*; got '{name}': .*; use auto"
     with pytest.raises(ValueError, match=message):
         choose_device(name)
 
