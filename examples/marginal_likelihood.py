@@ -84,7 +84,7 @@ def main() -> None:
             assert worst < 5 * (1 / ess.min() - 1 / samples).clamp(min=0).sqrt() + 1e-4, name
 
     # The same of the library's parts, averaged over held-out data, with a standard error.
-    batches, held_out = moons()
+    batches, held_out = moons(found)
     likelihood = Gaussian((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(2, likelihood.raw_shape), likelihood)

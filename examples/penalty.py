@@ -67,6 +67,8 @@ def main() -> None:
         model = VAE(CouplingPrior(LATENT), decoder)
         encoder = GaussianEncoder(networks.encoder(batches.item_shape, 2 * LATENT))
         guide = AmortizedGaussian(encoder)
+        for module in (model, guide):
+            module.to(found.device)
         objective = ELBO(penalties=[Density(weight)])
         # The steps of pyro.infer.SVI: after a few, the recorded graph is replayed.
         svi = CapturedSVI(model, guide, FusedOptim({"lr": 1e-3}), loss=objective)

@@ -25,13 +25,15 @@ LATENT = 2
 def main() -> None:
     """Train, and draw what the model generates."""
     found = options(__doc__, steps=1000, data="two-moons")
-    batches, held_out = moons()
+    batches, held_out = moons(found)
 
     likelihood = Gaussian((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)  # StandardNormal(LATENT): a plain VAE
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,), 2 * LATENT)))
+    for module in (model, guide):
+        module.to(found.device)
     objective = BetaVAE(beta=4.0)
 
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=objective)

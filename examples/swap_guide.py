@@ -67,7 +67,7 @@ def fit(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
 def main() -> None:
     """Fit each guide, and print its bound beside log p(x)."""
     found = options(__doc__, steps=1000, data="drawn from the model")
-    model = fixed_model("folded")
+    model = fixed_model("folded").to(found.device)
     samples = 500 if found.smoke_test else 5000
     with torch.no_grad():
         batches = model(size=100 * found.steps).split(100)
@@ -77,7 +77,7 @@ def main() -> None:
     print(f"log p(x) by quadrature: {exact:.3f}")
     print(f"{'guide':18} {'ELBO':>8} {'gap':>6} {'estimate':>18} {'ESS':>6} {'k > 0.7':>8}")
     for name, guide in guides(model).items():
-        guide.double()
+        guide.to(found.device).double()
         if isinstance(guide, RecursiveMixtureGuide):  # a third of the steps for each stage
             third = max(1, found.steps // 3)
             fit(model, guide, batches[:third])

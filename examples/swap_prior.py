@@ -48,7 +48,7 @@ def zuko_prior() -> AbstractPrior:
 def main() -> None:
     """Train the same system under each prior, and print a table."""
     found = options(__doc__, steps=1000, data="two-moons")
-    batches, held_out = moons()
+    batches, held_out = moons(found)
     likelihood = Gaussian((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     inputs = next(batches.epoch(0))
@@ -59,7 +59,7 @@ def main() -> None:
         "mixture": lambda encoder: MixturePrior(LATENT, components=20),
         "vamp": lambda encoder: VampPrior(encoder, inputs[:50], bounds=None),
     }
-    if find_spec("zuko"):  # pip install zuko
+    if find_spec("zuko"):  # pip install "pyro-dpvae[flows]"
         priors["zuko"] = lambda encoder: zuko_prior()
 
     rows = []

@@ -27,6 +27,8 @@ def main() -> None:
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
+    for module in (model, guide):
+        module.to(found.device)
     objective = BetaTCVAE(6.0, dataset_size=batches.size)
 
     # What is in both, such as the decoder of a Laplace guide, is taken once.

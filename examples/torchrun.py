@@ -23,18 +23,20 @@ LATENT = 10
 
 def main() -> None:
     """Train with plain Pyro inference; only the optimizer and the objective know of ranks."""
-    found = options(__doc__, steps=2000)
     rank, ranks = 0, 1
     if dist.is_torchelastic_launched():
-        dist.init_process_group("gloo")
+        dist.init_process_group("cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo")
         rank, ranks = dist.get_rank(), dist.get_world_size()
         torch.set_num_threads(1)
+    found = options(__doc__, steps=2000)  # which gives each process a GPU of its own
     batches = images(found)
     shape = tuple(next(batches.epoch(0)).shape[1:])
     networks, likelihood = ARCHITECTURES["mlp"], Bernoulli(shape)
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
+    for module in (model, guide):
+        module.to(found.device)
     objective = BetaTCVAE(6.0, dataset_size=60_000).across_ranks()
     synchronize(model, guide, objective)
     pyro.set_rng_seed(rank)  # each rank draws noise of its own

@@ -47,6 +47,8 @@ def main() -> None:
         model = VAE(prior(LATENT), decoder)
         encoder = GaussianEncoder(networks.encoder(batches.item_shape, 2 * LATENT))
         guide = AmortizedGaussian(encoder)
+        for module in (model, guide):
+            module.to(found.device)
         objective = ELBO(
             penalties=[
                 TotalCorrelation(5.0, dataset_size=batches.size),

@@ -43,7 +43,8 @@ def main() -> None:
     train(model, guide, ELBO(), batches, steps=found.steps)
 
     with torch.no_grad():
-        top = model.prior.priors[-1].conditional(torch.arange(CLUSTERS)).sample((10,))
+        clusters = torch.arange(CLUSTERS, device=found.device)
+        top = model.prior.priors[-1].conditional(clusters).sample((10,))
         bottom = model.prior.priors[0]().sample(top.shape[:2])
         pictures = model.decoder(torch.cat([bottom, top], -1)).mean
     path = Path(found.out) / "vlac.png"

@@ -8,6 +8,7 @@ __all__ = [
     "check_positive",
     "check_positive_int",
     "check_repeated",
+    "check_seed",
     "check_shape",
     "check_trailing_shape",
 ]
@@ -20,6 +21,13 @@ def check_positive_int(name: str, value: object) -> int:
     if value < 1:
         raise ValueError(f"{name} must be at least 1, got {value}")
     return value
+
+
+def check_seed(seed: int) -> int:
+    """Return ``seed`` if all random generators take it."""
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    return seed
 
 
 def check_positive(name: str, value: int | float) -> float:

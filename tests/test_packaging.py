@@ -2,10 +2,12 @@
 
 import subprocess
 import sys
+import tomllib
 import zipfile
 from pathlib import Path
 
 import pytest
+import yaml
 
 ROOT = Path(__file__).parents[1]
 
@@ -49,3 +51,22 @@ def test_the_wheel_holds_the_package_and_nothing_at_the_top(tmp_path: Path) -> N
         check=True,
     )
     assert str(tmp_path) in result.stdout
+
+
+def test_the_citation_is_of_this_version_and_license() -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
+    citation = yaml.safe_load((ROOT / "CITATION.cff").read_text())
+    assert citation["title"] == project["name"]
+    for name in ("version", "license", "keywords"):
+        assert citation[name] == project[name]
+    (paper,) = citation["references"]
+    assert paper["url"] in project["urls"].values()
+    assert paper["url"] in (ROOT / "README.md").read_text()
+
+
+def test_every_extra_is_installed_for_development() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"][
+        "optional-dependencies"
+    ]
+    for name, packages in extras.items():
+        assert set(packages) <= set(extras["dev"]), name

@@ -1,6 +1,7 @@
 """Flows of zuko as priors, against zuko's own densities and draws."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,18 @@ def test_flows_without_a_map_to_a_normal_are_refused() -> None:
     for flow in (zuko.flows.GMM(2, components=3), zuko.flows.NCSF(2, **SMALL)):
         with pytest.raises(TypeError, match=message):
             ZukoPrior(flow)
+
+
+def test_what_is_no_flow_is_refused_with_the_extra_that_has_flows(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    class Normal(nn.Module):
+        def forward(self) -> torch.distributions.Distribution:
+            return torch.distributions.Normal(torch.zeros(3), torch.ones(3))
+
+    monkeypatch.setitem(sys.modules, "zuko", None)  # as if it were not installed
+    with pytest.raises(TypeError, match=r'zuko \(pip install "pyro-dpvae\[flows\]"\), or'):
+        ZukoPrior(Normal())
 
 
 def test_flows_of_no_vector_are_refused() -> None:

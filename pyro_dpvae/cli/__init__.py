@@ -80,7 +80,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             options = import_module(f"pyro_dpvae.cli.options.{command}").parsed(rest)
             status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
             return status
-    except (ValueError, TypeError, OSError, UsageError) as error:
+    except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
         return end(3 if _not_finite(error) else 2, f"error: {error}")
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT

@@ -4,10 +4,11 @@ import math
 
 from jsonargparse import Namespace
 
-from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.recipes import open_system
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -17,7 +18,9 @@ _WIDTH = 24
 def main(options: Namespace) -> int:
     """Print the comparison of runs; returns the exit status."""
     if options.evaluate:
-        device = check_device(options.device)
+        for run in options.runs:
+            RunFolder.open(run)  # before any is measured
+        device = chosen_device(options.device)
         for run in dict.fromkeys(options.runs):
             measure(open_system(run, device), options)
     print(_table((compare_seeds if options.seeds else compare_runs)(options.runs)))

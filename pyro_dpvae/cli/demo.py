@@ -4,8 +4,9 @@ from pathlib import Path
 
 from jsonargparse import Namespace
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
 
@@ -17,6 +18,7 @@ _SYSTEMS = {"beta-VAE": "standard", "beta-dpVAE": "coupling"}
 def main(options: Namespace) -> int:
     """Train both systems, draw the picture, print the table; returns the exit status."""
     check_positive_int("steps", options.steps)
+    check_seed(options.seed)
     picture = Path(options.out) / "two-moons.png"
     make_folder(picture.parent)
     results = {}
@@ -26,7 +28,7 @@ def main(options: Namespace) -> int:
             prior, beta=options.beta, steps=options.steps, seed=options.seed
         )
         results[title] = measure_moons(system, data, seed=options.seed)
-    moons_figure(results).savefig(picture, dpi=150)
+    save_figure(moons_figure(results), picture)
     print(_table(results))
     print(f"picture: {picture}")
     return 0

@@ -11,7 +11,9 @@ from jsonargparse import Namespace
 from tqdm import tqdm
 
 from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae.cli.device import check_device
+from pyro_dpvae._devices import choose_device
+from pyro_dpvae.cli.devices import chosen_device
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.jobs import Job, run_jobs
 from pyro_dpvae.cli.options.figures import IMAGES, MOONS
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
@@ -47,7 +49,6 @@ Needs = Mapping[int, Mapping[SystemKey, str]]
 def main(options: Namespace) -> int:
     """Train what is missing and draw the figures; returns the exit status, 1 if a run failed."""
     needs = _needs(options)
-    check_device(options.device)
     out = Path(options.out)
     asked = _asked(options, recalled(out))
     at_once = at_once_of(options)
@@ -58,6 +59,7 @@ def main(options: Namespace) -> int:
     there = _runs_there(options, needs)
     jobs = [_job(recipe, asked, options) for recipe in _recipes(needs) if recipe not in there]
     check_arguments(jobs)
+    chosen_device(options.device)
     with alone(out):
         if jobs:
             remember(asked, out)
@@ -108,7 +110,7 @@ def _draw(
     def subject(recipe: str) -> Subject:
         name = RECIPES[recipe].options["data"]
         # Two moons are small, and are measured where they are held.
-        device = "cpu" if name == MOONS else options.device
+        device = torch.device("cpu") if name == MOONS else choose_device(options.device)
         return Subject(open_system(runs[recipe], device), data[name], config, progress=False)
 
     out = Path(options.out)
@@ -118,7 +120,7 @@ def _draw(
             torch.manual_seed(options.seed)  # whichever figures there are
             figure = FIGURES[number].draw({key: subject(name) for key, name in recipes.items()})
             for suffix in ("png", "pdf"):
-                figure.savefig(out / f"figure-{number}.{suffix}", dpi=150)
+                save_figure(figure, out / f"figure-{number}.{suffix}")
 
 
 def _needs(options: Namespace) -> Needs:
@@ -186,7 +188,7 @@ def _plan(
         [
             *lines,
             f"{counted(len(jobs), 'run')} in {options.out}, {asked['steps']} steps each, on "
-            f"{options.device}",
+            f"{choose_device(options.device)}",
             f"overrides: {shown or 'none'}",
         ]
     )

@@ -18,6 +18,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+import torch
 from tqdm import tqdm
 
 from pyro_dpvae._files import make_folder
@@ -79,9 +80,9 @@ class Failure:
     reason: str
 
 
-def default_jobs(device: str) -> int:
+def default_jobs(device: torch.device) -> int:
     """Return how many jobs a device takes at once: one per processor, or twelve on a GPU."""
-    if device.startswith("cuda"):
+    if device.type == "cuda":
         return _ON_GPU
     if hasattr(os, "sched_getaffinity"):  # the system says which ones this process may use
         return len(os.sched_getaffinity(0))

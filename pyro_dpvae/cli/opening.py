@@ -4,23 +4,24 @@ import torch
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.resume import which_checkpoint
 from pyro_dpvae.recipes import SavedSystem, open_system
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["open_run", "opened_with"]
 
 
 def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:
     """Return device, checkpoint and weights of parsed options."""
-    device = check_device(options.device)
     which = which_checkpoint(options.checkpoint)
     if options.weights is not None:
         check_choice("weights", options.weights, ("raw", "average"))
-    return device, which, options.weights
+    return chosen_device(options.device), which, options.weights
 
 
 def open_run(options: Namespace) -> SavedSystem:
     """Open the run of parsed options."""
+    RunFolder.open(options.run)  # before a device is chosen, and named
     device, which, weights = opened_with(options)
     return open_system(options.run, device, checkpoint=which, weights=weights)

@@ -73,7 +73,11 @@ class CommandParser(ArgumentParser):
         name = self._name(key)
         if found := re.match(r"(.*) not among choices \[(.*)\]", reason):
             return _not_among(name, found[1], found[2])
-        value = re.search(r"(?:Got|Given) value: (.*)", reason, re.DOTALL)
+        if found := re.match(r"(?:File does not exist|Path is not a file): '(.*)'", reason):
+            return f"{name} must name a file that exists; got {found[1]}"
+        value = re.search(r"Given value: (.*)", reason, re.DOTALL) or re.search(
+            r"Got value: (.*)", reason
+        )
         hint = next((getattr(a, "_typehint", None) for a in self._actions if a.dest == key), None)
         if value is None or hint is None:
             return f"{name}: {' '.join(reason.split())}"
@@ -82,7 +86,7 @@ class CommandParser(ArgumentParser):
     def _unknown(self, arguments: Sequence[str]) -> str:
         option = next((one.partition("=")[0] for one in arguments if one.startswith("-")), None)
         if option is None:
-            return f"what is given must be options, got {' '.join(arguments)!r}"
+            return f"unexpected argument {' '.join(arguments)!r}; options start with --"
         known = [self.as_typed(name) for action in self._actions for name in action.option_strings]
         return f"there is no option {option}{_nearest(option, known)}"
 

@@ -6,8 +6,9 @@ import torch
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import open_run
 from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
@@ -18,19 +19,20 @@ __all__ = ["main"]
 def main(options: Namespace) -> int:
     """Draw a run's pictures, each as PNG and PDF; returns the exit status."""
     count = check_positive_int("count", options.count)
+    seed = check_seed(options.seed)
     saved = open_run(options)
     subject = Subject(
         saved, saved.data(options.root, source=options.data), EvaluationConfig(), progress=False
     )
     folder = Path(options.out) if options.out else saved.run.path / "plots"
     make_folder(folder)
-    torch.manual_seed(options.seed)
+    torch.manual_seed(seed)
     drawings = drawings_of(subject, count)
     with torch.no_grad(), tqdm(drawings.items(), unit="figure") as bar:
         for name, draw in bar:
             bar.set_description(f"drawing {name}")
             figure = draw()
             for suffix in ("png", "pdf"):
-                figure.savefig(folder / f"{name}.{suffix}", dpi=150)
+                save_figure(figure, folder / f"{name}.{suffix}")
     print(f"{', '.join(drawings)}: {folder}")
     return 0

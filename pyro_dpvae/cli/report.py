@@ -16,6 +16,14 @@ __all__ = ["main"]
 
 def main(options: Namespace) -> int:
     """Write the page of runs; returns the exit status."""
+    paths: list[str] = options.runs
+    for path in paths:
+        RunFolder.open(path)  # before any is drawn
+    out = Path(options.out) if options.out else _default(paths)
+    if out.is_dir():
+        raise IsADirectoryError(
+            f"--out must name the file of the page, and {out} is a folder; give {out}/report.html"
+        )
     device, checkpoint, weights = opened_with(options)
     opening = Opening(
         device=device,
@@ -26,13 +34,9 @@ def main(options: Namespace) -> int:
         seed=options.seed,
         count=None if options.no_figures else check_positive_int("count", options.count),
     )
-    paths: list[str] = options.runs
-    for path in paths:
-        RunFolder.open(path)  # before any is drawn
     drawn = [one.members[0] for one in columns_of_seeds(paths)] if options.seeds else paths
     runs = [contents_of(path, opening, figures=path in drawn) for path in paths]
     page = report_page(runs, seeds=options.seeds)
-    out = Path(options.out) if options.out else _default(paths)
     write_whole(out, page.encode())
     print(f"page: {out}")
     return 0

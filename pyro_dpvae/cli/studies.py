@@ -9,6 +9,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._devices import choose_device
 from pyro_dpvae.cli.jobs import Job, default_jobs
 from pyro_dpvae.cli.options.train import parsed
 from pyro_dpvae.cli.updates import resolve_rate
@@ -47,13 +48,13 @@ def at_once_of(options: Namespace) -> int:
     Raises:
         ValueError: if it is not positive.
     """
-    at_once = default_jobs(options.device) if options.jobs is None else options.jobs
+    at_once = default_jobs(choose_device(options.device)) if options.jobs is None else options.jobs
     return check_positive_int("jobs", at_once)
 
 
 def budget_of(options: Namespace) -> Budget:
     """Return the budget that is named, or the usual one of the device."""
-    usual = "hour" if options.device == "cpu" else "paper"
+    usual = "hour" if choose_device(options.device).type == "cpu" else "paper"
     return BUDGETS[check_choice("budget", options.budget or usual, BUDGETS)]
 
 

@@ -11,7 +11,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
-from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.jobs import Failure, Job, run_jobs, seconds_of
 from pyro_dpvae.cli.recipe_runs import recipe_arguments
 from pyro_dpvae.cli.studies import (
@@ -46,17 +46,17 @@ __all__ = ["main"]
 def main(options: Namespace) -> int:
     """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
     check_choice("data", options.data, DPVAE_DATA_SETS)
-    check_device(options.device)
     data = load(options.data, root=options.root, download=options.download)
     out = Path(options.out or f"reproductions/table1-{options.data}")
     study = _study(options, data, recalled(out))
     at_once = at_once_of(options)
     jobs = _jobs(study, out, options)
     check_arguments(jobs)
+    device = chosen_device(options.device)
     with alone(out):
         remember(study.as_dict(), out)
         check_runs(jobs)
-        return _reproduced(study, out, jobs, at_once, options.device)
+        return _reproduced(study, out, jobs, at_once, str(device))
 
 
 def _reproduced(study: Study, out: Path, jobs: Sequence[Job], at_once: int, device: str) -> int:

@@ -7,9 +7,10 @@ from typing import Any
 
 import pyro
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_positive_int, check_seed
+from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
-from pyro_dpvae.cli.device import check_device
+from pyro_dpvae.cli.devices import in_words
 from pyro_dpvae.cli.options.train import EPOCHS
 from pyro_dpvae.cli.parts import PARTS
 from pyro_dpvae.cli.resume import (
@@ -56,8 +57,9 @@ def main(options: dict[str, Any]) -> int:
                 "--resume RUN"
             )
         which = which_checkpoint(which)
+    check_seed(options["seed"])
     _locate(options, resume)
-    device = check_device(options["device"])
+    device = choose_device(options["device"])
     if options.pop("download"):  # by one, from whom others have it
         on_first_rank(lambda: load(options["data"], root=options["root"], download=True))
     data = load(options["data"], root=options["root"])
@@ -107,7 +109,8 @@ def main(options: dict[str, Any]) -> int:
     run = folder_of(options, resume=resume is not None)
     print(
         f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
-        f"out; {config.steps} steps of batch {batch_size} on {device}{_shared(here.count)}",
+        f"out; {config.steps} steps of batch {batch_size} on "
+        f"{in_words(device, options['device'])}{_shared(here.count)}",
         file=sys.stderr,
     )
     if place:
@@ -128,6 +131,7 @@ def main(options: dict[str, Any]) -> int:
             },
             # The last one, and nobody's newer ones, is known once the folder is locked.
             resume=resume is not None if start is None or which is None else start,
+            device=device,
             callbacks=boards,
         )
     except KeyboardInterrupt as error:
@@ -161,8 +165,11 @@ def _locate(options: dict[str, Any], resume: str | None) -> None:
     """Write down where data are, which a run that goes on elsewhere must find.
 
     Raises:
-        ValueError: if no data are named.
+        ValueError: if no data are named, or a path is empty.
     """
+    for option, value in (("data", options["data"]), ("out", options["out"]), ("resume", resume)):
+        if value == "":  # which a path takes for the present folder
+            raise ValueError(f"--{option} must not be empty, got ''; name it, or leave it out")
     if options["data"] is None:
         raise ValueError(
             f"{resume} holds no run yet; to start one there, give --data and its options"

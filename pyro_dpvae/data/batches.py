@@ -126,6 +126,19 @@ class Batches:
         whole.rank, whole.ranks = 0, 1
         return whole
 
+    def to(self, device: str | torch.device) -> "Batches":
+        """Return the same batches on another device; itself if they are there."""
+        device = torch.device(device)
+        if device == self.device:
+            return self
+        moved = copy.copy(self)
+        moved.device = device
+        if isinstance(self._data, Tensor):
+            moved._data = self._data.to(device)
+        else:
+            moved._data = self._data.pinned(device.type == "cuda")
+        return moved
+
     def _order(self, number: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.size)

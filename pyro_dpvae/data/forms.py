@@ -54,6 +54,11 @@ def form_of(array: Array, where: str) -> Form:
         raise ValueError(
             f"a data set needs data, got an empty array of shape {array.shape} {where}"
         )
+    if array.ndim == 0:
+        raise ValueError(
+            f"data have a row per datum, got a single number in {where}; store an array of shape "
+            "(data, ...)"
+        )
     if array.ndim == 1:
         raise ValueError(
             f"data have a row per datum, got one number each ({array.dtype}, shape "

@@ -32,6 +32,10 @@ class Stream:
         self._loader = self._load(self._plan, stay=workers > 0)
         self._busy = False
 
+    def pinned(self, pinned: bool) -> "Stream":
+        """Return a stream of the same data whose batches are in page-locked memory, or are not."""
+        return Stream(self._stacks.data, workers=self._workers, pinned=pinned)
+
     def batches(self, plan: Iterable[list[int]]) -> Iterator[Tensor]:
         """Yield the data of each list of indices, in order.
 

@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyro_dpvae._checks import check_repeated
+from pyro_dpvae._checks import check_repeated, check_seed
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
 
@@ -54,3 +54,4 @@ class EvaluationConfig:
     def __post_init__(self) -> None:
         for name in ("nll_samples", "nll_data", "latent_samples", "images"):
             check_repeated(name, getattr(self, name))
+        check_seed(self.seed)

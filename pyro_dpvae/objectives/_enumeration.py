@@ -155,7 +155,7 @@ class Enumeration:
 
     def marginal(
         self, site: Site, log_prob: Callable[[str], Tensor]
-    ) -> tuple["Marginal | None", set[str]]:
+    ) -> "tuple[Marginal | None, set[str]]":
         """Return a site's distribution under the model with enumerated sites summed out.
 
         Args:

@@ -21,7 +21,8 @@ class ZukoPrior(AbstractPrior):
     Any unconditional flow over R^L with a normal base will do: ``zuko.flows.NSF(features=L)``,
     ``MAF``, ``NICE``, ``RealNVP``, ``GF``, and those put together with ``zuko.flows.Flow``. What
     a density and a draw cost is the flow's own: for autoregressive ones a draw takes L passes for
-    each transform. The package does not need zuko: of the flow it asks a call that returns a
+    each transform. The package does not import zuko, which
+    ``pip install "pyro-dpvae[flows]"`` installs: of the flow it asks a call that returns a
     distribution with ``transform``, from z to z0, and ``base``.
 
     A Laplace guide differentiates g forwards, which transforms with derivatives of their own,
@@ -55,8 +56,8 @@ class ZukoPrior(AbstractPrior):
         ):
             raise TypeError(
                 "a flow must map z to a normal base, by a bijective transform, "
-                f"got {type(p).__name__} with base {base}; use a flow such as zuko.flows.NSF, or "
-                "MixturePrior for a mixture"
+                f"got {type(p).__name__} with base {base}; use a flow such as zuko.flows.NSF, of "
+                'the package zuko (pip install "pyro-dpvae[flows]"), or MixturePrior for a mixture'
             )
         if p.batch_shape != () or len(p.event_shape) != 1:
             raise ValueError(

@@ -74,6 +74,7 @@ def train_moons(
         train=train,
         test=test,
         config=TrainConfig(steps=steps, seed=seed, evaluate_every=steps),
+        device="cpu",  # where the points are, which measure_moons compares it with
         progress=progress,
     )
     return system, data

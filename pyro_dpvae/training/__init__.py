@@ -1,5 +1,6 @@
 """The training loop: a model and a guide by ``CapturedSVI``, with records and checkpoints."""
 
+from pyro_dpvae._devices import choose_device
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, TensorBoard
 from pyro_dpvae.training.checks import (
     check_batch,
@@ -29,6 +30,7 @@ __all__ = [
     "check_last_batch",
     "check_resumed",
     "check_run",
+    "choose_device",
     "evaluate_elbo",
     "fit",
     "growth_steps",

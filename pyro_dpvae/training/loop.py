@@ -5,8 +5,10 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import Any
 
+import torch
 from torch import nn
 
+from pyro_dpvae._devices import choose_device, device_of
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.data import Batches
 from pyro_dpvae.objectives import ELBO
@@ -32,6 +34,7 @@ def fit(
     state: dict[str, Any] | None = None,
     resume: bool | Checkpoint = False,
     callbacks: Sequence[AbstractCallback] = (),
+    device: str | torch.device = "auto",
     progress: bool = True,
 ) -> History:
     """Train a model and a guide with Adam, by ``CapturedSVI``.
@@ -69,6 +72,9 @@ def fit(
             one. Later checkpoints are removed.
         callbacks: what is called as the run goes on, such as ``TensorBoard``. All hear of the
             end; an error that one of them raises there comes after, unless training has failed.
+        device: where model, guide, objective and batches are moved before the first step, and
+            stay: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... The first is where the model
+            is if it is on an accelerator; otherwise CUDA if there is a GPU, else the CPU.
         progress: whether a bar is shown.
 
     Returns:
@@ -97,6 +103,11 @@ def fit(
         UserWarning: if a schedule, or the warm-up, takes more steps than the run.
     """
     with refusing_together():
+        there = choose_device(device, present=device_of(model))
+        for part in (model, guide):
+            part.to(there)
+        objective.to(there)
+        train, test = train.to(there), test.to(there)
         check_shares(train, test)
         growth = check_run(model, guide, objective=objective, train=train, config=config)
     for name, steps in objective.unfinished(config.steps).items():

@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from pyro_dpvae._devices import device_of
 from pyro_dpvae.objectives import ELBO
 from pyro_dpvae.runs import CHANGEABLE
 from pyro_dpvae.training.config import TrainConfig
@@ -41,7 +42,7 @@ def settings_of(config: TrainConfig, objective: ELBO) -> dict[str, Any]:
 
 def environment(module: nn.Module) -> dict[str, Any]:
     """Return the versions and the device that a module is trained with."""
-    device = next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
+    device = device_of(module)
     names = ("torch", "pyro-ppl", "pyro-dpvae")
     return {
         "versions": {name: _version(name) for name in names},

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from jsonargparse import Namespace
 
 from pyro_dpvae.cli.options.measuring import add_measuring
+from pyro_dpvae.cli.options.runs import add_device
 from pyro_dpvae.cli.parser import CommandParser
 
 __all__ = ["parsed"]
@@ -52,5 +53,5 @@ def _parser() -> tuple[CommandParser, list[str]]:
     own = {action.dest for action in parser._actions}
     add_measuring(parser)
     parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(parser)
     return parser, [action.dest for action in parser._actions if action.dest not in own]

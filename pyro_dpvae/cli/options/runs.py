@@ -1,8 +1,20 @@
 """The options of commands that open a trained run."""
 
+from typing import Any
+
 from jsonargparse import ArgumentParser
 
-__all__ = ["add_data", "add_run", "add_weights"]
+__all__ = ["add_data", "add_device", "add_run", "add_weights"]
+
+
+def add_device(parser: Any) -> None:
+    """Add ``--device`` to a parser or a group of one."""
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="auto (a GPU if CUDA finds one, otherwise the CPU), cpu, cuda, cuda:1 ...",
+    )
 
 
 def add_run(parser: ArgumentParser) -> None:
@@ -25,7 +37,7 @@ def add_weights(parser: ArgumentParser) -> None:
         help="raw, as training left them, or average, their moving average (default: average, if "
         "the run has one)",
     )
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(parser)
 
 
 def add_data(parser: ArgumentParser) -> None:

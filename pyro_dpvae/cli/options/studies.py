@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from pyro_dpvae.cli.options.runs import add_device
 from pyro_dpvae.reproduction.budgets import BUDGETS
 
 __all__ = ["add_amount", "add_place"]
@@ -40,7 +41,7 @@ def add_place(parser: Any, out: str | None, default: str) -> None:
         default: the same, in words.
     """
     parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(parser)
     parser.add_argument(
         "--jobs", type=int | None, help="runs at once (default: one per processor, or 12 on a GPU)"
     )

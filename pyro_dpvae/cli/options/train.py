@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pyro_dpvae.cli.options.runs import add_device
 from pyro_dpvae.cli.parts import PartParser, merge_files, spell_out
 from pyro_dpvae.cli.resume import with_configuration
 from pyro_dpvae.cli.updates import add_updates
@@ -108,7 +109,7 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         "--batch-size", type=int, default=100, help="data in a step, of all processes together"
     )
     training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    training.add_argument("--device", type=str, default="cpu", help="cpu, cuda, cuda:1 ...")
+    add_device(training)
     training.add_argument(
         "--backend",
         type=str,
