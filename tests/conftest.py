@@ -8,6 +8,7 @@ from typing import Any
 import pyro
 import pytest
 import torch
+import torch._dynamo  # imported by each torch optimizer, and so else by each forked child anew
 from hypothesis import HealthCheck, settings
 
 from tests.browser import Browser, chromium
