@@ -8,6 +8,8 @@ import pyro
 import pyro.util
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.overrides import TorchFunctionMode
@@ -162,8 +164,11 @@ def _recording() -> Iterator[None]:
     # The cache keeps casts of weights beyond one step: one made before would become a constant.
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
+    # The recorder notes the shape of each result on a fake tensor. Where no mode for those is at
+    # hand, it makes one for each operation, and a new mode notes the whole stack of calls.
+    shapes = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
     try:
-        with _Operations(), _Values():
+        with shapes, _Operations(), _Values():
             yield
     finally:
         torch.set_autocast_cache_enabled(cache)
