@@ -8,10 +8,14 @@ from typing import Any
 import pyro
 import pytest
 import torch
+import torch._dynamo  # imported by each torch optimizer, and so else by each forked child anew
 from hypothesis import HealthCheck, settings
 
 from tests.browser import Browser, chromium
 from tests.processes import on_ranks
+from tests.type_checks import use_cheapest_checks
+
+use_cheapest_checks()
 
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
 _ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -10,6 +10,8 @@ import pyro
 import pyro.util
 import torch
 from torch import Tensor, fx
+from torch._guards import TracingContext, tracing
+from torch._subclasses import FakeTensorMode
 from torch.distributions import Distribution
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import register_optimizer_step_pre_hook
@@ -206,8 +208,11 @@ def _recording() -> Iterator[None]:
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
     optimizers = register_optimizer_step_pre_hook(_refuse_optimizer)
+    # The recorder notes the shape of each result on a fake tensor. Where no mode for those is at
+    # hand, it makes one for each operation, and a new mode notes the whole stack of calls.
+    shapes = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
     try:
-        with _Operations(), _Values():
+        with shapes, _Operations(), _Values():
             yield
     finally:
         optimizers.remove()
