@@ -26,7 +26,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyro_dpvae.data import Batches, load
-from pyro_dpvae.likelihoods import GaussianLearnedVariance
+from pyro_dpvae.likelihoods import GaussianLearnedVarianceLikelihood
 from pyro_dpvae.metrics import log_likelihoods
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, fit
@@ -63,7 +63,7 @@ def build(guide: str, prior: str, likelihood: str, images: Tensor) -> System:
         objective={"name": "elbo"},
     )
     decoder = system.model.decoder
-    if isinstance(decoder.likelihood, GaussianLearnedVariance):
+    if isinstance(decoder.likelihood, GaussianLearnedVarianceLikelihood):
         pixels = images[:10_000].flatten(1) / 255
         last = [m for m in decoder.network.modules() if isinstance(m, nn.Linear)][-1]
         last.bias.data.copy_(pixels.mean(0))

@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._program import parse, write
-from pyro_dpvae import BetaTCVAE, InfoVAE
+from pyro_dpvae import BetaTCELBO, InfoELBO
 from pyro_dpvae.data import Batches, dataset, load
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.objectives.penalties.latents import Latents, LatentSite
@@ -147,7 +147,7 @@ def sent(name: str, objective: str) -> dict[str, float]:
 def pairs(*, quick: bool) -> dict[str, dict[int, float]]:
     """Return the milliseconds of penalties with their gradients, by the batch of all ranks."""
     found: dict[str, dict[int, float]] = {"beta-tc": {}, "info": {}}
-    for name, objective in (("beta-tc", BetaTCVAE(6.0, dataset_size=DATA)), ("info", InfoVAE())):
+    for name, objective in (("beta-tc", BetaTCELBO(6.0, dataset_size=DATA)), ("info", InfoELBO())):
         for batch in (8,) if quick else (50, 100, 200, 400, 800):
             loc = torch.randn(batch, 64, requires_grad=True)
             (penalty,) = objective.penalties

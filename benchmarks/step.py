@@ -34,17 +34,17 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 
 from benchmarks._program import parse, report
 from pyro_dpvae import (
-    ELBO,
     VAE,
     AmortizedGaussian,
-    BetaTCVAE,
+    BetaTCELBO,
     CouplingPrior,
     Decoder,
     GaussianEncoder,
+    RegularizedELBO,
 )
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
 from pyro_dpvae.objectives.penalties.total_correlation import log_component_weights
 
@@ -76,7 +76,7 @@ def build(name: str, *, batch: int | None = None) -> tuple[VAE, AmortizedGaussia
     architecture, options, shape, latent_dim, usual = SYSTEMS[name]
     batch = usual if batch is None else batch
     networks = ARCHITECTURES[architecture]
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     decoder = networks.decoder(latent_dim, likelihood.raw_shape, **options)
     encoder = networks.encoder(shape, 2 * latent_dim, **options)
     model = VAE(CouplingPrior(latent_dim, hidden=(256, 256)), Decoder(decoder, likelihood))
@@ -84,9 +84,9 @@ def build(name: str, *, batch: int | None = None) -> tuple[VAE, AmortizedGaussia
     return model, guide, torch.bernoulli(torch.rand(batch, *shape))
 
 
-def objective(name: str) -> ELBO:
+def objective(name: str) -> RegularizedELBO:
     """Return the objective of a system."""
-    return BetaTCVAE(BETA, dataset_size=DATA) if name == "tc" else ELBO()
+    return BetaTCELBO(BETA, dataset_size=DATA) if name == "tc" else RegularizedELBO()
 
 
 def total_correlation(z: Tensor, mean: Tensor, scale: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from pyro_dpvae.data import Batches, load
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training import choose_device
 
 
@@ -47,7 +47,7 @@ def moons(found: argparse.Namespace) -> tuple[Batches, Tensor]:
 
 
 def train(
-    model: nn.Module, guide: nn.Module, objective: ELBO, batches: Batches, *, steps: int
+    model: nn.Module, guide: nn.Module, objective: RegularizedELBO, batches: Batches, *, steps: int
 ) -> None:
     """Take a number of steps of plain Pyro inference, where the batches are."""
     for module in (model, guide):

@@ -11,9 +11,9 @@ import torch
 from common import images, options, train
 
 from pyro_dpvae import CouplingPrior, Decoder, GaussianEncoder, LadderGuide, LadderVAE
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import LADDERS, default_ladder
-from pyro_dpvae.objectives import BetaVAE, Saturating
+from pyro_dpvae.objectives import BetaELBO, SaturatingSchedule
 from pyro_dpvae.plots import layer_codes, layers_figure
 
 RUNGS = (2, 2, 2)
@@ -26,15 +26,15 @@ def main() -> None:
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     encoder = architecture.encoder(shape, 2 * sum(RUNGS), rungs=RUNGS, width=16)
     decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
 
     model = LadderVAE([CouplingPrior(size) for size in RUNGS], Decoder(decoder, likelihood))
     guide = LadderGuide(GaussianEncoder(encoder), RUNGS)
     # The rate comes in by and by, so that no rung is given up at the start.
-    warm_up = Saturating(0.0, 1.0, steps=found.steps)
-    train(model, guide, BetaVAE(warm_up), batches, steps=found.steps)
+    warm_up = SaturatingSchedule(0.0, 1.0, steps=found.steps)
+    train(model, guide, BetaELBO(warm_up), batches, steps=found.steps)
 
     with torch.no_grad():
         origin = guide.posterior(x[:1]).mean[0]

@@ -17,9 +17,9 @@ from pyro_dpvae import (
     GaussianEncoder,
     LossyVAE,
 )
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
-from pyro_dpvae.objectives import FreeBitsVAE
+from pyro_dpvae.objectives import FreeBitsELBO
 from pyro_dpvae.plots import sample_figure
 
 LATENT, FEATURES = 32, 4
@@ -31,7 +31,7 @@ def main() -> None:
     batches = images(found)
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     networks = ARCHITECTURES["residual"]
     pixels = LocalPixelNetwork(shape, FEATURES, raw_shape=likelihood.raw_shape, width=16)
     features = networks.decoder(LATENT, (FEATURES, *shape[1:]))
@@ -39,7 +39,7 @@ def main() -> None:
 
     model = LossyVAE(AutoregressivePrior(LATENT, hidden=(128,)), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
-    train(model, guide, FreeBitsVAE(4.0), batches, steps=found.steps)
+    train(model, guide, FreeBitsELBO(4.0), batches, steps=found.steps)
 
     with torch.no_grad():
         z = guide.posterior(x[:5]).mean

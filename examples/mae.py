@@ -8,16 +8,16 @@ Reference: Ma, Zhou, Hovy (2019), MAE: mutual posterior-divergence regularizatio
 from common import images, options, train
 
 from pyro_dpvae import (
-    MAE,
     AmortizedGaussian,
     AutoregressiveDecoder,
     AutoregressivePrior,
     GaussianEncoder,
     LossyVAE,
+    MutualDivergenceELBO,
 )
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES, MaskedPixelNetwork
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 LATENT, FEATURES = 32, 4
 
@@ -29,8 +29,8 @@ def main() -> None:
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
     networks = ARCHITECTURES["residual"]
-    for objective in (ELBO(), MAE(1.0, 0.01)):
-        likelihood = Bernoulli(shape)
+    for objective in (RegularizedELBO(), MutualDivergenceELBO(1.0, 0.01)):
+        likelihood = BernoulliLikelihood(shape)
         pixels = MaskedPixelNetwork(shape, FEATURES, raw_shape=likelihood.raw_shape)
         features = networks.decoder(LATENT, (FEATURES, *shape[1:]))
         decoder = AutoregressiveDecoder(features, pixels, likelihood=likelihood)

@@ -26,10 +26,10 @@ from pyro_dpvae.importance import (
     log_weights,
     pareto_k,
 )
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import log_likelihoods, negative_log_likelihood
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 WEIGHT = torch.tensor([[1.0, 0.5], [0.0, 1.0], [1.0, -1.0]])  # x = W z + noise
 VARIANCE = 0.25
@@ -85,12 +85,12 @@ def main() -> None:
 
     # The same of the library's parts, averaged over held-out data, with a standard error.
     batches, held_out = moons(found)
-    likelihood = Gaussian((2,), variance=0.01)
+    likelihood = GaussianLikelihood((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(2, likelihood.raw_shape), likelihood)
     dpvae = VAE(CouplingPrior(2), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,), 4)))
-    train(dpvae, guide, ELBO(), batches, steps=found.steps)
+    train(dpvae, guide, RegularizedELBO(), batches, steps=found.steps)
     estimates = log_likelihoods(dpvae, guide, [held_out], samples=samples, progress=False)
     nll = negative_log_likelihood(estimates)
     print(

@@ -20,11 +20,18 @@ import torch
 from common import endless, images, options
 from torch import Tensor
 
-from pyro_dpvae import ELBO, VAE, AmortizedGaussian, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae import (
+    VAE,
+    AmortizedGaussian,
+    CouplingPrior,
+    Decoder,
+    GaussianEncoder,
+    RegularizedELBO,
+)
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import AbstractPenalty, Latents, Linear, Weight
+from pyro_dpvae.objectives import AbstractPenalty, Latents, LinearSchedule, Weight
 
 LATENT = 20
 
@@ -58,8 +65,8 @@ def main() -> None:
     """Train without and with the penalty, and print what it buys and what it costs."""
     found = options(__doc__, steps=1000)
     batches = images(found)
-    networks, likelihood = ARCHITECTURES["mlp"], Bernoulli(batches.item_shape)
-    rises = Linear(0.0, 50.0, max(1, found.steps // 2))
+    networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood(batches.item_shape)
+    rises = LinearSchedule(0.0, 50.0, max(1, found.steps // 2))
 
     for title, weight in (("without", 0.0), ("with", rises)):
         pyro.set_rng_seed(0)
@@ -69,7 +76,7 @@ def main() -> None:
         guide = AmortizedGaussian(encoder)
         for module in (model, guide):
             module.to(found.device)
-        objective = ELBO(penalties=[Density(weight)])
+        objective = RegularizedELBO(penalties=[Density(weight)])
         # The steps of pyro.infer.SVI: after a few, the recorded graph is replayed.
         svi = CapturedSVI(model, guide, FusedOptim({"lr": 1e-3}), loss=objective)
         for x in islice(endless(batches), found.steps):

@@ -13,8 +13,8 @@ import torch
 from common import endless, moons, options
 from pyro.infer import SVI
 
-from pyro_dpvae import VAE, AmortizedGaussian, BetaVAE, CouplingPrior, Decoder, GaussianEncoder
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae import VAE, AmortizedGaussian, BetaELBO, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import distance_to_data
 from pyro_dpvae.nn import ARCHITECTURES
 from pyro_dpvae.plots import sample_figure
@@ -27,14 +27,14 @@ def main() -> None:
     found = options(__doc__, steps=1000, data="two-moons")
     batches, held_out = moons(found)
 
-    likelihood = Gaussian((2,), variance=0.01)
+    likelihood = GaussianLikelihood((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)  # StandardNormal(LATENT): a plain VAE
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,), 2 * LATENT)))
     for module in (model, guide):
         module.to(found.device)
-    objective = BetaVAE(beta=4.0)
+    objective = BetaELBO(beta=4.0)
 
     svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=objective)
     for step, x in enumerate(islice(endless(batches), found.steps), start=1):

@@ -8,9 +8,9 @@ Reference: Kim, Pavlovic (2020), Recursive inference for variational autoencoder
 from common import images, options, train
 
 from pyro_dpvae import VAE, CouplingPrior, Decoder, RecursiveMixtureGuide, WeightedGaussianEncoder
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 LATENT, COMPONENTS = 8, 3
 
@@ -21,7 +21,7 @@ def main() -> None:
     batches = images(found)
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     networks = ARCHITECTURES["mlp"]
     network = networks.decoder(LATENT, likelihood.raw_shape, hidden=(256, 256))
 
@@ -32,10 +32,10 @@ def main() -> None:
     ]
     guide = RecursiveMixtureGuide(encoders, active=1)
     steps = max(1, found.steps // COMPONENTS)
-    train(model, guide, ELBO(), batches, steps=steps)
+    train(model, guide, RegularizedELBO(), batches, steps=steps)
     for _ in range(COMPONENTS - 1):
         guide.grow(model, batches.epoch, steps=max(1, steps // 4))
-        train(model, guide, ELBO(), batches, steps=steps)
+        train(model, guide, RegularizedELBO(), batches, steps=steps)
 
 
 if __name__ == "__main__":

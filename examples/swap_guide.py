@@ -20,13 +20,13 @@ from pyro.infer import SVI
 from torch import Tensor
 
 from pyro_dpvae import (
-    ELBO,
     VAE,
     AmortizedGaussian,
     FlowGuide,
     GaussianEncoder,
     LaplaceGuide,
     RecursiveMixtureGuide,
+    RegularizedELBO,
     SemiAmortizedGuide,
     WeightedGaussianEncoder,
 )
@@ -59,7 +59,7 @@ def guides(model: VAE) -> dict[str, AbstractGuide]:
 
 def fit(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
     """Raise the guide's bound; the model's parameters take no gradient."""
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 3e-3}), loss=ELBO())
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 3e-3}), loss=RegularizedELBO())
     for x in batches:
         svi.step(x)
 
@@ -87,7 +87,7 @@ def main() -> None:
         else:
             fit(model, guide, batches)
         guide.eval()
-        elbo = -ELBO(num_particles=50).loss(model, guide, x) / len(x)
+        elbo = -RegularizedELBO(num_particles=50).loss(model, guide, x) / len(x)
         log_p = log_likelihoods(model, guide, [x], samples=samples, progress=False)
         estimate = log_p.log_likelihood.mean()
         error = f"{estimate:.3f} +- {log_p.monte_carlo_error:.3f}"

@@ -17,7 +17,6 @@ import torch
 from common import moons, options, train
 
 from pyro_dpvae import (
-    ELBO,
     VAE,
     AggregatePosterior,
     AmortizedGaussian,
@@ -25,14 +24,15 @@ from pyro_dpvae import (
     Decoder,
     GaussianEncoder,
     MixturePrior,
+    RegularizedELBO,
     StandardNormal,
     VampPrior,
     ZukoPrior,
 )
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import symmetric_kl
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import BetaVAE
+from pyro_dpvae.objectives import BetaELBO
 from pyro_dpvae.priors import AbstractPrior
 
 LATENT, BETA = 2, 4.0
@@ -49,7 +49,7 @@ def main() -> None:
     """Train the same system under each prior, and print a table."""
     found = options(__doc__, steps=1000, data="two-moons")
     batches, held_out = moons(found)
-    likelihood = Gaussian((2,), variance=0.01)
+    likelihood = GaussianLikelihood((2,), variance=0.01)
     networks = ARCHITECTURES["moons"]
     inputs = next(batches.epoch(0))
 
@@ -69,9 +69,9 @@ def main() -> None:
         decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
         model, guide = VAE(prior(encoder), decoder), AmortizedGaussian(encoder)
         print(name)
-        train(model, guide, BetaVAE(BETA), batches, steps=found.steps)
+        train(model, guide, BetaELBO(BETA), batches, steps=found.steps)
 
-        bound = ELBO(num_particles=20)
+        bound = RegularizedELBO(num_particles=20)
         elbo = -bound.loss(model, guide, held_out) / len(held_out)
         rate = float(bound.terms["rate"])
         with torch.no_grad():

@@ -11,8 +11,8 @@ from itertools import islice
 import torch
 from common import endless, images, options
 
-from pyro_dpvae import VAE, AmortizedGaussian, BetaTCVAE, CouplingPrior, Decoder, GaussianEncoder
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae import VAE, AmortizedGaussian, BetaTCELBO, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
 
 LATENT = 10
@@ -23,13 +23,13 @@ def main() -> None:
     found = options(__doc__, steps=1000)
     batches = images(found)
     shape = batches.item_shape
-    networks, likelihood = ARCHITECTURES["mlp"], Bernoulli(shape)
+    networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood(shape)
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
     for module in (model, guide):
         module.to(found.device)
-    objective = BetaTCVAE(6.0, dataset_size=batches.size)
+    objective = BetaTCELBO(6.0, dataset_size=batches.size)
 
     # What is in both, such as the decoder of a Laplace guide, is taken once.
     parameters = list(dict.fromkeys([*model.parameters(), *guide.parameters()]))

@@ -13,9 +13,9 @@ import torch.distributed as dist
 from common import images, options
 from pyro.infer import SVI
 
-from pyro_dpvae import VAE, AmortizedGaussian, BetaTCVAE, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae import VAE, AmortizedGaussian, BetaTCELBO, CouplingPrior, Decoder, GaussianEncoder
 from pyro_dpvae.inference import AveragingOptim, synchronize
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
 
 LATENT = 10
@@ -31,13 +31,13 @@ def main() -> None:
     found = options(__doc__, steps=2000)  # which gives each process a GPU of its own
     batches = images(found)
     shape = tuple(next(batches.epoch(0)).shape[1:])
-    networks, likelihood = ARCHITECTURES["mlp"], Bernoulli(shape)
+    networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood(shape)
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
     for module in (model, guide):
         module.to(found.device)
-    objective = BetaTCVAE(6.0, dataset_size=60_000).across_ranks()
+    objective = BetaTCELBO(6.0, dataset_size=60_000).across_ranks()
     synchronize(model, guide, objective)
     pyro.set_rng_seed(rank)  # each rank draws noise of its own
 

@@ -18,19 +18,19 @@ from common import endless, images, options
 from pyro.infer import SVI
 
 from pyro_dpvae import (
-    ELBO,
     VAE,
     AggregatePosterior,
     AmortizedGaussian,
     CouplingPrior,
     Decoder,
     GaussianEncoder,
+    RegularizedELBO,
     StandardNormal,
 )
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.metrics import symmetric_kl
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import MMD, Linear, TotalCorrelation
+from pyro_dpvae.objectives import MMD, LinearSchedule, TotalCorrelation
 
 LATENT = 10
 
@@ -39,7 +39,7 @@ def main() -> None:
     """Train under both priors; print the terms, and how far p(z) and q(z) are apart."""
     found = options(__doc__, steps=1000)
     batches = images(found)
-    networks, likelihood = ARCHITECTURES["mlp"], Bernoulli(batches.item_shape)
+    networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood(batches.item_shape)
 
     for name, prior in (("standard", StandardNormal), ("coupling", CouplingPrior)):
         pyro.set_rng_seed(0)
@@ -49,10 +49,10 @@ def main() -> None:
         guide = AmortizedGaussian(encoder)
         for module in (model, guide):
             module.to(found.device)
-        objective = ELBO(
+        objective = RegularizedELBO(
             penalties=[
                 TotalCorrelation(5.0, dataset_size=batches.size),
-                MMD(Linear(0.0, 1000.0, max(1, found.steps // 2))),
+                MMD(LinearSchedule(0.0, 1000.0, max(1, found.steps // 2))),
             ]
         )
         svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-3}), loss=objective)

@@ -17,9 +17,9 @@ from pyro_dpvae import (
     GaussianEncoder,
     MixturePrior,
 )
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import LADDERS, default_ladder
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.plots import sample_figure
 
 RUNGS, CLUSTERS = (4, 8), 20
@@ -32,7 +32,7 @@ def main() -> None:
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     encoder = architecture.encoder(shape, 2 * sum(RUNGS), rungs=RUNGS, width=16)
     decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
 
@@ -40,7 +40,7 @@ def main() -> None:
     model = ClusteringLadderVAE(priors, Decoder(decoder, likelihood))
     # Given an encoder without clusters, q(y | z) = p(y | z); the sum over y is exact.
     guide = ClusteringLadderGuide(GaussianEncoder(encoder), priors)
-    train(model, guide, ELBO(), batches, steps=found.steps)
+    train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 
     with torch.no_grad():
         clusters = torch.arange(CLUSTERS, device=found.device)

@@ -8,10 +8,10 @@ Reference: Park, Kim, Kim (2019), Variational Laplace autoencoders.
 from common import images, options, train
 
 from pyro_dpvae import VAE, CouplingPrior, Decoder, GaussianEncoder, LaplaceGuide
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.metrics import log_likelihoods, negative_log_likelihood
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 LATENT = 8
 
@@ -22,14 +22,14 @@ def main() -> None:
     batches = images(found)
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
-    likelihood = Bernoulli(shape)
+    likelihood = BernoulliLikelihood(shape)
     networks = ARCHITECTURES["mlp"]
     network = networks.decoder(LATENT, likelihood.raw_shape, hidden=(256, 256))
 
     model = VAE(CouplingPrior(LATENT), Decoder(network, likelihood))
     encoder = GaussianEncoder(networks.encoder(shape, 2 * LATENT, hidden=(256, 256)))
     guide = LaplaceGuide(encoder, model.decoder, prior=model.prior, steps=2)
-    train(model, guide, ELBO(), batches, steps=found.steps)
+    train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 
     estimates = log_likelihoods(model, guide, [x[:20]], samples=100)
     print(f"-log p(x): {negative_log_likelihood(estimates).value:.2f} nats per image")

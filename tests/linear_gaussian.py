@@ -6,7 +6,7 @@ from torch import Tensor, nn
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AmortizedGaussian
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.models import VAE
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors import StandardNormal
@@ -21,7 +21,7 @@ class LinearGaussian:
         directions = torch.linalg.qr(torch.randn(DATA, LATENT, dtype=torch.float64))[0]
         self.weight = directions * torch.tensor([1.5, 0.7], dtype=torch.float64)
         self.bias = torch.randn(DATA, dtype=torch.float64)
-        likelihood = Gaussian((DATA,), variance=VARIANCE)
+        likelihood = GaussianLikelihood((DATA,), variance=VARIANCE)
         decode = _linear(self.weight, self.bias)
         network = Batched(decode, in_shape=(LATENT,), out_shape=(DATA,))
         self.model = VAE(StandardNormal(LATENT).double(), Decoder(network, likelihood)).double()

@@ -16,11 +16,11 @@ from pyro_dpvae._ranks import ranks
 from pyro_dpvae.inference import AveragingOptim, FusedOptim
 from pyro_dpvae.objectives import (
     DIP,
-    ELBO,
     MMD,
     OBJECTIVES,
     AdversarialDivergence,
-    BetaTCVAE,
+    BetaTCELBO,
+    RegularizedELBO,
     SteinDiscrepancy,
 )
 from pyro_dpvae.recipes import System, build_system
@@ -56,7 +56,7 @@ def system(objective: str = "elbo", **parts: Any) -> System:
     )
 
 
-def other(make: Callable[[], ELBO], **parts: Any) -> System:
+def other(make: Callable[[], RegularizedELBO], **parts: Any) -> System:
     built = system(**parts)
     return System(built.model, built.guide, make())
 
@@ -78,13 +78,16 @@ LADDER = {"model": {"name": "ladder"}, "network": CLUSTERS["network"]}
 CASES: dict[str, Callable[[], System]] = {
     **{name: partial(system, name) for name in OBJECTIVES},
     "adversarial divergence": partial(
-        other, lambda: ELBO(penalties=[AdversarialDivergence(1.0, latent_dim=LATENT, hidden=[16])])
+        other,
+        lambda: RegularizedELBO(
+            penalties=[AdversarialDivergence(1.0, latent_dim=LATENT, hidden=[16])]
+        ),
     ),
     "stein, couplings": partial(
-        other, lambda: ELBO(penalties=[SteinDiscrepancy(1.0)]), prior=COUPLING
+        other, lambda: RegularizedELBO(penalties=[SteinDiscrepancy(1.0)]), prior=COUPLING
     ),
     "dip II, full covariance": partial(
-        other, lambda: ELBO(penalties=[DIP(1.0, 1.0, form="II")]), guide=LAPLACE
+        other, lambda: RegularizedELBO(penalties=[DIP(1.0, 1.0, form="II")]), guide=LAPLACE
     ),
     "tc, full covariance": partial(system, "beta-tc", guide=LAPLACE, prior=COUPLING),
     "mae, full covariance": partial(system, "mae", guide=LAPLACE),
@@ -103,10 +106,10 @@ CASES: dict[str, Callable[[], System]] = {
     ),
     "mmd, particles": partial(
         other,
-        lambda: ELBO(penalties=[MMD(1.0)], num_particles=3, vectorize_particles=True),
+        lambda: RegularizedELBO(penalties=[MMD(1.0)], num_particles=3, vectorize_particles=True),
     ),
     "tc, particles in a loop": partial(
-        other, lambda: BetaTCVAE(3.0, dataset_size=100, num_particles=2)
+        other, lambda: BetaTCELBO(3.0, dataset_size=100, num_particles=2)
     ),
 }
 

@@ -11,11 +11,11 @@ from torch.nn.functional import binary_cross_entropy_with_logits, softplus
 
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import (
-    ELBO,
     AdversarialDivergence,
     AdversarialTotalCorrelation,
-    FactorVAE,
+    FactorELBO,
     Latents,
+    RegularizedELBO,
 )
 from pyro_dpvae.objectives.penalties import adversarial
 from pyro_dpvae.objectives.penalties.adversarial import permute_coordinates
@@ -32,12 +32,12 @@ def exact() -> LinearGaussian:
     return LinearGaussian()
 
 
-def factor(gamma: float = 30.0) -> FactorVAE:
+def factor(gamma: float = 30.0) -> FactorELBO:
     torch.manual_seed(11)
-    return FactorVAE(gamma, latent_dim=LATENT, hidden=(16, 16), learning_rate=1e-2)
+    return FactorELBO(gamma, latent_dim=LATENT, hidden=(16, 16), learning_rate=1e-2)
 
 
-def adversary_of(objective: FactorVAE) -> Adversary:
+def adversary_of(objective: FactorELBO) -> Adversary:
     (penalty,) = objective.penalties
     assert isinstance(penalty, AdversarialTotalCorrelation)
     return penalty.adversary
@@ -62,7 +62,7 @@ def check_encoder_gradient(exact: LinearGaussian) -> None:
         parameter.grad = None
 
     pyro.set_rng_seed(2)
-    ELBO().loss_and_grads(exact.model, exact.guide, x)
+    RegularizedELBO().loss_and_grads(exact.model, exact.guide, x)
     without = [parameter.grad for parameter in parameters]
     network = adversary_of(factor()).network
     pyro.set_rng_seed(2)
@@ -242,7 +242,7 @@ def test_the_jensen_shannon_gradient_moves_q_towards_p_and_reaches_the_prior() -
 def test_a_restored_objective_goes_on_bit_for_bit(exact: LinearGaussian) -> None:
     batches = [exact.data(BATCH) for _ in range(6)]
 
-    def step(objective: FactorVAE, x: Tensor, seed: int) -> None:
+    def step(objective: FactorELBO, x: Tensor, seed: int) -> None:
         pyro.set_rng_seed(seed)
         objective.loss_and_grads(exact.model, exact.guide, x)
 
@@ -251,7 +251,7 @@ def test_a_restored_objective_goes_on_bit_for_bit(exact: LinearGaussian) -> None
         step(whole, x, seed)
         if seed == 2:
             state = {name: tensor.clone() for name, tensor in whole.state_dict().items()}
-    resumed = FactorVAE(30.0, latent_dim=LATENT, hidden=(16, 16), learning_rate=1e-2)
+    resumed = FactorELBO(30.0, latent_dim=LATENT, hidden=(16, 16), learning_rate=1e-2)
     resumed.load_state_dict(state)
     assert resumed.step == 3
     for seed, x in enumerate(batches[3:], 3):
@@ -272,7 +272,7 @@ def test_loading_copies_and_refuses_what_does_not_fit(exact: LinearGaussian) -> 
         assert torch.equal(tensor, before[name]), name
 
     partial = {name: t for name, t in before.items() if not name.endswith("0.exp_avg_sq")}
-    small = FactorVAE(1.0, latent_dim=LATENT, hidden=(4,))
+    small = FactorELBO(1.0, latent_dim=LATENT, hidden=(4,))
     small.loss_and_grads(exact.model, exact.guide, x)
     for state, message in (
         (partial, r"parameter 0 .* must be step, exp_avg and exp_avg_sq of shape \(16, 2\)"),
@@ -288,7 +288,7 @@ def test_loading_copies_and_refuses_what_does_not_fit(exact: LinearGaussian) -> 
 
 
 def test_an_unused_objective_has_a_state() -> None:
-    other = FactorVAE(30.0, latent_dim=LATENT, hidden=(16, 16))
+    other = FactorELBO(30.0, latent_dim=LATENT, hidden=(16, 16))
     other.load_state_dict(factor().state_dict())
     for found, expected in zip(
         weights(adversary_of(other)), weights(adversary_of(factor())), strict=True
@@ -297,18 +297,18 @@ def test_an_unused_objective_has_a_state() -> None:
     with pytest.raises(ValueError, match="an objective's state has the entry 'step'"):
         other.load_state_dict({})
     with pytest.raises(RuntimeError, match="size mismatch"):
-        other.load_state_dict(FactorVAE(30.0, latent_dim=5, hidden=(16, 16)).state_dict())
+        other.load_state_dict(FactorELBO(30.0, latent_dim=5, hidden=(16, 16)).state_dict())
 
 
 def test_bad_sizes_are_refused(exact: LinearGaussian) -> None:
     with pytest.raises(ValueError, match=r"needs at least 4, got 3"):
         factor().loss(exact.model, exact.guide, exact.data(3))
-    wrong = FactorVAE(1.0, latent_dim=5, hidden=(8,))
+    wrong = FactorELBO(1.0, latent_dim=5, hidden=(8,))
     with pytest.raises(ValueError, match="latent_dim must be the size of z, 2, got 5"):
         wrong.loss(exact.model, exact.guide, exact.data(BATCH))
     with pytest.raises(ValueError, match="learning_rate must be"):
-        FactorVAE(1.0, latent_dim=2, learning_rate=0.0)
-    elsewhere = FactorVAE(1.0, latent_dim=LATENT, hidden=(8,)).to("meta")
+        FactorELBO(1.0, latent_dim=2, learning_rate=0.0)
+    elsewhere = FactorELBO(1.0, latent_dim=LATENT, hidden=(8,)).to("meta")
     with pytest.raises(ValueError, match=r"must be where z is, on cpu, got meta; call objective"):
         elsewhere.loss(exact.model, exact.guide, exact.data(BATCH))
 
@@ -353,7 +353,7 @@ def test_a_loss_that_is_not_finite_teaches_nothing(exact: LinearGaussian) -> Non
 def test_the_adversary_learns_once_a_step_from_all_particles(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
     for vectorize in (False, True):
-        objective = FactorVAE(
+        objective = FactorELBO(
             1.0,
             latent_dim=LATENT,
             hidden=(4,),

@@ -21,7 +21,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from pyro_dpvae.inference import CapturedSVI, FusedOptim, steps_together
 from pyro_dpvae.inference import _graphed as graphed_module
 from pyro_dpvae.inference import captured as captured_module
-from pyro_dpvae.objectives import ELBO, MMD, Beta
+from pyro_dpvae.objectives import MMD, BetaRate, RegularizedELBO
 from pyro_dpvae.objectives.rates import AbstractRate, SiteRate
 from pyro_dpvae.recipes import System, build_system
 
@@ -197,7 +197,7 @@ def pyro_program() -> tuple[Any, Any]:
         TraceMeanField_ELBO,
         TraceGraph_ELBO,
         lambda: RenyiELBO(alpha=0.5, num_particles=2),
-        ELBO,
+        RegularizedELBO,
         lambda: lambda *args: Trace_ELBO().differentiable_loss(*args),
     ],
     ids=["trace", "looped", "vectorized", "mean-field", "graph", "renyi", "ours", "function"],
@@ -313,7 +313,7 @@ def test_a_number_that_keeps_changing_is_told_and_stays_right() -> None:
 
     def make() -> tuple[Any, Any, Any]:
         made = system()
-        return made.model, made.guide, ELBO(rate=Creeping())
+        return made.model, made.guide, RegularizedELBO(rate=Creeping())
 
     def creep(svi: Any) -> None:
         objective = svi.loss.__self__
@@ -370,7 +370,7 @@ def test_plain_arguments_choose_the_recording() -> None:
 
 
 def replace_the_rate(svi: Any) -> None:
-    svi.loss.__self__.rate = Beta(3.0)
+    svi.loss.__self__.rate = BetaRate(3.0)
 
 
 def add_a_penalty(svi: Any) -> None:
@@ -536,7 +536,7 @@ def test_distributed_networks_average_their_gradients(tmp_path: Path) -> None:
 
 
 def test_an_objective_that_overrides_its_step_runs_eagerly() -> None:
-    class Doubled(ELBO):
+    class Doubled(RegularizedELBO):
         def differentiable_loss(self, *args: Any, **kwargs: Any) -> Tensor:
             return 2 * super().differentiable_loss(*args, **kwargs)
 

@@ -39,7 +39,7 @@ def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert config["objective"]["beta"] == 4
     assert config["preprocessing"] == "grey"
     records = list(RunFolder(out).records())
-    assert records[0]["objective"]["rate"] == {"name": "Beta", "beta": 4.0}
+    assert records[0]["objective"]["rate"] == {"name": "BetaRate", "beta": 4.0}
     logged = next(record for record in records if "loss" in record)
     assert {"step", "loss", "distortion", "rate", "seconds"} <= set(logged)
     assert any(record.get("backend") == "fx" for record in records)

@@ -58,7 +58,7 @@ def test_a_schedule_ends_at_the_weight(steps: int, beta: float, tmp_path: Path) 
     (last,) = [record for record in RunFolder(out).records() if "loss" in record]
     charged = (last["loss"] - last["distortion"]) / last["rate"]
     assert charged == pytest.approx(beta, abs=1e-3)
-    assert objective_of(out)["rate"]["beta"] == "Linear(0, 8, 4)"
+    assert objective_of(out)["rate"]["beta"] == "LinearSchedule(0, 8, 4)"
 
 
 def test_a_configuration_file_holds_the_same(
@@ -83,12 +83,12 @@ def test_a_configuration_file_holds_the_same(
     config.write_text(yaml.safe_dump(minimal))
     third = tmp_path / "third"
     assert train("--config", str(config), "--out", str(third)) == 0
-    assert objective_of(third)["rate"]["beta"] == "Cosine(0, 4, 4)"
+    assert objective_of(third)["rate"]["beta"] == "CosineSchedule(0, 4, 4)"
     # What is given after a file wins.
     fourth = tmp_path / "fourth"
     given = ["--objective.beta", "2", "--objective.schedule.beta.start", "1"]
     assert train("--config", str(config), *given, "--out", str(fourth)) == 0
-    assert objective_of(fourth)["rate"]["beta"] == "Cosine(1, 2, 4)"
+    assert objective_of(fourth)["rate"]["beta"] == "CosineSchedule(1, 2, 4)"
     off = tmp_path / "off"
     given = ["--objective.schedule.beta", "constant"]
     assert train("--config", str(config), *given, "--out", str(off)) == 0
@@ -97,7 +97,7 @@ def test_a_configuration_file_holds_the_same(
     fifth = tmp_path / "fifth"
     given = ["--objective", "info", "--prior", "standard", "--out", str(fifth)]
     assert train("--config", str(out / "config.json"), *given) == 0
-    assert objective_of(fifth)["name"] == "InfoVAE"
+    assert objective_of(fifth)["name"] == "InfoELBO"
     assert RunFolder(fifth).config["prior"] == {"name": "standard"}
     sixth = tmp_path / "sixth"
     given = [f"--config={out / 'config.json'}", "--epochs", "1", "--out", str(sixth)]

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.objectives import Cosine
+from pyro_dpvae.objectives import CosineSchedule
 from pyro_dpvae.recipes import open_system
 from pyro_dpvae.runs import RunFolder
 from tests.test_training_features import read
@@ -31,7 +31,7 @@ def test_a_run_has_what_its_options_ask_for(
     assert run.config["learning_rate_schedule"] == schedule
     records = list(run.records())
     logged = {r["step"]: r for r in records if "learning_rate" in r}
-    assert logged[50]["learning_rate"] == pytest.approx(Cosine(0.01, 0.001, 60)(49))
+    assert logged[50]["learning_rate"] == pytest.approx(CosineSchedule(0.01, 0.001, 60)(49))
     held_out = [(r["step"], r["held_out"]["elbo"]) for r in records if "held_out" in r]
     assert read(out / "tensorboard")["held_out/elbo"] == [
         (step, pytest.approx(elbo)) for step, elbo in held_out

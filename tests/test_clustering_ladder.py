@@ -21,11 +21,11 @@ from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.guides import ClusteringLadderGuide, LadderGuide
 from pyro_dpvae.importance import ImportanceSampler
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import held_out_accuracy, layer_clusters
 from pyro_dpvae.models import ClusteringLadderVAE, LadderVAE
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.objectives import ELBO, MMD, Beta
+from pyro_dpvae.objectives import MMD, BetaRate, RegularizedELBO
 from pyro_dpvae.plots import cluster_codes
 from pyro_dpvae.priors import (
     AbstractPrior,
@@ -57,7 +57,7 @@ def linear(inputs: int, outputs: int) -> Batched:
 
 
 def decoder() -> Decoder:
-    return Decoder(linear(sum(RUNGS), DATA), Gaussian((DATA,), variance=0.5))
+    return Decoder(linear(sum(RUNGS), DATA), GaussianLikelihood((DATA,), variance=0.5))
 
 
 def encoder(network: bool) -> ClusteringEncoder | GaussianEncoder:
@@ -88,7 +88,7 @@ def test_under_p_of_y_given_z_it_is_the_ladder_with_clusters_summed_out(coupling
     pairs = [(model, guide), (plain, LadderGuide(guide.encoder, RUNGS))]
     found = []
     # The discrepancy's draws too, but under couplings each component is pushed, and one chosen.
-    objective = ELBO(penalties=[] if coupling else [MMD(100.0)])
+    objective = RegularizedELBO(penalties=[] if coupling else [MMD(100.0)])
     for pair in pairs:
         torch.manual_seed(3)
         loss = objective.differentiable_loss(*pair, data())
@@ -101,7 +101,7 @@ def test_under_p_of_y_given_z_it_is_the_ladder_with_clusters_summed_out(coupling
 @pytest.mark.parametrize("coupling", [False, True])
 def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None:
     model, guide = ladder(True, coupling=coupling)
-    x, objective = data(), ELBO()
+    x, objective = data(), RegularizedELBO()
     torch.manual_seed(3)
     objective.loss(model, guide, x)
     torch.manual_seed(3)
@@ -129,7 +129,7 @@ def parts(q: Any) -> list[tuple[Tensor, ...]]:
 
 def test_under_couplings_the_discrepancy_moves_the_components_and_their_map() -> None:
     model, guide = ladder(False, coupling=True)
-    objective = ELBO(rate=Beta(0.0), penalties=[MMD(1.0)])
+    objective = RegularizedELBO(rate=BetaRate(0.0), penalties=[MMD(1.0)])
     objective.differentiable_loss(model, guide, data(50)).backward()
     prior = model.prior.priors[1]
     assert (prior.base_prior.loc.grad.abs().sum(-1) > 0).all()
@@ -142,7 +142,7 @@ def test_captured_steps_are_those_of_svi(network: bool) -> None:
     losses = []
     for make in (SVI, CapturedSVI):
         model, guide = ladder(network)
-        svi = make(model, guide, FusedOptim({"lr": 1e-2}), ELBO())
+        svi = make(model, guide, FusedOptim({"lr": 1e-2}), RegularizedELBO())
         losses.append([svi.step(data()) for _ in range(5)])
     assert svi.recordings == 1
     assert losses[0] == pytest.approx(losses[1], rel=1e-4)
@@ -345,12 +345,14 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     content = DataSet("blobs", data(40), data(40)[:20], labels, labels[:20])
     run = RunFolder.create(tmp_path / "run", {"preprocessing": "none", "seed": 0})
     run.save({"model": model, "guide": guide}, {"step": 1})
-    system = System(model, guide, ELBO())
+    system = System(model, guide, RegularizedELBO())
     saved = SavedSystem(run, run.checkpoint(), system, torch.device("cpu"))
     subject = Subject(saved, content, EvaluationConfig(), progress=False)
     bound = evaluate_run(subject, ["elbo"])["elbo"]  # y summed out, so of the ladder without y
     plain = LadderVAE(list(model.prior.priors), model.decoder)
-    exact = -ELBO(num_particles=20).loss(plain, Rungwise(guide), content.test) / len(content.test)
+    exact = -RegularizedELBO(num_particles=20).loss(plain, Rungwise(guide), content.test) / len(
+        content.test
+    )
     assert bound["value"] == pytest.approx(exact, abs=4 * bound["standard_error"])
     found = evaluate_run(subject, ["layer-clusters"])
     assert "layer-clusters" in applicable(subject)

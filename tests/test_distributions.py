@@ -10,7 +10,7 @@ from torch.distributions import Categorical, Independent, MixtureSameFamily, Nor
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.recording.graph import record
 
 
@@ -204,7 +204,7 @@ def test_a_mixture_guide_is_trained_by_recorded_steps() -> None:
             with pyro.plate("data", len(x)):
                 pyro.sample("z", q)
 
-        svi = CapturedSVI(model, guide, FusedOptim({"lr": 2e-2}), ELBO())
+        svi = CapturedSVI(model, guide, FusedOptim({"lr": 2e-2}), RegularizedELBO())
         losses = [svi.step(x) / len(x) for _ in range(300)]
         assert svi.recordings == 1
         bounds.append(-sum(losses[-50:]) / 50)

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.likelihoods import LIKELIHOODS, Bernoulli, Gaussian
+from pyro_dpvae.likelihoods import LIKELIHOODS, BernoulliLikelihood, GaussianLikelihood
 from pyro_dpvae.nn import ARCHITECTURES, Batched, default_architecture
 
 
@@ -69,7 +69,7 @@ def test_decoder_with_every_likelihood(name: str, shape: tuple[int, ...]) -> Non
 def test_the_decoder_is_the_likelihood_of_the_networks_values() -> None:
     network = Batched(nn.Linear(2, 3), in_shape=(2,), out_shape=(3,))
     z, x = torch.randn(5, 2), torch.randn(5, 3)
-    p = Decoder(network, Gaussian((3,), variance=0.04))(z)
+    p = Decoder(network, GaussianLikelihood((3,), variance=0.04))(z)
     expected = torch.distributions.Normal(network(z), 0.2).log_prob(x).sum(-1)
     torch.testing.assert_close(p.log_prob(x), expected)
 
@@ -78,7 +78,7 @@ def test_particles_and_data_in_plates() -> None:
     shape = (1, 8, 8)
     pair = ARCHITECTURES["residual"]
     encoder = GaussianEncoder(pair.encoder(shape, 4, width=2))
-    decoder = Decoder(pair.decoder(2, shape, width=2), Bernoulli(shape))
+    decoder = Decoder(pair.decoder(2, shape, width=2), BernoulliLikelihood(shape))
     x = torch.rand(5, *shape).round()
 
     def joint(x: Tensor) -> None:
@@ -102,4 +102,4 @@ def test_the_decoder_refuses_a_network_that_does_not_fit() -> None:
         Decoder(network, likelihood)
     image = Batched(nn.Identity(), in_shape=(1, 8, 8), out_shape=(1, 8, 8))
     with pytest.raises(ValueError, match=r"vector of latents, got in_shape \(1, 8, 8\)"):
-        Decoder(image, Bernoulli((1, 8, 8)))
+        Decoder(image, BernoulliLikelihood((1, 8, 8)))

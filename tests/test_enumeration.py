@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.importance.summation import summable, summed_out
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO, MMD, FreeBits, SteinDiscrepancy
+from pyro_dpvae.objectives import MMD, FreeBitsRate, RegularizedELBO, SteinDiscrepancy
 from pyro_dpvae.objectives._enumeration import Marginal
 from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
 from pyro_dpvae.ownership import OwnedModule
@@ -143,7 +143,7 @@ def test_loss_and_gradients_are_those_of_pyros_enumeration(
         "vectorize_particles": particles > 1,
         "max_plate_nesting": 1,
     }
-    loss, found = gradients(ELBO(**options), model, guide, model)
+    loss, found = gradients(RegularizedELBO(**options), model, guide, model)
     expected, theirs = gradients(TraceEnum_ELBO(**options), model, guide, model)
     torch.testing.assert_close(loss, expected)
     for mine, other in zip(found, theirs, strict=True):
@@ -157,7 +157,7 @@ def test_terms_are_those_of_a_loop_over_clusters(
     model: Clusters, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     guide, x = Guide(model, "before"), data()
-    objective = ELBO(**options)
+    objective = RegularizedELBO(**options)
     sizes, original = [], Clusters.likelihood
     monkeypatch.setattr(
         Clusters, "likelihood", lambda self, z: sizes.append(z.numel()) or original(self, z)
@@ -181,9 +181,9 @@ def test_terms_are_those_of_a_loop_over_clusters(
 
 def test_under_the_models_own_clusters_the_bound_is_that_of_mixtures(model: Clusters) -> None:
     guide = Guide(model, "after")
-    loss, found = gradients(ELBO(), model, guide, model)
+    loss, found = gradients(RegularizedELBO(), model, guide, model)
     guide.order = "none"
-    expected, theirs = gradients(ELBO(), Marginals(model), guide, model)
+    expected, theirs = gradients(RegularizedELBO(), Marginals(model), guide, model)
     torch.testing.assert_close(loss, expected)
     for mine, other in zip(found, theirs, strict=True):
         torch.testing.assert_close(mine, other, rtol=1e-4, atol=1e-4)
@@ -194,7 +194,7 @@ def test_values_without_probability_count_nothing(model: Clusters) -> None:
     with torch.no_grad():
         for layer in guide.clusters:
             layer.bias[0] = -torch.inf
-    loss, found = gradients(ELBO(), model, guide, model)
+    loss, found = gradients(RegularizedELBO(), model, guide, model)
     assert loss.isfinite()
     assert all(gradient.isfinite().all() for gradient in found)
 
@@ -205,7 +205,12 @@ def test_captured_steps_are_those_of_svi() -> None:
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
         model = Clusters()
-        svi = make(model, Guide(model, "after"), FusedOptim({"lr": 1e-2}), ELBO(num_particles=2))
+        svi = make(
+            model,
+            Guide(model, "after"),
+            FusedOptim({"lr": 1e-2}),
+            RegularizedELBO(num_particles=2),
+        )
         losses.append([svi.step(data()) for _ in range(5)])
         if isinstance(svi, CapturedSVI):
             assert svi.recordings == 1
@@ -226,8 +231,8 @@ class Seen(AbstractPenalty):
 def test_penalties_see_the_marginal_prior(model: Clusters, vectorize: bool) -> None:
     x = torch.randn(4000, 3)
     seen = Seen()
-    objective = ELBO(
-        rate=FreeBits(0.1),
+    objective = RegularizedELBO(
+        rate=FreeBitsRate(0.1),
         penalties=[seen, MMD(1.0), SteinDiscrepancy(1.0)] if not vectorize else [seen],
         num_particles=2,
         vectorize_particles=vectorize,
@@ -259,12 +264,12 @@ def test_what_cannot_be_summed_is_refused(model: Clusters) -> None:
     guide, x = Bad(model, "before"), data()
     guide.config = lambda site: {"enumerate": None}
     with pytest.raises(ValueError, match=r"reparameterised or enumerated.*'y_1'"):
-        ELBO().loss(model, guide, x)
+        RegularizedELBO().loss(model, guide, x)
     guide.config = lambda site: {"num_samples": 3} if site["name"] == "y_1" else {}
     with pytest.raises(ValueError, match="every value once, got num_samples=3"):
-        ELBO().loss(model, guide, x)
+        RegularizedELBO().loss(model, guide, x)
     with pytest.raises(ValueError, match=r"'z_1' with \['y_1'\]; draw z from q\(z \| x\) itself"):
-        ELBO(penalties=[MMD(1.0)]).loss(model, Guide(model, "given"), x)
+        RegularizedELBO(penalties=[MMD(1.0)]).loss(model, Guide(model, "given"), x)
 
 
 @pytest.mark.parametrize("particles", [1, 2])
@@ -276,7 +281,7 @@ def test_draws_of_the_marginal_prior_have_the_gradients_of_its_mean(
     with torch.no_grad():  # close enough for draws in between, which carry the weights' gradient
         for loc in model.loc:
             loc.mul_(0.5)
-    objective = ELBO(penalties=[seen], **options)
+    objective = RegularizedELBO(penalties=[seen], **options)
     objective.differentiable_loss(model, Guide(model, "before"), torch.randn(8000, 3))
     drawn = seen.latents[0].prior_sample()
     parameters = [*model.logits, *model.loc, *model.scale]

@@ -20,7 +20,7 @@ from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.nn import ARCHITECTURES, Batched, ConditionedPerceptron
 from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import FlowDistribution
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.recipes.saved import open_system
@@ -343,7 +343,7 @@ def test_a_flow_fits_the_exact_posterior_of_a_linear_gaussian_model(kind: str) -
     x = exact.data(60)
     network = Batched(nn.Linear(DATA, 2 * LATENT + 2), in_shape=(DATA,), out_shape=(6,))
     guide = FlowGuide(network, latent_dim=LATENT, kind=kind, blocks=2, hidden=(8,)).double()
-    objective = ELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=1)
+    objective = RegularizedELBO(num_particles=8, vectorize_particles=True, max_plate_nesting=1)
     optim = FusedOptim({"lr": 0.03})
     svi = CapturedSVI(exact.model, guide, optim, objective)
     for _ in range(300):

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.mixture import AggregatePosterior
-from pyro_dpvae.objectives import ELBO, MMD, OBJECTIVES, SteinDiscrepancy
+from pyro_dpvae.objectives import MMD, OBJECTIVES, RegularizedELBO, SteinDiscrepancy
 from pyro_dpvae.priors import CouplingPrior, FixedPrior, StandardNormal
 
 SIZE, LATENT, DATA = 6, 2, 3
@@ -90,10 +90,10 @@ OPTIONS: dict[str, dict[str, Any]] = {
     "factor": {"latent_dim": LATENT},
     "free-bits": {"threshold": 0.01},
 }
-LOSSES: dict[str, Callable[[], ELBO]] = {
+LOSSES: dict[str, Callable[[], RegularizedELBO]] = {
     **{name: partial(kind, **OPTIONS.get(name, {})) for name, kind in OBJECTIVES.items()},
-    "mmd": lambda: ELBO(penalties=[MMD(10.0)], num_particles=2),
-    "stein": lambda: ELBO(penalties=[SteinDiscrepancy(1.0)]),
+    "mmd": lambda: RegularizedELBO(penalties=[MMD(10.0)], num_particles=2),
+    "stein": lambda: RegularizedELBO(penalties=[SteinDiscrepancy(1.0)]),
 }
 
 
@@ -135,7 +135,7 @@ def test_objectives_train_foreign_parts(prior: str, guide: str, name: str) -> No
 
 def test_without_closed_forms_the_bound_is_pyros() -> None:
     system, found = System("zuko", "zuko"), []
-    for objective in (ELBO(num_particles=3), Trace_ELBO(num_particles=3)):
+    for objective in (RegularizedELBO(num_particles=3), Trace_ELBO(num_particles=3)):
         pyro.set_rng_seed(1)
         found.append(objective.loss(system.model, system.guide, system.x))
     assert found[0] == pytest.approx(found[1], rel=1e-5)

@@ -11,9 +11,9 @@ from safetensors.torch import load_file
 from torch import Tensor, nn
 
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO, FactorVAE
+from pyro_dpvae.objectives import FactorELBO, RegularizedELBO
 from pyro_dpvae.objectives.penalties import AbstractPenalty
-from pyro_dpvae.objectives.rates import SoftFreeBits
+from pyro_dpvae.objectives.rates import SoftFreeBitsRate
 from pyro_dpvae.training.guard import GuardedSteps, NonFiniteError
 from tests.moons import moons_system
 
@@ -28,7 +28,7 @@ def batches() -> list[Tensor]:
 
 
 def guarded(
-    objective: ELBO, *, backend: str = "fx", every: int = 1, **options: Any
+    objective: RegularizedELBO, *, backend: str = "fx", every: int = 1, **options: Any
 ) -> tuple[GuardedSteps, list[nn.Module]]:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
@@ -41,7 +41,7 @@ def guarded(
     return GuardedSteps(svi, fused, **options), [system.model, system.guide]
 
 
-def state(modules: list[nn.Module], objective: ELBO) -> list[Tensor]:
+def state(modules: list[nn.Module], objective: RegularizedELBO) -> list[Tensor]:
     tensors = [t.clone() for module in modules for t in module.state_dict().values()]
     return [*tensors, *(part.clone() for part in objective.rate.state_dict().values())]
 
@@ -51,7 +51,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(backend: str) -> None:
     """Weights, Adam's moments, running means and gamma: as if the batch had not been."""
     ends = []
     for without in (False, True):
-        objective = ELBO(rate=SoftFreeBits(0.5))
+        objective = RegularizedELBO(rate=SoftFreeBitsRate(0.5))
         steps, modules = guarded(objective, backend=backend, policy="skip")
         for number, x in enumerate(batches()):
             if without and number == BAD:
@@ -75,7 +75,7 @@ def test_a_step_that_is_left_out_leaves_no_trace(backend: str) -> None:
 def test_an_adversary_learns_nothing_from_a_step_that_is_left_out(
     value: float, backend: str
 ) -> None:
-    objective = FactorVAE(2.0, latent_dim=2, hidden=(8,))
+    objective = FactorELBO(2.0, latent_dim=2, hidden=(8,))
     steps, _ = guarded(objective, backend=backend, policy="skip")
     for number, x in enumerate(batches()):
         before = {k: t.clone() for k, t in objective.state_dict().items() if k != "step"}
@@ -91,7 +91,7 @@ def test_an_adversary_learns_nothing_from_a_step_that_is_left_out(
 
 @pytest.mark.parametrize("backend", ["eager", "fx"])
 def test_a_run_that_stops_says_where_and_keeps_the_batch(tmp_path: Path, backend: str) -> None:
-    objective = ELBO()
+    objective = RegularizedELBO()
     steps, modules = guarded(objective, backend=backend, folder=tmp_path)
     given = batches()
     for number, x in enumerate(given[:BAD]):
@@ -119,7 +119,7 @@ def test_a_run_that_stops_says_where_and_keeps_the_batch(tmp_path: Path, backend
 
 def test_a_batch_that_cannot_be_written_hides_nothing(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
-    steps, _ = guarded(ELBO(), backend="eager", folder=tmp_path / "file")
+    steps, _ = guarded(RegularizedELBO(), backend="eager", folder=tmp_path / "file")
     given = batches()
     steps.take(1, given[0])
     with pytest.raises(NonFiniteError, match=r"the loss is inf.*the batch is not kept \(.*a file"):
@@ -134,13 +134,13 @@ def test_a_penalty_that_is_not_finite_is_named() -> None:
         def forward(self, latents: Any) -> dict[str, Tensor]:
             return {"overflow": (1e3 * latents.value.square().mean()).exp()}
 
-    steps, _ = guarded(ELBO(penalties=[Overflow()]))
+    steps, _ = guarded(RegularizedELBO(penalties=[Overflow()]))
     with pytest.raises(NonFiniteError, match=r"of the terms, overflow is inf; gradients are not"):
         steps.take(1, torch.randn(16, 2))
 
 
 def test_skipping_ends_after_twenty_in_a_row() -> None:
-    steps, _ = guarded(ELBO(), policy="skip")
+    steps, _ = guarded(RegularizedELBO(), policy="skip")
     x = batches()
     given = [*x[:3], *[x[BAD]] * 19]
     with pytest.warns(UserWarning, match="is left out"):
@@ -151,7 +151,7 @@ def test_skipping_ends_after_twenty_in_a_row() -> None:
 
 def test_an_unknown_policy_is_refused() -> None:
     with pytest.raises(ValueError, match="nonfinite must be one of skip, stop; got 'ignore'"):
-        guarded(ELBO(), policy="ignore")
+        guarded(RegularizedELBO(), policy="ignore")
 
 
 class BadGradient(torch.autograd.Function):
@@ -175,7 +175,7 @@ def test_a_step_that_is_left_out_is_none_of_an_update(kind: str) -> None:
     """Sums, moments and running means: as if the batch had not been, whatever was wrong."""
     ends = []
     for without in (False, True):
-        steps, modules = guarded(ELBO(), backend="eager", policy="skip", every=3)
+        steps, modules = guarded(RegularizedELBO(), backend="eager", policy="skip", every=3)
         body = modules[1].encoder.network.body
         assert isinstance(body, nn.Sequential)
         whole = body.forward
@@ -198,13 +198,13 @@ def test_a_step_that_is_left_out_is_none_of_an_update(kind: str) -> None:
             body.forward = forward
             assert steps.take(number + 1, x) != bad
         assert steps.left_out == (0 if without else 1)
-        ends.append(state(modules, ELBO()))
+        ends.append(state(modules, RegularizedELBO()))
     for one, other in zip(*ends, strict=True):
         assert torch.equal(one, other)
 
 
 def test_of_summed_gradients_the_step_that_is_not_finite_is_named(tmp_path: Path) -> None:
-    steps, modules = guarded(ELBO(), backend="eager", folder=tmp_path, every=4)
+    steps, modules = guarded(RegularizedELBO(), backend="eager", folder=tmp_path, every=4)
     body = modules[1].encoder.network.body
     whole = body.forward
     body.forward = lambda x: BadGradient.apply(whole(x))

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.inference import AccumulatingOptim, AveragingOptim, CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.guard import GuardedSteps, NonFiniteError
 from tests.moons import moons_system
 from tests.processes import on_ranks
@@ -40,7 +40,7 @@ def guarded(policy: str, folder: Path) -> dict[str, Any]:
     pyro.set_rng_seed(0)
     system = moons_system()
     fused = FusedOptim({"lr": 1e-2}, skip_nonfinite=True)
-    objective = ELBO().across_ranks()
+    objective = RegularizedELBO().across_ranks()
     svi = CapturedSVI(system.model, system.guide, AveragingOptim(fused), objective)
     steps = GuardedSteps(svi, fused, policy=policy, folder=folder / policy)
     taken, error = [], ""

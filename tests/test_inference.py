@@ -14,7 +14,7 @@ from torch import Tensor
 
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.models import VAE
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior
 from tests.linear_gaussian import LATENT, LinearGaussian
 
@@ -32,7 +32,7 @@ def trained(
     exact = LinearGaussian()
     model = VAE(CouplingPrior(LATENT).double(), copy.deepcopy(exact.model.decoder))
     optim = optimizer() if first is None else first
-    svi = SVI(model, exact.guide, optim, loss=ELBO())
+    svi = SVI(model, exact.guide, optim, loss=RegularizedELBO())
     for seed in range(steps):
         pyro.set_rng_seed(seed)
         svi.step(exact.data(8))
@@ -97,7 +97,7 @@ def after_two_halves(first: str, second: str | None) -> list[Tensor]:
             state = copy.deepcopy(optim.get_state())
             optim = MAKE[second]()
             optim.set_state(state)
-        svi = SVI(exact.model, exact.guide, optim, loss=ELBO())
+        svi = SVI(exact.model, exact.guide, optim, loss=RegularizedELBO())
         for x in half:
             svi.step(x)
     return [p.detach() for p in [*exact.model.parameters(), *exact.guide.parameters()]]

@@ -21,12 +21,12 @@ from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian, LadderGuide
 from pyro_dpvae.importance import log_weights
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import layer_accuracies, log_likelihoods
 from pyro_dpvae.models import VAE, AbstractVAE, LadderVAE
 from pyro_dpvae.nn import LADDERS, Batched
 from pyro_dpvae.nn.ladder import GatedSum, LadderDecoder
-from pyro_dpvae.objectives import ELBO, Beta, FreeBits, Saturating
+from pyro_dpvae.objectives import BetaRate, FreeBitsRate, RegularizedELBO, SaturatingSchedule
 from pyro_dpvae.plots import layer_codes
 from pyro_dpvae.priors import (
     AbstractPrior,
@@ -60,7 +60,7 @@ class LinearLadder:
         self.weight = bottom.weight @ torch.cat([gate[:, None] * branch.weight, top.weight], 1)
         self.bias = bottom.bias
         network = Batched(ladder, in_shape=(SIZE,), out_shape=(DATA,))
-        self.decoder = Decoder(network, Gaussian((DATA,), variance=VARIANCE))
+        self.decoder = Decoder(network, GaussianLikelihood((DATA,), variance=VARIANCE))
         encode = nn.Linear(DATA, 2 * SIZE).double()
         self.encoder = GaussianEncoder(Batched(encode, in_shape=(DATA,), out_shape=(2 * SIZE,)))
         self.guide = LadderGuide(self.encoder, RUNGS)
@@ -110,7 +110,7 @@ def test_a_product_of_normals_costs_what_the_joint_normal_costs(linear: LinearLa
     linear.encoder.network.body.bias.data[SIZE:] = -20.0  # z at its mean, whatever is drawn
     linear.encoder.network.body.weight.data[SIZE:] = 0.0
     joint = VAE(StandardNormal(SIZE).double(), linear.decoder)
-    objective, other = ELBO(), ELBO()
+    objective, other = RegularizedELBO(), RegularizedELBO()
     loss = objective.loss(linear.model("standard"), linear.guide, x)
     assert loss == pytest.approx(other.loss(joint, AmortizedGaussian(linear.encoder), x), rel=1e-4)
     # In closed form on either side.
@@ -161,7 +161,7 @@ def test_every_objective_on_every_prior_of_rungs(
 
 def test_free_bits_are_those_of_each_rung(linear: LinearLadder) -> None:
     x = data(7)
-    objective = ELBO(rate=FreeBits(1.5))
+    objective = RegularizedELBO(rate=FreeBitsRate(1.5))
     objective.loss(linear.model("standard"), linear.guide, x)
     q = linear.guide.posterior(x).base_dist
     kl = (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).mean(0).detach()
@@ -172,13 +172,13 @@ def test_free_bits_are_those_of_each_rung(linear: LinearLadder) -> None:
 
 
 def test_the_warm_up_is_the_sources_and_ends() -> None:
-    beta = Saturating(0.0, 1.0, 10_000, time=2000)
+    beta = SaturatingSchedule(0.0, 1.0, 10_000, time=2000)
     for step in (0, 1, 700, 9999):
         assert beta(step) == pytest.approx(1 - math.exp(-step / 2000))
     assert beta(10_000) == beta(10**6) == 1.0
-    assert Saturating(4.0, 1.0, 50)(5) == pytest.approx(1 + 3 / math.e)
+    assert SaturatingSchedule(4.0, 1.0, 50)(5) == pytest.approx(1 + 3 / math.e)
     with pytest.raises(ValueError, match="time must be positive and finite, got 0"):
-        Saturating(0.0, 1.0, 50, time=0)
+        SaturatingSchedule(0.0, 1.0, 50, time=0)
 
 
 # Real networks.
@@ -187,7 +187,7 @@ def test_the_warm_up_is_the_sources_and_ends() -> None:
 def small(
     shape: tuple[int, ...], priors: Callable[[int], AbstractPrior], *, joint: bool = False
 ) -> tuple[AbstractVAE, AbstractGuide]:
-    build, likelihood = LADDERS["ladder-mlp"], Gaussian(shape, variance=0.1)
+    build, likelihood = LADDERS["ladder-mlp"], GaussianLikelihood(shape, variance=0.1)
     encode = build.encoder(shape, 2 * SIZE, rungs=RUNGS, width=8, depth=1)
     decoder = Decoder(build.decoder(SIZE, shape, rungs=RUNGS, width=8, depth=1), likelihood)
     encoder = GaussianEncoder(encode)
@@ -198,7 +198,9 @@ def small(
 
 def test_captured_steps_of_a_ladder_are_those_of_svi() -> None:
     def make() -> tuple[Any, Any, Any]:
-        return *small((3,), COUPLING), ELBO(rate=Beta(Saturating(0.0, 1.0, 10)))
+        return *small((3,), COUPLING), RegularizedELBO(
+            rate=BetaRate(SaturatingSchedule(0.0, 1.0, 10))
+        )
 
     captured = check_same_steps(make, [torch.randn(16, 3) for _ in range(12)])
     assert captured.recordings == 1
@@ -216,7 +218,7 @@ def test_a_ladder_trains_on_digits(joint: bool) -> None:
     history = fit(
         model,
         guide,
-        objective=ELBO(rate=Beta(Saturating(0.0, 1.0, 30))),
+        objective=RegularizedELBO(rate=BetaRate(SaturatingSchedule(0.0, 1.0, 30))),
         train=train,
         test=test,
         config=TrainConfig(steps=30, log_every=10, learning_rate=1e-2, backend="eager"),
@@ -245,7 +247,7 @@ def test_a_last_batch_of_one_has_no_batch_norm() -> None:
         fit(
             model,
             guide,
-            objective=ELBO(),
+            objective=RegularizedELBO(),
             train=train,
             test=train,
             config=TrainConfig(steps=3),

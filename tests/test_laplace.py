@@ -9,7 +9,14 @@ from pyro.infer import SVI, Trace_ELBO
 from torch import Tensor, nn
 from torch.distributions import MultivariateNormal, Normal
 
-from pyro_dpvae import ELBO, VAE, CouplingPrior, Decoder, GaussianEncoder, StandardNormal
+from pyro_dpvae import (
+    VAE,
+    CouplingPrior,
+    Decoder,
+    GaussianEncoder,
+    RegularizedELBO,
+    StandardNormal,
+)
 from pyro_dpvae.data import Batches
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import LaplaceGuide
@@ -18,10 +25,10 @@ from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.likelihoods import (
     AbstractLikelihood,
-    Bernoulli,
-    DiscretizedLogistic,
-    Gaussian,
-    GaussianLearnedVariance,
+    BernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    GaussianLearnedVarianceLikelihood,
+    GaussianLikelihood,
 )
 from pyro_dpvae.nn import ARCHITECTURES, Batched
 from pyro_dpvae.priors import AbstractPrior, MixturePrior
@@ -71,9 +78,9 @@ PRIORS = {
     "coupled mixture": coupled_mixture_prior,
 }
 LIKELIHOODS = {
-    "gaussian": lambda: Gaussian((DATA,), variance=0.3),
-    "learned": lambda: GaussianLearnedVariance((DATA,)),
-    "bernoulli": lambda: Bernoulli((DATA,)),
+    "gaussian": lambda: GaussianLikelihood((DATA,), variance=0.3),
+    "learned": lambda: GaussianLearnedVarianceLikelihood((DATA,)),
+    "bernoulli": lambda: BernoulliLikelihood((DATA,)),
 }
 
 
@@ -199,7 +206,7 @@ def test_posterior_and_gradients_are_those_of_the_algorithm_written_out(
 def test_gradients_reach_all_weights_where_outputs_are_many() -> None:
     # As many as make W'W of the last layer the way to the curvature.
     pyro.set_rng_seed(0)
-    likelihood = GaussianLearnedVariance((40,))
+    likelihood = GaussianLearnedVarianceLikelihood((40,))
     mlp = ARCHITECTURES["mlp"]
     decoder = Decoder(mlp.decoder(LATENT, (40,), hidden=(6,)), likelihood).double()
     encoder = GaussianEncoder(mlp.encoder((40,), 2 * LATENT)).double()
@@ -216,7 +223,7 @@ def test_gradients_reach_all_weights_where_outputs_are_many() -> None:
 
 
 def test_a_sharp_coordinate_leaves_the_others_their_variance() -> None:
-    decoder = Decoder(ARCHITECTURES["mlp"].decoder(2, (4,), hidden=()), Gaussian((4,)))
+    decoder = Decoder(ARCHITECTURES["mlp"].decoder(2, (4,), hidden=()), GaussianLikelihood((4,)))
     weight = decoder.network.body[0].weight
     nn.init.zeros_(weight)
     weight.data[:, 0] = 2e4  # a precision of some 1e9 beside one of 1
@@ -228,7 +235,7 @@ def test_a_sharp_coordinate_leaves_the_others_their_variance() -> None:
 @pytest.mark.parametrize("prior", PRIORS)
 def test_no_step_lowers_the_joint_where_a_plain_one_would(prior: str) -> None:
     pyro.set_rng_seed(0)
-    model, guide = pair(PRIORS[prior](), Bernoulli((DATA,)), steps=1, damping=0.0)
+    model, guide = pair(PRIORS[prior](), BernoulliLikelihood((DATA,)), steps=1, damping=0.0)
     for parameter in model.decoder.parameters():
         parameter.data.mul_(4)  # so that the logits saturate
     x = torch.rand(200, DATA).round().double()
@@ -303,7 +310,7 @@ def test_a_recorded_step_trains_as_an_eager_one(prior: str) -> None:
     losses = []
     for backend in ("eager", "fx"):
         both = copy.deepcopy((model, guide))
-        svi = CapturedSVI(*both, FusedOptim({"lr": 1e-2}), ELBO(), backend=backend)
+        svi = CapturedSVI(*both, FusedOptim({"lr": 1e-2}), RegularizedELBO(), backend=backend)
         pyro.set_rng_seed(1)
         losses.append([svi.step(x) for _ in range(6)])
     assert svi.recordings == 1
@@ -316,7 +323,7 @@ def test_parts_that_model_and_guide_share_are_stepped_once() -> None:
     model, guide = pair(coupling_prior(), LIKELIHOODS["learned"]())
     x = torch.randn(BATCH, DATA, dtype=torch.float64)
     before = copy.deepcopy((model, guide))
-    objective = ELBO()
+    objective = RegularizedELBO()
     pyro.set_rng_seed(1)
     loss = objective.differentiable_loss(*before, x)
     parameters = dict(before[0].named_parameters())
@@ -325,7 +332,7 @@ def test_parts_that_model_and_guide_share_are_stepped_once() -> None:
     )
     pyro.clear_param_store()
     pyro.set_rng_seed(1)
-    SVI(model, guide, pyro.optim.SGD({"lr": 1e-3}), ELBO()).step(x)
+    SVI(model, guide, pyro.optim.SGD({"lr": 1e-3}), RegularizedELBO()).step(x)
     for name, parameter in model.named_parameters():
         torch.testing.assert_close(parameter, parameters[name] - 1e-3 * gradients[name])
 
@@ -333,7 +340,7 @@ def test_parts_that_model_and_guide_share_are_stepped_once() -> None:
 @pytest.mark.parametrize("shape", [(1, 28, 28), (3, 32, 32)])
 def test_sixty_four_latents_on_images_stay_finite_in_float32(shape: tuple[int, ...]) -> None:
     pyro.set_rng_seed(0)
-    likelihood = GaussianLearnedVariance(shape)
+    likelihood = GaussianLearnedVarianceLikelihood(shape)
     nn.init.constant_(likelihood.raw_scale, -20.0)  # the least scale: precisions of a million
     mlp, prior = ARCHITECTURES["mlp"], CouplingPrior(64)
     decoder = Decoder(mlp.decoder(64, likelihood.raw_shape, hidden=(30, 30)), likelihood)
@@ -352,7 +359,7 @@ def test_sixty_four_latents_on_images_stay_finite_in_float32(shape: tuple[int, .
 
 
 def test_what_does_not_fit_is_refused() -> None:
-    decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, (DATA,)), Gaussian((DATA,)))
+    decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, (DATA,)), GaussianLikelihood((DATA,)))
     encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
     with pytest.raises(ValueError, match="agree on latent_dim, got 3, 3 and 2"):
         LaplaceGuide(encoder, decoder, prior=StandardNormal(2))
@@ -360,7 +367,7 @@ def test_what_does_not_fit_is_refused() -> None:
         LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT), damping=1.0)
     with pytest.raises(ValueError, match=r"decay must be at least 0, got -1"):
         LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT), decay=-1.0)
-    logistic = DiscretizedLogistic((DATA,))
+    logistic = DiscretizedLogisticLikelihood((DATA,))
     decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, logistic.raw_shape), logistic)
     guide = LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT))
     with pytest.raises(TypeError, match=r"log-concave .*, got DiscretizedLogistic; use"):
@@ -372,7 +379,7 @@ def test_batch_norm_in_training_is_refused_and_runs_in_evaluation() -> None:
     network = Batched(body, in_shape=(LATENT,), out_shape=(DATA,))
     encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
     prior = StandardNormal(LATENT)
-    guide = LaplaceGuide(encoder, Decoder(network, Gaussian((DATA,))), prior=prior)
+    guide = LaplaceGuide(encoder, Decoder(network, GaussianLikelihood((DATA,))), prior=prior)
     x = torch.randn(BATCH, DATA)
     with pytest.raises(ValueError, match=r"BatchNorm1d 'body\.1' in training mode is not; use"):
         guide.posterior(x)

@@ -15,15 +15,15 @@ from torch import Tensor
 from pyro_dpvae.likelihoods import (
     LIKELIHOODS,
     AbstractLikelihood,
-    Bernoulli,
-    ContinuousBernoulli,
-    DiscretizedLogistic,
-    DiscretizedLogisticMixture,
-    Gaussian,
-    GaussianLearnedVariance,
-    GaussianPixelVariance,
-    Laplace,
-    LaplaceLearnedScale,
+    BernoulliLikelihood,
+    ContinuousBernoulliLikelihood,
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    GaussianLearnedVarianceLikelihood,
+    GaussianLikelihood,
+    GaussianPixelVarianceLikelihood,
+    LaplaceLearnedScaleLikelihood,
+    LaplaceLikelihood,
 )
 
 GRID = torch.arange(256, dtype=torch.float64)[:, None] / 255
@@ -57,7 +57,7 @@ def gauss_legendre(low: float, high: float) -> tuple[Tensor, Tensor]:
 
 @pytest.mark.parametrize("scale", [0.0, 1.0, 1e3])
 def test_bernoulli_sums_to_one_over_all_images(scale: float) -> None:
-    p = Bernoulli((1, 2, 2))(scale * torch.randn(1, 2, 2, dtype=torch.float64))
+    p = BernoulliLikelihood((1, 2, 2))(scale * torch.randn(1, 2, 2, dtype=torch.float64))
     images = torch.tensor(list(product([0.0, 1.0], repeat=4)), dtype=torch.float64)
     total = p.log_prob(images.reshape(-1, 1, 2, 2)).exp().sum()
     torch.testing.assert_close(total.item(), 1.0)
@@ -67,7 +67,7 @@ def test_bernoulli_is_its_formula() -> None:
     raw, x = torch.randn(5, *SHAPE), valid("bernoulli", 5)
     probability = torch.sigmoid(raw)
     expected = (x * probability + (1 - x) * (1 - probability)).log().sum((1, 2, 3))
-    torch.testing.assert_close(Bernoulli(SHAPE)(raw).log_prob(x), expected)
+    torch.testing.assert_close(BernoulliLikelihood(SHAPE)(raw).log_prob(x), expected)
 
 
 LOGISTIC = [(0.5, -2.0), (0.0, -5.0), (1.0, 0.0), (0.3, -9.0), (-50.0, -4.0), (7.0, 3.0)]
@@ -80,7 +80,7 @@ def test_logistic_sums_to_one_over_all_levels(
     raw: tuple[float, float], dtype: torch.dtype
 ) -> None:
     raw_values = torch.tensor(raw, dtype=dtype, requires_grad=True)
-    log_p = DiscretizedLogistic((1,))(raw_values).log_prob(GRID.to(dtype))
+    log_p = DiscretizedLogisticLikelihood((1,))(raw_values).log_prob(GRID.to(dtype))
     assert log_p.isfinite().all()
     tolerance = 1e-10 if dtype == torch.float64 else 1e-4
     assert abs(log_p.exp().sum().item() - 1) < tolerance
@@ -96,19 +96,19 @@ def test_logistic_is_a_difference_of_cdfs(mean: float, log_scale: float) -> None
     cdf = torch.sigmoid((edges - mean) / scale)
     one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
     expected = torch.diff(torch.cat([zero, cdf, one]))
-    p = DiscretizedLogistic((1,))(torch.tensor([mean, log_scale], dtype=torch.float64))
+    p = DiscretizedLogisticLikelihood((1,))(torch.tensor([mean, log_scale], dtype=torch.float64))
     torch.testing.assert_close(p.log_prob(GRID).exp(), expected, rtol=1e-6, atol=1e-14)
 
 
 @pytest.mark.parametrize("raw", LOGISTIC + EXTREMES)
 def test_logistic_mean_is_the_sum(raw: tuple[float, float]) -> None:
-    p = DiscretizedLogistic((1,))(torch.tensor(raw, dtype=torch.float64))
+    p = DiscretizedLogisticLikelihood((1,))(torch.tensor(raw, dtype=torch.float64))
     expected = (p.log_prob(GRID).exp() * GRID[:, 0]).sum()
     torch.testing.assert_close(p.mean[0], expected)
 
 
 def test_logistic_sums_to_one_over_a_two_pixel_image() -> None:
-    p = DiscretizedLogistic((2, 1, 1))(torch.randn(4, 1, 1, dtype=torch.float64))
+    p = DiscretizedLogisticLikelihood((2, 1, 1))(torch.randn(4, 1, 1, dtype=torch.float64))
     levels = GRID[:, 0]
     images = torch.cartesian_prod(levels, levels)[..., None, None]
     torch.testing.assert_close(p.log_prob(images).exp().sum().item(), 1.0)
@@ -129,7 +129,7 @@ def colour_probability(raw: Tensor, colour: tuple[int, ...]) -> Tensor:
 
 def test_a_mixture_sums_to_one_over_all_levels_of_one_channel() -> None:
     for scale, dtype, tolerance in [(1.0, torch.float64, 1e-10), (1e8, torch.float32, 1e-4)]:
-        likelihood = DiscretizedLogisticMixture((1,), components=3)
+        likelihood = DiscretizedLogisticMixtureLikelihood((1,), components=3)
         p = likelihood(scale * torch.randn(likelihood.raw_shape, dtype=dtype))
         assert abs(p.log_prob(GRID.to(dtype)).exp().sum().item() - 1) < tolerance
         torch.testing.assert_close(
@@ -138,7 +138,7 @@ def test_a_mixture_sums_to_one_over_all_levels_of_one_channel() -> None:
 
 
 def test_a_mixture_in_colour_is_the_sum_over_components_and_sums_to_one() -> None:
-    likelihood = DiscretizedLogisticMixture((3,), components=2, levels=4)
+    likelihood = DiscretizedLogisticMixtureLikelihood((3,), components=2, levels=4)
     raw = torch.randn(likelihood.raw_shape, dtype=torch.float64)
     colours = list(product(range(4), repeat=3))
     x = torch.tensor(colours, dtype=torch.float64) / 3
@@ -152,7 +152,7 @@ def test_a_mixture_in_colour_is_the_sum_over_components_and_sums_to_one() -> Non
 
 
 def test_the_mean_of_a_mixture_in_colour_is_exact_away_from_the_ends() -> None:
-    likelihood = DiscretizedLogisticMixture((3, 1, 2), components=4)
+    likelihood = DiscretizedLogisticMixtureLikelihood((3, 1, 2), components=4)
     raw = 0.1 * torch.randn(5, *likelihood.raw_shape)
     raw[:, 16:28] -= 5.0  # the scales
     p = likelihood(raw)
@@ -181,7 +181,7 @@ LOGITS = [0.0, 1e-4, -1e-4, 0.01, 0.2499, 0.2501, -0.2501, 3.0, 20.0, -20.0, 100
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_continuous_bernoulli_integrates_to_one(logit: float, dtype: torch.dtype) -> None:
     nodes, weights = gauss_legendre(0, 1)
-    p = ContinuousBernoulli((1,))(torch.tensor([logit], dtype=dtype))
+    p = ContinuousBernoulliLikelihood((1,))(torch.tensor([logit], dtype=dtype))
     density = p.log_prob(nodes[:, None].to(dtype)).double().exp()
     tolerance = 1e-5 if dtype == torch.float32 else 1e-6
     assert abs((weights * density).sum().item() - 1) < tolerance
@@ -193,7 +193,7 @@ def test_continuous_bernoulli_gradient_is_value_minus_mean(logit: float) -> None
     # An exponential family: d log p(x) / dl = x - E[x].
     for dtype, tolerance in [(torch.float32, 1e-6), (torch.float64, 1e-8)]:
         raw = torch.tensor([logit], dtype=dtype, requires_grad=True)
-        p = ContinuousBernoulli((1,))(raw)
+        p = ContinuousBernoulliLikelihood((1,))(raw)
         (slope,) = torch.autograd.grad(p.log_prob(torch.tensor([0.3], dtype=dtype)), raw)
         assert abs((slope - (0.3 - p.mean)).item()) < tolerance
 
@@ -203,7 +203,7 @@ def test_continuous_bernoulli_is_torchs_in_double_precision(logit: float) -> Non
     raw = torch.tensor([logit], dtype=torch.float64)
     nodes, _ = gauss_legendre(0, 1)
     torchs = torch.distributions.ContinuousBernoulli(logits=raw)
-    p = ContinuousBernoulli((1,))(raw)
+    p = ContinuousBernoulliLikelihood((1,))(raw)
     torch.testing.assert_close(p.log_prob(nodes[:, None]), torchs.log_prob(nodes))
     torch.testing.assert_close(p.mean, torchs.mean)
 
@@ -211,13 +211,13 @@ def test_continuous_bernoulli_is_torchs_in_double_precision(logit: float) -> Non
 def gaussians() -> Iterator[tuple[AbstractLikelihood, Tensor, Tensor]]:
     """A likelihood of each kind, raw values, and the scale that they should give."""
     raw = torch.randn(4, *SHAPE)
-    yield Gaussian(SHAPE, variance=0.09), raw, torch.tensor(0.3)
-    learned = GaussianLearnedVariance(SHAPE)
+    yield GaussianLikelihood(SHAPE, variance=0.09), raw, torch.tensor(0.3)
+    learned = GaussianLearnedVarianceLikelihood(SHAPE)
     learned.raw_scale.data.fill_(-1.0)
     yield learned, raw, torch.tensor(1e-3 + log(1 + 2.718281828459045**-1))
     raw_scale = torch.randn(4, *SHAPE)
     both = torch.cat([raw, raw_scale], dim=1)
-    yield GaussianPixelVariance(SHAPE), both, 1e-3 + (1 + raw_scale.exp()).log()
+    yield GaussianPixelVarianceLikelihood(SHAPE), both, 1e-3 + (1 + raw_scale.exp()).log()
 
 
 def test_gaussians_are_torchs_normal() -> None:
@@ -258,7 +258,7 @@ def test_laplace_is_its_formula_and_integrates_to_one(name: str) -> None:
 @pytest.mark.parametrize("weight", [1.0, 10.0, 100.0])
 def test_gaussian_from_weight_weighs_squared_errors(weight: float) -> None:
     raw, x = torch.randn(2, 6, *SHAPE, dtype=torch.float64)
-    likelihood = Gaussian.from_weight(SHAPE, weight)
+    likelihood = GaussianLikelihood.from_weight(SHAPE, weight)
     squared_errors = (x - raw).square().sum((1, 2, 3))
     constant = -likelihood(raw).log_prob(x) - weight * squared_errors
     torch.testing.assert_close(constant, torch.full_like(constant, 12 * log(pi / weight)))
@@ -267,8 +267,8 @@ def test_gaussian_from_weight_weighs_squared_errors(weight: float) -> None:
 @pytest.mark.parametrize(
     ("kind", "size"),
     [
-        (GaussianLearnedVariance, lambda errors: errors.square().mean().sqrt()),
-        (LaplaceLearnedScale, lambda errors: errors.abs().mean()),
+        (GaussianLearnedVarianceLikelihood, lambda errors: errors.square().mean().sqrt()),
+        (LaplaceLearnedScaleLikelihood, lambda errors: errors.abs().mean()),
     ],
 )
 def test_the_learned_scale_learns_the_residuals_size(
@@ -289,7 +289,7 @@ def test_the_learned_scale_learns_the_residuals_size(
 def test_learned_scales_have_a_floor(name: str) -> None:
     likelihood = LIKELIHOODS[name]((1,))
     raw = torch.full(likelihood.raw_shape, -1e6)
-    if isinstance(likelihood, GaussianLearnedVariance):
+    if isinstance(likelihood, GaussianLearnedVarianceLikelihood):
         likelihood.raw_scale.data.fill_(-1e6)
     p = likelihood(raw)
     expected = torch.tensor(-log(1e-3 * (2 * pi) ** 0.5))
@@ -311,11 +311,11 @@ def test_samples_have_the_mean_and_are_valid_data(name: str) -> None:
 
 @pytest.mark.parametrize("logit", [-30.0, -1.0, 0.0, 1e-4, 30.0])
 def test_continuous_bernoulli_samples_follow_the_cdf(logit: float) -> None:
-    x = ContinuousBernoulli((1,))(torch.tensor([logit])).sample((20_000,)).double()
+    x = ContinuousBernoulliLikelihood((1,))(torch.tensor([logit])).sample((20_000,)).double()
     assert (x >= 0).all()
     assert (x <= 1).all()
     nodes, weights = gauss_legendre(0, 1)
-    p = ContinuousBernoulli((1,))(torch.tensor([logit], dtype=torch.float64))
+    p = ContinuousBernoulliLikelihood((1,))(torch.tensor([logit], dtype=torch.float64))
     for power in (1, 2):
         moment = (weights * p.log_prob(nodes[:, None]).exp() * nodes**power).sum()
         error = 5 * (x**power).std() / 20_000**0.5
@@ -324,7 +324,7 @@ def test_continuous_bernoulli_samples_follow_the_cdf(logit: float) -> None:
 
 @pytest.mark.parametrize("raw", LOGISTIC)
 def test_logistic_samples_follow_the_probabilities(raw: tuple[float, float]) -> None:
-    p = DiscretizedLogistic((1,))(torch.tensor(raw, dtype=torch.float64))
+    p = DiscretizedLogisticLikelihood((1,))(torch.tensor(raw, dtype=torch.float64))
     levels = (p.sample((50_000,)) * 255).round().long()[:, 0]
     frequency = levels.bincount(minlength=256) / 50_000
     probability = p.log_prob(GRID).exp()
@@ -443,7 +443,7 @@ def test_data_must_lie_in_the_support(name: str, value: float, message: str) -> 
 
 
 def test_all_levels_are_on_the_grid_in_single_precision() -> None:
-    p = DiscretizedLogistic((1,))(torch.tensor([0.5, 0.0]))
+    p = DiscretizedLogisticLikelihood((1,))(torch.tensor([0.5, 0.0]))
     assert p.log_prob(torch.arange(256)[:, None].float() / 255).isfinite().all()
     assert p.log_prob(torch.arange(256)[:, None].float() * (1 / 255)).isfinite().all()
 
@@ -473,24 +473,24 @@ def test_raw_values_of_another_shape_are_refused(name: str) -> None:
 
 def test_bad_numbers_are_refused() -> None:
     with pytest.raises(ValueError, match="variance must be positive and finite, got 0"):
-        Gaussian((2,), variance=0.0)
+        GaussianLikelihood((2,), variance=0.0)
     with pytest.raises(ValueError, match="weight must be positive and finite, got -1"):
-        Gaussian.from_weight((2,), -1.0)
+        GaussianLikelihood.from_weight((2,), -1.0)
     with pytest.raises(ValueError, match="levels must be at least 2, got 1; use 256"):
-        DiscretizedLogisticMixture((2,), levels=1)
+        DiscretizedLogisticMixtureLikelihood((2,), levels=1)
 
 
 def test_likelihoods_are_named() -> None:
     assert {
-        "bernoulli": Bernoulli,
-        "continuous-bernoulli": ContinuousBernoulli,
-        "gaussian": Gaussian,
-        "gaussian-learned": GaussianLearnedVariance,
-        "gaussian-pixel": GaussianPixelVariance,
-        "laplace": Laplace,
-        "laplace-learned": LaplaceLearnedScale,
-        "logistic": DiscretizedLogistic,
-        "logistic-mixture": DiscretizedLogisticMixture,
+        "bernoulli": BernoulliLikelihood,
+        "continuous-bernoulli": ContinuousBernoulliLikelihood,
+        "gaussian": GaussianLikelihood,
+        "gaussian-learned": GaussianLearnedVarianceLikelihood,
+        "gaussian-pixel": GaussianPixelVarianceLikelihood,
+        "laplace": LaplaceLikelihood,
+        "laplace-learned": LaplaceLearnedScaleLikelihood,
+        "logistic": DiscretizedLogisticLikelihood,
+        "logistic-mixture": DiscretizedLogisticMixtureLikelihood,
     } == LIKELIHOODS
     assert all(isinstance(built(name)[1](2), dist.Independent) for name in NAMES)
 

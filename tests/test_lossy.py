@@ -16,26 +16,26 @@ from pyro_dpvae.importance import ImportanceSampler
 from pyro_dpvae.inference import CapturedSVI
 from pyro_dpvae.likelihoods import (
     AbstractLikelihood,
-    Bernoulli,
-    DiscretizedLogisticMixture,
-    Gaussian,
+    BernoulliLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+    GaussianLikelihood,
 )
 from pyro_dpvae.models import LossyVAE
 from pyro_dpvae.nn import ARCHITECTURES, PIXEL_NETWORKS, Batched
-from pyro_dpvae.objectives import ELBO, MAE
+from pyro_dpvae.objectives import MutualDivergenceELBO, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recording import Recording
 from tests.pixels import PlainNetwork, PlainSampler, binary_images, plain_decoder
 
 SHAPE = (1, 3, 3)
 ALL = binary_images(3, 3)
-COLOUR = DiscretizedLogisticMixture((3, 4, 5), components=2)
+COLOUR = DiscretizedLogisticMixtureLikelihood((3, 4, 5), components=2)
 
 
 def tiny_system(
     decoder: AutoregressiveDecoder | None = None,
 ) -> tuple[LossyVAE, AmortizedGaussian]:
-    decoder = plain_decoder(Bernoulli(SHAPE)) if decoder is None else decoder
+    decoder = plain_decoder(BernoulliLikelihood(SHAPE)) if decoder is None else decoder
     encoder = GaussianEncoder(
         ARCHITECTURES["mlp"].encoder(SHAPE, 2 * decoder.latent_dim, hidden=(16,))
     )
@@ -43,14 +43,16 @@ def tiny_system(
 
 
 def test_the_probabilities_of_all_binary_images_sum_to_one() -> None:
-    p = plain_decoder(Bernoulli(SHAPE)).double()(torch.randn(4, 1, 2, dtype=torch.float64))
+    p = plain_decoder(BernoulliLikelihood(SHAPE)).double()(
+        torch.randn(4, 1, 2, dtype=torch.float64)
+    )
     log_p = p.log_prob(ALL)
     assert log_p.shape == (4, 512)
     torch.testing.assert_close(log_p.exp().sum(-1), torch.ones(4, dtype=torch.float64))
 
 
 def test_the_density_is_the_product_over_pixels_of_what_the_sampler_sees() -> None:
-    likelihood = DiscretizedLogisticMixture((3, 2, 3), components=2)
+    likelihood = DiscretizedLogisticMixtureLikelihood((3, 2, 3), components=2)
     decoder = plain_decoder(likelihood).double()
     z = torch.randn(4, 2, dtype=torch.float64)
     x = (255 * torch.rand(4, 3, 2, 3, dtype=torch.float64)).round() / 255
@@ -64,7 +66,7 @@ def test_the_density_is_the_product_over_pixels_of_what_the_sampler_sees() -> No
 
 
 def test_draws_have_the_probabilities_of_the_density() -> None:
-    decoder = plain_decoder(Bernoulli(SHAPE)).double()
+    decoder = plain_decoder(BernoulliLikelihood(SHAPE)).double()
     p, count = decoder(torch.randn(2, dtype=torch.float64)), 20_000
     expected = count * p.log_prob(ALL).exp()
     bits = p.sample((count,)).flatten(1).long()
@@ -80,7 +82,7 @@ def test_draws_have_the_probabilities_of_the_density() -> None:
 
 
 @pytest.mark.parametrize("name", PIXEL_NETWORKS)
-@pytest.mark.parametrize("likelihood", [Bernoulli((1, 5, 6)), COLOUR])
+@pytest.mark.parametrize("likelihood", [BernoulliLikelihood((1, 5, 6)), COLOUR])
 def test_draws_with_caches_are_those_of_whole_passes(
     likelihood: AbstractLikelihood, name: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -99,7 +101,7 @@ def test_draws_with_caches_are_those_of_whole_passes(
 
 
 def test_batches_of_z_and_of_draws_broadcast() -> None:
-    decoder = plain_decoder(Bernoulli(SHAPE))
+    decoder = plain_decoder(BernoulliLikelihood(SHAPE))
     z, x = torch.randn(4, 5, 2), torch.rand(5, *SHAPE).round()
     p = decoder(z)
     assert (p.batch_shape, p.event_shape) == ((4, 5), SHAPE)
@@ -112,7 +114,7 @@ def test_batches_of_z_and_of_draws_broadcast() -> None:
 
 
 def test_data_outside_the_support_or_of_another_shape_are_refused() -> None:
-    p = plain_decoder(Bernoulli(SHAPE))(torch.randn(4, 2))
+    p = plain_decoder(BernoulliLikelihood(SHAPE))(torch.randn(4, 2))
     with pytest.raises(ValueError, match=r"takes pixels 0 or 1, got 0\.5"):
         p.log_prob(torch.full((4, *SHAPE), 0.5))
     with pytest.raises(ValueError, match=r"data of shape \(\.\.\., 1, 3, 3\), got \(4, 3, 3\)"):
@@ -120,28 +122,32 @@ def test_data_outside_the_support_or_of_another_shape_are_refused() -> None:
 
 
 def test_there_is_no_mean_and_images_are_draws() -> None:
-    decoder, z = plain_decoder(Bernoulli(SHAPE)), torch.randn(4, 2)
+    decoder, z = plain_decoder(BernoulliLikelihood(SHAPE)), torch.randn(4, 2)
     with pytest.raises(NotImplementedError, match=r"not tractable; draw with sample\(\)"):
         _ = decoder(z).mean
     pyro.set_rng_seed(3)
     drawn = images(decoder, z)
     pyro.set_rng_seed(3)
     assert torch.equal(drawn, decoder(z).sample())
-    flat = Decoder(Batched(nn.Linear(2, 3), in_shape=(2,), out_shape=(3,)), Gaussian((3,)))
+    flat = Decoder(
+        Batched(nn.Linear(2, 3), in_shape=(2,), out_shape=(3,)), GaussianLikelihood((3,))
+    )
     torch.testing.assert_close(images(flat, z), flat(z).mean)
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
     features = Batched(nn.Unflatten(-1, (2, 3, 3)), in_shape=(18,), out_shape=(2, 3, 3))
     pixels = PlainNetwork(SHAPE, 2, raw_shape=SHAPE)
-    AutoregressiveDecoder(features, pixels, likelihood=Bernoulli(SHAPE))
+    AutoregressiveDecoder(features, pixels, likelihood=BernoulliLikelihood(SHAPE))
     with pytest.raises(ValueError, match=r"likelihood\.raw_shape, \(30, 3, 3\), got \(1, 3, 3\)"):
-        AutoregressiveDecoder(features, pixels, likelihood=DiscretizedLogisticMixture(SHAPE))
+        AutoregressiveDecoder(
+            features, pixels, likelihood=DiscretizedLogisticMixtureLikelihood(SHAPE)
+        )
     with pytest.raises(ValueError, match=r"image_shape, \(1, 3, 3\), got \(1, 9\)"):
-        AutoregressiveDecoder(features, pixels, likelihood=Bernoulli((1, 9)))
+        AutoregressiveDecoder(features, pixels, likelihood=BernoulliLikelihood((1, 9)))
     wide = PlainNetwork(SHAPE, 3, raw_shape=SHAPE)
     with pytest.raises(ValueError, match=r"feature_shape, \(3, 3, 3\), got \(2, 3, 3\)"):
-        AutoregressiveDecoder(features, wide, likelihood=Bernoulli(SHAPE))
+        AutoregressiveDecoder(features, wide, likelihood=BernoulliLikelihood(SHAPE))
 
 
 def test_guides_that_need_raw_values_of_z_alone_refuse_the_decoder() -> None:
@@ -150,14 +156,14 @@ def test_guides_that_need_raw_values_of_z_alone_refuse_the_decoder() -> None:
         LaplaceGuide(guide.encoder, model.decoder, prior=model.prior)
     refined = SemiAmortizedGuide(guide.encoder, model.decoder, prior=model.prior, steps=2)
     x = ALL[5:10].float()
-    pyro.infer.SVI(model, refined, pyro.optim.Adam({"lr": 1e-3}), ELBO()).step(x)
+    pyro.infer.SVI(model, refined, pyro.optim.Adam({"lr": 1e-3}), RegularizedELBO()).step(x)
     assert all(parameter.grad is not None for parameter in refined.parameters())
 
 
 def test_importance_sampling_gives_the_integral_over_z(monkeypatch: pytest.MonkeyPatch) -> None:
     recorded: list[Recording] = []
     monkeypatch.setattr(Recording, "compile", lambda self, inputs, **_: recorded.append(self))
-    model, guide = tiny_system(plain_decoder(Bernoulli(SHAPE), latent_dim=1))
+    model, guide = tiny_system(plain_decoder(BernoulliLikelihood(SHAPE), latent_dim=1))
     x = ALL[[3, 100, 511]].float()
     nodes = torch.linspace(-7, 7, 401)
     log_joint = model.decoder(nodes[:, None, None]).log_prob(x)
@@ -174,10 +180,10 @@ def test_importance_sampling_gives_the_integral_over_z(monkeypatch: pytest.Monke
 
 
 def test_a_step_is_recorded_and_lowers_the_loss() -> None:
-    model, guide = tiny_system(plain_decoder(Bernoulli(SHAPE)))
+    model, guide = tiny_system(plain_decoder(BernoulliLikelihood(SHAPE)))
     model.prior = CouplingPrior(2, blocks=2, hidden=(8,))
     x = ALL[torch.randint(512, (64,))].float()
-    objective = MAE(1.0, 0.01, free_bits=0.5)
+    objective = MutualDivergenceELBO(1.0, 0.01, free_bits=0.5)
     with warnings.catch_warnings():
         warnings.simplefilter("error")  # it would warn if it stayed eager
         svi = CapturedSVI(model, guide, pyro.optim.Adam({"lr": 0.01}), objective)

@@ -14,16 +14,18 @@ from torch import Tensor, nn
 from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AmortizedGaussian
-from pyro_dpvae.likelihoods import Gaussian, GaussianLearnedVariance
+from pyro_dpvae.likelihoods import GaussianLearnedVarianceLikelihood, GaussianLikelihood
 from pyro_dpvae.models import VAE
 from pyro_dpvae.nn import ARCHITECTURES, Batched
-from pyro_dpvae.objectives import ELBO, BetaVAE
+from pyro_dpvae.objectives import BetaELBO, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 
 OBJECTIVES = {
-    "ELBO": lambda: ELBO(),
-    "ELBO-particles": lambda: ELBO(num_particles=2, vectorize_particles=True, max_plate_nesting=1),
-    "BetaVAE": lambda: BetaVAE(4.0),
+    "ELBO": lambda: RegularizedELBO(),
+    "ELBO-particles": lambda: RegularizedELBO(
+        num_particles=2, vectorize_particles=True, max_plate_nesting=1
+    ),
+    "BetaVAE": lambda: BetaELBO(4.0),
     "Trace_ELBO": lambda: Trace_ELBO(),
     "TraceMeanField_ELBO": lambda: TraceMeanField_ELBO(),
     "RenyiELBO": lambda: RenyiELBO(alpha=0.0, num_particles=2, vectorize_particles=True),
@@ -31,7 +33,7 @@ OBJECTIVES = {
 
 
 def pair(prior: str = "coupling") -> tuple[VAE, AmortizedGaussian]:
-    likelihood = GaussianLearnedVariance((2,))
+    likelihood = GaussianLearnedVarianceLikelihood((2,))
     moons = ARCHITECTURES["moons"]
     p_z = CouplingPrior(2) if prior == "coupling" else StandardNormal(2)
     model = VAE(p_z, Decoder(moons.decoder(2, likelihood.raw_shape), likelihood))
@@ -61,7 +63,7 @@ def test_both_learn() -> None:
     x = torch.randn(200, 2) * 0.1 + 3
     losses = []
     for model, guide in (pair(), pair()):
-        svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO())
+        svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO())
         first = svi.evaluate_loss(x)
         for _ in range(100):
             svi.step(x)
@@ -72,7 +74,7 @@ def test_both_learn() -> None:
 
 def test_the_elbo_module_form_trains_with_torch_optimizers() -> None:
     model, guide = pair()
-    loss = ELBO()(model, guide)
+    loss = RegularizedELBO()(model, guide)
     x = torch.randn(20, 2)
     optimizer = torch.optim.Adam(loss.parameters(), lr=1e-2)
     before = [p.detach().clone() for p in loss.parameters()]
@@ -83,7 +85,7 @@ def test_the_elbo_module_form_trains_with_torch_optimizers() -> None:
     )
     with pyro.settings.context(module_local_params=True):
         model, guide = pair()
-        ELBO()(model, guide)(x).backward()
+        RegularizedELBO()(model, guide)(x).backward()
         assert all(p.grad is not None for p in parameters(model, guide))
 
 
@@ -104,10 +106,10 @@ def test_sites_plate_and_shapes() -> None:
 def test_a_copy_trains_on_its_own() -> None:
     model, guide = pair()
     x = torch.randn(10, 2)
-    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO()).step(x)
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO()).step(x)
     twin, twin_guide = copy.deepcopy(model), copy.deepcopy(guide)
     original = [p.detach().clone() for p in parameters(model, guide)]
-    svi = SVI(twin, twin_guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO())
+    svi = SVI(twin, twin_guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO())
     svi.step(x)
     for old, now, copied in zip(
         original, parameters(model, guide), parameters(twin, twin_guide), strict=True
@@ -119,7 +121,7 @@ def test_a_copy_trains_on_its_own() -> None:
 def test_a_clash_in_the_store_names_both() -> None:
     model, guide = pair()
     x = torch.randn(10, 2)
-    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO()).step(x)
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO()).step(x)
     state = pyro.get_param_store().get_state()
     pyro.get_param_store().set_state(
         {**state, "params": {k: v.detach().clone() for k, v in state["params"].items()}}
@@ -133,7 +135,7 @@ def test_a_clash_in_the_store_names_both() -> None:
 def test_a_pyro_module_under_two_roots_is_refused() -> None:
     # Its parameters would be registered under one root and never train under the other.
     network = Batched(nn.Linear(2, 2), in_shape=(2,), out_shape=(2,))
-    model = VAE(StandardNormal(2), Decoder(network, Gaussian((2,))))
+    model = VAE(StandardNormal(2), Decoder(network, GaussianLikelihood((2,))))
     shared = PyroModule[nn.Linear](2, 4)
     model.shared = shared
     guide = AmortizedGaussian(
@@ -149,7 +151,7 @@ def test_frozen_parts_stay(recwarn: Any) -> None:
     model.prior.requires_grad_(False).eval()
     x = torch.randn(10, 2)
     before = [p.detach().clone() for p in model.prior.parameters()]
-    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO()).step(x)
+    SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO()).step(x)
     assert all(
         torch.equal(old, new) for old, new in zip(before, model.prior.parameters(), strict=True)
     )
@@ -169,7 +171,7 @@ def test_a_model_without_data_draws_at_least_one() -> None:
 
 def test_a_wrong_shape_is_refused_and_not_broadcast() -> None:
     model, guide = pair()
-    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=ELBO())
+    svi = SVI(model, guide, pyro.optim.Adam({"lr": 1e-2}), loss=RegularizedELBO())
     bad: Tensor
     for bad in (torch.zeros(5, 3), torch.zeros(5), torch.zeros(5, 2, 1)):
         with pytest.raises(ValueError, match="got"):

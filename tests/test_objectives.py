@@ -11,7 +11,7 @@ from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_EL
 from torch import Tensor
 
 from pyro_dpvae.models import VAE
-from pyro_dpvae.objectives import ELBO, AbstractPenalty, Beta, BetaVAE, Latents
+from pyro_dpvae.objectives import AbstractPenalty, BetaELBO, BetaRate, Latents, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior
 from tests.linear_gaussian import LATENT, LinearGaussian
 
@@ -47,7 +47,9 @@ def test_exact_posterior_gives_log_p_of_x_in_the_mean(
     # With the divergence in closed form, only the distortion is left to chance.
     x = exact.data(20)
     count = 4000 if vectorize else 300
-    objective = ELBO(num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1)
+    objective = RegularizedELBO(
+        num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1
+    )
     z = exact.guide.encoder(x).sample((2000,))
     spread = float(exact.model.decoder(z).log_prob(x).sum(-1).detach().std())
     loss = objective.loss(exact.model, exact.guide, x)
@@ -75,7 +77,7 @@ def test_exact_posterior_gives_log_p_of_x_to_1e_5_without_chance(exact: LinearGa
     axes = LATENT**0.5 * torch.eye(LATENT, dtype=torch.float64)
     losses = []
     for SigmaPoint.offset in [*axes, *-axes]:
-        losses.append(ELBO().loss(exact.model, guide, x))
+        losses.append(RegularizedELBO().loss(exact.model, guide, x))
     assert len(set(losses)) > 1
     bound = -sum(losses) / len(losses)
     assert bound == pytest.approx(float(exact.log_prob(x).sum()), abs=1e-5)
@@ -84,7 +86,9 @@ def test_exact_posterior_gives_log_p_of_x_to_1e_5_without_chance(exact: LinearGa
 @pytest.mark.parametrize(("vectorize", "count"), [(True, 4000), (False, 200)])
 def test_particles_average(exact: LinearGaussian, vectorize: bool, count: int) -> None:
     x = exact.data(20)
-    objective = ELBO(num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1)
+    objective = RegularizedELBO(
+        num_particles=count, vectorize_particles=vectorize, max_plate_nesting=1
+    )
     z = exact.guide.encoder(x).sample((2000,))
     spread = float(exact.model.decoder(z).log_prob(x).sum(-1).detach().std())
     loss = objective.loss(exact.model, exact.guide, x)
@@ -94,7 +98,7 @@ def test_particles_average(exact: LinearGaussian, vectorize: bool, count: int) -
 
 def test_terms_are_per_datum_and_in_closed_form(exact: LinearGaussian) -> None:
     x = exact.data(50)
-    objective = BetaVAE(3.0)
+    objective = BetaELBO(3.0)
     loss = objective.loss(exact.model, exact.guide, x)
     terms = objective.terms
     standard = torch.distributions.Normal(torch.zeros(LATENT), torch.ones(LATENT))
@@ -108,7 +112,7 @@ def test_terms_are_per_datum_and_in_closed_form(exact: LinearGaussian) -> None:
 def test_the_rate_under_a_coupling_prior_keeps_the_log_det(exact: LinearGaussian) -> None:
     # Equation 5 of the paper, written out: E[|g(z)|^2 / 2 - log det] - log sigma - L/2.
     model, x = with_coupling(exact), exact.data(10)
-    objective = ELBO()
+    objective = RegularizedELBO()
     pyro.set_rng_seed(1)
     objective.loss(model, exact.guide, x)
     pyro.set_rng_seed(1)
@@ -137,13 +141,13 @@ def test_gradients_agree_with_pyros(exact: LinearGaussian, coupling: bool, oracl
             parameter.grad = None
         return found
 
-    for ours, theirs in zip(gradients(ELBO()), gradients(oracle()), strict=True):
+    for ours, theirs in zip(gradients(RegularizedELBO()), gradients(oracle()), strict=True):
         torch.testing.assert_close(ours, theirs)
 
 
 def test_gradients_agree_with_finite_differences(exact: LinearGaussian) -> None:
     model, x = with_coupling(exact), exact.data(4)
-    objective = BetaVAE(2.0)
+    objective = BetaELBO(2.0)
 
     def loss() -> Tensor:
         pyro.set_rng_seed(3)
@@ -187,10 +191,10 @@ def test_beta_and_poutine_scale_agree(exact: LinearGaussian, coupling: bool) -> 
     plain = with_coupling(exact) if coupling else exact.model
     if coupling:
         plain = VAE(prior, exact.model.decoder)
-    weighted = value(BetaVAE(2.5), plain, exact.guide)
-    assert value(ELBO(), model, guide) == pytest.approx(weighted)
+    weighted = value(BetaELBO(2.5), plain, exact.guide)
+    assert value(RegularizedELBO(), model, guide) == pytest.approx(weighted)
     # A scale on one side is no weight on a divergence; both expectations are then sampled.
-    one_sided = value(ELBO(), model, exact.guide)
+    one_sided = value(RegularizedELBO(), model, exact.guide)
     assert one_sided != pytest.approx(weighted)
 
 
@@ -206,7 +210,7 @@ def test_subsampling_scales_the_loss_and_leaves_the_terms_per_datum(exact: Linea
         with pyro.plate("data", 60, subsample=torch.arange(6)):
             pyro.sample("z", exact.guide.encoder(x))
 
-    whole, part = ELBO(), ELBO()
+    whole, part = RegularizedELBO(), RegularizedELBO()
     pyro.set_rng_seed(2)
     expected = whole.loss(exact.model, exact.guide, x)
     pyro.set_rng_seed(2)
@@ -230,7 +234,10 @@ class MeanSquare(AbstractPenalty):
 
 def test_a_penalty_adds_exactly_itself_per_datum(exact: LinearGaussian) -> None:
     x = exact.data(12)
-    plain, penalised = ELBO(), ELBO(rate=Beta(1.0), penalties=[MeanSquare()])
+    plain, penalised = (
+        RegularizedELBO(),
+        RegularizedELBO(rate=BetaRate(1.0), penalties=[MeanSquare()]),
+    )
     pyro.set_rng_seed(0)
     without = plain.loss(exact.model, exact.guide, x)
     pyro.set_rng_seed(0)
@@ -244,7 +251,7 @@ def test_a_penalty_adds_exactly_itself_per_datum(exact: LinearGaussian) -> None:
 
 def test_loss_forms_agree_and_the_step_is_a_batch_sum(exact: LinearGaussian) -> None:
     x = exact.data(7)
-    for objective in (ELBO(), BetaVAE(4.0, num_particles=3)):
+    for objective in (RegularizedELBO(), BetaELBO(4.0, num_particles=3)):
         values = []
         for form in ("loss", "differentiable_loss", "loss_and_grads"):
             pyro.set_rng_seed(9)
@@ -252,9 +259,9 @@ def test_loss_forms_agree_and_the_step_is_a_batch_sum(exact: LinearGaussian) -> 
             values.append(float(torch.as_tensor(value).detach()))
         assert values[0] == pytest.approx(values[1])
         assert values[0] == pytest.approx(values[2])
-    svi = SVI(exact.model, exact.guide, pyro.optim.Adam({"lr": 1e-3}), loss=ELBO())
+    svi = SVI(exact.model, exact.guide, pyro.optim.Adam({"lr": 1e-3}), loss=RegularizedELBO())
     pyro.set_rng_seed(9)
-    expected = ELBO().loss(exact.model, exact.guide, x)
+    expected = RegularizedELBO().loss(exact.model, exact.guide, x)
     pyro.set_rng_seed(9)
     step = svi.step(x)
     assert isinstance(step, float)
@@ -263,7 +270,7 @@ def test_loss_forms_agree_and_the_step_is_a_batch_sum(exact: LinearGaussian) -> 
 
 def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
     x = exact.data(3)
-    objective = ELBO()
+    objective = RegularizedELBO()
 
     def no_plate(x: Tensor) -> None:
         z = pyro.sample("z", dist.Normal(torch.zeros(3, LATENT), 1.0).to_event(2))
@@ -298,7 +305,7 @@ def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
     with pytest.raises(ValueError, match=r"reparameterised .* got Bernoulli at 'y'"):
         objective.loss(discrete_model, discrete_guide, x)
     with pytest.raises(ValueError, match="beta must be 0 or more, got -1"):
-        BetaVAE(-1.0)
+        BetaELBO(-1.0)
 
 
 def test_predictive(exact: LinearGaussian) -> None:

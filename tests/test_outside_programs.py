@@ -15,10 +15,10 @@ from torch.distributions import kl_divergence
 from pyro_dpvae.export import to_arviz
 from pyro_dpvae.importance import log_mean_exp, log_weights
 from pyro_dpvae.objectives import (
-    ELBO,
     MMD,
-    Capacity,
-    FreeBits,
+    CapacityRate,
+    FreeBitsRate,
+    RegularizedELBO,
     SteinDiscrepancy,
     TotalCorrelation,
 )
@@ -49,7 +49,7 @@ def programs_in(exact: LinearGaussian, name: str) -> tuple[Callable[..., Any], C
     return model, guide
 
 
-def loss(objective: ELBO, *arguments: Any) -> float:
+def loss(objective: RegularizedELBO, *arguments: Any) -> float:
     pyro.set_rng_seed(3)
     return float(objective.loss(*arguments))
 
@@ -59,10 +59,10 @@ def test_the_plate_may_have_any_name(exact: LinearGaussian, vectorize: bool) -> 
     x, programs = exact.data(BATCH), programs_in(exact, "minibatch")
     penalties = [TotalCorrelation(5.0, dataset_size=100), MMD(2.0)]
     options: Any = {"num_particles": 3, "vectorize_particles": vectorize, "max_plate_nesting": 1}
-    objective = ELBO(penalties=penalties, **options)
+    objective = RegularizedELBO(penalties=penalties, **options)
     expected = loss(objective, exact.model, exact.guide, x)
     assert loss(objective, *programs, x) == expected
-    named = ELBO(penalties=penalties, plate="minibatch", **options)
+    named = RegularizedELBO(penalties=penalties, plate="minibatch", **options)
     assert loss(named, *programs, x) == expected
     weights = log_weights(*programs, x, num_samples=4)
     torch.testing.assert_close(weights, exact.log_prob(x).expand(4, BATCH), rtol=0, atol=1e-6)
@@ -82,8 +82,8 @@ def test_factors_and_deterministic_sites_have_no_say_in_the_plate(exact: LinearG
             pyro.deterministic("numbers", torch.arange(2))
         inner(x)
 
-    expected = loss(ELBO(), exact.model, exact.guide, x)
-    assert loss(ELBO(), model, guide, x) == pytest.approx(expected, rel=1e-12)
+    expected = loss(RegularizedELBO(), exact.model, exact.guide, x)
+    assert loss(RegularizedELBO(), model, guide, x) == pytest.approx(expected, rel=1e-12)
 
 
 def of_pixels(x: Tensor) -> Any:
@@ -102,7 +102,7 @@ def guide_of_pixels(x: Tensor) -> Any:
 
 def test_the_plate_is_around_a_latent_and_all_observed_sites() -> None:
     x = torch.randn(5, 3)
-    objective = ELBO()
+    objective = RegularizedELBO()
     found = loss(objective, of_pixels, guide_of_pixels, x)
     q = dist.Normal(x.mean(1), 0.5)
     rate = kl_divergence(q, dist.Normal(0.0, 1.0))
@@ -128,17 +128,17 @@ def test_a_plate_that_may_be_either_is_asked_for() -> None:
             pyro.sample("z", dist.Normal(x, 0.5))
 
     message = r"got the candidates \['columns', 'rows'\]; say which it is: plate='columns'"
-    for attempt in (ELBO().loss, lambda *a: log_weights(*a, num_samples=2)):
+    for attempt in (RegularizedELBO().loss, lambda *a: log_weights(*a, num_samples=2)):
         with pytest.raises(ValueError, match=message):
             attempt(two_plates, guide, x)
-    by_row, by_column = ELBO(plate="rows"), ELBO(plate="columns")
+    by_row, by_column = RegularizedELBO(plate="rows"), RegularizedELBO(plate="columns")
     assert loss(by_row, two_plates, guide, x) == pytest.approx(
         loss(by_column, two_plates, guide, x)
     )
     assert float(by_row.terms["rate"]) == pytest.approx(3 / 5 * float(by_column.terms["rate"]))
     assert log_weights(two_plates, guide, x, num_samples=2, plate="rows").shape == (2, 5)
     with pytest.raises(ValueError, match=r"inside pyro.plate\('nowhere', batch size\)"):
-        ELBO(plate="nowhere").loss(two_plates, guide, x)
+        RegularizedELBO(plate="nowhere").loss(two_plates, guide, x)
 
     def apart(x: Tensor) -> None:
         with pyro.plate("a", 5):
@@ -152,7 +152,7 @@ def test_a_plate_that_may_be_either_is_asked_for() -> None:
             pyro.sample("z", dist.Normal(x, 0.5).to_event(1))
 
     with pytest.raises(ValueError, match=r"got the candidates \['a', 'b'\]"):
-        ELBO().loss(apart, guide_of_a, x)
+        RegularizedELBO().loss(apart, guide_of_a, x)
 
 
 # Models without latents, labels, masks.
@@ -167,11 +167,11 @@ def nothing(x: Tensor, y: Tensor) -> None:
     pass
 
 
-@pytest.mark.parametrize("rate", [None, FreeBits(3.0), Capacity(10.0, 5.0)])
+@pytest.mark.parametrize("rate", [None, FreeBitsRate(3.0), CapacityRate(10.0, 5.0)])
 def test_a_model_without_latents_has_no_rate(rate: Any) -> None:
     x = torch.randn(8, 4, requires_grad=True)
     y = torch.arange(8) % 4
-    objective = ELBO(rate=rate)
+    objective = RegularizedELBO(rate=rate)
     objective.loss_and_grads(classify, nothing, x, y)
     expected = torch.nn.functional.cross_entropy(x, y, reduction="sum")
     (gradient,) = torch.autograd.grad(expected, x)
@@ -179,7 +179,7 @@ def test_a_model_without_latents_has_no_rate(rate: Any) -> None:
     torch.testing.assert_close(8 * objective.terms["loss"], expected.detach())
     assert float(objective.terms["rate"]) == 0
     with pytest.raises(ValueError, match="penalties need a latent site"):
-        ELBO(penalties=[MMD(1.0)]).loss(classify, nothing, x, y)
+        RegularizedELBO(penalties=[MMD(1.0)]).loss(classify, nothing, x, y)
 
 
 def test_weights_take_labels(exact: LinearGaussian) -> None:
@@ -236,7 +236,9 @@ def class_guide(*, outside: bool = False) -> Callable[..., Any]:
 
 def test_priors_of_penalties_are_right_or_refused() -> None:
     x = torch.randn(8)
-    penalised = ELBO(penalties=[TotalCorrelation(0.0, dataset_size=8, estimator="in-batch")])
+    penalised = RegularizedELBO(
+        penalties=[TotalCorrelation(0.0, dataset_size=8, estimator="in-batch")]
+    )
     penalised.loss(with_classes(), class_guide(), x)
     mask = torch.arange(8) < 4
     with pytest.raises(ValueError, match="got a mask at 'y'"):
@@ -244,7 +246,7 @@ def test_priors_of_penalties_are_right_or_refused() -> None:
     with pytest.raises(ValueError, match=r"need latents in the plate 'data' alone.* got 'y'"):
         penalised.loss(with_classes(plate=None), class_guide(outside=True), x)
     for plain in (with_classes(mask=mask), with_classes()):
-        assert ELBO().loss(plain, class_guide(), x) > 0
+        assert RegularizedELBO().loss(plain, class_guide(), x) > 0
 
 
 # Straight-through latents.
@@ -282,7 +284,7 @@ def test_weights_of_straight_through_latents_are_those_of_their_soft_values() ->
 )
 def test_penalties_of_straight_through_latents_are_numbers(penalty: Any) -> None:
     x = torch.randn(16, 3, dtype=torch.float64)
-    objective = ELBO(penalties=[penalty])
+    objective = RegularizedELBO(penalties=[penalty])
     objective.loss(relaxed_model, relaxed_guide, x)
     assert all(bool(term.isfinite()) for term in objective.terms.values())
 
@@ -321,9 +323,9 @@ def test_batch_norm_behind_enumerated_classes_is_refused(width: int) -> None:
             pyro.sample("z", dist.Normal(x[:, :2], 1.0).to_event(1))
 
     with pytest.raises(ValueError, match=rf"got a BatchNorm1d of features \(2, 8, {width}\)"):
-        ELBO().loss(model, guide, x)
+        RegularizedELBO().loss(model, guide, x)
     network.layers[1] = nn.LayerNorm(width)
-    assert ELBO().loss(model, guide, x) > 0
+    assert RegularizedELBO().loss(model, guide, x) > 0
     signals = nn.Sequential(nn.Conv1d(3, 8, 1), nn.BatchNorm1d(8))
     signals(x.unsqueeze(-1))  # features of a signal are those of a batch, also afterwards
 
@@ -335,7 +337,7 @@ def test_batch_norm_behind_enumerated_classes_is_refused(width: int) -> None:
             pyro.sample("z", dist.Normal(loc, 1.0).to_event(1))
 
     with pytest.raises(ValueError, match=r"got a BatchNorm1d of features \(2, 8, 8\)"):
-        ELBO().loss(model, guide_of_class, x)
+        RegularizedELBO().loss(model, guide_of_class, x)
 
 
 @pytest.mark.parametrize("kind", [AutoNormal, AutoDiagonalNormal])
@@ -344,10 +346,10 @@ def test_an_autoguide_of_another_batch_is_refused(exact: LinearGaussian, kind: A
     model, _ = programs_in(exact, "minibatch")
     guide = kind(model)
     guide(x)
-    assert ELBO().loss(model, guide, x) > 0
+    assert RegularizedELBO().loss(model, guide, x) > 0
     message = r"must be run on the same data, got \{'x': \(1, 3\)\} in the plate .* of 6; an autog"
     with pytest.raises(ValueError, match=message):
-        ELBO().loss(model, guide, x[:1])
+        RegularizedELBO().loss(model, guide, x[:1])
 
 
 @pytest.mark.parametrize("traced", [False, True])
@@ -356,10 +358,10 @@ def test_a_single_datum_is_no_batch(exact: LinearGaussian, traced: bool) -> None
     x = exact.data(1)
     message = r"one datum per row, got \{'x': \(3,\)\} in the plate 'data' of 3; .*unsqueeze"
     with pytest.raises(ValueError, match=message):
-        ELBO().loss(model, guide, x[0])
+        RegularizedELBO().loss(model, guide, x[0])
     with pytest.raises(ValueError, match=message):
         log_weights(model, guide, x[0], num_samples=2)
-    objective = ELBO()
+    objective = RegularizedELBO()
     assert objective.loss(model, guide, x) == pytest.approx(float(objective.terms["loss"]))
 
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 from torch.nn.functional import softplus
 
-from pyro_dpvae.objectives import DIP, DIPVAE, MAE, Latents, MutualDivergence
+from pyro_dpvae.objectives import DIP, DIPELBO, Latents, MutualDivergence, MutualDivergenceELBO
 from pyro_dpvae.priors import CouplingPrior
 from tests.gaussian_latents import Sampler, latents_of, site_of
 
@@ -157,11 +157,11 @@ def test_equal_posteriors_have_finite_gradients() -> None:
 
 def test_unknown_forms_are_refused() -> None:
     with pytest.raises(ValueError, match="form must be one of"):
-        MAE(form="published")
+        MutualDivergenceELBO(form="published")
     with pytest.raises(ValueError, match="form must be one of"):
-        DIPVAE(form="III")
+        DIPELBO(form="III")
     with pytest.raises(ValueError, match="diversity must be 0 or more, got -1"):
-        MAE(-1.0)
+        MutualDivergenceELBO(-1.0)
     q = Sampler(BATCH, LATENT)
     with pytest.raises(TypeError, match="whose coordinates have known densities"):
         MutualDivergence(1.0, 1.0)(Latents((site_of(q, q.sample()),)))

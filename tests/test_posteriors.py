@@ -22,7 +22,7 @@ from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.metrics import log_likelihoods
 from pyro_dpvae.models import VAE
-from pyro_dpvae.objectives import DIP, ELBO, Latents, MutualDivergence, TotalCorrelation
+from pyro_dpvae.objectives import DIP, Latents, MutualDivergence, RegularizedELBO, TotalCorrelation
 from pyro_dpvae.objectives._divergence import closed_divergence
 from pyro_dpvae.objectives.penalties.marginals import (
     DRAWS,
@@ -103,7 +103,7 @@ def test_steps_are_recorded_with_every_posterior(family: str) -> None:
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
         guide = FAMILIES[family]()
-        svi = kind(model, guide, FusedOptim({"lr": 0.0}), ELBO(penalties=penalties))
+        svi = kind(model, guide, FusedOptim({"lr": 0.0}), RegularizedELBO(penalties=penalties))
         losses.append([svi.step(x) for _ in range(6)])
     assert svi.recordings == 1
     assert losses[1] == pytest.approx(losses[0], rel=1e-4)
@@ -136,7 +136,7 @@ def test_the_rate_of_a_full_covariance_is_in_closed_form() -> None:
 
 
 def test_the_rate_is_the_same_under_each_seed(exact: LinearGaussian) -> None:
-    guide, objective, x = FAMILIES["full"]().double(), ELBO(), exact.data(BATCH)
+    guide, objective, x = FAMILIES["full"]().double(), RegularizedELBO(), exact.data(BATCH)
     rates = []
     for seed in (0, 1):
         pyro.set_rng_seed(seed)
@@ -273,7 +273,7 @@ def test_the_exact_full_covariance_has_equal_weights(rotated: LinearGaussian) ->
     expected = rotated.log_prob(x)
     weights = log_weights(rotated.model, guide, x, num_samples=10)
     torch.testing.assert_close(weights, expected.expand(10, 6), rtol=0, atol=1e-6)
-    objective = ELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
+    objective = RegularizedELBO(num_particles=4000, vectorize_particles=True, max_plate_nesting=1)
     bound = -objective.loss(rotated.model, guide, x)
     assert bound == pytest.approx(float(expected.sum()), abs=0.3)
 

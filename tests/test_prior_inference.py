@@ -26,7 +26,7 @@ from torch import Tensor
 from torch.distributions import kl_divergence
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import (
     AbstractPrior,
     CouplingPrior,
@@ -75,7 +75,7 @@ ELBOS: dict[str, Callable[..., Any]] = {
     "TraceGraph": TraceGraph_ELBO,
     "TraceMeanField": TraceMeanField_ELBO,
     "Renyi": lambda **options: RenyiELBO(alpha=0.0, **options),
-    "ours": ELBO,
+    "ours": RegularizedELBO,
 }
 
 
@@ -243,9 +243,11 @@ def test_captured_steps_are_those_of_svi(name: str) -> None:
         programs = Programs(FLOWS[name]())
         optim = FusedOptim({"lr": 1e-2})
         if kind == "eager":
-            svi = SVI(programs.model, programs.guide, optim, ELBO())
+            svi = SVI(programs.model, programs.guide, optim, RegularizedELBO())
         else:
-            svi = CapturedSVI(programs.model, programs.guide, optim, ELBO(), backend="fx")
+            svi = CapturedSVI(
+                programs.model, programs.guide, optim, RegularizedELBO(), backend="fx"
+            )
         pyro.set_rng_seed(2)
         losses = [float(svi.step()) for _ in range(3)]
         found.append([torch.tensor(losses), *programs.prior.parameters()])

@@ -9,11 +9,11 @@ import torch
 import zuko
 from pyro.infer import SVI
 
-from pyro_dpvae import ELBO, VAE, Decoder, GaussianEncoder
+from pyro_dpvae import VAE, Decoder, GaussianEncoder, RegularizedELBO
 from pyro_dpvae.guides import AmortizedGaussian, LaplaceGuide
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.likelihoods import Bernoulli
+from pyro_dpvae.likelihoods import BernoulliLikelihood
 from pyro_dpvae.nn import ARCHITECTURES
 from pyro_dpvae.objectives.penalties import MMD
 from pyro_dpvae.priors import (
@@ -44,7 +44,7 @@ MADE: dict[str, Callable[[GaussianEncoder], AbstractPrior]] = {
 def system(request: pytest.FixtureRequest) -> tuple[VAE, AmortizedGaussian]:
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
-    likelihood, mlp = Bernoulli(SHAPE), ARCHITECTURES["mlp"]
+    likelihood, mlp = BernoulliLikelihood(SHAPE), ARCHITECTURES["mlp"]
     decoder = Decoder(mlp.decoder(LATENT, likelihood.raw_shape, hidden=(8,)), likelihood)
     network = mlp.encoder(SHAPE, 2 * LATENT, hidden=(8,))
     with torch.no_grad():
@@ -64,7 +64,7 @@ def test_recorded_steps_are_those_of_svi_and_move_every_parameter(
     before = copy.deepcopy(list(torch.nn.ModuleList(system).parameters()))
     for backend in ("eager", "fx"):
         model, guide = copy.deepcopy(system)
-        objective = ELBO(penalties=[MMD(1.0)])
+        objective = RegularizedELBO(penalties=[MMD(1.0)])
         svi = CapturedSVI(model, guide, FusedOptim({"lr": 1e-2}), objective, backend=backend)
         pyro.set_rng_seed(1)
         losses.append([svi.step(x) for _ in range(3)])
@@ -104,5 +104,5 @@ def test_a_laplace_guide_searches_under_every_prior(system: tuple[VAE, Amortized
         )
     assert (ends >= starts).all()
     assert ends.mean() > starts.mean()
-    loss = SVI(model, guide, pyro.optim.SGD({"lr": 1e-3}), ELBO()).step(x)
+    loss = SVI(model, guide, pyro.optim.SGD({"lr": 1e-3}), RegularizedELBO()).step(x)
     assert torch.tensor(loss).isfinite()

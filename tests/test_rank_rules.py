@@ -16,10 +16,10 @@ from torch import Tensor, nn
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.inference import AveragingOptim, CapturedSVI, FusedOptim, synchronize
 from pyro_dpvae.objectives import (
-    ELBO,
     MMD,
-    BetaTCVAE,
-    Capacity,
+    BetaTCELBO,
+    CapacityRate,
+    RegularizedELBO,
 )
 from tests.rank_cases import (
     CASES,
@@ -50,7 +50,7 @@ def by_parts() -> tuple[list[str], list[float], list[str]]:
     """Steps of an objective that sees its rank's part, and what one of such warns of."""
     with double():
         built = start(CASES["beta-tc"])
-        objective = BetaTCVAE(6.0, dataset_size=100)
+        objective = BetaTCELBO(6.0, dataset_size=100)
         svi = SVI(built.model, built.guide, AveragingOptim(FusedOptim({"lr": 1e-2})), objective)
         found: list[float] = []
 
@@ -61,7 +61,7 @@ def by_parts() -> tuple[list[str], list[float], list[str]]:
                     found.append(float(objective.terms["total_correlation"]))
 
         said = warnings_of(steps)
-        of_data = ELBO(rate=Capacity(1.0, 2.0, per_sample=True))
+        of_data = RegularizedELBO(rate=CapacityRate(1.0, 2.0, per_sample=True))
         return said, found, warnings_of(of_data.begin_step)
 
 
@@ -108,9 +108,9 @@ def unknown_guide(x: Tensor) -> None:
 def of_unknown_kind() -> tuple[str, float]:
     pyro.clear_param_store()
     x = data()[0, : SIZE // 2].float()
-    needs_densities = BetaTCVAE(6.0, dataset_size=100).across_ranks()
+    needs_densities = BetaTCELBO(6.0, dataset_size=100).across_ranks()
     message = error_of(lambda: needs_densities.loss_and_grads(model, unknown_guide, x))
-    needs_draws = ELBO(penalties=[MMD(1.0)]).across_ranks()
+    needs_draws = RegularizedELBO(penalties=[MMD(1.0)]).across_ranks()
     return message, float(needs_draws.loss_and_grads(model, unknown_guide, x))
 
 
@@ -130,7 +130,7 @@ def global_latent() -> dict[str, Any]:
     with double():
         pyro.clear_param_store()
         pyro.set_rng_seed(0)
-        objective = ELBO().across_ranks()
+        objective = RegularizedELBO().across_ranks()
         optim = AveragingOptim(FusedOptim({"lr": 1e-2}))
         svi = SVI(scalar_model, scalar_guide, optim, objective)
         with own_part() as batches:
@@ -228,7 +228,7 @@ def test_a_graph_that_holds_the_optimizer_takes_none_that_averages(
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     optim = AveragingOptim(FusedOptim({"lr": 1.0}))
     with pytest.raises(ValueError, match="got AveragingOptim; across ranks, use 'inductor'"):
-        CapturedSVI(model, unknown_guide, optim, ELBO(), backend="cudagraph")
+        CapturedSVI(model, unknown_guide, optim, RegularizedELBO(), backend="cudagraph")
 
 
 def test_synchronizing_gives_all_ranks_the_first_ones_tensors(of_ranks: Of) -> None:

@@ -12,23 +12,23 @@ from torch import Tensor
 
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import (
-    ELBO,
     MMD,
     AbstractSchedule,
-    Beta,
-    BetaTCVAE,
-    BetaVAE,
-    Capacity,
-    CapacityVAE,
-    Cosine,
-    Cyclic,
-    Exponential,
-    FactorVAE,
-    FreeBits,
-    InfoVAE,
-    Linear,
+    BetaELBO,
+    BetaRate,
+    BetaTCELBO,
+    CapacityELBO,
+    CapacityRate,
+    CosineSchedule,
+    CyclicSchedule,
+    ExponentialSchedule,
+    FactorELBO,
+    FreeBitsRate,
+    InfoELBO,
+    LinearSchedule,
+    RegularizedELBO,
     SiteRate,
-    SoftFreeBits,
+    SoftFreeBitsRate,
     TotalCorrelation,
     Weight,
 )
@@ -58,21 +58,21 @@ def test_capacity_of_the_batch_mean_and_of_each_datum(exact: LinearGaussian) -> 
     x = exact.data(9)
     kl = divergences(exact, x).sum(-1)
     for per_sample in (False, True):
-        objective = CapacityVAE(7.0, 1.5, per_sample=per_sample)
+        objective = CapacityELBO(7.0, 1.5, per_sample=per_sample)
         objective.loss(exact.model, exact.guide, x)
         distance = (kl - 1.5).abs().mean() if per_sample else (kl.mean() - 1.5).abs()
         expected = objective.terms["distortion"] + 7 * distance.detach()
         torch.testing.assert_close(objective.terms["loss"], expected)
         torch.testing.assert_close(objective.terms["rate"], kl.mean().detach())
-    assert float(Capacity(10.0, 3.0)(rates(1.0, 5.0))) == 0.0
-    assert float(Capacity(10.0, 3.0, per_sample=True)(rates(1.0, 5.0))) == 20.0
+    assert float(CapacityRate(10.0, 3.0)(rates(1.0, 5.0))) == 0.0
+    assert float(CapacityRate(10.0, 3.0, per_sample=True)(rates(1.0, 5.0))) == 20.0
 
 
 def test_capacity_averages_particles_before_the_distance(exact: LinearGaussian) -> None:
     # Under a coupling prior each particle has its own estimate of the rate.
     x = exact.data(6)
     model = VAE(CouplingPrior(LATENT).double(), exact.model.decoder)
-    objective = CapacityVAE(1.0, 2.0, num_particles=5)
+    objective = CapacityELBO(1.0, 2.0, num_particles=5)
     objective.loss(model, exact.guide, x)
     terms = objective.terms
     expected = terms["distortion"] + (terms["rate"] - 2.0).abs()
@@ -82,16 +82,16 @@ def test_capacity_averages_particles_before_the_distance(exact: LinearGaussian) 
 def test_free_bits_of_sites_and_of_groups() -> None:
     coordinates = torch.tensor([[0.1, 0.3, 2.0, 1.0], [0.3, 0.1, 0.0, 1.0]])
     one = SiteRate("z", coordinates.sum(-1), coordinates)
-    assert float(FreeBits(3.0)([one])) == pytest.approx(3.0)
-    assert float(FreeBits(1.0)([one])) == pytest.approx(2.4)
-    assert float(FreeBits(0.5, group_size=1)([one])) == pytest.approx(0.5 + 0.5 + 1.0 + 1.0)
-    assert float(FreeBits(0.5, group_size=2)([one])) == pytest.approx(0.5 + 2.0)
-    assert float(FreeBits(0.5, group_size=2)([one, one])) == pytest.approx(5.0)
+    assert float(FreeBitsRate(3.0)([one])) == pytest.approx(3.0)
+    assert float(FreeBitsRate(1.0)([one])) == pytest.approx(2.4)
+    assert float(FreeBitsRate(0.5, group_size=1)([one])) == pytest.approx(0.5 + 0.5 + 1.0 + 1.0)
+    assert float(FreeBitsRate(0.5, group_size=2)([one])) == pytest.approx(0.5 + 2.0)
+    assert float(FreeBitsRate(0.5, group_size=2)([one, one])) == pytest.approx(5.0)
 
 
 def test_free_bits_stop_the_gradient_below_the_threshold() -> None:
     coordinates = torch.tensor([[0.1, 2.0]], requires_grad=True)
-    FreeBits(0.5, group_size=1)([SiteRate("z", coordinates.sum(-1), coordinates)]).backward()
+    FreeBitsRate(0.5, group_size=1)([SiteRate("z", coordinates.sum(-1), coordinates)]).backward()
     assert coordinates.grad is not None
     assert coordinates.grad.tolist() == [[0.0, 1.0]]
 
@@ -102,8 +102,8 @@ def test_free_bits_of_an_objective(exact: LinearGaussian, particles: int, vector
     x = exact.data(9)
     kl = divergences(exact, x).mean(0)
     threshold = float(kl.mean())
-    objective = ELBO(
-        rate=FreeBits(threshold, group_size=1),
+    objective = RegularizedELBO(
+        rate=FreeBitsRate(threshold, group_size=1),
         num_particles=particles,
         vectorize_particles=vectorize,
         max_plate_nesting=1,
@@ -116,19 +116,19 @@ def test_free_bits_of_an_objective(exact: LinearGaussian, particles: int, vector
 def test_free_bits_of_groups_need_a_rate_that_splits(exact: LinearGaussian) -> None:
     x = exact.data(4)
     model = VAE(CouplingPrior(LATENT).double(), exact.model.decoder)
-    ELBO(rate=FreeBits(0.5)).loss(model, exact.guide, x)
+    RegularizedELBO(rate=FreeBitsRate(0.5)).loss(model, exact.guide, x)
     with pytest.raises(
         ValueError, match=r"that of 'z' does not: .* use FreeBits\(..., group_size"
     ):
-        ELBO(rate=FreeBits(0.5, group_size=1)).loss(model, exact.guide, x)
+        RegularizedELBO(rate=FreeBitsRate(0.5, group_size=1)).loss(model, exact.guide, x)
     with pytest.raises(ValueError, match="group_size must divide the 2 coordinates of 'z', got 3"):
-        ELBO(rate=FreeBits(0.5, group_size=3)).loss(exact.model, exact.guide, x)
+        RegularizedELBO(rate=FreeBitsRate(0.5, group_size=3)).loss(exact.model, exact.guide, x)
     with pytest.raises(ValueError, match="group_size must be"):
-        FreeBits(0.5, group_size=0)
+        FreeBitsRate(0.5, group_size=0)
 
 
 def test_soft_free_bits_steer_towards_the_target() -> None:
-    rate = SoftFreeBits(10.0, tolerance=0.1)
+    rate = SoftFreeBitsRate(10.0, tolerance=0.1)
     low = [SiteRate("z", torch.tensor([5.0], requires_grad=True), None)]
     assert float(rate(low).detach()) == 5.0
     assert float(rate(low).detach()) == pytest.approx(0.9 * 5)
@@ -146,17 +146,17 @@ def test_soft_free_bits_steer_towards_the_target() -> None:
         rate(low)
     assert float(rate.gamma) == 1.0
     with pytest.raises(ValueError, match="tolerance must be"):
-        SoftFreeBits(10.0, tolerance=0.0)
+        SoftFreeBitsRate(10.0, tolerance=0.0)
 
 
 def test_soft_free_bits_are_part_of_the_state(exact: LinearGaussian) -> None:
     x = exact.data(4)
-    objective = ELBO(rate=SoftFreeBits(100.0))
+    objective = RegularizedELBO(rate=SoftFreeBitsRate(100.0))
     for _ in range(3):
         objective.loss_and_grads(exact.model, exact.guide, x)
-    other = ELBO(rate=SoftFreeBits(100.0))
+    other = RegularizedELBO(rate=SoftFreeBitsRate(100.0))
     other.load_state_dict(objective.state_dict())
-    assert isinstance(other.rate, SoftFreeBits)
+    assert isinstance(other.rate, SoftFreeBitsRate)
     assert float(other.rate.gamma) == pytest.approx(0.9**3)
     assert other.step == 3
 
@@ -165,13 +165,13 @@ def test_soft_free_bits_are_part_of_the_state(exact: LinearGaussian) -> None:
 
 
 def test_schedules_between_and_beyond() -> None:
-    assert [Linear(2.0, 4.0, 4)(step) for step in (0, 1, 4, 99)] == [2.0, 2.5, 4.0, 4.0]
-    cosine = [Cosine(0.0, 1.0, 4)(step) for step in range(5)]
+    assert [LinearSchedule(2.0, 4.0, 4)(step) for step in (0, 1, 4, 99)] == [2.0, 2.5, 4.0, 4.0]
+    cosine = [CosineSchedule(0.0, 1.0, 4)(step) for step in range(5)]
     assert cosine == pytest.approx([(1 - math.cos(math.pi * k / 4)) / 2 for k in range(5)])
-    assert [Exponential(1.0, 16.0, 4)(step) for step in range(5)] == pytest.approx(
+    assert [ExponentialSchedule(1.0, 16.0, 4)(step) for step in range(5)] == pytest.approx(
         [1.0, 2.0, 4.0, 8.0, 16.0]
     )
-    cyclic = Cyclic(0.0, 1.0, 20, cycles=2, ramp=0.4)
+    cyclic = CyclicSchedule(0.0, 1.0, 20, cycles=2, ramp=0.4)
     assert [cyclic(step) for step in (0, 2, 4, 9, 10, 12, 19, 20)] == pytest.approx(
         [0.0, 0.5, 1.0, 1.0, 0.0, 0.5, 1.0, 1.0]
     )
@@ -179,22 +179,22 @@ def test_schedules_between_and_beyond() -> None:
 
 def test_bad_schedules_are_refused() -> None:
     with pytest.raises(ValueError, match="steps must be"):
-        Linear(0.0, 1.0, 0)
+        LinearSchedule(0.0, 1.0, 0)
     with pytest.raises(ValueError, match="end must be finite, got inf"):
-        Cosine(0.0, math.inf, 5)
+        CosineSchedule(0.0, math.inf, 5)
     with pytest.raises(ValueError, match=r"positive weights, got 0.0 and 1.0; .* or use Linear"):
-        Exponential(0.0, 1.0, 5)
+        ExponentialSchedule(0.0, 1.0, 5)
     with pytest.raises(ValueError, match=r"ramp must be a part of a cycle, in \(0, 1\], got 0"):
-        Cyclic(0.0, 1.0, 5, ramp=0)
+        CyclicSchedule(0.0, 1.0, 5, ramp=0)
     with pytest.raises(ValueError, match="cycles must be"):
-        Cyclic(0.0, 1.0, 5, cycles=0)
+        CyclicSchedule(0.0, 1.0, 5, cycles=0)
     with pytest.raises(TypeError):
         AbstractSchedule(0.0, 1.0, 5)  # type: ignore[abstract]
 
 
 def test_a_weight_follows_its_schedule_on_training_steps_alone(exact: LinearGaussian) -> None:
     x = exact.data(5)
-    objective = BetaVAE(Linear(0.0, 4.0, 4))
+    objective = BetaELBO(LinearSchedule(0.0, 4.0, 4))
     charged = []
     for _ in range(6):
         objective.loss_and_grads(exact.model, exact.guide, x)
@@ -209,12 +209,12 @@ def test_a_weight_follows_its_schedule_on_training_steps_alone(exact: LinearGaus
     assert objective.step == 6
 
 
-@pytest.mark.parametrize("objective", [BetaVAE, lambda w: ELBO(rate=FreeBits(w))])
+@pytest.mark.parametrize("objective", [BetaELBO, lambda w: RegularizedELBO(rate=FreeBitsRate(w))])
 def test_gradients_accumulate_over_steps_of_a_schedule(
-    exact: LinearGaussian, objective: Callable[[Weight], ELBO]
+    exact: LinearGaussian, objective: Callable[[Weight], RegularizedELBO]
 ) -> None:
     x = exact.data(5)
-    scheduled = objective(Linear(0.5, 2.5, 2))
+    scheduled = objective(LinearSchedule(0.5, 2.5, 2))
     torch.manual_seed(0)
     losses = [scheduled.differentiable_loss(exact.model, exact.guide, x) for _ in range(3)]
     sum(losses).backward()
@@ -234,38 +234,38 @@ def test_gradients_accumulate_over_steps_of_a_schedule(
 @pytest.mark.parametrize(
     "objective",
     [
-        BetaTCVAE(Linear(1.0, 6.0, 10), dataset_size=10),
-        InfoVAE(0.0, Linear(1.0, 6.0, 10)),
-        CapacityVAE(),
+        BetaTCELBO(LinearSchedule(1.0, 6.0, 10), dataset_size=10),
+        InfoELBO(0.0, LinearSchedule(1.0, 6.0, 10)),
+        CapacityELBO(),
     ],
     ids=["beta-tc", "info", "capacity"],
 )
-def test_objectives_with_schedules_are_copied_and_pickled(objective: ELBO) -> None:
+def test_objectives_with_schedules_are_copied_and_pickled(objective: RegularizedELBO) -> None:
     again = pickle.loads(pickle.dumps(copy.deepcopy(objective)))
     assert again.settings == objective.settings
 
 
 def test_a_refused_step_is_no_step(exact: LinearGaussian) -> None:
-    objective = FactorVAE(1.0, latent_dim=LATENT, hidden=(4,))
+    objective = FactorELBO(1.0, latent_dim=LATENT, hidden=(4,))
     with pytest.raises(ValueError, match="needs at least 4, got 3"):
         objective.loss_and_grads(exact.model, exact.guide, exact.data(3))
     assert objective.step == 0
 
 
 def test_what_is_no_rate_or_penalty_is_refused() -> None:
-    make = inspect.unwrap(ELBO.__init__)  # without the type checks of the tests
-    objective = ELBO()
+    make = inspect.unwrap(RegularizedELBO.__init__)  # without the type checks of the tests
+    objective = RegularizedELBO()
     with pytest.raises(TypeError, match=r"rate must be a rate, such as Beta\(4.0\), got 4.0"):
         make(objective, rate=4.0)
     with pytest.raises(TypeError, match=r"penalties must be a list of penalties, got MMD\(\)"):
         make(objective, penalties=MMD(1.0))
     with pytest.raises(TypeError, match=r"such as MMD\(100.0\), got Beta\(\)"):
-        make(objective, penalties=[Beta(1.0)])
+        make(objective, penalties=[BetaRate(1.0)])
 
 
 def test_any_function_of_the_step_is_a_weight(exact: LinearGaussian) -> None:
     x = exact.data(5)
-    objective = BetaVAE(lambda step: 2.0**step)
+    objective = BetaELBO(lambda step: 2.0**step)
     charged = []
     for _ in range(3):
         objective.loss_and_grads(exact.model, exact.guide, x)
@@ -273,27 +273,27 @@ def test_any_function_of_the_step_is_a_weight(exact: LinearGaussian) -> None:
         charged.append(float((terms["loss"] - terms["distortion"]) / terms["rate"]))
     assert charged == pytest.approx([1.0, 2.0, 4.0])
     assert objective.unfinished(10) == {}
-    bad = BetaVAE(lambda step: 1.0 - step)
+    bad = BetaELBO(lambda step: 1.0 - step)
     bad.loss_and_grads(exact.model, exact.guide, x)
     bad.loss_and_grads(exact.model, exact.guide, x)
     with pytest.raises(ValueError, match=r"beta must be 0 or more, got -1\.0 at step 2"):
         bad.loss_and_grads(exact.model, exact.guide, x)
     with pytest.raises(ValueError, match="beta must be finite, got nan"):
-        BetaVAE(math.nan)
+        BetaELBO(math.nan)
 
 
 def test_every_weight_takes_a_schedule(exact: LinearGaussian) -> None:
     # The weight at step k is the number that it would be then.
     x = exact.data(8)
-    ramp = Linear(1.0, 3.0, 2)
+    ramp = LinearSchedule(1.0, 3.0, 2)
     pairs = [
-        (lambda w: ELBO(rate=Capacity(w, 1.0)), "gamma"),
-        (lambda w: ELBO(rate=Capacity(2.0, w)), "capacity"),
-        (lambda w: ELBO(rate=FreeBits(w, group_size=1)), "threshold"),
-        (lambda w: BetaTCVAE(6.0, dataset_size=100, gamma=w), "gamma of beta-TC"),
-        (lambda w: BetaTCVAE(w, dataset_size=100), "beta of beta-TC"),
-        (lambda w: InfoVAE(0.5, w), "lambda"),
-        (lambda w: InfoVAE(combine(w), 10.0), "alpha"),
+        (lambda w: RegularizedELBO(rate=CapacityRate(w, 1.0)), "gamma"),
+        (lambda w: RegularizedELBO(rate=CapacityRate(2.0, w)), "capacity"),
+        (lambda w: RegularizedELBO(rate=FreeBitsRate(w, group_size=1)), "threshold"),
+        (lambda w: BetaTCELBO(6.0, dataset_size=100, gamma=w), "gamma of beta-TC"),
+        (lambda w: BetaTCELBO(w, dataset_size=100), "beta of beta-TC"),
+        (lambda w: InfoELBO(0.5, w), "lambda"),
+        (lambda w: InfoELBO(combine(w), 10.0), "alpha"),
     ]
     for build, name in pairs:
         scheduled = build(ramp)
@@ -308,36 +308,36 @@ def test_every_weight_takes_a_schedule(exact: LinearGaussian) -> None:
             )
 
 
-def combine(weight: float | Linear) -> float | Linear:
+def combine(weight: float | LinearSchedule) -> float | LinearSchedule:
     """A third of it, for weights that may not exceed 1."""
-    if isinstance(weight, Linear):
-        return Linear(weight.start / 3, weight.end / 3, weight.steps)
+    if isinstance(weight, LinearSchedule):
+        return LinearSchedule(weight.start / 3, weight.end / 3, weight.steps)
     return weight / 3
 
 
 def test_schedules_that_outlast_a_run_are_named() -> None:
-    objective = ELBO(
-        rate=Beta(Linear(0.0, 1.0, 50)),
-        penalties=[TotalCorrelation(Cyclic(0.0, 6.0, 500), dataset_size=100)],
+    objective = RegularizedELBO(
+        rate=BetaRate(LinearSchedule(0.0, 1.0, 50)),
+        penalties=[TotalCorrelation(CyclicSchedule(0.0, 6.0, 500), dataset_size=100)],
     )
     assert objective.unfinished(100) == {"penalties.0.total_correlation": 500}
     assert objective.unfinished(10) == {
         "rate.beta": 50,
         "penalties.0.total_correlation": 500,
     }
-    assert BetaTCVAE(Linear(1.0, 6.0, 30), dataset_size=9).unfinished(20) == {
+    assert BetaTCELBO(LinearSchedule(1.0, 6.0, 30), dataset_size=9).unfinished(20) == {
         "penalties.0.total_correlation": 30
     }
 
 
 def test_settings_are_the_record() -> None:
-    assert FactorVAE(Linear(0.0, 10.0, 5), latent_dim=2, hidden=(4,)).settings == {
-        "name": "FactorVAE",
-        "rate": {"name": "Beta", "beta": 1.0},
+    assert FactorELBO(LinearSchedule(0.0, 10.0, 5), latent_dim=2, hidden=(4,)).settings == {
+        "name": "FactorELBO",
+        "rate": {"name": "BetaRate", "beta": 1.0},
         "penalties": [
             {
                 "name": "AdversarialTotalCorrelation",
-                "adversarial_total_correlation": "Linear(0, 10, 5)",
+                "adversarial_total_correlation": "LinearSchedule(0, 10, 5)",
                 "hidden": [4],
                 "learning_rate": 1e-4,
             }
@@ -348,10 +348,10 @@ def test_settings_are_the_record() -> None:
 
 def test_a_restored_schedule_goes_on_where_it_was(exact: LinearGaussian) -> None:
     x = exact.data(5)
-    first = BetaVAE(Linear(0.0, 10.0, 10))
+    first = BetaELBO(LinearSchedule(0.0, 10.0, 10))
     for _ in range(4):
         first.loss_and_grads(exact.model, exact.guide, x)
-    second = BetaVAE(Linear(0.0, 10.0, 10))
+    second = BetaELBO(LinearSchedule(0.0, 10.0, 10))
     second.load_state_dict(first.state_dict())
     for objective in (first, second):
         torch.manual_seed(0)

@@ -20,7 +20,7 @@ from pyro_dpvae.guides._growth import check_passes, gain, skewed_log_ratio
 from pyro_dpvae.guides._growth import log_joint as joint_of_data
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.objectives import ELBO, FreeBits
+from pyro_dpvae.objectives import FreeBitsRate, RegularizedELBO
 from pyro_dpvae.recipes import System, build_system, open_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, fit
@@ -175,7 +175,9 @@ def batches(count: int) -> list[Tensor]:
 def test_two_components_close_in_on_a_posterior_with_two_modes() -> None:
     pyro.set_rng_seed(0)
     guide, held_out = bimodal.mixture(3), bimodal.data(40)
-    svi = CapturedSVI(bimodal.model, guide, FusedOptim({"lr": 5e-3}), ELBO(), backend="fx")
+    svi = CapturedSVI(
+        bimodal.model, guide, FusedOptim({"lr": 5e-3}), RegularizedELBO(), backend="fx"
+    )
     found = []
     for components in (1, 2):
         if components == 2:
@@ -195,7 +197,7 @@ def test_two_components_close_in_on_a_posterior_with_two_modes() -> None:
 def test_optimizers_pick_up_a_component_when_it_has_come_in(optimizer: type) -> None:
     pyro.set_rng_seed(0)
     guide, x = bimodal.mixture(3), bimodal.data(64)
-    svi = SVI(bimodal.model, guide, optimizer({"lr": 1e-3}), ELBO())
+    svi = SVI(bimodal.model, guide, optimizer({"lr": 1e-3}), RegularizedELBO())
     svi.step(x)
     guide.grow(bimodal.model, [x], steps=1, progress=False)
     before = [weights(component) for component in guide.components]
@@ -335,7 +337,7 @@ def test_no_more_components_can_be_active_than_there_are() -> None:
 
 def test_what_the_grown_guide_cannot_do_is_refused_before_training() -> None:
     system, data = moons()
-    objective = ELBO(rate=FreeBits(0.1, group_size=1))
+    objective = RegularizedELBO(rate=FreeBitsRate(0.1, group_size=1))
     with pytest.raises(ValueError, match="free bits of groups of coordinates need a rate"):
         check_batch(system.model, system.guide, objective, next(data.epoch(0)))
     assert system.guide.active == 1

@@ -17,23 +17,23 @@ from torch import Tensor
 
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import (
-    DIPVAE,
-    ELBO,
-    MAE,
+    DIPELBO,
     MMD,
     AbstractPenalty,
-    Beta,
-    BetaTCVAE,
-    BetaVAE,
-    Capacity,
-    CapacityVAE,
-    FactorVAE,
-    FreeBits,
-    InfoVAE,
+    BetaELBO,
+    BetaRate,
+    BetaTCELBO,
+    CapacityELBO,
+    CapacityRate,
+    FactorELBO,
+    FreeBitsRate,
+    InfoELBO,
     Latents,
-    Linear,
+    LinearSchedule,
     MutualDivergence,
-    SoftFreeBits,
+    MutualDivergenceELBO,
+    RegularizedELBO,
+    SoftFreeBitsRate,
     SteinDiscrepancy,
     TotalCorrelation,
 )
@@ -43,41 +43,41 @@ from tests.linear_gaussian import LATENT, LinearGaussian
 BATCH, COUNT = 8, 100
 
 
-def in_double(objective: ELBO) -> ELBO:
+def in_double(objective: RegularizedELBO) -> RegularizedELBO:
     for penalty in objective.penalties:
         penalty.double()
     return objective
 
 
-def factor(latent_dim: int = LATENT, **options: Any) -> ELBO:
-    return in_double(FactorVAE(5.0, latent_dim=latent_dim, hidden=(16,), **options))
+def factor(latent_dim: int = LATENT, **options: Any) -> RegularizedELBO:
+    return in_double(FactorELBO(5.0, latent_dim=latent_dim, hidden=(16,), **options))
 
 
-def adversarial(latent_dim: int = LATENT, **options: Any) -> ELBO:
+def adversarial(latent_dim: int = LATENT, **options: Any) -> RegularizedELBO:
     divergence = {"divergence": "adversarial", "latent_dim": latent_dim}
-    return in_double(InfoVAE(0.2, 20.0, **divergence, **options))
+    return in_double(InfoELBO(0.2, 20.0, **divergence, **options))
 
 
-def several(**options: Any) -> ELBO:
+def several(**options: Any) -> RegularizedELBO:
     penalties = [TotalCorrelation(6, dataset_size=COUNT), MMD(100.0), MutualDivergence(1, 1)]
-    return ELBO(rate=Beta(4), penalties=penalties, **options)
+    return RegularizedELBO(rate=BetaRate(4), penalties=penalties, **options)
 
 
-def capacity_and_penalties(**options: Any) -> ELBO:
+def capacity_and_penalties(**options: Any) -> RegularizedELBO:
     penalties = [MMD(10.0, kernel="imq"), SteinDiscrepancy(5.0)]
-    return ELBO(rate=Capacity(10.0, 1.0), penalties=penalties, **options)
+    return RegularizedELBO(rate=CapacityRate(10.0, 1.0), penalties=penalties, **options)
 
 
-beta_tc = partial(BetaTCVAE, 6.0, dataset_size=COUNT)
-info = partial(InfoVAE, 0.2, 20.0)
+beta_tc = partial(BetaTCELBO, 6.0, dataset_size=COUNT)
+info = partial(InfoELBO, 0.2, 20.0)
 
-OBJECTIVES: dict[str, Callable[..., ELBO]] = {
-    "elbo": ELBO,
-    "beta": partial(BetaVAE, 3.0),
-    "capacity": partial(CapacityVAE, 10.0, 1.0),
-    "capacity-per-sample": partial(CapacityVAE, 10.0, 1.0, per_sample=True),
-    "free-bits": lambda **options: ELBO(rate=FreeBits(0.3), **options),
-    "soft-free-bits": lambda **options: ELBO(rate=SoftFreeBits(1.0), **options),
+OBJECTIVES: dict[str, Callable[..., RegularizedELBO]] = {
+    "elbo": RegularizedELBO,
+    "beta": partial(BetaELBO, 3.0),
+    "capacity": partial(CapacityELBO, 10.0, 1.0),
+    "capacity-per-sample": partial(CapacityELBO, 10.0, 1.0, per_sample=True),
+    "free-bits": lambda **options: RegularizedELBO(rate=FreeBitsRate(0.3), **options),
+    "soft-free-bits": lambda **options: RegularizedELBO(rate=SoftFreeBitsRate(1.0), **options),
     "beta-tc": partial(beta_tc, alpha=0.5, gamma=2.0),
     "beta-tc-weighted": partial(beta_tc, estimator="weighted"),
     "beta-tc-in-batch": partial(beta_tc, estimator="in-batch"),
@@ -87,10 +87,10 @@ OBJECTIVES: dict[str, Callable[..., ELBO]] = {
     "info-authors": partial(info, kernel="authors"),
     "info-stein": partial(info, divergence="stein"),
     "info-adversarial": adversarial,
-    "mae": partial(MAE, 2.0, 0.5),
-    "mae-code": partial(MAE, 2.0, 0.5, form="code"),
-    "dip-1": partial(DIPVAE, 2.0, 3.0),
-    "dip-2": partial(DIPVAE, 2.0, 3.0, form="II"),
+    "mae": partial(MutualDivergenceELBO, 2.0, 0.5),
+    "mae-code": partial(MutualDivergenceELBO, 2.0, 0.5, form="code"),
+    "dip-1": partial(DIPELBO, 2.0, 3.0),
+    "dip-2": partial(DIPELBO, 2.0, 3.0, form="II"),
     "several": several,
     "capacity-and-penalties": capacity_and_penalties,
 }
@@ -271,22 +271,22 @@ def loss_of(objective: Any, exact: LinearGaussian, x: Tensor, prior: str = "stan
 def test_neutral_weights_give_the_bound(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
     for prior in ("standard", "coupling"):
-        expected = loss_of(ELBO(), exact, x, prior)
+        expected = loss_of(RegularizedELBO(), exact, x, prior)
         neutral = [
-            BetaVAE(1.0),
-            BetaTCVAE(1.0, dataset_size=COUNT),
-            FactorVAE(0.0, latent_dim=LATENT, hidden=(4,)),
-            InfoVAE(0.0, 1.0),
-            MAE(0.0, 0.0),
-            DIPVAE(0.0, 0.0),
-            ELBO(rate=FreeBits(0.0)),
+            BetaELBO(1.0),
+            BetaTCELBO(1.0, dataset_size=COUNT),
+            FactorELBO(0.0, latent_dim=LATENT, hidden=(4,)),
+            InfoELBO(0.0, 1.0),
+            MutualDivergenceELBO(0.0, 0.0),
+            DIPELBO(0.0, 0.0),
+            RegularizedELBO(rate=FreeBitsRate(0.0)),
         ]
         for objective in neutral:
             assert loss_of(objective, exact, x, prior) == pytest.approx(expected)
 
 
 def test_the_free_bits_of_mae_are_of_its_rate_alone(exact: LinearGaussian) -> None:
-    objective = MAE(2.0, 0.5, free_bits=50.0)
+    objective = MutualDivergenceELBO(2.0, 0.5, free_bits=50.0)
     loss = loss_of(objective, exact, exact.data(BATCH)) / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     assert t["rate"] < 50
@@ -297,7 +297,7 @@ def test_the_free_bits_of_mae_are_of_its_rate_alone(exact: LinearGaussian) -> No
 
 def test_presets_weigh_their_terms_as_the_papers_do(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
-    objective: ELBO = BetaTCVAE(6.0, dataset_size=COUNT, alpha=0.5, gamma=2.0)
+    objective: RegularizedELBO = BetaTCELBO(6.0, dataset_size=COUNT, alpha=0.5, gamma=2.0)
     loss = loss_of(objective, exact, x, "coupling") / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     expected = (
@@ -306,12 +306,12 @@ def test_presets_weigh_their_terms_as_the_papers_do(exact: LinearGaussian) -> No
     )  # fmt: skip
     assert loss == pytest.approx(expected)
 
-    objective = InfoVAE(-9.0, 20.0)
+    objective = InfoELBO(-9.0, 20.0)
     loss = loss_of(objective, exact, x) / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     assert loss == pytest.approx(t["distortion"] + 10.0 * t["rate"] + 10.0 * t["mmd"])
 
-    objective = FactorVAE(7.0, latent_dim=LATENT, hidden=(4,))
+    objective = FactorELBO(7.0, latent_dim=LATENT, hidden=(4,))
     loss = loss_of(objective, exact, x) / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     expected = t["distortion"] + t["rate"] + 7.0 * t["adversarial_total_correlation"]
@@ -328,7 +328,7 @@ def test_presets_weigh_their_terms_as_the_papers_do(exact: LinearGaussian) -> No
 
 
 def test_one_penalty_twice_keeps_both_terms(exact: LinearGaussian) -> None:
-    objective = ELBO(penalties=[MMD(1.0), MMD(2.0, kernel="imq")])
+    objective = RegularizedELBO(penalties=[MMD(1.0), MMD(2.0, kernel="imq")])
     loss = loss_of(objective, exact, exact.data(BATCH)) / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     assert loss == pytest.approx(t["distortion"] + t["rate"] + t["mmd"] + 2.0 * t["mmd_2"])
@@ -353,7 +353,7 @@ def test_bad_options_of_info_vae_are_refused(
     arguments: tuple[float, ...], options: dict[str, Any], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        InfoVAE(*arguments, **options)
+        InfoELBO(*arguments, **options)
 
 
 def test_penalties_need_latents_of_the_data_plate(exact: LinearGaussian) -> None:
@@ -368,7 +368,7 @@ def test_penalties_need_latents_of_the_data_plate(exact: LinearGaussian) -> None
     with pytest.raises(
         ValueError, match=r"penalties need a latent site inside pyro.plate\('data'"
     ):
-        ELBO(penalties=[MMD(1.0)]).loss(model, guide, exact.data(BATCH))
+        RegularizedELBO(penalties=[MMD(1.0)]).loss(model, guide, exact.data(BATCH))
 
 
 @pytest.mark.parametrize("name", OBJECTIVES)
@@ -410,7 +410,7 @@ def test_factors_of_each_datum_are_penalties(exact: LinearGaussian) -> None:
     losses = {}
     for kind in ("none", "per datum", "scalar inside", "scalar outside"):
         pyro.set_rng_seed(4)
-        losses[kind] = ELBO().loss(with_factor(exact, kind), exact.guide, x)
+        losses[kind] = RegularizedELBO().loss(with_factor(exact, kind), exact.guide, x)
     pyro.set_rng_seed(4)
     squares = exact.guide.encoder(x).rsample().detach().square().sum(-1)
     expected = losses["none"] + 0.5 * float(squares.sum())
@@ -436,10 +436,10 @@ def test_a_factor_inside_the_plate_is_one_of_each_datum(exact: LinearGaussian) -
         pyro.set_rng_seed(4)
         return float(with_it - objective.loss(exact.model, exact.guide, x))
 
-    assert charged(ELBO()) == pytest.approx(3.0 * BATCH)
+    assert charged(RegularizedELBO()) == pytest.approx(3.0 * BATCH)
     assert charged(Trace_ELBO()) == pytest.approx(3.0 * BATCH)
     # Factors of the model are distortion: no rate weighs them.
-    assert charged(BetaVAE(5.0)) == pytest.approx(3.0 * BATCH)
+    assert charged(BetaELBO(5.0)) == pytest.approx(3.0 * BATCH)
 
 
 def test_a_factor_in_the_guide_must_say_that_it_is_reparameterised(exact: LinearGaussian) -> None:
@@ -451,12 +451,12 @@ def test_a_factor_in_the_guide_must_say_that_it_is_reparameterised(exact: Linear
             pyro.factor("regularizer", 0.5 * z.square().sum(-1), has_rsample=has_rsample)
 
     pyro.set_rng_seed(4)
-    found = ELBO().loss(exact.model, guide, x)
+    found = RegularizedELBO().loss(exact.model, guide, x)
     pyro.set_rng_seed(4)
-    expected = ELBO().loss(with_factor(exact, "per datum"), exact.guide, x)
+    expected = RegularizedELBO().loss(with_factor(exact, "per datum"), exact.guide, x)
     assert found == pytest.approx(expected)
     with pytest.raises(ValueError, match=r"reparameterised .* got Unit at 'regularizer'"):
-        ELBO().loss(exact.model, lambda x: guide(x, has_rsample=False), x)
+        RegularizedELBO().loss(exact.model, lambda x: guide(x, has_rsample=False), x)
 
 
 # Dependent sites, change of variables, scales and masks.
@@ -491,7 +491,9 @@ def test_a_guide_in_another_order_has_its_exact_bound() -> None:
     )  # fmt: skip
     entropy = 0.5 * (2 + 2 * log_2pi + math.log(0.36) + math.log(0.16))
     exact = -float((log_p + entropy).sum())
-    objective = ELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=1)
+    objective = RegularizedELBO(
+        num_particles=20_000, vectorize_particles=True, max_plate_nesting=1
+    )
     found = objective.loss(Ladder().model, Ladder().guide, x)
     assert found == pytest.approx(exact, rel=0.01)
     oracle = Trace_ELBO(num_particles=20_000, vectorize_particles=True, max_plate_nesting=1)
@@ -500,7 +502,7 @@ def test_a_guide_in_another_order_has_its_exact_bound() -> None:
 
 def test_stein_is_the_same_in_training_and_evaluation() -> None:
     x = torch.randn(12, 1)
-    objective = ELBO(penalties=[SteinDiscrepancy(1.0)])
+    objective = RegularizedELBO(penalties=[SteinDiscrepancy(1.0)])
     pyro.set_rng_seed(0)
     objective.loss(Ladder().model, Ladder().guide, x)
     evaluated = objective.terms["stein"]
@@ -526,7 +528,7 @@ def test_autoguides_of_constrained_sites_keep_their_change_of_variables() -> Non
     guide = AutoDiagonalNormal(model, init_scale=0.7)
     guide(x)
     options = {"num_particles": 20_000, "vectorize_particles": True, "max_plate_nesting": 1}
-    found = ELBO(**options).loss(model, guide, x)
+    found = RegularizedELBO(**options).loss(model, guide, x)
     # In log z the guide is N(m, .49) and the model a linear Gaussian.
     mean = guide.loc.detach()
     kl = 0.5 * (mean.square() + 0.49 - 1) - math.log(0.7)
@@ -541,7 +543,7 @@ def test_scales_that_are_tensors_keep_the_closed_form(exact: LinearGaussian) -> 
     for model_scale, guide_scale in ((scale, scale), (2.0, 2.0), (2.0, scale)):
         model = poutine.scale(exact.model, model_scale)
         guide = poutine.scale(exact.guide, guide_scale)
-        objective = ELBO()
+        objective = RegularizedELBO()
         for seed in (0, 1):
             pyro.set_rng_seed(seed)
             objective.loss(model, guide, x)
@@ -552,7 +554,7 @@ def test_scales_that_are_tensors_keep_the_closed_form(exact: LinearGaussian) -> 
 def test_unequal_scales_weigh_the_two_expectations(exact: LinearGaussian) -> None:
     # E[3 log q - 2 log p] = 2 KL - H(q)
     x = exact.data(BATCH)
-    objective = ELBO()
+    objective = RegularizedELBO()
     objective.loss(poutine.scale(exact.model, 2.0), poutine.scale(exact.guide, 3.0), x)
     q = exact.guide.encoder(x)
     standard = dist.Normal(torch.zeros(LATENT), 1.0).to_event(1)
@@ -563,7 +565,7 @@ def test_unequal_scales_weigh_the_two_expectations(exact: LinearGaussian) -> Non
 def test_penalties_refuse_masks_and_plates_of_one_datum(exact: LinearGaussian) -> None:
     x = exact.data(BATCH)
     mask = torch.arange(BATCH) < 5
-    objective = ELBO(penalties=[MMD(1.0)])
+    objective = RegularizedELBO(penalties=[MMD(1.0)])
     with pytest.raises(ValueError, match="got a mask at 'z'; leave masked data out of the batch"):
         objective.loss(poutine.mask(exact.model, mask), poutine.mask(exact.guide, mask), x)
 
@@ -593,18 +595,18 @@ def test_a_loop_over_data_is_refused(exact: LinearGaussian) -> None:
     with pytest.raises(
         ValueError, match="the plate over the batch must be vectorized, got a loop"
     ):
-        ELBO().loss(program, guide, exact.data(3))
+        RegularizedELBO().loss(program, guide, exact.data(3))
 
 
 def test_a_penalty_may_name_its_term_as_it_likes(exact: LinearGaussian) -> None:
     class Loss(AbstractPenalty):
         def __init__(self) -> None:
-            super().__init__(loss=Linear(2.0, 3.0, 5))
+            super().__init__(loss=LinearSchedule(2.0, 3.0, 5))
 
         def forward(self, latents: Latents) -> dict[str, Tensor]:
             return {"loss": latents.value.mean()}
 
-    objective = ELBO(penalties=[Loss()])
+    objective = RegularizedELBO(penalties=[Loss()])
     loss = objective.loss(exact.model, exact.guide, exact.data(BATCH)) / BATCH
     t = {name: float(term) for name, term in objective.terms.items()}
     assert t["loss"] == pytest.approx(loss)

@@ -19,10 +19,10 @@ from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import SemiAmortizedGuide
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.models import VAE
 from pyro_dpvae.nn import Batched
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.recipes.saved import open_system
@@ -294,7 +294,9 @@ def test_refinement_helps_an_encoder_that_has_learned_nothing() -> None:
     x = torch.randn(20, 2)
     for prior in ("standard", "coupling"):
         made = system(prior, steps=4, learning_rate=0.1)
-        objective = ELBO(num_particles=500, vectorize_particles=True, max_plate_nesting=1)
+        objective = RegularizedELBO(
+            num_particles=500, vectorize_particles=True, max_plate_nesting=1
+        )
         bounds = []
         with torch.no_grad():
             for q in made.guide.stages(x):
@@ -308,7 +310,9 @@ def test_refinement_helps_an_encoder_that_has_learned_nothing() -> None:
 
 def test_parts_that_do_not_fit_are_refused() -> None:
     network = Batched(nn.Linear(3, 4), in_shape=(3,), out_shape=(4,))
-    decoder = Decoder(Batched(nn.Linear(2, 3), in_shape=(2,), out_shape=(3,)), Gaussian((3,)))
+    decoder = Decoder(
+        Batched(nn.Linear(2, 3), in_shape=(2,), out_shape=(3,)), GaussianLikelihood((3,))
+    )
     encoder = GaussianEncoder(network)
     with pytest.raises(ValueError, match="must agree on latent_dim, got 2, 2 and 3"):
         SemiAmortizedGuide(encoder, decoder, prior=StandardNormal(3))

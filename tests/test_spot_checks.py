@@ -18,7 +18,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 STEPS, CHANGE = 24, 12
 X = torch.randn(16, 4, generator=torch.Generator().manual_seed(0))
@@ -176,7 +176,7 @@ def an_array() -> Case:
         def weight(self) -> Any:
             return float(weights[1])
 
-    return Indexing(), Guide(), ELBO(), lambda: weights.fill(0.2)
+    return Indexing(), Guide(), RegularizedELBO(), lambda: weights.fill(0.2)
 
 
 def an_environment_variable() -> Case:
@@ -186,7 +186,7 @@ def an_environment_variable() -> Case:
         def weight(self) -> Any:
             return float(environment["WEIGHT"])
 
-    return Reading(), Guide(), ELBO(), lambda: environment.update(WEIGHT="0.2")
+    return Reading(), Guide(), RegularizedELBO(), lambda: environment.update(WEIGHT="0.2")
 
 
 FROZEN = [
@@ -379,7 +379,7 @@ def test_floats_among_the_arguments_are_inputs() -> None:
         with pyro.plate("data", len(x)), pyro.poutine.scale(scale=weight):
             pyro.sample("z", dist.Normal(encoder(x), 0.5).to_event(1))
 
-    for loss in (Trace_ELBO, ELBO):
+    for loss in (Trace_ELBO, RegularizedELBO):
         results = []
         for kind in (SVI, CapturedSVI):
             pyro.clear_param_store()

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import AbstractGuide
-from pyro_dpvae.objectives import ELBO, MMD, Beta
+from pyro_dpvae.objectives import MMD, BetaRate, RegularizedELBO
 from tests.linear_gaussian import LinearGaussian
 
 
@@ -41,7 +41,7 @@ def test_a_mixture_that_is_the_posterior_has_the_bound_log_px_and_no_gradient(
     exact = LinearGaussian()
     x = exact.data(6)
     guide = Mixture(exact.guide, torch.zeros(3).double(), torch.tensor([0.0, 1.0, -2.0]).double())
-    objective = ELBO(**options)  # type: ignore[arg-type]
+    objective = RegularizedELBO(**options)  # type: ignore[arg-type]
     loss = objective.differentiable_loss(exact.model, guide, x)
     # Each draw weighs log p(x, z) - log q(z | x) = log p(x); only the weights sum to one.
     torch.testing.assert_close(-loss.detach(), exact.log_prob(x).sum())
@@ -57,7 +57,7 @@ def test_weights_of_components_far_apart_have_the_gradient_of_the_bound() -> Non
     offsets, logits = torch.tensor([0.0, 40.0]).double(), torch.tensor([0.0, 1.0]).double()
     guide = Mixture(exact.guide, offsets, logits)
     x = exact.data(1).expand(50_000, -1).contiguous()
-    loss = ELBO().differentiable_loss(exact.model, guide, x) / len(x)
+    loss = RegularizedELBO().differentiable_loss(exact.model, guide, x) / len(x)
     (gradient,) = torch.autograd.grad(loss, guide.logits)
     # Beyond each other's reach, the bound is log p(x) - sum_k a_k (KL_k + log a_k) with
     # KL(N(m + d, s^2) || N(m, s^2)) = d^2 / (2 s^2) in each coordinate.
@@ -73,9 +73,11 @@ def test_particles_together_and_in_turn_have_one_expectation() -> None:
     exact = LinearGaussian()
     x = exact.data(1).expand(20_000, -1).contiguous()
     guide = Mixture(exact.guide, torch.tensor([-0.5, 0.7]).double(), torch.zeros(2).double())
-    together = ELBO(num_particles=2, vectorize_particles=True).loss(exact.model, guide, x)
+    together = RegularizedELBO(num_particles=2, vectorize_particles=True).loss(
+        exact.model, guide, x
+    )
     assert together / len(x) == pytest.approx(
-        ELBO(num_particles=2).loss(exact.model, guide, x) / len(x), abs=0.02
+        RegularizedELBO(num_particles=2).loss(exact.model, guide, x) / len(x), abs=0.02
     )
 
 
@@ -91,9 +93,9 @@ def test_a_site_outside_the_plate_counts_once_and_scales_are_kept() -> None:
 
     once = 2.0 + 0.5 * math.log(2 * math.pi)
     expected = once - float(exact.log_prob(x).sum())
-    assert ELBO().loss(model, guide, x) == pytest.approx(expected)
+    assert RegularizedELBO().loss(model, guide, x) == pytest.approx(expected)
     scaled = pyro.poutine.scale(model, scale=3.0), pyro.poutine.scale(guide, scale=3.0)
-    assert ELBO().loss(*scaled, x) == pytest.approx(3 * expected)
+    assert RegularizedELBO().loss(*scaled, x) == pytest.approx(3 * expected)
 
 
 def test_penalties_see_draws_of_the_mixture_itself() -> None:
@@ -102,7 +104,7 @@ def test_penalties_see_draws_of_the_mixture_itself() -> None:
     x = exact.data(400)
     # All but none of the weight is on what the posterior is; the other component is never drawn.
     offsets, logits = torch.tensor([0.0, 30.0]).double(), torch.tensor([0.0, -60.0]).double()
-    objective = ELBO(rate=Beta(1.0), penalties=[MMD(1.0)])
+    objective = RegularizedELBO(rate=BetaRate(1.0), penalties=[MMD(1.0)])
     objective.loss(exact.model, Mixture(exact.guide, offsets, logits), x)
     assert abs(float(objective.terms["mmd"])) < 0.05
     objective.loss(exact.model, Mixture(exact.guide, offsets, -logits), x)

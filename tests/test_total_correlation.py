@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 from torch.distributions import Categorical, Independent, MixtureSameFamily, Normal
 
-from pyro_dpvae.objectives import BetaTCVAE, Latents, TotalCorrelation
+from pyro_dpvae.objectives import BetaTCELBO, Latents, TotalCorrelation
 from pyro_dpvae.objectives.penalties import total_correlation
 from pyro_dpvae.objectives.penalties.total_correlation import (
     ESTIMATORS,
@@ -351,7 +351,7 @@ def test_bad_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="dataset_size must be"):
         TotalCorrelation(1.0, dataset_size=0)
     with pytest.raises(ValueError, match="estimator must be one of"):
-        BetaTCVAE(dataset_size=10, estimator="mss")
+        BetaTCELBO(dataset_size=10, estimator="mss")
     with pytest.raises(ValueError, match="at least 2, got 1; use larger batches"):
         TotalCorrelation(1.0, dataset_size=7).check_size(1)
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from pyro_dpvae.data import Batches, load
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, evaluate_elbo, fit
@@ -95,9 +95,11 @@ def test_the_first_batch_is_checked_with_validation_on() -> None:
     system, _, _ = moons()
     pyro.enable_validation(False)
     with pytest.raises(ValueError, match="data must be finite, got 8 values of 8"):
-        check_batch(system.model, system.guide, ELBO(), torch.full((4, 2), float("nan")))
+        check_batch(
+            system.model, system.guide, RegularizedELBO(), torch.full((4, 2), float("nan"))
+        )
     with pytest.raises(ValueError, match=r"got \(4, 3\)"):
-        check_batch(system.model, system.guide, ELBO(), torch.zeros(4, 3))
+        check_batch(system.model, system.guide, RegularizedELBO(), torch.zeros(4, 3))
 
 
 @pytest.mark.parametrize(

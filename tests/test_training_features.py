@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training import AbstractCallback, TensorBoard, TrainConfig
 from pyro_dpvae.training.average import Average
 from pyro_dpvae.training.callbacks import Context
@@ -110,9 +110,11 @@ def write(
     before: tuple[dict[str, Any], ...] = (),
 ) -> None:
     config = TrainConfig(steps=10)
-    callback.started(Context(nn.Linear(1, 1), nn.Linear(1, 1), ELBO(), config, first, before))
+    callback.started(
+        Context(nn.Linear(1, 1), nn.Linear(1, 1), RegularizedELBO(), config, first, before)
+    )
     if not first:
-        callback.recorded({"step": 0, "objective": ELBO().settings})
+        callback.recorded({"step": 0, "objective": RegularizedELBO().settings})
     for step, loss in losses.items():
         callback.recorded({"step": step, "loss": loss, "backend": "fx"})
     callback.recorded({"step": step, "held_out": {"elbo": -loss}})
@@ -133,7 +135,7 @@ def test_tensorboard_hides_a_run_that_starts_over_and_has_what_was_before_it(
 ) -> None:
     killed = TensorBoard(tmp_path / "over")
     config = TrainConfig(steps=10)
-    killed.started(Context(nn.Linear(1, 1), nn.Linear(1, 1), ELBO(), config, 0))
+    killed.started(Context(nn.Linear(1, 1), nn.Linear(1, 1), RegularizedELBO(), config, 0))
     killed.recorded({"step": 9, "loss": 99.0})
     killed.ended(None)
     write(TensorBoard(tmp_path / "over"), first=0, losses={1: 5.0})

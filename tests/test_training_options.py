@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.data import Batches, load
-from pyro_dpvae.objectives import BetaVAE, Cosine, Linear
+from pyro_dpvae.objectives import BetaELBO, CosineSchedule, LinearSchedule
 from pyro_dpvae.recipes import System
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training import AbstractCallback, History, TrainConfig, evaluate_elbo, fit
@@ -60,7 +60,7 @@ def train(
     pyro.clear_param_store()
     pyro.set_rng_seed(0)
     system = moons_system()
-    objective = BetaVAE(Linear(0.0, beta, 10))
+    objective = BetaELBO(LinearSchedule(0.0, beta, 10))
     data = load("two-moons")
     batches = [
         Batches(split, batch_size=100, preprocessing="none", seed=0)
@@ -109,7 +109,7 @@ def tensors(run: RunFolder) -> dict[str, Tensor]:
 
 
 OPTIONS: dict[str, Any] = {
-    "learning_rate": Cosine(1e-2, 0.0, 24),
+    "learning_rate": CosineSchedule(1e-2, 0.0, 24),
     "warmup_steps": 4,
     "clip_norm": 0.5,  # which cuts every update
     "accumulate": 2,
@@ -153,7 +153,7 @@ def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
     assert records[0] == records[1] == json.loads(json.dumps(without_seconds(history)))
     rates = {r["step"]: r["learning_rate"] for r in records[0] if "learning_rate" in r}
     assert rates[1] == pytest.approx(1e-2 / 4)
-    assert rates[13] == pytest.approx(Cosine(1e-2, 0.0, 24)(12))
+    assert rates[13] == pytest.approx(CosineSchedule(1e-2, 0.0, 24)(12))
     assert "loss" not in next(r for r in records[0] if r["step"] == 6)
     assert records[0][-2]["left_out"] >= 1
 
@@ -218,7 +218,10 @@ def test_a_run_that_stops_at_nan_leaves_its_batch_and_its_last_checkpoint(tmp_pa
         ({"monitor": "fid"}, "monitor must be one of elbo, loss; got 'fid'"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"warmup_steps": 0}, "warmup_steps must be at least 1"),
-        ({"learning_rate": Linear(1.0, -1.0, 10)}, "0 or more and finite, got -1.0 at step 19"),
+        (
+            {"learning_rate": LinearSchedule(1.0, -1.0, 10)},
+            "0 or more and finite, got -1.0 at step 19",
+        ),
     ],
 )
 def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:

@@ -55,10 +55,10 @@ def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float
     Example:
         >>> import torch
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
         >>> from pyro_dpvae.nn import Batched
         >>> identity = Batched(nn.Identity(), in_shape=(2,), out_shape=(2,))
-        >>> images(Decoder(identity, Gaussian((2,))), torch.ones(3, 2)).shape
+        >>> images(Decoder(identity, GaussianLikelihood((2,))), torch.ones(3, 2)).shape
         torch.Size([3, 2])
     """
     p = decoder(z)

@@ -38,9 +38,9 @@ class AutoregressiveDecoder(AbstractDecoder):
 
     Example:
         >>> import torch
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
-        >>> likelihood = Bernoulli((1, 8, 8))
+        >>> likelihood = BernoulliLikelihood((1, 8, 8))
         >>> network = ARCHITECTURES["mlp"].decoder(2, (4, 8, 8))
         >>> pixels = LocalPixelNetwork((1, 8, 8), 4, raw_shape=likelihood.raw_shape)
         >>> p = AutoregressiveDecoder(network, pixels, likelihood=likelihood)(torch.zeros(3, 5, 2))

@@ -44,11 +44,11 @@ class AutoregressiveImage(dist.TorchDistribution):
         1. Chen et al. (2017), Variational lossy autoencoder, section 3.1.
 
     Example:
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import MaskedPixelNetwork
         >>> network = MaskedPixelNetwork((1, 8, 8), 2, raw_shape=(1, 8, 8))
         >>> features = torch.zeros(5, 2, 8, 8)
-        >>> p = AutoregressiveImage(network, Bernoulli((1, 8, 8)), features=features)
+        >>> p = AutoregressiveImage(network, BernoulliLikelihood((1, 8, 8)), features=features)
         >>> p.log_prob(p.sample((3,))).shape
         torch.Size([3, 5])
     """

@@ -27,9 +27,9 @@ class Decoder(AbstractDecoder):
 
     Example:
         >>> import torch
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> likelihood = Bernoulli((1, 28, 28))
+        >>> likelihood = BernoulliLikelihood((1, 28, 28))
         >>> decoder = Decoder(ARCHITECTURES["mnist"].decoder(2, likelihood.raw_shape), likelihood)
         >>> p = decoder(torch.zeros(3, 5, 2))
         >>> p.batch_shape, p.event_shape

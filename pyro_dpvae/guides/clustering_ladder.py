@@ -36,8 +36,8 @@ class ClusteringLadderGuide(AbstractGuide):
       q(y_l) for the draw: the bound is that of a ladder whose priors have y_l summed out.
 
     In both, q(z_l | x) does not depend on y_l, which is our reading. The sites y_l are marked for
-    enumeration: the ``ELBO`` sums them out exactly, and so do importance weights. Under
-    ``FreeBits``, y_l and z_l are two groups.
+    enumeration: the ``RegularizedELBO`` sums them out exactly, and so do importance weights. Under
+    ``FreeBitsRate``, y_l and z_l are two groups.
 
     Args:
         encoder: x -> q(z | x) of the rungs side by side, with or without logits of clusters.
@@ -135,14 +135,14 @@ class ClusteringLadderGuide(AbstractGuide):
     ) -> None:
         """Put the clusters of the model's prior where the data's representations have clusters.
 
-        Mixtures that start at random lose components early, the more so under a network's
-        q(y | x), which has to learn which cluster is which while the clusters move. So, after
-        some steps of training without a rate (``Beta`` with a weight of 0), or with a small one:
+        Mixtures that start at random lose components early, the more so under a network's q(y |
+        x), which has to learn which cluster is which while the clusters move. So, after some
+        steps of training without a rate (``BetaRate`` with a weight of 0), or with a small one:
         in each rung, k-means of the means of q(z_l | x), in the generation space of its prior,
         gives the components their means, and draws of q(z_l | x) their variances, and weights
-        where these are learned. A network's q(y_l | x) is then fitted to p(y_l | z_l) by steps
-        of Adam that keep q(z | x) as it is, up to their KL divergence. Training goes on from
-        there with the whole rate.
+        where these are learned. A network's q(y_l | x) is then fitted to p(y_l | z_l) by steps of
+        Adam that keep q(z | x) as it is, up to their KL divergence. Training goes on from there
+        with the whole rate.
 
         Parameters change in place. Run it between steps; optimizers go on as they were. What is
         refused is refused before anything changes, and before training by :meth:`check_clusters`.

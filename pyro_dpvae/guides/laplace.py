@@ -85,10 +85,10 @@ class LaplaceGuide(AbstractGuide):
         Park, Kim, Kim (2019), Variational Laplace Autoencoders, algorithm 1.
 
     Example:
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES
         >>> from pyro_dpvae.priors import CouplingPrior
-        >>> networks, likelihood = ARCHITECTURES["mlp"], Bernoulli((1, 8, 8))
+        >>> networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood((1, 8, 8))
         >>> decoder = Decoder(networks.decoder(2, likelihood.raw_shape), likelihood)
         >>> encoder = GaussianEncoder(networks.encoder((1, 8, 8), 4))
         >>> guide = LaplaceGuide(encoder, decoder, prior=CouplingPrior(2), steps=4)

@@ -148,12 +148,12 @@ class RecursiveMixtureGuide(AbstractGuide):
 
         Example:
             >>> from pyro_dpvae.decoders import Decoder
-            >>> from pyro_dpvae.likelihoods import Gaussian
+            >>> from pyro_dpvae.likelihoods import GaussianLikelihood
             >>> from pyro_dpvae.nn import ARCHITECTURES
             >>> from pyro_dpvae.priors import StandardNormal
             >>> from pyro import plate, sample
             >>> moons, prior = ARCHITECTURES["moons"], StandardNormal(4)
-            >>> decoder = Decoder(moons.decoder(4, (2,)), Gaussian((2,), variance=0.1))
+            >>> decoder = Decoder(moons.decoder(4, (2,)), GaussianLikelihood((2,), variance=0.1))
             >>> def model(x):
             ...     with plate("data", len(x)):
             ...         sample("x", decoder(sample("z", prior())), obs=x)

@@ -10,7 +10,7 @@ from pyro.infer import SVI
 from torch import Tensor
 from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 __all__ = ["Evaluation", "Layout", "evaluate", "is_ours"]
 
@@ -94,7 +94,7 @@ class Evaluation:
 
 def is_ours(loss: Any) -> bool:
     """Whether a loss is this library's, which tells the pieces of its step apart."""
-    return isinstance(loss, ELBO)
+    return isinstance(loss, RegularizedELBO)
 
 
 def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:

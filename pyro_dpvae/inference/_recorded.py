@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_unflatten
 
 from pyro_dpvae.inference._evaluation import Evaluation, Layout, evaluate, is_ours
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.recording import (
     Attributes,
     NotRecordableError,
@@ -267,7 +267,7 @@ def _check_overrides(objective: Any) -> None:
     if not is_ours(objective):
         return
     for method in ("loss_and_grads", "differentiable_loss"):
-        if getattr(type(objective), method) is not getattr(ELBO, method):
+        if getattr(type(objective), method) is not getattr(RegularizedELBO, method):
             raise NotRecordableError(
                 f"{type(objective).__name__} overrides {method}; override evaluate, which is the "
                 "part that is recorded"

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._ranks import average_, broadcast_, gather_objects, ranks, shared_object
 from pyro_dpvae.inference.fused import name_in_store
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 __all__ = ["AveragingOptim", "synchronize"]
 
@@ -165,7 +165,7 @@ class AveragingOptim(PyroOptim):
 
 
 def synchronize(
-    model: Callable[..., Any], guide: Callable[..., Any], objective: ELBO | None = None
+    model: Callable[..., Any], guide: Callable[..., Any], objective: RegularizedELBO | None = None
 ) -> None:
     """Give all ranks the first rank's tensors: of a model, a guide, an objective, Pyro's store.
 

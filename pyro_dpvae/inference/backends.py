@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 __all__ = ["AUTO", "BACKENDS", "backend_for", "check_backend"]
 
@@ -42,13 +42,13 @@ def backend_for(backend: str, model: Any, guide: Any, objective: Any) -> str:
     holds fixed.
 
     Example:
-        >>> backend_for("auto", lambda x: None, lambda x: None, ELBO())
+        >>> backend_for("auto", lambda x: None, lambda x: None, RegularizedELBO())
         'eager'
     """
     if backend != AUTO:
         return backend
     parts = [model, guide, objective]
-    parts += objective.parts() if isinstance(objective, ELBO) else []
+    parts += objective.parts() if isinstance(objective, RegularizedELBO) else []
     inner = [m for part in parts if isinstance(part, nn.Module) for m in part.modules()]
     roots = {type(part).__module__.split(".")[0] for part in (*parts, *inner)}
     return "fx" if roots <= _KNOWN else "eager"

@@ -1,40 +1,40 @@
 """Likelihoods p(x | z), each a module from a decoder's raw values to a distribution."""
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
-from pyro_dpvae.likelihoods.bernoulli import Bernoulli
-from pyro_dpvae.likelihoods.continuous_bernoulli import ContinuousBernoulli
+from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
+from pyro_dpvae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from pyro_dpvae.likelihoods.gaussian import (
-    Gaussian,
-    GaussianLearnedVariance,
-    GaussianPixelVariance,
+    GaussianLearnedVarianceLikelihood,
+    GaussianLikelihood,
+    GaussianPixelVarianceLikelihood,
 )
-from pyro_dpvae.likelihoods.laplace import Laplace, LaplaceLearnedScale
-from pyro_dpvae.likelihoods.logistic import DiscretizedLogistic
-from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixture
+from pyro_dpvae.likelihoods.laplace import LaplaceLearnedScaleLikelihood, LaplaceLikelihood
+from pyro_dpvae.likelihoods.logistic import DiscretizedLogisticLikelihood
+from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixtureLikelihood
 
 __all__ = [
     "LIKELIHOODS",
     "AbstractLikelihood",
-    "Bernoulli",
-    "ContinuousBernoulli",
-    "DiscretizedLogistic",
-    "DiscretizedLogisticMixture",
-    "Gaussian",
-    "GaussianLearnedVariance",
-    "GaussianPixelVariance",
-    "Laplace",
-    "LaplaceLearnedScale",
+    "BernoulliLikelihood",
+    "ContinuousBernoulliLikelihood",
+    "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixtureLikelihood",
+    "GaussianLearnedVarianceLikelihood",
+    "GaussianLikelihood",
+    "GaussianPixelVarianceLikelihood",
+    "LaplaceLearnedScaleLikelihood",
+    "LaplaceLikelihood",
 ]
 
 LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
-    "bernoulli": Bernoulli,
-    "continuous-bernoulli": ContinuousBernoulli,
-    "gaussian": Gaussian,
-    "gaussian-learned": GaussianLearnedVariance,
-    "gaussian-pixel": GaussianPixelVariance,
-    "laplace": Laplace,
-    "laplace-learned": LaplaceLearnedScale,
-    "logistic": DiscretizedLogistic,
-    "logistic-mixture": DiscretizedLogisticMixture,
+    "bernoulli": BernoulliLikelihood,
+    "continuous-bernoulli": ContinuousBernoulliLikelihood,
+    "gaussian": GaussianLikelihood,
+    "gaussian-learned": GaussianLearnedVarianceLikelihood,
+    "gaussian-pixel": GaussianPixelVarianceLikelihood,
+    "laplace": LaplaceLikelihood,
+    "laplace-learned": LaplaceLearnedScaleLikelihood,
+    "logistic": DiscretizedLogisticLikelihood,
+    "logistic-mixture": DiscretizedLogisticMixtureLikelihood,
 }
 """The likelihoods by the names of the command line."""

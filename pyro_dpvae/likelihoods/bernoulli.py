@@ -9,11 +9,11 @@ from torch import Tensor
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
-__all__ = ["Bernoulli"]
+__all__ = ["BernoulliLikelihood"]
 
 
 @final
-class Bernoulli(AbstractLikelihood):
+class BernoulliLikelihood(AbstractLikelihood):
     """Binary pixels: log p(x) = sum x l - log(1 + exp(l)) with the raw value l, a logit.
 
     Args:
@@ -24,7 +24,7 @@ class Bernoulli(AbstractLikelihood):
 
     Example:
         >>> import torch
-        >>> p = Bernoulli((1, 8, 8))(torch.zeros(5, 1, 8, 8))
+        >>> p = BernoulliLikelihood((1, 8, 8))(torch.zeros(5, 1, 8, 8))
         >>> p.batch_shape, p.event_shape
         (torch.Size([5]), torch.Size([1, 8, 8]))
         >>> p.log_prob(torch.ones(5, 1, 8, 8))[0] / 64

@@ -14,11 +14,11 @@ from torch.distributions import constraints
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
-__all__ = ["ContinuousBernoulli"]
+__all__ = ["ContinuousBernoulliLikelihood"]
 
 
 @final
-class ContinuousBernoulli(AbstractLikelihood):
+class ContinuousBernoulliLikelihood(AbstractLikelihood):
     """Grey pixels by the Bernoulli formula with its missing constant, l the raw value (a logit).
 
         log p(x) = sum x l - log(1 + exp(l)) + log(l / tanh(l / 2))
@@ -32,7 +32,7 @@ class ContinuousBernoulli(AbstractLikelihood):
 
     Example:
         >>> import torch
-        >>> p = ContinuousBernoulli((2,))(torch.tensor([0.0, 20.0]))
+        >>> p = ContinuousBernoulliLikelihood((2,))(torch.tensor([0.0, 20.0]))
         >>> p.mean
         tensor([0.5000, 0.9500])
         >>> p.log_prob(torch.tensor([0.3, 1.0]))  # log 1 + log 20

@@ -12,13 +12,17 @@ from pyro_dpvae._checks import check_positive
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods._scale import AbstractLearnedScale, floored_scale
 
-__all__ = ["Gaussian", "GaussianLearnedVariance", "GaussianPixelVariance"]
+__all__ = [
+    "GaussianLearnedVarianceLikelihood",
+    "GaussianLikelihood",
+    "GaussianPixelVarianceLikelihood",
+]
 
 _RULE = "a Gaussian likelihood takes finite values"
 
 
 @final
-class Gaussian(AbstractLikelihood):
+class GaussianLikelihood(AbstractLikelihood):
     """N(x; raw, variance I), with the variance fixed.
 
         log p(x) = -sum (x - raw)^2 / (2 variance) - (D / 2) log(2 pi variance)
@@ -35,7 +39,7 @@ class Gaussian(AbstractLikelihood):
 
     Example:
         >>> import torch
-        >>> p = Gaussian((2,), variance=1.0)(torch.zeros(2))
+        >>> p = GaussianLikelihood((2,), variance=1.0)(torch.zeros(2))
         >>> p.log_prob(torch.zeros(2))  # -log(2 pi)
         tensor(-1.8379)
     """
@@ -47,7 +51,7 @@ class Gaussian(AbstractLikelihood):
         self.variance = check_positive("variance", variance)
 
     @classmethod
-    def from_weight(cls, shape: Sequence[int], weight: float) -> "Gaussian":
+    def from_weight(cls, shape: Sequence[int], weight: float) -> "GaussianLikelihood":
         """Return the likelihood with -log p = weight * (sum of squared errors) + constant.
 
         This weight is ``mse_weight`` in the code of Bhalodia, Lee, Elhabian (2020); the variance
@@ -57,7 +61,7 @@ class Gaussian(AbstractLikelihood):
             ValueError: if ``weight`` is not positive and finite.
 
         Example:
-            >>> Gaussian.from_weight((1, 28, 28), 10.0).variance
+            >>> GaussianLikelihood.from_weight((1, 28, 28), 10.0).variance
             0.05
         """
         return cls(shape, variance=1 / (2 * check_positive("weight", weight)))
@@ -74,7 +78,7 @@ class Gaussian(AbstractLikelihood):
 
 
 @final
-class GaussianLearnedVariance(AbstractLearnedScale):
+class GaussianLearnedVarianceLikelihood(AbstractLearnedScale):
     """N(x; raw, scale^2 I), with one scale for all pixels, learned with the decoder.
 
     The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
@@ -88,7 +92,7 @@ class GaussianLearnedVariance(AbstractLearnedScale):
         Decoders, section 3.1 (sigma-VAE).
 
     Example:
-        >>> GaussianLearnedVariance((2,)).scale
+        >>> GaussianLearnedVarianceLikelihood((2,)).scale
         tensor(1.0000, grad_fn=<AddBackward0>)
     """
 
@@ -106,7 +110,7 @@ class GaussianLearnedVariance(AbstractLearnedScale):
 
 
 @final
-class GaussianPixelVariance(AbstractLikelihood):
+class GaussianPixelVarianceLikelihood(AbstractLikelihood):
     """N(x; mean, diag scale^2), both from the decoder, pixel by pixel.
 
     The first half of the raw channels is the mean; the scale is 0.001 + softplus(second half).
@@ -120,7 +124,7 @@ class GaussianPixelVariance(AbstractLikelihood):
 
     Example:
         >>> import torch
-        >>> likelihood = GaussianPixelVariance((3, 32, 32))
+        >>> likelihood = GaussianPixelVarianceLikelihood((3, 32, 32))
         >>> likelihood.raw_shape
         (6, 32, 32)
         >>> likelihood(torch.zeros(5, 6, 32, 32)).event_shape

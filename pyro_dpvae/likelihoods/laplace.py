@@ -12,13 +12,13 @@ from pyro_dpvae._checks import check_positive
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods._scale import AbstractLearnedScale
 
-__all__ = ["Laplace", "LaplaceLearnedScale"]
+__all__ = ["LaplaceLearnedScaleLikelihood", "LaplaceLikelihood"]
 
 _RULE = "a Laplace likelihood takes finite values"
 
 
 @final
-class Laplace(AbstractLikelihood):
+class LaplaceLikelihood(AbstractLikelihood):
     """The Laplace density of each pixel around the raw value, with the scale fixed.
 
         log p(x) = -sum |x - raw| / scale - D log(2 scale)
@@ -37,7 +37,7 @@ class Laplace(AbstractLikelihood):
 
     Example:
         >>> import torch
-        >>> p = Laplace((2,), scale=0.5)(torch.zeros(2))
+        >>> p = LaplaceLikelihood((2,), scale=0.5)(torch.zeros(2))
         >>> p.log_prob(torch.tensor([1.0, -1.0]))
         tensor(-4.)
     """
@@ -54,7 +54,7 @@ class Laplace(AbstractLikelihood):
 
 
 @final
-class LaplaceLearnedScale(AbstractLearnedScale):
+class LaplaceLearnedScaleLikelihood(AbstractLearnedScale):
     """The Laplace density around the raw value, with one scale for all, learned with the decoder.
 
     The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
@@ -64,7 +64,7 @@ class LaplaceLearnedScale(AbstractLearnedScale):
         shape: of a datum, (C, H, W) or (D,).
 
     Example:
-        >>> LaplaceLearnedScale((2,)).scale
+        >>> LaplaceLearnedScaleLikelihood((2,)).scale
         tensor(1.0000, grad_fn=<AddBackward0>)
     """
 

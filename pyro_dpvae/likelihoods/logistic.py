@@ -19,13 +19,13 @@ from pyro_dpvae.likelihoods._levels import (
     rounded_mean,
 )
 
-__all__ = ["DiscretizedLogistic"]
+__all__ = ["DiscretizedLogisticLikelihood"]
 
 _TOP = 255
 
 
 @final
-class DiscretizedLogistic(AbstractLikelihood):
+class DiscretizedLogisticLikelihood(AbstractLikelihood):
     """Pixels on the grid {0, 1/255, ..., 1}, each the rounding of a logistic variable.
 
     With b, a = (x +- 1/510 - mean) / scale,
@@ -45,7 +45,7 @@ class DiscretizedLogistic(AbstractLikelihood):
         appendix. Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2.1.
 
     Example:
-        >>> likelihood = DiscretizedLogistic((1,))
+        >>> likelihood = DiscretizedLogisticLikelihood((1,))
         >>> p = likelihood(torch.tensor([0.4, -3.0]))
         >>> grid = torch.arange(256.0)[:, None] / 255
         >>> bool(torch.isclose(p.log_prob(grid).exp().sum(), torch.tensor(1.0)))

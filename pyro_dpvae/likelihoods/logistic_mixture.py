@@ -20,15 +20,15 @@ from pyro_dpvae.likelihoods._levels import (
     rounded_mean,
 )
 
-__all__ = ["DiscretizedLogisticMixture"]
+__all__ = ["DiscretizedLogisticMixtureLikelihood"]
 
 
 @final
-class DiscretizedLogisticMixture(AbstractLikelihood):
+class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
     """Pixels on the grid {0, ..., 1} of some levels, each the rounding of a logistic mixture.
 
     The channels of a pixel share the component k, and are predicted one after another. With
-    y = 2 x - 1 and log P the log mass of a bin as in :class:`DiscretizedLogistic`,
+    y = 2 x - 1 and log P the log mass of a bin as in :class:`DiscretizedLogisticLikelihood`,
 
         log p(x) = sum over pixels of  log sum_k pi_k prod_c P(x_c; mean_kc, scale_kc),
         mean_kc  = m_kc + sum_{d < c} a_kcd y_d.
@@ -56,7 +56,7 @@ class DiscretizedLogisticMixture(AbstractLikelihood):
         the mean are ours.
 
     Example:
-        >>> likelihood = DiscretizedLogisticMixture((3, 32, 32), components=5)
+        >>> likelihood = DiscretizedLogisticMixtureLikelihood((3, 32, 32), components=5)
         >>> likelihood.raw_shape
         (50, 32, 32)
         >>> likelihood(torch.randn(4, 50, 32, 32)).sample().shape

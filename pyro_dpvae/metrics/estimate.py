@@ -22,7 +22,7 @@ class Estimate:
         settings: what defines the estimate, such as the number of samples.
 
     Example:
-        >>> print(Estimate(0.25, 0.01))
+        >>> Estimate(0.25, 0.01)
         0.2500 +- 0.0100
     """
 
@@ -30,7 +30,7 @@ class Estimate:
     standard_error: float
     settings: Settings = field(default_factory=dict)
 
-    def __str__(self) -> str:
+    def __repr__(self) -> str:
         return f"{self.value:.4f} +- {self.standard_error:.4f}"
 
 

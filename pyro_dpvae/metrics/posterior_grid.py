@@ -88,11 +88,11 @@ def posterior_grid(
 
     Example:
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
         >>> from pyro_dpvae.nn import Batched
         >>> from pyro_dpvae.priors import StandardNormal
         >>> identity = Batched(torch.nn.Identity(), in_shape=(2,), out_shape=(2,))
-        >>> decoder = Decoder(identity, Gaussian((2,), variance=1.0))
+        >>> decoder = Decoder(identity, GaussianLikelihood((2,), variance=1.0))
         >>> grid = posterior_grid(StandardNormal(2), decoder, torch.zeros(1, 2))
         >>> grid.log_evidence  # N(x; 0, 2 I)
         tensor([-2.5310], dtype=torch.float64)
@@ -183,11 +183,11 @@ def posterior_kl(posterior: Callable[[Tensor], Distribution], grid: PosteriorGri
     Example:
         >>> from pyro.distributions import Normal
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
         >>> from pyro_dpvae.nn import Batched
         >>> from pyro_dpvae.priors import StandardNormal
         >>> identity = Batched(torch.nn.Identity(), in_shape=(2,), out_shape=(2,))
-        >>> decoder = Decoder(identity, Gaussian((2,), variance=1.0))
+        >>> decoder = Decoder(identity, GaussianLikelihood((2,), variance=1.0))
         >>> grid = posterior_grid(StandardNormal(2), decoder, torch.randn(5, 2))
         >>> exact = lambda x: Normal(x / 2, 0.5**0.5).to_event(1)
         >>> abs(posterior_kl(exact, grid).value) < 1e-6

@@ -45,10 +45,10 @@ class ClusteringLadderVAE(AbstractVAE):
 
     Example:
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import LADDERS
         >>> from pyro_dpvae.priors import MixturePrior
-        >>> likelihood = Bernoulli((1, 28, 28))
+        >>> likelihood = BernoulliLikelihood((1, 28, 28))
         >>> build = LADDERS["ladder-mnist"].decoder
         >>> network = build(4, likelihood.raw_shape, rungs=(2, 2), width=4)
         >>> priors = [MixturePrior(2, components=5), MixturePrior(2, components=3)]

@@ -44,10 +44,10 @@ class LadderVAE(AbstractVAE):
 
     Example:
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import LADDERS
         >>> from pyro_dpvae.priors import CouplingPrior, StandardNormal
-        >>> likelihood = Bernoulli((1, 28, 28))
+        >>> likelihood = BernoulliLikelihood((1, 28, 28))
         >>> build = LADDERS["ladder-mnist"].decoder
         >>> network = build(6, likelihood.raw_shape, rungs=(2, 2, 2), width=4)
         >>> priors = [StandardNormal(2), StandardNormal(2), CouplingPrior(2)]

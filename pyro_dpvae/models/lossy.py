@@ -32,9 +32,10 @@ class LossyVAE(AbstractVAE):
     - an autoregressive prior, ``AutoregressivePrior``, which makes the bound tighter and costs no
       more than the inverse flow as a posterior does: with z = f(e) the two are one bound. Any
       other prior goes as well; that a decoupled prior can take its place is our own reading;
-    - free bits, ``ELBO(rate=FreeBits(...))``, without which training may leave z unused before it
-      has learnt to use it. For 28 x 28 binary images the paper takes 0.01 nats for each pixel,
-      which we read as a threshold of 7.84 on the rate of z. On CIFAR10 it takes ``SoftFreeBits``.
+    - free bits, ``RegularizedELBO(rate=FreeBitsRate(...))``, without which training may leave z
+      unused before it has learnt to use it. For 28 x 28 binary images the paper takes 0.01 nats
+      for each pixel, which we read as a threshold of 7.84 on the rate of z. On CIFAR10 it takes
+      ``SoftFreeBitsRate``.
 
     Args:
         prior: p(z).
@@ -47,10 +48,10 @@ class LossyVAE(AbstractVAE):
         Chen et al. (2017), Variational lossy autoencoder, sections 2 and 3.
 
     Example:
-        >>> from pyro_dpvae.likelihoods import Bernoulli
+        >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
         >>> from pyro_dpvae.priors import CouplingPrior
-        >>> likelihood = Bernoulli((1, 8, 8))
+        >>> likelihood = BernoulliLikelihood((1, 8, 8))
         >>> network = ARCHITECTURES["mlp"].decoder(2, (4, 8, 8))
         >>> pixels = LocalPixelNetwork((1, 8, 8), 4, raw_shape=likelihood.raw_shape)
         >>> decoder = AutoregressiveDecoder(network, pixels, likelihood=likelihood)

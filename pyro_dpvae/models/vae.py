@@ -29,10 +29,10 @@ class VAE(AbstractVAE):
 
     Example:
         >>> from pyro_dpvae.decoders import Decoder
-        >>> from pyro_dpvae.likelihoods import Gaussian
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES
         >>> from pyro_dpvae.priors import CouplingPrior
-        >>> likelihood = Gaussian((2,), variance=0.01)
+        >>> likelihood = GaussianLikelihood((2,), variance=0.01)
         >>> network = ARCHITECTURES["moons"].decoder(2, likelihood.raw_shape)
         >>> model = VAE(CouplingPrior(2), Decoder(network, likelihood))
         >>> model(size=5).shape

@@ -18,13 +18,13 @@ from pyro_dpvae.objectives._draws import Draw, draw
 from pyro_dpvae.objectives._gathering import check_equal_shapes
 from pyro_dpvae.objectives.direct import direct_terms
 from pyro_dpvae.objectives.penalties import AbstractPenalty
-from pyro_dpvae.objectives.rates import AbstractRate, Beta
+from pyro_dpvae.objectives.rates import AbstractRate, BetaRate
 from pyro_dpvae.objectives.terms import Terms, TermValues, of_all_ranks
 from pyro_dpvae.objectives.traced import traced_terms
 from pyro_dpvae.objectives.weights import WeightedModule
 from pyro_dpvae.sites import PLATE
 
-__all__ = ["ELBO"]
+__all__ = ["RegularizedELBO"]
 
 _STEP = "step"
 
@@ -33,7 +33,7 @@ _STEP = "step"
 _COMPARED_STEPS = 2
 
 
-class ELBO(pyro.infer.ELBO):
+class RegularizedELBO(pyro.infer.ELBO):
     """The loss of a regularized VAE, for ``pyro.infer.SVI`` or as a module.
 
     With D = -E_q[log p(x | z)] and R = E_q[log q(z | x) - log p(z)] of a datum,
@@ -84,7 +84,9 @@ class ELBO(pyro.infer.ELBO):
     Example:
         >>> from pyro_dpvae.objectives import MMD, TotalCorrelation
         >>> penalties = [TotalCorrelation(6.0, dataset_size=60_000), MMD(100.0)]
-        >>> objective = ELBO(rate=Beta(4.0), penalties=penalties)
+        >>> objective = RegularizedELBO(rate=BetaRate(4.0), penalties=penalties)
+        >>> RegularizedELBO(rate=BetaRate(4.0))
+        RegularizedELBO(BetaRate(beta=4.0))
         >>> objective.step
         0
     """
@@ -104,9 +106,9 @@ class ELBO(pyro.infer.ELBO):
             vectorize_particles=vectorize_particles,
             max_plate_nesting=max_plate_nesting,
         )
-        self.rate = Beta() if rate is None else rate
+        self.rate = BetaRate() if rate is None else rate
         if not isinstance(self.rate, AbstractRate):
-            raise TypeError(f"rate must be a rate, such as Beta(4.0), got {rate!r}")
+            raise TypeError(f"rate must be a rate, such as BetaRate(4.0), got {rate!r}")
         if isinstance(penalties, nn.Module):
             raise TypeError(f"penalties must be a list of penalties, got {penalties!r}")
         self.penalties = tuple(penalties)
@@ -121,7 +123,11 @@ class ELBO(pyro.infer.ELBO):
         self.step = 0
         self._across_ranks = False
 
-    def across_ranks(self) -> "ELBO":
+    def __repr__(self) -> str:
+        parts = "".join(f", {penalty!r}" for penalty in self.penalties)
+        return f"{type(self).__name__}({self.rate!r}{parts})"
+
+    def across_ranks(self) -> "RegularizedELBO":
         """Let training steps see the batch of all ranks of a process group; returns itself.
 
         What each rank finds of its own data (distortions, rates, representations with their
@@ -259,7 +265,7 @@ class ELBO(pyro.infer.ELBO):
         """Return the rate and the penalties."""
         return [self.rate, *self.penalties]
 
-    def to(self, device: torch.device | str) -> "ELBO":
+    def to(self, device: torch.device | str) -> "RegularizedELBO":
         """Move what the objective holds, such as an adversary, to a device; returns itself."""
         for part in self.parts():
             part.to(device)

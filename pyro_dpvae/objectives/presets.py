@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from typing import Any, final
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.objectives.elbo import ELBO
+from pyro_dpvae.objectives.elbo import RegularizedELBO
 from pyro_dpvae.objectives.penalties import (
     DIP,
     MMD,
@@ -17,105 +17,105 @@ from pyro_dpvae.objectives.penalties import (
     TotalCorrelation,
 )
 from pyro_dpvae.objectives.penalties.adversarial import HIDDEN
-from pyro_dpvae.objectives.rates import Beta, Capacity, FreeBits, SoftFreeBits
-from pyro_dpvae.objectives.schedules import Linear, Weight, combined
+from pyro_dpvae.objectives.rates import BetaRate, CapacityRate, FreeBitsRate, SoftFreeBitsRate
+from pyro_dpvae.objectives.schedules import LinearSchedule, Weight, combined
 
 __all__ = [
-    "DIPVAE",
-    "MAE",
-    "BetaTCVAE",
-    "BetaVAE",
-    "CapacityVAE",
-    "FactorVAE",
-    "FreeBitsVAE",
-    "InfoVAE",
-    "SoftFreeBitsVAE",
+    "DIPELBO",
+    "BetaELBO",
+    "BetaTCELBO",
+    "CapacityELBO",
+    "FactorELBO",
+    "FreeBitsELBO",
+    "InfoELBO",
+    "MutualDivergenceELBO",
+    "SoftFreeBitsELBO",
 ]
 
 
 @final
-class BetaVAE(ELBO):
+class BetaELBO(RegularizedELBO):
     """REC + beta KL: beta-VAE (Higgins et al., 2017, equation 4).
 
     Args:
         beta: the weight of the rate, 0 or more.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> BetaVAE(4.0).settings["rate"]["beta"]
+        >>> BetaELBO(4.0).settings["rate"]["beta"]
         4.0
     """
 
     def __init__(self, beta: Weight = 4.0, **options: Any) -> None:
-        super().__init__(rate=Beta(beta), **options)
+        super().__init__(rate=BetaRate(beta), **options)
 
 
 @final
-class CapacityVAE(ELBO):
+class CapacityELBO(RegularizedELBO):
     """REC + gamma |KL - C|: beta-VAE with a growing capacity (Burgess et al., 2018, equation 8).
 
     Args:
         gamma: the weight of the distance.
         capacity: C, in nats per datum.
         per_sample: whether the distance is that of each datum instead of the batch mean's.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> CapacityVAE(15.0, Linear(0.0, 25.0, 10_000)).settings["rate"]["capacity"]
-        'Linear(0, 25, 10000)'
+        >>> CapacityELBO(15.0, LinearSchedule(0.0, 25.0, 10_000)).settings["rate"]["capacity"]
+        'LinearSchedule(0, 25, 10000)'
     """
 
     def __init__(
         self,
         gamma: Weight = 1000.0,
-        capacity: Weight = Linear(0.0, 25.0, 100_000),  # noqa: B008
+        capacity: Weight = LinearSchedule(0.0, 25.0, 100_000),  # noqa: B008
         *,
         per_sample: bool = False,
         **options: Any,
     ) -> None:
-        super().__init__(rate=Capacity(gamma, capacity, per_sample=per_sample), **options)
+        super().__init__(rate=CapacityRate(gamma, capacity, per_sample=per_sample), **options)
 
 
 @final
-class FreeBitsVAE(ELBO):
+class FreeBitsELBO(RegularizedELBO):
     """REC + sum over groups of max(lambda, KL): free bits (Kingma et al., 2016, equation 15).
 
     Args:
         threshold: lambda, in nats per group.
         group_size: how many coordinates make a group; None makes a latent site one.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> FreeBitsVAE(7.84).settings["rate"]["threshold"]
+        >>> FreeBitsELBO(7.84).settings["rate"]["threshold"]
         7.84
     """
 
     def __init__(
         self, threshold: Weight = 8.0, *, group_size: int | None = None, **options: Any
     ) -> None:
-        super().__init__(rate=FreeBits(threshold, group_size=group_size), **options)
+        super().__init__(rate=FreeBitsRate(threshold, group_size=group_size), **options)
 
 
 @final
-class SoftFreeBitsVAE(ELBO):
+class SoftFreeBitsELBO(RegularizedELBO):
     """REC + gamma KL, gamma adapted to a target of KL: soft free bits (Chen et al., 2017, app. C).
 
     Args:
         target: of the rate, in nats per datum.
         tolerance: the part of the target by which the rate may exceed it.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> SoftFreeBitsVAE(10.0).settings["rate"]["tolerance"]
+        >>> SoftFreeBitsELBO(10.0).settings["rate"]["tolerance"]
         0.05
     """
 
     def __init__(self, target: Weight = 8.0, *, tolerance: float = 0.05, **options: Any) -> None:
-        super().__init__(rate=SoftFreeBits(target, tolerance=tolerance), **options)
+        super().__init__(rate=SoftFreeBitsRate(target, tolerance=tolerance), **options)
 
 
 @final
-class BetaTCVAE(ELBO):
+class BetaTCELBO(RegularizedELBO):
     """REC + alpha MI + beta TC + gamma DW: beta-TCVAE (Chen et al., 2018, equation 4).
 
     It is computed as gamma KL + (alpha - gamma) MI + (beta - gamma) TC, which is the same, with
@@ -127,10 +127,10 @@ class BetaTCVAE(ELBO):
         alpha: the weight of the mutual information.
         gamma: the weight of the dimension-wise divergence from the prior.
         estimator: of q(z), see :class:`TotalCorrelation`.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> BetaTCVAE(6.0, dataset_size=60_000).settings["penalties"][0]["total_correlation"]
+        >>> BetaTCELBO(6.0, dataset_size=60_000).settings["penalties"][0]["total_correlation"]
         5.0
     """
 
@@ -150,11 +150,11 @@ class BetaTCVAE(ELBO):
             dataset_size=dataset_size,
             estimator=estimator,
         )
-        super().__init__(rate=Beta(gamma), penalties=[penalty], **options)
+        super().__init__(rate=BetaRate(gamma), penalties=[penalty], **options)
 
 
 @final
-class FactorVAE(ELBO):
+class FactorELBO(RegularizedELBO):
     """REC + KL + gamma TC, with an adversary for TC: FactorVAE (Kim, Mnih, 2018, equation 2).
 
     Args:
@@ -162,10 +162,10 @@ class FactorVAE(ELBO):
         latent_dim: the size of z.
         hidden: the widths of the adversary's layers.
         learning_rate: of the adversary's optimizer, Adam with betas (0.5, 0.9).
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> FactorVAE(10.0, latent_dim=4).settings["penalties"][0]["learning_rate"]
+        >>> FactorELBO(10.0, latent_dim=4).settings["penalties"][0]["learning_rate"]
         0.0001
     """
 
@@ -185,7 +185,7 @@ class FactorVAE(ELBO):
 
 
 @final
-class InfoVAE(ELBO):
+class InfoELBO(RegularizedELBO):
     """REC + (1 - alpha) KL + (alpha + lambda - 1) D(q(z), p(z)): InfoVAE (Zhao et al., 2019).
 
     Args:
@@ -195,14 +195,14 @@ class InfoVAE(ELBO):
         divergence: D: ``mmd``, ``adversarial`` or ``stein``.
         kernel: of ``mmd``: ``rbf`` (the default), ``imq`` or ``authors``.
         bandwidth: of the kernel of ``mmd`` and ``stein``; by default sqrt(L).
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Raises:
         ValueError: for weights out of range, an unknown divergence, ``adversarial`` without
             ``latent_dim``, or an option of another divergence.
 
     Example:
-        >>> InfoVAE(0.0, 1000.0).settings["penalties"][0]["mmd"]
+        >>> InfoELBO(0.0, 1000.0).settings["penalties"][0]["mmd"]
         999.0
     """
 
@@ -237,16 +237,16 @@ class InfoVAE(ELBO):
         elif latent_dim is None:
             raise ValueError(
                 "the adversarial divergence needs latent_dim, the size of z, got None; "
-                "give InfoVAE(..., latent_dim=L)"
+                "give InfoELBO(..., latent_dim=L)"
             )
         else:
             penalty = AdversarialDivergence(weight, latent_dim=latent_dim)
-        rate = Beta(combined("1 - {}", _weight_of_rate, alpha))
+        rate = BetaRate(combined("1 - {}", _weight_of_rate, alpha))
         super().__init__(rate=rate, penalties=[penalty], **options)
 
 
 @final
-class MAE(ELBO):
+class MutualDivergenceELBO(RegularizedELBO):
     """REC + KL + eta diversity + gamma smoothness: mutual posterior divergence (Ma et al., 2019).
 
     The paper's weights are not known; the defaults are those of a published reproduction. The
@@ -257,10 +257,10 @@ class MAE(ELBO):
         gamma: the weight of the smoothness.
         form: of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
         free_bits: how much of KL is free, in nats per datum; 0 charges KL itself.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> MAE(1.0, 0.01).settings["penalties"][0]["form"]
+        >>> MutualDivergenceELBO(1.0, 0.01).settings["penalties"][0]["form"]
         'paper'
     """
 
@@ -274,13 +274,13 @@ class MAE(ELBO):
         **options: Any,
     ) -> None:
         # An estimate of KL may be negative, where free bits of 0 would stop the gradient.
-        rate = FreeBits(free_bits) if callable(free_bits) or free_bits != 0 else Beta()
+        rate = FreeBitsRate(free_bits) if callable(free_bits) or free_bits != 0 else BetaRate()
         penalty = MutualDivergence(eta, gamma, form=form)
         super().__init__(rate=rate, penalties=[penalty], **options)
 
 
 @final
-class DIPVAE(ELBO):
+class DIPELBO(RegularizedELBO):
     """REC + KL + the covariance of q(z) against the identity: DIP-VAE (Kumar et al., 2018).
 
     Args:
@@ -288,10 +288,10 @@ class DIPVAE(ELBO):
         diagonal: the weight of the diagonal; the paper takes ten times ``off_diagonal`` for form
             I and as much for form II.
         form: ``I`` or ``II``.
-        options: further options of :class:`ELBO`.
+        options: further options of :class:`RegularizedELBO`.
 
     Example:
-        >>> DIPVAE(5.0, 5.0, form="II").settings["penalties"][0]["form"]
+        >>> DIPELBO(5.0, 5.0, form="II").settings["penalties"][0]["form"]
         'II'
     """
 

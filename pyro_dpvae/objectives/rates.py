@@ -9,10 +9,17 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive, check_positive_int
-from pyro_dpvae.objectives.schedules import Linear, Weight
+from pyro_dpvae.objectives.schedules import LinearSchedule, Weight
 from pyro_dpvae.objectives.weights import WeightedModule
 
-__all__ = ["AbstractRate", "Beta", "Capacity", "FreeBits", "SiteRate", "SoftFreeBits"]
+__all__ = [
+    "AbstractRate",
+    "BetaRate",
+    "CapacityRate",
+    "FreeBitsRate",
+    "SiteRate",
+    "SoftFreeBitsRate",
+]
 
 # From here a hundred steps lead back to 1; without a floor, a long collapse would be for good.
 _LEAST_GAMMA = 1e-4
@@ -56,7 +63,7 @@ class AbstractRate(WeightedModule, ABC):
 
 
 @final
-class Beta(AbstractRate):
+class BetaRate(AbstractRate):
     """The rate times a weight: beta-VAE (Higgins et al., 2017, equation 4).
 
         beta KL(q(z | x) || p(z))
@@ -69,7 +76,7 @@ class Beta(AbstractRate):
 
     Example:
         >>> rate = SiteRate("z", torch.tensor([0.5, 1.0]), None)
-        >>> Beta(4.0)([rate])
+        >>> BetaRate(4.0)([rate])
         tensor(3.)
     """
 
@@ -87,7 +94,7 @@ class Beta(AbstractRate):
 
 
 @final
-class Capacity(AbstractRate):
+class CapacityRate(AbstractRate):
     """The distance of the rate from a capacity that grows: annealed beta-VAE.
 
         gamma | E_x[KL(q(z | x) || p(z))] - C |,    C in nats per datum
@@ -106,14 +113,14 @@ class Capacity(AbstractRate):
 
     Example:
         >>> rate = SiteRate("z", torch.tensor([1.0, 4.0]), None)
-        >>> Capacity(10.0, 2.0)([rate]), Capacity(10.0, 2.0, per_sample=True)([rate])
+        >>> CapacityRate(10.0, 2.0)([rate]), CapacityRate(10.0, 2.0, per_sample=True)([rate])
         (tensor(5.), tensor(15.))
     """
 
     def __init__(
         self,
         gamma: Weight = 1000.0,
-        capacity: Weight = Linear(0.0, 25.0, 100_000),  # noqa: B008
+        capacity: Weight = LinearSchedule(0.0, 25.0, 100_000),  # noqa: B008
         *,
         per_sample: bool = False,
     ) -> None:
@@ -138,7 +145,7 @@ class Capacity(AbstractRate):
 
 
 @final
-class FreeBits(AbstractRate):
+class FreeBitsRate(AbstractRate):
     """Rates below a threshold cost nothing more: free bits.
 
         sum over groups j of  max(lambda, E_x[KL_j])
@@ -161,7 +168,7 @@ class FreeBits(AbstractRate):
 
     Example:
         >>> rate = SiteRate("z", torch.tensor([0.5]), torch.tensor([[0.1, 0.4]]))
-        >>> FreeBits(0.2, group_size=1)([rate])
+        >>> FreeBitsRate(0.2, group_size=1)([rate])
         tensor(0.6000)
     """
 
@@ -190,7 +197,7 @@ class FreeBits(AbstractRate):
                 f"that of {rate.name!r} does not: its prior or posterior does not factorise, "
                 "model and guide differ in its scale or mask, or the guide does not draw its "
                 "sites in the model's order; draw them in that order, or use "
-                "FreeBits(..., group_size=None)"
+                "FreeBitsRate(..., group_size=None)"
             )
         size = rate.coordinates.shape[-1]
         if size % self.group_size:
@@ -207,7 +214,7 @@ class FreeBits(AbstractRate):
 
 
 @final
-class SoftFreeBits(AbstractRate):
+class SoftFreeBitsRate(AbstractRate):
     """The rate times a weight that keeps it slightly above a target: soft free bits.
 
         gamma E_x[KL],    1e-4 <= gamma <= 1
@@ -226,7 +233,7 @@ class SoftFreeBits(AbstractRate):
         Chen et al. (2017), Variational lossy autoencoder, appendix C.
 
     Example:
-        >>> rate = SoftFreeBits(10.0)
+        >>> rate = SoftFreeBitsRate(10.0)
         >>> _ = rate([SiteRate("z", torch.tensor([2.0], requires_grad=True), None)])
         >>> rate.gamma
         tensor(0.9000)

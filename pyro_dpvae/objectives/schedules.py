@@ -10,12 +10,12 @@ from pyro_dpvae._checks import check_positive, check_positive_int
 __all__ = [
     "SCHEDULES",
     "AbstractSchedule",
-    "Cosine",
-    "Cyclic",
-    "Delayed",
-    "Exponential",
-    "Linear",
-    "Saturating",
+    "CosineSchedule",
+    "CyclicSchedule",
+    "DelayedSchedule",
+    "ExponentialSchedule",
+    "LinearSchedule",
+    "SaturatingSchedule",
     "Weight",
     "combined",
 ]
@@ -62,11 +62,11 @@ class AbstractSchedule(ABC):
 
 
 @final
-class Linear(AbstractSchedule):
+class LinearSchedule(AbstractSchedule):
     """A straight line from start to end: the capacity of Burgess et al. (2018), KL warm-up.
 
     Example:
-        >>> capacity = Linear(0.0, 25.0, 100_000)
+        >>> capacity = LinearSchedule(0.0, 25.0, 100_000)
         >>> capacity(50_000), capacity(200_000)
         (12.5, 25.0)
     """
@@ -77,11 +77,11 @@ class Linear(AbstractSchedule):
 
 
 @final
-class Cosine(AbstractSchedule):
+class CosineSchedule(AbstractSchedule):
     """Half a cosine wave from start to end: slow at both ends.
 
     Example:
-        >>> round(Cosine(0.0, 4.0, 100)(50), 6)
+        >>> round(CosineSchedule(0.0, 4.0, 100)(50), 6)
         2.0
     """
 
@@ -91,14 +91,14 @@ class Cosine(AbstractSchedule):
 
 
 @final
-class Exponential(AbstractSchedule):
+class ExponentialSchedule(AbstractSchedule):
     """A geometric change from start to end: equal factors in equal times.
 
     Raises:
         ValueError: if a weight is not positive.
 
     Example:
-        >>> round(Exponential(0.01, 1.0, 100)(50), 6)
+        >>> round(ExponentialSchedule(0.01, 1.0, 100)(50), 6)
         0.1
     """
 
@@ -116,11 +116,11 @@ class Exponential(AbstractSchedule):
 
 
 @final
-class Delayed(AbstractSchedule):
+class DelayedSchedule(AbstractSchedule):
     """The start for a number of steps, and the end from then on.
 
     Example:
-        >>> beta = Delayed(0.01, 1.0, 500)
+        >>> beta = DelayedSchedule(0.01, 1.0, 500)
         >>> beta(499), beta(500)
         (0.01, 1.0)
     """
@@ -131,7 +131,7 @@ class Delayed(AbstractSchedule):
 
 
 @final
-class Cyclic(AbstractSchedule):
+class CyclicSchedule(AbstractSchedule):
     """Cycles that each rise from start to end on a line, and stay at end for their rest.
 
     Args:
@@ -148,7 +148,7 @@ class Cyclic(AbstractSchedule):
         Fu et al. (2019), Cyclical annealing schedule, equations 6 and 7.
 
     Example:
-        >>> beta = Cyclic(0.0, 1.0, 400, cycles=4, ramp=0.5)
+        >>> beta = CyclicSchedule(0.0, 1.0, 400, cycles=4, ramp=0.5)
         >>> [beta(step) for step in (0, 25, 50, 99, 100)]
         [0.0, 0.5, 1.0, 1.0, 0.0]
     """
@@ -178,7 +178,7 @@ class Cyclic(AbstractSchedule):
 
 
 @final
-class Saturating(AbstractSchedule):
+class SaturatingSchedule(AbstractSchedule):
     """An exponential approach to the end, fast at first: the KL warm-up of ladder autoencoders.
 
         start + (end - start) (1 - exp(-step / time))
@@ -201,9 +201,9 @@ class Saturating(AbstractSchedule):
         released code, beta = 1 - exp(-step / 2000).
 
     Example:
-        >>> beta = Saturating(0.0, 1.0, 20_000)
+        >>> beta = SaturatingSchedule(0.0, 1.0, 20_000)
         >>> beta, round(beta(2000), 4), beta(20_000)
-        (Saturating(0, 1, 20000, time=2000), 0.6321, 1.0)
+        (SaturatingSchedule(0, 1, 20000, time=2000), 0.6321, 1.0)
     """
 
     def __init__(
@@ -222,12 +222,12 @@ class Saturating(AbstractSchedule):
 
 
 SCHEDULES: dict[str, type[AbstractSchedule]] = {
-    "cosine": Cosine,
-    "cyclic": Cyclic,
-    "delayed": Delayed,
-    "exponential": Exponential,
-    "linear": Linear,
-    "saturating": Saturating,
+    "cosine": CosineSchedule,
+    "cyclic": CyclicSchedule,
+    "delayed": DelayedSchedule,
+    "exponential": ExponentialSchedule,
+    "linear": LinearSchedule,
+    "saturating": SaturatingSchedule,
 }
 """The schedules by the names of the command line."""
 
@@ -243,9 +243,9 @@ def combined(formula: str, function: Callable[..., float], *weights: Weight) -> 
     Example:
         >>> combined("{} - {}", lambda a, b: a - b, 6.0, 1.0)
         5.0
-        >>> weight = combined("{} - {}", lambda a, b: a - b, Linear(1.0, 6.0, 10), 1.0)
+        >>> weight = combined("{} - {}", lambda a, b: a - b, LinearSchedule(1.0, 6.0, 10), 1.0)
         >>> weight, weight(5)
-        (Linear(1, 6, 10) - 1.0, 2.5)
+        (LinearSchedule(1, 6, 10) - 1.0, 2.5)
     """
     if not any(callable(weight) for weight in weights):
         return function(*weights)

@@ -77,6 +77,10 @@ class WeightedModule(nn.Module):
             for name, weight in self._weights.items()
         }
 
+    def extra_repr(self) -> str:
+        """Return the weights and choices, for ``repr``."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
     def _checked(self, name: str, value: int | float, *, step: int | None = None) -> float:
         at = "" if step is None else f" at step {step}"
         if not math.isfinite(value):

@@ -12,13 +12,13 @@ from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide, RecursiveMixtureGuide
 from pyro_dpvae.inference import CapturedSVI
-from pyro_dpvae.likelihoods import Gaussian
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import Estimate, PosteriorGrid, cell_kl, log_cell_mass, posterior_grid
 from pyro_dpvae.metrics.estimate import mean_estimate
 from pyro_dpvae.models import VAE
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, StandardNormal
 from pyro_dpvae.recipes.guides import GUIDES, GuideParts
 
@@ -87,7 +87,7 @@ def fixed_model(name: str) -> VAE:
         if "coupling" in name:
             prior = CouplingPrior(2, blocks=2, hidden=(16,))
             _draw(prior, generator)
-    decoder = Decoder(network, Gaussian(network.out_shape, variance=variance))
+    decoder = Decoder(network, GaussianLikelihood(network.out_shape, variance=variance))
     return VAE(prior, decoder).double().requires_grad_(False).eval()
 
 
@@ -161,7 +161,7 @@ def _fit(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
 
 
 def _train(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
-    svi = CapturedSVI(model, guide, pyro.optim.Adam({"lr": _LEARNING_RATE}), ELBO())
+    svi = CapturedSVI(model, guide, pyro.optim.Adam({"lr": _LEARNING_RATE}), RegularizedELBO())
     for batch in batches:
         svi.step(batch)
 

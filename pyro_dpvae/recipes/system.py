@@ -15,7 +15,7 @@ from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
-from pyro_dpvae.objectives import ELBO, OBJECTIVES, SCHEDULES
+from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, VampPrior
 from pyro_dpvae.recipes.guides import GUIDES
 from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts
@@ -36,7 +36,7 @@ class System:
 
     model: AbstractVAE
     guide: AbstractGuide
-    objective: ELBO
+    objective: RegularizedELBO
 
 
 def build_system(
@@ -175,7 +175,7 @@ def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None
         )
 
 
-def _build_objective(part: Part, sizes: Mapping[str, int]) -> ELBO:
+def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
     name, options = _named("objective", part, OBJECTIVES)
     for weight, schedule in (options.pop("schedule", None) or {}).items():
         schedule_name, schedule_options = _named(

@@ -9,7 +9,7 @@ from typing import Any, final
 
 from torch import nn
 
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.config import TrainConfig
 
 __all__ = ["AbstractCallback", "Context", "TensorBoard", "end_all"]
@@ -30,7 +30,7 @@ class Context:
 
     model: nn.Module
     guide: nn.Module
-    objective: ELBO
+    objective: RegularizedELBO
     config: TrainConfig
     step: int
     records: Sequence[dict[str, Any]] = ()

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import synchronize
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
 from pyro_dpvae.training.held_out import aside
@@ -31,7 +31,12 @@ __all__ = [
 
 
 def check_run(
-    model: nn.Module, guide: nn.Module, *, objective: ELBO, train: Batches, config: TrainConfig
+    model: nn.Module,
+    guide: nn.Module,
+    *,
+    objective: RegularizedELBO,
+    train: Batches,
+    config: TrainConfig,
 ) -> set[int]:
     """Refuse a run whose parts, data and numbers do not fit each other, before it starts.
 
@@ -69,7 +74,7 @@ def check_shares(train: Batches, test: Batches) -> None:
         )
 
 
-def _first_batch(objective: ELBO, train: Batches) -> Tensor:
+def _first_batch(objective: RegularizedELBO, train: Batches) -> Tensor:
     """Return a batch for :func:`check_batch`: this rank's share of the first.
 
     It is all of it where the objective compares more data of a batch than a share has.
@@ -78,7 +83,7 @@ def _first_batch(objective: ELBO, train: Batches) -> Tensor:
     return next((train if enough else train.whole()).epoch(0))
 
 
-def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) -> None:
+def check_batch(model: nn.Module, guide: nn.Module, objective: RegularizedELBO, x: Tensor) -> None:
     """Refuse a batch that model, guide and likelihood cannot take, before training starts.
 
     A guide that grows is tried as it is and with all its components.
@@ -105,7 +110,7 @@ def check_batch(model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor) 
             raise ValueError(str(cause)) from error
 
 
-def check_last_batch(objective: ELBO, train: Batches, *programs: nn.Module) -> None:
+def check_last_batch(objective: RegularizedELBO, train: Batches, *programs: nn.Module) -> None:
     """Refuse batches of which the last of a pass is too small for the objective's penalties.
 
     Or, with the model and the guide, for a batch norm of vectors, which has no variance of one.
@@ -131,7 +136,7 @@ def check_last_batch(objective: ELBO, train: Batches, *programs: nn.Module) -> N
         )
 
 
-def hold_together(model: nn.Module, guide: nn.Module, objective: ELBO) -> None:
+def hold_together(model: nn.Module, guide: nn.Module, objective: RegularizedELBO) -> None:
     """Refuse ranks whose weights have come apart; all ranks must call it, before a checkpoint.
 
     Steps along averaged gradients keep weights equal to the last bit. Adversaries follow gradients
@@ -197,7 +202,9 @@ def check_clusters(
     guide.check_clusters(model.prior, train.size)
 
 
-def check_resumed(checkpoint: Checkpoint, *, config: TrainConfig, objective: ELBO) -> None:
+def check_resumed(
+    checkpoint: Checkpoint, *, config: TrainConfig, objective: RegularizedELBO
+) -> None:
     """Refuse a checkpoint that a run of a configuration and an objective cannot go on from.
 
     Raises:

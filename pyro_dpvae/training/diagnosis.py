@@ -10,7 +10,7 @@ from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
 from pyro_dpvae._ranks import gather_objects
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 
 __all__ = ["Diagnosis", "Sites", "diagnose", "extreme_rows", "noise_state", "set_noise_state"]
 
@@ -63,7 +63,12 @@ class Diagnosis:
 
 
 def diagnose(
-    model: nn.Module, guide: nn.Module, objective: ELBO, x: Tensor, *, state: list[Tensor]
+    model: nn.Module,
+    guide: nn.Module,
+    objective: RegularizedELBO,
+    x: Tensor,
+    *,
+    state: list[Tensor],
 ) -> Diagnosis:
     """Evaluate a training step's loss and gradients again, eagerly, and say what is not finite.
 

@@ -17,7 +17,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae._ranks import gather_batch, ranks
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows, noise_state
 
 __all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
@@ -81,7 +81,7 @@ class GuardedSteps:
         self._warned = False
         self._looks = svi.backend != "cudagraph" or policy == "skip"
         self._skipped = self._skips()
-        objective: ELBO = svi.objective
+        objective: RegularizedELBO = svi.objective
         self._buffers = _buffers(svi.model, svi.guide, *objective.parts())
 
     def take(self, step: int, x: Tensor) -> bool:

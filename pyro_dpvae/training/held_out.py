@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
 from pyro_dpvae.data import Batches, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Sites
 from pyro_dpvae.training.guard import diverging
 
@@ -33,7 +33,7 @@ def evaluate_elbo(
     Returns:
         ``elbo`` = -(distortion + rate), ``distortion``, ``rate``.
     """
-    objective = ELBO()
+    objective = RegularizedELBO()
     names = ("distortion", "rate")
 
     def sums(x: Tensor) -> tuple[int, list[float]]:
@@ -51,7 +51,7 @@ def evaluate_elbo(
 def evaluate_loss(
     model: nn.Module,
     guide: nn.Module,
-    objective: ELBO,
+    objective: RegularizedELBO,
     batches: Iterable[Tensor] | Batches,
     *,
     seed: int = 0,
@@ -122,7 +122,7 @@ def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Ba
         for x in own_batches(batches):
             sites = Sites()
             with sites, suppress(ValueError, RuntimeError):  # LinAlgError is a RuntimeError
-                ELBO().loss(model, guide, x)
+                RegularizedELBO().loss(model, guide, x)
             if found := sites.found():
                 return f"; the first site is {found[0]}"
     return ""

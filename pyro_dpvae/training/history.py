@@ -23,6 +23,16 @@ class History:
     signal: Signals | None = None
     stopped: bool = False
 
+    def __repr__(self) -> str:
+        parts = [f"{self.step} steps", f"{len(self.records)} records"]
+        if self.evaluated is not None:
+            parts.append(f"held out at step {self.evaluated}: {self.held_out}")
+        if self.signal is not None:
+            parts.append(f"ended by {self.signal.name}")
+        if self.stopped:
+            parts.append("stopped early")
+        return f"History({', '.join(parts)})"
+
     @property
     def interrupted(self) -> bool:
         """Whether the run was ended early."""

@@ -11,7 +11,7 @@ from torch import nn
 from pyro_dpvae._devices import choose_device, device_of
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.data import Batches
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training.callbacks import AbstractCallback
 from pyro_dpvae.training.checks import check_run, check_shares
@@ -26,7 +26,7 @@ def fit(
     model: nn.Module,
     guide: nn.Module,
     *,
-    objective: ELBO,
+    objective: RegularizedELBO,
     train: Batches,
     test: Batches,
     config: TrainConfig,

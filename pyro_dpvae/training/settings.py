@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from pyro_dpvae._devices import device_of
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import CHANGEABLE
 from pyro_dpvae.training.config import TrainConfig
 
@@ -20,13 +20,13 @@ _SEEN = frozenset({"steps", "evaluate_every", "checkpoint_every"})
 """What records show by themselves."""
 
 
-def settings_of(config: TrainConfig, objective: ELBO) -> dict[str, Any]:
+def settings_of(config: TrainConfig, objective: RegularizedELBO) -> dict[str, Any]:
     """Return what decides a run of a configuration and an objective, by dotted names.
 
     A learning rate that is a function goes by its name or, for a schedule, its numbers.
 
     Example:
-        >>> settings = settings_of(TrainConfig(steps=10, accumulate=2), ELBO())
+        >>> settings = settings_of(TrainConfig(steps=10, accumulate=2), RegularizedELBO())
         >>> settings["accumulate"], settings["objective.rate.name"]
         (2, 'Beta')
     """

@@ -16,7 +16,7 @@ from pyro_dpvae.inference import (
     FusedOptim,
     backend_for,
 )
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.average import Average
 from pyro_dpvae.training.config import TrainConfig
 from pyro_dpvae.training.guard import GuardedSteps
@@ -43,7 +43,7 @@ class Steps:
     def __init__(
         self,
         modules: Mapping[str, nn.Module],
-        objective: ELBO,
+        objective: RegularizedELBO,
         *,
         config: TrainConfig,
         folder: Path | None,

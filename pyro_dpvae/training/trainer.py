@@ -14,7 +14,7 @@ from tqdm import tqdm
 from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import synchronize
-from pyro_dpvae.objectives import ELBO
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, end_all
 from pyro_dpvae.training.checks import check_resumed, hold_together
@@ -63,7 +63,7 @@ class Trainer:
         model: nn.Module,
         guide: nn.Module,
         *,
-        objective: ELBO,
+        objective: RegularizedELBO,
         train: Batches,
         test: Batches,
         config: TrainConfig,

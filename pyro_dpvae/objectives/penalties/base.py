@@ -20,7 +20,7 @@ class AbstractPenalty(WeightedModule, ABC):
     without its weight. A weight has the name of its term; a term without one is only logged.
 
     Example:
-        A penalty on the mean square of z, for ``ELBO(penalties=[MeanSquare(0.5)])``:
+        A penalty on the mean square of z, for ``RegularizedELBO(penalties=[MeanSquare(0.5)])``:
 
         >>> class MeanSquare(AbstractPenalty):
         ...     def __init__(self, weight: float) -> None:

@@ -92,8 +92,8 @@ class TotalCorrelation(AbstractPenalty):
         DW = E[sum_d log q(z_d) - log p(z)]    the divergence of each dimension from the prior.
 
     The penalty is added to the rate: the objective REC + alpha MI + beta TC + gamma DW has the
-    rate ``Beta(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma; that is
-    ``BetaTCVAE``. The terms ``mutual_information``, ``total_correlation`` and
+    rate ``BetaRate(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma; that
+    is ``BetaTCELBO``. The terms ``mutual_information``, ``total_correlation`` and
     ``dimension_wise_kl`` are estimated from the batch, with a bias: see
     :func:`log_component_weights`. The coordinates of a flow, whose densities q(z_d | x) are not
     known, are approximated by normals with mean and variance of 64 draws.
