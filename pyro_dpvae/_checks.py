@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 __all__ = [
     "check_choice",
+    "check_kind",
     "check_positive",
     "check_positive_int",
     "check_repeated",
@@ -12,6 +13,22 @@ __all__ = [
     "check_shape",
     "check_trailing_shape",
 ]
+
+
+def check_kind(name: str, value: object, kinds: type | tuple[type, ...], *, rule: str) -> None:
+    """Refuse a value of another class than an argument takes.
+
+    Args:
+        name: of the argument.
+        value: what was given.
+        kinds: the classes that it may have.
+        rule: what it must be, and what to do with other things.
+
+    Raises:
+        TypeError: with the rule and the class that it has.
+    """
+    if not isinstance(value, kinds):
+        raise TypeError(f"{name} must be {rule}; got {type(value).__name__}")
 
 
 def check_positive_int(name: str, value: object) -> int:

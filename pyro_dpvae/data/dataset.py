@@ -110,8 +110,25 @@ def split_size(split: Split) -> int:
 
 
 def split_shape(split: Split) -> tuple[int, ...]:
-    """Return the shape of a datum of a split."""
-    return tuple(split.shape[1:]) if isinstance(split, Tensor) else tuple(split[0].shape)
+    """Return the shape of a datum of a split.
+
+    Raises:
+        TypeError: if it is neither a tensor nor a map-style data set of tensors.
+    """
+    if isinstance(split, Tensor):
+        return tuple(split.shape[1:])
+    if not hasattr(split, "__getitem__"):
+        raise TypeError(
+            "a split must be a tensor or a map-style data set, whose items have numbers; got "
+            f"{type(split).__name__}; of a DataLoader give its dataset"
+        )
+    item = split[0]
+    if not isinstance(item, Tensor):
+        raise TypeError(
+            "every item of a data set must be one tensor, without a label; got "
+            f"{type(item).__name__} from {type(split).__name__}; return the data alone"
+        )
+    return tuple(item.shape)
 
 
 def _check_tensor(data: Tensor, where: str) -> None:

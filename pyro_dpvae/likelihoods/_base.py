@@ -26,6 +26,7 @@ class AbstractLikelihood(nn.Module, ABC):
         shape: of a datum, (C, H, W) or (D,).
 
     Raises:
+        TypeError: if the class has no ``rule``.
         ValueError: if ``shape`` is empty or not positive; on call, if the raw values have
             another trailing shape than ``raw_shape``. The distribution's ``log_prob`` refuses
             data of another trailing shape than ``shape``, and, while validation is on, data
@@ -41,6 +42,11 @@ class AbstractLikelihood(nn.Module, ABC):
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__()
+        if not hasattr(self, "rule"):
+            raise TypeError(
+                "a likelihood must say which data it takes, the first part of its error message; "
+                f"got {type(self).__name__} without it; give the class an attribute rule = '...'"
+            )
         self.shape = check_shape("shape", shape)
 
     @property

@@ -4,6 +4,7 @@ import math
 
 import torch
 from torch import Tensor
+from torch.distributions import Distribution
 
 from pyro_dpvae._checks import check_choice, check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
@@ -16,8 +17,8 @@ _ESTIMATORS = ("exact", "nearest")
 
 
 def symmetric_kl(
-    prior: AbstractPrior,
-    aggregate: AggregatePosterior,
+    prior: AbstractPrior | Distribution,
+    aggregate: AggregatePosterior | Distribution,
     *,
     samples: int = 5000,
     estimator: str = "exact",
@@ -35,8 +36,8 @@ def symmetric_kl(
       standard error is not known (NaN).
 
     Args:
-        prior: p(z).
-        aggregate: q(z).
+        prior: p(z), a prior or a distribution.
+        aggregate: q(z), or another distribution.
         samples: the draws from each side, at least 2.
         estimator: ``exact`` or ``nearest``.
 
@@ -60,19 +61,22 @@ def symmetric_kl(
     check_repeated("samples", samples)
     check_choice("estimator", estimator, _ESTIMATORS)
     with torch.no_grad():
-        p = prior()
+        p = prior if isinstance(prior, Distribution) else prior()
         of_p, of_q = p.sample((samples,)), aggregate.sample((samples,))
         if estimator == "nearest":
             forward, backward = _nearest_ratios(of_p, of_q), _nearest_ratios(of_q, of_p)
         else:
             forward = p.log_prob(of_p).double() - aggregate.log_prob(of_p.double())
             backward = aggregate.log_prob(of_q.double()) - p.log_prob(of_q)
+    components = (
+        {"components": len(aggregate.loc)} if isinstance(aggregate, AggregatePosterior) else {}
+    )
     value = forward.mean() + backward.mean()
     error = ((forward.var() + backward.var()) / samples).sqrt()
     return Estimate(
         float(value),
         math.nan if estimator == "nearest" else float(error),
-        {"samples": samples, "components": len(aggregate.loc), "estimator": estimator},
+        {"samples": samples, **components, "estimator": estimator},
     )
 
 

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._checks import check_kind, check_positive_int
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.ownership import OwnedModule
 from pyro_dpvae.priors import AbstractPrior
@@ -22,10 +22,25 @@ class AbstractVAE(OwnedModule):
         decoder: p(x | z).
 
     Raises:
+        TypeError: if one of them is something else.
         ValueError: if prior and decoder differ in the size of z.
     """
 
     def __init__(self, prior: AbstractPrior, decoder: AbstractDecoder) -> None:
+        check_kind(
+            "prior",
+            prior,
+            AbstractPrior,
+            rule="a prior of this library, such as StandardNormal(2); FixedPrior makes one of a "
+            "distribution",
+        )
+        check_kind(
+            "decoder",
+            decoder,
+            AbstractDecoder,
+            rule="a decoder, such as Decoder(network, likelihood), or a subclass of "
+            "AbstractDecoder of one's own",
+        )
         if prior.latent_dim != decoder.latent_dim:
             raise ValueError(
                 "prior and decoder must agree on latent_dim, "

@@ -8,6 +8,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_dpvae._checks import check_kind
 from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import synchronize
@@ -21,6 +22,7 @@ from pyro_dpvae.training.settings import check_settings, settings_of
 __all__ = [
     "check_batch",
     "check_clusters",
+    "check_kinds",
     "check_last_batch",
     "check_resumed",
     "check_run",
@@ -28,6 +30,39 @@ __all__ = [
     "growth_steps",
     "hold_together",
 ]
+
+
+def check_kinds(
+    model: object, guide: object, *, objective: object, train: object, test: object
+) -> None:
+    """Refuse what a run cannot be made of.
+
+    Raises:
+        TypeError: with the argument, what it must be, and what it is.
+    """
+    for name, program in (("model", model), ("guide", guide)):
+        check_kind(
+            name,
+            program,
+            nn.Module,
+            rule="a torch.nn.Module, whose parameters are saved; of a function make the forward "
+            "method of a pyro.nn.PyroModule",
+        )
+    check_kind(
+        "objective",
+        objective,
+        RegularizedELBO,
+        rule="an objective of this library, such as BetaELBO(4.0); take steps with others by "
+        "pyro.infer.SVI or inference.CapturedSVI in a loop of your own",
+    )
+    for name, batches in (("train", train), ("test", test)):
+        check_kind(
+            name,
+            batches,
+            Batches,
+            rule="data.Batches, whose order a resumed run knows; make them of a tensor or of the "
+            "dataset of a DataLoader",
+        )
 
 
 def check_run(

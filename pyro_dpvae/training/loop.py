@@ -14,7 +14,7 @@ from pyro_dpvae.data import Batches
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training.callbacks import AbstractCallback
-from pyro_dpvae.training.checks import check_run, check_shares
+from pyro_dpvae.training.checks import check_kinds, check_run, check_shares
 from pyro_dpvae.training.config import TrainConfig
 from pyro_dpvae.training.history import History
 from pyro_dpvae.training.trainer import Trainer
@@ -91,6 +91,7 @@ def fit(
         Losses in the held-out terms carry no weights.
 
     Raises:
+        TypeError: if an argument is of another kind, such as a function for the model.
         ValueError: if the parts and the data do not fit each other, the batches are not those of
             this rank, the steps are fewer than the
             numbers of components they are shared among, clusters are to start from data in a guide
@@ -102,6 +103,7 @@ def fit(
     Warns:
         UserWarning: if a schedule, or the warm-up, takes more steps than the run.
     """
+    check_kinds(model, guide, objective=objective, train=train, test=test)
     with refusing_together():
         there = choose_device(device, present=device_of(model))
         for part in (model, guide):
