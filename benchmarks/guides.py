@@ -60,7 +60,7 @@ def recorded_step(guide: dict[str, Any], case: str, *, batch: int) -> tuple[Capt
 
 def operations(svi: CapturedSVI, x: Tensor) -> int:
     """Return the floating-point operations in the products of a recorded step."""
-    (recorded,) = svi._recordings.values()
+    (recorded,) = svi._recordings
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         recorded.recording.graph(x, *recorded.recording.held)
     return counter.get_total_flops()

@@ -95,7 +95,7 @@ def steps(name: str, *, quick: bool) -> dict[str, Any]:
             svi.step(x)
         taken = seconds(lambda svi=svi, x=x: svi.step(x), rounds=1 if quick else 5)
         milliseconds[batch] = 1e3 * taken
-        (recorded,) = svi._recordings.values()
+        (recorded,) = svi._recordings
         kernels = sum(node.op == "call_function" for node in recorded.recording.graph.graph.nodes)
     system, shape = built(name)
     with FlopCounterMode(display=False) as counter:

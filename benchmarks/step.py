@@ -178,7 +178,7 @@ def variants(name: str, *, quick: bool) -> dict[str, Step]:
 
 def products(svi: SVI, x: Tensor) -> Step:
     """Return the products and convolutions of a recorded step, and its optimizer's step."""
-    (recorded,) = svi._recordings.values()
+    (recorded,) = svi._recordings
     calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
 
     class Products(torch.fx.Interpreter):

@@ -2,13 +2,12 @@
 
 from pyro_dpvae.inference.accumulating import AccumulatingOptim
 from pyro_dpvae.inference.averaging import AveragingOptim, synchronize
-from pyro_dpvae.inference.backends import AUTO, BACKENDS, backend_for, check_backend
+from pyro_dpvae.inference.backends import AUTO, backend_for, check_backend
 from pyro_dpvae.inference.captured import CapturedSVI, steps_together
 from pyro_dpvae.inference.fused import FusedOptim
 
 __all__ = [
     "AUTO",
-    "BACKENDS",
     "AccumulatingOptim",
     "AveragingOptim",
     "CapturedSVI",

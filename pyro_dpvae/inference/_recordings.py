@@ -36,6 +36,7 @@ class Recordings:
         # Of a run that was interrupted, by the arguments in words: eager steps, and replays.
         self._past: dict[str, tuple[int, int | None]] = {}
         self._past_state: State | None = None
+        self._past_recorded = False
 
     def __len__(self) -> int:
         past = sum(replays is not None for _, replays in self._past.values())
@@ -83,7 +84,8 @@ class Recordings:
             return False
         done = self._eager_steps.get(key, 0)
         self._eager_steps[key] = done + 1
-        due = done >= (_STEPS_OF_OTHER_KEYS if len(self) else _FIRST_STEPS)
+        others = self._recorded or self._past_recorded
+        due = done >= (_STEPS_OF_OTHER_KEYS if others else _FIRST_STEPS)
         self._made += due
         return due
 
@@ -112,9 +114,15 @@ class Recordings:
             for key, steps in self._eager_steps.items()
             if key[1] == present and key not in self._refused
         }
-        return {"arguments": past | arguments, "made": self._made, "given_up": self.given_up}
+        return {
+            "arguments": past | arguments,
+            "recorded": bool(self._recorded) or self._past_recorded,
+            "made": self._made,
+            "given_up": self.given_up,
+        }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Take on a state: recordings are made again, each at the first step of its arguments."""
         self._past = {name: tuple(past) for name, past in state["arguments"].items()}
+        self._past_recorded = state["recorded"]
         self._made, self.given_up = state["made"], state["given_up"]

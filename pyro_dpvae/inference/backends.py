@@ -8,9 +8,9 @@ from torch import nn
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.objectives import RegularizedELBO
 
-__all__ = ["AUTO", "BACKENDS", "backend_for", "check_backend"]
+__all__ = ["AUTO", "backend_for", "check_backend"]
 
-BACKENDS = ("eager", "fx", "inductor", "cudagraph")
+_BACKENDS = ("eager", "fx", "inductor", "cudagraph")
 
 AUTO = "auto"
 """The backend that depends on whose the programs are."""
@@ -25,7 +25,7 @@ def check_backend(backend: str) -> str:
     Raises:
         ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device.
     """
-    check_choice("backend", backend, BACKENDS)
+    check_choice("backend", backend, _BACKENDS)
     if backend == "cudagraph" and not torch.cuda.is_available():
         raise ValueError(
             "the backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
