@@ -49,7 +49,9 @@ def test_what_makes_it_another_run_is_refused_by_name(tmp_path: Path) -> None:
     ):
         with pytest.raises(ValueError, match=f"would change {name} from {was!r} to {value!r}; "):
             train(run, resume=True, **{name: value}, **EAGER)
-    with pytest.raises(ValueError, match=r"objective\.rate\.beta from 'Linear\(0, 1, 10\)' to 'L"):
+    with pytest.raises(
+        ValueError, match=r"objective\.rate\.beta from 'LinearSchedule\(0, 1, 10\)' to 'L"
+    ):
         train(run, resume=True, beta=2.0, **EAGER)
 
 
