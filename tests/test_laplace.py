@@ -370,7 +370,7 @@ def test_what_does_not_fit_is_refused() -> None:
     logistic = DiscretizedLogisticLikelihood((DATA,))
     decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, logistic.raw_shape), logistic)
     guide = LaplaceGuide(encoder, decoder, prior=StandardNormal(LATENT))
-    with pytest.raises(TypeError, match=r"log-concave .*, got DiscretizedLogistic; use"):
+    with pytest.raises(TypeError, match=r"log-concave .*, got DiscretizedLogisticLikelihood; use"):
         guide.posterior(torch.zeros(2, DATA))
 
 

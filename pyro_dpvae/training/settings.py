@@ -28,7 +28,7 @@ def settings_of(config: TrainConfig, objective: RegularizedELBO) -> dict[str, An
     Example:
         >>> settings = settings_of(TrainConfig(steps=10, accumulate=2), RegularizedELBO())
         >>> settings["accumulate"], settings["objective.rate.name"]
-        (2, 'Beta')
+        (2, 'BetaRate')
     """
     values = {
         field.name: getattr(config, field.name)
