@@ -113,7 +113,7 @@ def held_out_accuracy(
     Example:
         >>> clusters, labels = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 3, 5, 5])
         >>> held_out_accuracy(clusters, labels, torch.tensor([0, 1, 2]), torch.tensor([3, 5, 5]))
-        Estimate(value=0.666..., standard_error=..., settings={...})
+        0.6667 +- 0.1870
     """
     for clusters, labels in ((train_clusters, train_labels), (test_clusters, test_labels)):
         if len(clusters) != len(labels) or len(labels) == 0:

@@ -40,9 +40,9 @@ def mlp_encoder(
         >>> mlp_encoder((3, 4), 2, hidden=(5,)).body
         Sequential(
           (0): Flatten(start_dim=1, end_dim=-1)
-          (1): LinearSchedule(in_features=12, out_features=5, bias=True)
+          (1): Linear(in_features=12, out_features=5, bias=True)
           (2): ReLU()
-          (3): LinearSchedule(in_features=5, out_features=2, bias=True)
+          (3): Linear(in_features=5, out_features=2, bias=True)
         )
     """
     shape = check_shape("image_shape", image_shape)
