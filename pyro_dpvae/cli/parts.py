@@ -368,7 +368,7 @@ def _read(path: Path) -> dict[str, Any]:
     try:
         content = _plain(yaml.safe_load(path.read_text()), count())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
-        reason = str(error).replace("\n", " ")
+        reason = str(error).replace("\n", " ").replace("unhashable key", "a key that is no text")
         raise ValueError(f"a configuration must be YAML or JSON, got {path}: {reason}") from error
     if not isinstance(content, dict):
         raise ValueError(f"a configuration must map options to values, got {content!r} in {path}")
