@@ -76,15 +76,20 @@ class RecursiveMixtureGuide(AbstractGuide):
         self.active = active
 
     @property
+    def num_components(self) -> int:
+        """How many components there are, active or not."""
+        return len(self.components)
+
+    @property
     def active(self) -> int:
         """How many components are in the mixture."""
         return self._active
 
     @active.setter
     def active(self, number: int) -> None:
-        if not 1 <= number <= len(self.components):
+        if not 1 <= number <= self.num_components:
             raise ValueError(
-                f"active must be between 1 and the {len(self.components)} components, got {number}"
+                f"active must be between 1 and the {self.num_components} components, got {number}"
             )
         self._active = number
 
@@ -163,7 +168,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             >>> guide.active
             2
         """
-        if self.active == len(self.components):
+        if self.active == self.num_components:
             raise ValueError(
                 "a mixture grows to the number of its encoders, and all "
                 f"{self.active} are active; build the guide with more encoders"

@@ -149,7 +149,7 @@ def _fit(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
     if not isinstance(guide, RecursiveMixtureGuide):
         _train(model, guide, batches)
         return
-    shares = len(guide.components) - guide.active + 1
+    shares = guide.num_components - guide.active + 1
     share = len(batches) // shares
     _train(model, guide, batches[:share])
     for start in range(share, share * shares, share):

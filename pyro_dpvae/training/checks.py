@@ -204,11 +204,11 @@ def growth_steps(guide: nn.Module, steps: int) -> set[int]:
     """
     if not isinstance(guide, Growing):
         return set()
-    shares = len(guide.components) - guide.active + 1
+    shares = guide.num_components - guide.active + 1
     if steps < shares:
         raise ValueError(
             f"each number of components must have a step, got {steps} steps for {shares} numbers, "
-            f"from {guide.active} to {len(guide.components)}; train longer"
+            f"from {guide.active} to {guide.num_components}; train longer"
         )
     return {steps * share // shares for share in range(1, shares)}
 
@@ -272,7 +272,7 @@ def check_resumed(
 def _grown(guide: Growing) -> Iterator[None]:
     """All components of a guide in use, and as many as before at the end."""
     active = guide.active
-    guide.active = len(guide.components)
+    guide.active = guide.num_components
     try:
         yield
     finally:

@@ -1,7 +1,7 @@
 """How long and how a pair is trained, and what guides have done to them on the way."""
 
 import math
-from collections.abc import Callable, Iterable, Sized
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
@@ -25,11 +25,12 @@ class Growing(Protocol):
     """A guide that :func:`fit` grows, such as ``RecursiveMixtureGuide``.
 
     Attributes:
-        components: all that it may grow to.
+        num_components: how many components it may grow to.
         active: how many of them are in use.
     """
 
-    components: Sized
+    # No submodule here: from Python 3.12 on a protocol does not see what __getattr__ finds.
+    num_components: int
     active: int
 
     def grow(
