@@ -78,9 +78,9 @@ def build(name: str, *, batch: int | None = None) -> tuple[VAE, AmortizedGaussia
     networks = ARCHITECTURES[architecture]
     likelihood = BernoulliLikelihood(shape)
     decoder = networks.decoder(latent_dim, likelihood.raw_shape, **options)
-    encoder = networks.encoder(shape, 2 * latent_dim, **options)
+    encoder = networks.encoder(shape, **options)
     model = VAE(CouplingPrior(latent_dim, hidden=(256, 256)), Decoder(decoder, likelihood))
-    guide = AmortizedGaussian(GaussianEncoder(encoder))
+    guide = AmortizedGaussian(GaussianEncoder(encoder, latent_dim))
     return model, guide, torch.bernoulli(torch.rand(batch, *shape))
 
 

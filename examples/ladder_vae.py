@@ -27,11 +27,11 @@ def main() -> None:
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
     likelihood = BernoulliLikelihood(shape)
-    encoder = architecture.encoder(shape, 2 * sum(RUNGS), rungs=RUNGS, width=16)
+    encoder = architecture.encoder(shape, rungs=RUNGS, width=16)
     decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
 
     model = LadderVAE([CouplingPrior(size) for size in RUNGS], Decoder(decoder, likelihood))
-    guide = LadderGuide(GaussianEncoder(encoder), RUNGS)
+    guide = LadderGuide(GaussianEncoder(encoder, sum(RUNGS)), RUNGS)
     # The rate comes in by and by, so that no rung is given up at the start.
     warm_up = SaturatingSchedule(0.0, 1.0, steps=found.steps)
     train(model, guide, BetaELBO(warm_up), batches, steps=found.steps)

@@ -38,7 +38,7 @@ def main() -> None:
     decoder = AutoregressiveDecoder(features, pixels, likelihood=likelihood)
 
     model = LossyVAE(AutoregressivePrior(LATENT, hidden=(128,)), decoder)
-    guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
+    guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape), LATENT))
     train(model, guide, FreeBitsELBO(4.0), batches, steps=found.steps)
 
     with torch.no_grad():

@@ -36,7 +36,7 @@ def main() -> None:
         decoder = AutoregressiveDecoder(features, pixels, likelihood=likelihood)
         prior = AutoregressivePrior(LATENT, hidden=(128,), mean_only=False)
         model = LossyVAE(prior, decoder)
-        guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
+        guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape), LATENT))
         train(model, guide, objective, batches, steps=found.steps)
         print(f"{type(objective).__name__}: rate {objective.terms['rate']:.2f} nats")
 

@@ -89,7 +89,7 @@ def main() -> None:
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(2, likelihood.raw_shape), likelihood)
     dpvae = VAE(CouplingPrior(2), decoder)
-    guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,), 4)))
+    guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,)), 2))
     train(dpvae, guide, RegularizedELBO(), batches, steps=found.steps)
     estimates = log_likelihoods(dpvae, guide, [held_out], samples=samples, progress=False)
     nll = negative_log_likelihood(estimates)

@@ -31,7 +31,7 @@ def main() -> None:
     networks = ARCHITECTURES["moons"]
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)  # StandardNormal(LATENT): a plain VAE
-    guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,), 2 * LATENT)))
+    guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,)), LATENT))
     for module in (model, guide):
         module.to(found.device)
     objective = BetaELBO(beta=4.0)

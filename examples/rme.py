@@ -27,7 +27,7 @@ def main() -> None:
 
     model = VAE(CouplingPrior(LATENT), Decoder(network, likelihood))
     encoders = [
-        WeightedGaussianEncoder(networks.encoder(shape, 2 * LATENT + 1, hidden=(256, 256)))
+        WeightedGaussianEncoder(networks.encoder(shape, hidden=(256, 256)), LATENT)
         for _ in range(COMPONENTS)
     ]
     guide = RecursiveMixtureGuide(encoders, active=1)

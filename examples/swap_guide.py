@@ -41,19 +41,19 @@ LATENT = 2
 def guides(model: VAE) -> dict[str, AbstractGuide]:
     """Return guides of the model, each with networks of its own; Laplace looks at the decoder."""
 
-    def network(features: int) -> Batched:
-        return ARCHITECTURES["mlp"].encoder((2,), features, hidden=(64, 64))
+    def network() -> Batched:
+        return ARCHITECTURES["mlp"].encoder((2,), hidden=(64, 64))
 
     def encoder() -> GaussianEncoder:
-        return GaussianEncoder(network(2 * LATENT))
+        return GaussianEncoder(network(), LATENT)
 
-    components = [WeightedGaussianEncoder(network(2 * LATENT + 1)) for _ in range(2)]
+    components = [WeightedGaussianEncoder(network(), LATENT) for _ in range(2)]
     return {
         "amortized": AmortizedGaussian(encoder()),
         "semi-amortized": SemiAmortizedGuide(encoder(), model.decoder, prior=model.prior),
         "Laplace": LaplaceGuide(encoder(), model.decoder, prior=model.prior),
         "recursive mixture": RecursiveMixtureGuide(components, active=1),
-        "flow": FlowGuide(network(2 * LATENT + 16), latent_dim=LATENT, hidden=(64,)),
+        "flow": FlowGuide(network(), LATENT, context=16, hidden=(64,)),
     }
 
 

@@ -65,7 +65,7 @@ def main() -> None:
     rows = []
     for name, prior in priors.items():
         pyro.set_rng_seed(0)
-        encoder = GaussianEncoder(networks.encoder((2,), 2 * LATENT))
+        encoder = GaussianEncoder(networks.encoder((2,)), LATENT)
         decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
         model, guide = VAE(prior(encoder), decoder), AmortizedGaussian(encoder)
         print(name)

@@ -34,7 +34,7 @@ def main() -> None:
     networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood(shape)
     decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
     model = VAE(CouplingPrior(LATENT), decoder)
-    guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape, 2 * LATENT)))
+    guide = AmortizedGaussian(GaussianEncoder(networks.encoder(shape), LATENT))
     for module in (model, guide):
         module.to(found.device)
     objective = BetaTCELBO(6.0, dataset_size=60_000).across_ranks()

@@ -45,7 +45,7 @@ def main() -> None:
         pyro.set_rng_seed(0)
         decoder = Decoder(networks.decoder(LATENT, likelihood.raw_shape), likelihood)
         model = VAE(prior(LATENT), decoder)
-        encoder = GaussianEncoder(networks.encoder(batches.item_shape, 2 * LATENT))
+        encoder = GaussianEncoder(networks.encoder(batches.item_shape), LATENT)
         guide = AmortizedGaussian(encoder)
         for module in (model, guide):
             module.to(found.device)

@@ -33,13 +33,13 @@ def main() -> None:
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
     likelihood = BernoulliLikelihood(shape)
-    encoder = architecture.encoder(shape, 2 * sum(RUNGS), rungs=RUNGS, width=16)
+    encoder = architecture.encoder(shape, rungs=RUNGS, width=16)
     decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
 
     priors = [MixturePrior(size, components=CLUSTERS) for size in RUNGS]
     model = ClusteringLadderVAE(priors, Decoder(decoder, likelihood))
     # Given an encoder without clusters, q(y | z) = p(y | z); the sum over y is exact.
-    guide = ClusteringLadderGuide(GaussianEncoder(encoder), priors)
+    guide = ClusteringLadderGuide(GaussianEncoder(encoder, sum(RUNGS)), priors)
     train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 
     with torch.no_grad():

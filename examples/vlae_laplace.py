@@ -27,7 +27,7 @@ def main() -> None:
     network = networks.decoder(LATENT, likelihood.raw_shape, hidden=(256, 256))
 
     model = VAE(CouplingPrior(LATENT), Decoder(network, likelihood))
-    encoder = GaussianEncoder(networks.encoder(shape, 2 * LATENT, hidden=(256, 256)))
+    encoder = GaussianEncoder(networks.encoder(shape, hidden=(256, 256)), LATENT)
     guide = LaplaceGuide(encoder, model.decoder, prior=model.prior, steps=2)
     train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 

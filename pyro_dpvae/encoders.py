@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_shape
-from pyro_dpvae.nn import Batched
+from pyro_dpvae.nn import with_head
 
 __all__ = ["ClusteringEncoder", "GaussianEncoder", "WeightedGaussianEncoder", "diagonal_normal"]
 
@@ -38,17 +38,24 @@ def diagonal_normal(
 class GaussianEncoder(nn.Module):
     """q(z | x) = N(z; mu(x), diag sigma^2(x)).
 
-    The network's first L outputs are mu(x), the other L are log sigma^2(x), which is cut to
-    [-20, 20]: sigma stays within exp(-10) and exp(10).
+    A linear layer behind the network, which the encoder makes, gives mu(x) and log sigma^2(x).
+    The latter is cut to [-20, 20]: sigma stays within exp(-10) and exp(10).
 
     Args:
-        network: x -> (mu, log sigma^2), of out_shape (2 L,).
+        network: x -> features, any module from (N, *data) to (N, *features), such as one of
+            ``ARCHITECTURES``; a ladder has a linear layer for each rung.
+        latent_dim: the size L of z.
+        in_shape: of a datum; None takes it from the network, if that is ours or its first layer
+            is a ``torch.nn.Linear``.
 
     Attributes:
+        network: x -> (mu, log sigma^2), with that layer.
         latent_dim: the size L of z.
 
     Raises:
-        ValueError: if the network's output is not a vector of even size.
+        TypeError: if the network is no module, or the size no integer.
+        ValueError: if the network takes other data, its shapes are not known, or it is a ladder
+            of another size.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
@@ -56,23 +63,22 @@ class GaussianEncoder(nn.Module):
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> encoder = GaussianEncoder(ARCHITECTURES["mnist"].encoder((1, 28, 28), 4))
-        >>> encoder.latent_dim
-        2
-        >>> encoder(torch.zeros(5, 1, 28, 28)).batch_shape
-        torch.Size([5])
+        >>> encoder = GaussianEncoder(ARCHITECTURES["mnist"].encoder((1, 28, 28)), 2)
+        >>> q = encoder(torch.zeros(5, 1, 28, 28))
+        >>> q.batch_shape, q.event_shape
+        (torch.Size([5]), torch.Size([2]))
+        >>> layers = nn.Flatten(), nn.Linear(784, 64), nn.ReLU()
+        >>> encoder = GaussianEncoder(nn.Sequential(*layers), 2, in_shape=(1, 28, 28))
+        >>> encoder(torch.zeros(5, 1, 28, 28)).event_shape
+        torch.Size([2])
     """
 
-    def __init__(self, network: Batched) -> None:
-        if len(network.out_shape) != 1 or network.out_shape[0] % 2:
-            raise ValueError(
-                "the encoder's network must return a mean and a log variance for each latent, "
-                f"a vector of even size, got the shape {network.out_shape}; "
-                "build it with features = 2 * latent_dim"
-            )
+    def __init__(
+        self, network: nn.Module, latent_dim: int, *, in_shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.latent_dim = network.out_shape[0] // 2
+        self.network = with_head(network, latent_dim, in_shape=in_shape)
+        self.latent_dim = latent_dim
 
     def forward(self, x: Float[Tensor, "..."]) -> dist.Independent:
         """Return q(z | x), of event shape (L,), for x of shape (*batch, *data)."""
@@ -83,38 +89,36 @@ class GaussianEncoder(nn.Module):
 class WeightedGaussianEncoder(nn.Module):
     """A component of a mixture: N(z; mu(x), diag sigma^2(x)), and its weight's logit l(x).
 
-    The network's first L outputs are mu(x), the next L are log sigma^2(x), cut as in
-    ``GaussianEncoder``, and the last is l(x). Weights are softmax_m l_m(x) over the components m
-    of a mixture.
+    A linear layer behind the network gives mu(x), log sigma^2(x), cut as in ``GaussianEncoder``,
+    and l(x). Weights are softmax_m l_m(x) over the components m of a mixture.
 
     Args:
-        network: x -> (mu, log sigma^2, l), of out_shape (2 L + 1,).
+        network: x -> features, as that of ``GaussianEncoder``.
+        latent_dim: the size L of z.
+        in_shape: of a datum, as that of ``GaussianEncoder``.
 
     Attributes:
+        network: x -> (mu, log sigma^2, l), with that layer.
         latent_dim: the size L of z.
 
     Raises:
-        ValueError: if the network's output is not a vector of odd size, at least 3.
+        TypeError, ValueError: as ``GaussianEncoder`` does.
 
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> encoder = WeightedGaussianEncoder(ARCHITECTURES["moons"].encoder((2,), 9))
+        >>> encoder = WeightedGaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 4)
         >>> normal, logit = encoder(torch.zeros(5, 2))
-        >>> encoder.latent_dim, normal.event_shape, logit.shape
-        (4, torch.Size([4]), torch.Size([5]))
+        >>> normal.event_shape, logit.shape
+        (torch.Size([4]), torch.Size([5]))
     """
 
-    def __init__(self, network: Batched) -> None:
-        if len(network.out_shape) != 1 or network.out_shape[0] < 3 or not network.out_shape[0] % 2:
-            raise ValueError(
-                "the network of a weighted encoder must return a mean and a log variance for each "
-                f"latent and one logit, a vector of odd size, got the shape {network.out_shape}; "
-                "build it with features = 2 * latent_dim + 1"
-            )
+    def __init__(
+        self, network: nn.Module, latent_dim: int, *, in_shape: Sequence[int] | None = None
+    ) -> None:
         super().__init__()
-        self.network = network
-        self.latent_dim = network.out_shape[0] // 2
+        self.network = with_head(network, latent_dim, in_shape=in_shape, extra=1)
+        self.latent_dim = latent_dim
 
     def forward(self, x: Float[Tensor, "..."]) -> tuple[dist.Independent, Float[Tensor, "..."]]:
         """Return the normal and its logit, of shape (*batch), for x of shape (*batch, *data)."""
@@ -127,25 +131,27 @@ class WeightedGaussianEncoder(nn.Module):
 class ClusteringEncoder(nn.Module):
     """q(z | x) of a ladder's rungs side by side, and logits of q(y_l | x) of each rung's clusters.
 
-    The network's first outputs are mu_1..mu_L, the next log sigma_1^2..log sigma_L^2, cut as in
-    ``GaussianEncoder``; then each rung has as many as the largest number of clusters, of which
-    the first K_l are the logits of rung l.
+    A linear layer behind the network, or one for each rung of a ladder, gives mu_1..mu_L and
+    log sigma_1^2..log sigma_L^2, cut as in ``GaussianEncoder``, and then for each rung as many
+    outputs as the largest number of clusters, of which the first K_l are the logits of rung l.
 
     Args:
-        network: x -> outputs, of out_shape (2 sum(latent_dims) + L max(clusters),).
+        network: x -> features, as that of ``GaussianEncoder``.
         latent_dims: the sizes of the rungs, bottom first.
         clusters: the numbers K_l of clusters, bottom first.
+        in_shape: of a datum, as that of ``GaussianEncoder``.
 
     Attributes:
+        network: x -> outputs, with those layers.
         latent_dim: the size of z, all rungs together.
 
     Raises:
-        ValueError: if the numbers of rungs differ, or the network's output has another shape.
+        ValueError: if the numbers of rungs differ, and as ``GaussianEncoder`` raises it.
 
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import LADDERS
-        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), 20, rungs=(2, 3), width=4)
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), rungs=(2, 3), width=4)
         >>> q, logits = ClusteringEncoder(network, (2, 3), clusters=(4, 5))(
         ...     torch.zeros(6, 1, 28, 28)
         ... )
@@ -154,7 +160,12 @@ class ClusteringEncoder(nn.Module):
     """
 
     def __init__(
-        self, network: Batched, latent_dims: Sequence[int], *, clusters: Sequence[int]
+        self,
+        network: nn.Module,
+        latent_dims: Sequence[int],
+        *,
+        clusters: Sequence[int],
+        in_shape: Sequence[int] | None = None,
     ) -> None:
         sizes, numbers = check_shape("latent_dims", latent_dims), check_shape("clusters", clusters)
         if len(sizes) != len(numbers):
@@ -162,15 +173,9 @@ class ClusteringEncoder(nn.Module):
                 "every rung needs its number of clusters, got latent_dims "
                 f"{sizes} and clusters {numbers}; give both bottom first"
             )
-        features = 2 * sum(sizes) + len(sizes) * max(numbers)
-        if network.out_shape != (features,):
-            raise ValueError(
-                "the encoder's network must return mean, log variance and logits of clusters, a "
-                f"vector of {features}, got the shape {network.out_shape}; build it with "
-                "features = 2 * sum(latent_dims) + len(clusters) * max(clusters)"
-            )
         super().__init__()
-        self.network = network
+        logits = len(sizes) * max(numbers)
+        self.network = with_head(network, sum(sizes), in_shape=in_shape, extra=logits)
         self.latent_dims, self.clusters = sizes, numbers
         self.latent_dim = sum(sizes)
 

@@ -7,9 +7,9 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn import Batched
+from pyro_dpvae.nn import Batched, measured
 
-__all__ = ["AbstractDecoder", "images", "size_of_latents"]
+__all__ = ["AbstractDecoder", "images", "network_of_latents"]
 
 
 class AbstractDecoder(nn.Module, ABC):
@@ -28,18 +28,26 @@ class AbstractDecoder(nn.Module, ABC):
         """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
 
 
-def size_of_latents(network: Batched) -> int:
-    """Return the size L of the vectors that a decoder's network takes.
+def network_of_latents(network: nn.Module, latent_dim: int | None) -> Batched:
+    """Return a decoder's network with known shapes.
+
+    Args:
+        network: of vectors z.
+        latent_dim: the size of z; None takes it from the network.
 
     Raises:
-        ValueError: if it takes something else.
+        TypeError: if the network is no module.
+        ValueError: if it takes something else, or the size is not known.
     """
-    if len(network.in_shape) != 1:
+    if latent_dim is not None:
+        check_positive_int("latent_dim", latent_dim)
+    found = measured(network, in_shape=None if latent_dim is None else (latent_dim,))
+    if len(found.in_shape) != 1:
         raise ValueError(
             "the decoder's network must take a vector of latents, "
-            f"got in_shape {network.in_shape}; build it with in_shape (latent_dim,)"
+            f"got in_shape {found.in_shape}; build it with in_shape (latent_dim,)"
         )
-    return network.in_shape[0]
+    return found
 
 
 def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
@@ -56,9 +64,8 @@ def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float
         >>> import torch
         >>> from pyro_dpvae.decoders import Decoder
         >>> from pyro_dpvae.likelihoods import GaussianLikelihood
-        >>> from pyro_dpvae.nn import Batched
-        >>> identity = Batched(nn.Identity(), in_shape=(2,), out_shape=(2,))
-        >>> images(Decoder(identity, GaussianLikelihood((2,))), torch.ones(3, 2)).shape
+        >>> decoder = Decoder(nn.Identity(), GaussianLikelihood((2,)), latent_dim=2)
+        >>> images(decoder, torch.ones(3, 2)).shape
         torch.Size([3, 2])
     """
     p = decoder(z)

@@ -3,12 +3,12 @@
 from typing import final
 
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_dpvae.decoders._base import AbstractDecoder, size_of_latents
+from pyro_dpvae.decoders._base import AbstractDecoder, network_of_latents
 from pyro_dpvae.decoders.autoregressive_image import AutoregressiveImage
 from pyro_dpvae.likelihoods import AbstractLikelihood
-from pyro_dpvae.nn import AbstractPixelNetwork, Batched
+from pyro_dpvae.nn import AbstractPixelNetwork
 
 __all__ = ["AutoregressiveDecoder"]
 
@@ -25,12 +25,15 @@ class AutoregressiveDecoder(AbstractDecoder):
     the Laplace guide does, do not take this decoder.
 
     Args:
-        network: z -> features f(z), of in_shape (L,) and out_shape ``pixels.feature_shape``.
+        network: z -> features f(z), any module from (N, L) to (N, *pixels.feature_shape).
         pixels: (x, f(z)) -> raw values, each of the pixels before.
         likelihood: raw values -> p(x_i | ...), of shape ``pixels.image_shape``.
+        latent_dim: the size L of z; None takes it from the network, if its first layer is a
+            ``torch.nn.Linear``.
         progress: whether long draws have a bar on terminals.
 
     Raises:
+        TypeError: if the network is no module.
         ValueError: if the network does not take a vector, or the parts do not fit.
 
     References:
@@ -50,22 +53,23 @@ class AutoregressiveDecoder(AbstractDecoder):
 
     def __init__(
         self,
-        network: Batched,
+        network: nn.Module,
         pixels: AbstractPixelNetwork,
         *,
         likelihood: AbstractLikelihood,
+        latent_dim: int | None = None,
         progress: bool = True,
     ) -> None:
-        latent_dim = size_of_latents(network)
+        found = network_of_latents(network, latent_dim)
         for rule, needed, got in (
-            ("network must return pixels.feature_shape", pixels.feature_shape, network.out_shape),
+            ("network must return pixels.feature_shape", pixels.feature_shape, found.out_shape),
             ("likelihood must be of pixels.image_shape", pixels.image_shape, likelihood.shape),
             ("pixels must return likelihood.raw_shape", likelihood.raw_shape, pixels.raw_shape),
         ):
             if needed != got:
                 raise ValueError(f"the {rule}, {needed}, got {got}; build both for one shape")
-        super().__init__(latent_dim)
-        self.network = network
+        super().__init__(found.in_shape[0])
+        self.network = found
         self.pixels = pixels
         self.likelihood = likelihood
         self.progress = progress

@@ -24,7 +24,7 @@ class AmortizedGaussian(AbstractGuide):
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> guide = AmortizedGaussian(GaussianEncoder(ARCHITECTURES["moons"].encoder((2,), 4)))
+        >>> guide = AmortizedGaussian(GaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 2))
         >>> guide(torch.zeros(5, 2)).shape
         torch.Size([5, 2])
     """

@@ -63,8 +63,8 @@ class ClusteringLadderGuide(AbstractGuide):
         >>> from pyro_dpvae.priors import MixturePrior
         >>> priors = [MixturePrior(2, components=5), MixturePrior(3, components=4)]
         >>> build = LADDERS["ladder-mnist"].encoder
-        >>> network = build((1, 28, 28), 10, rungs=(2, 3), width=4)
-        >>> guide = ClusteringLadderGuide(GaussianEncoder(network), priors)
+        >>> network = build((1, 28, 28), rungs=(2, 3), width=4)
+        >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 5), priors)
         >>> [one.shape for one in guide.cluster_probabilities(torch.zeros(6, 1, 28, 28))]
         [torch.Size([6, 5]), torch.Size([6, 4])]
     """
@@ -169,8 +169,8 @@ class ClusteringLadderGuide(AbstractGuide):
             >>> from pyro_dpvae.nn import LADDERS
             >>> from pyro_dpvae.priors import MixturePrior
             >>> priors = [MixturePrior(2, components=3), MixturePrior(1, components=2)]
-            >>> network = LADDERS["ladder-mlp"].encoder((4,), 6, rungs=(2, 1), width=8)
-            >>> guide = ClusteringLadderGuide(GaussianEncoder(network), priors)
+            >>> network = LADDERS["ladder-mlp"].encoder((4,), rungs=(2, 1), width=8)
+            >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 3), priors)
             >>> guide.initialise_clusters(ProductPrior(priors), [torch.randn(20, 4)])
         """
         check_passes(batches)

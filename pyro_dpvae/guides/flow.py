@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.encoders import diagonal_normal
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.nn import Batched
+from pyro_dpvae.nn import with_head
 from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.priors import FlowDistribution, FlowTransform
 
@@ -38,18 +38,18 @@ class FlowGuide(AbstractGuide):
     d log q / dz take the density of ``z.detach().requires_grad_()``.
 
     Args:
-        network: x -> (mu, log sigma^2, h), of out_shape (2 L + context,).
+        network: x -> features, any module; a linear layer behind it gives (mu, log sigma^2, h).
         latent_dim: the size L of z.
         kind: ``"iaf"`` or ``"coupling"``.
+        context: the size of h.
         blocks: the number K of steps.
         hidden: widths of the hidden layers in each step's network.
-
-    Attributes:
-        context: the size of h.
+        in_shape: of a datum, as that of ``GaussianEncoder``.
 
     Raises:
-        ValueError: if the network leaves no feature for the context, there is no such kind, a
-            size is below 1, or couplings are to act on a single latent.
+        TypeError: if the network is no module.
+        ValueError: if there is no such kind, a size is below 1, couplings are to act on a single
+            latent, or the network takes other data.
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling (2016), Improved variational
@@ -59,8 +59,7 @@ class FlowGuide(AbstractGuide):
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> network = ARCHITECTURES["moons"].encoder((2,), 4 + 8)
-        >>> guide = FlowGuide(network, latent_dim=2, kind="coupling")
+        >>> guide = FlowGuide(ARCHITECTURES["moons"].encoder((2,)), 2, kind="coupling")
         >>> q = guide.posterior(torch.zeros(5, 2))
         >>> q.log_prob(torch.zeros(7, 1, 2)).shape
         torch.Size([7, 5])
@@ -68,26 +67,22 @@ class FlowGuide(AbstractGuide):
 
     def __init__(
         self,
-        network: Batched,
-        *,
+        network: nn.Module,
         latent_dim: int,
+        *,
         kind: str = "iaf",
+        context: int = 64,
         blocks: int = 4,
         hidden: Sequence[int] = (128, 128),
+        in_shape: Sequence[int] | None = None,
     ) -> None:
         super().__init__()
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
         self.kind = check_choice("kind", kind, ("iaf", "coupling"))
         if kind == "coupling" and latent_dim < 2:
             raise ValueError("latent_dim must be at least 2 for couplings, got 1; use kind 'iaf'")
-        if len(network.out_shape) != 1 or network.out_shape[0] <= 2 * latent_dim:
-            raise ValueError(
-                "the network must return a mean and a log variance for each latent and then a "
-                f"context, a vector of more than {2 * latent_dim}, got the shape "
-                f"{network.out_shape}; build it with features = 2 * latent_dim + context"
-            )
-        self.network = network
-        self.context = network.out_shape[0] - 2 * latent_dim
+        self.context = check_positive_int("context", context)
+        self.network = with_head(network, latent_dim, in_shape=in_shape, extra=context)
         step = AutoregressiveStep if kind == "iaf" else CouplingStep
         self.steps = nn.ModuleList(
             step(latent_dim, context=self.context, hidden=hidden, backwards=block % 2 == 1)

@@ -36,8 +36,8 @@ class LadderGuide(AbstractGuide):
 
     Example:
         >>> from pyro_dpvae.nn import LADDERS
-        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), 10, rungs=(2, 3), width=4)
-        >>> guide = LadderGuide(GaussianEncoder(network), (2, 3))
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), rungs=(2, 3), width=4)
+        >>> guide = LadderGuide(GaussianEncoder(network, 5), (2, 3))
         >>> guide(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 5])
     """
@@ -48,7 +48,7 @@ class LadderGuide(AbstractGuide):
             raise ValueError(
                 "the rungs must add up to the encoder's latent_dim, got the sizes "
                 f"{latent_dims}, which make {sum(latent_dims)}, and {encoder.latent_dim}; build "
-                "the encoder's network with features = 2 * sum(rungs)"
+                "the encoder with latent_dim = sum(rungs)"
             )
         check_wiring("latent_dims", latent_dims, encoder)
         super().__init__()

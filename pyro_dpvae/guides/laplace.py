@@ -90,7 +90,7 @@ class LaplaceGuide(AbstractGuide):
         >>> from pyro_dpvae.priors import CouplingPrior
         >>> networks, likelihood = ARCHITECTURES["mlp"], BernoulliLikelihood((1, 8, 8))
         >>> decoder = Decoder(networks.decoder(2, likelihood.raw_shape), likelihood)
-        >>> encoder = GaussianEncoder(networks.encoder((1, 8, 8), 4))
+        >>> encoder = GaussianEncoder(networks.encoder((1, 8, 8)), 2)
         >>> guide = LaplaceGuide(encoder, decoder, prior=CouplingPrior(2), steps=4)
         >>> guide.posterior(torch.zeros(5, 1, 8, 8)).covariance_matrix.shape
         torch.Size([5, 2, 2])

@@ -52,7 +52,7 @@ class RecursiveMixtureGuide(AbstractGuide):
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
         >>> network = ARCHITECTURES["moons"].encoder
-        >>> encoders = [WeightedGaussianEncoder(network((2,), 9)) for _ in range(3)]
+        >>> encoders = [WeightedGaussianEncoder(network((2,)), 4) for _ in range(3)]
         >>> guide = RecursiveMixtureGuide(encoders, active=2)
         >>> guide.posterior(torch.zeros(5, 2)).logits.shape
         torch.Size([5, 2])
@@ -162,7 +162,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             >>> def model(x):
             ...     with plate("data", len(x)):
             ...         sample("x", decoder(sample("z", prior())), obs=x)
-            >>> encoders = [WeightedGaussianEncoder(moons.encoder((2,), 9)) for _ in range(2)]
+            >>> encoders = [WeightedGaussianEncoder(moons.encoder((2,)), 4) for _ in range(2)]
             >>> guide = RecursiveMixtureGuide(encoders)
             >>> guide.grow(model, [torch.zeros(8, 2)], steps=3, progress=False)
             >>> guide.active

@@ -10,9 +10,11 @@ from pyro_dpvae.nn.architectures import (
 from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
+from pyro_dpvae.nn.heads import with_head
 from pyro_dpvae.nn.ladder import check_rungs, check_wiring
 from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
+from pyro_dpvae.nn.measured import measured
 from pyro_dpvae.nn.pixel_networks import PIXEL_NETWORKS
 from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 
@@ -34,4 +36,6 @@ __all__ = [
     "check_wiring",
     "default_architecture",
     "default_ladder",
+    "measured",
+    "with_head",
 ]

@@ -36,15 +36,16 @@ class Architecture:
     """Builders of an encoder and a decoder that go together and take the same options.
 
     Attributes:
-        encoder: ``encoder(image_shape, features, **options)`` builds the network
-            (*batch, *image_shape) -> (*batch, features).
+        encoder: ``encoder(image_shape, **options)`` builds the network
+            (*batch, *image_shape) -> (*batch, features), of which an encoder's head makes the
+            parameters of q(z | x).
         decoder: ``decoder(latent_dim, raw_shape, **options)`` builds the network
             (*batch, latent_dim) -> (*batch, *raw_shape).
 
     Example:
         >>> pair = ARCHITECTURES["mlp"]
-        >>> pair.encoder((1, 8, 8), 4, hidden=(32,)).out_shape
-        (4,)
+        >>> pair.encoder((1, 8, 8), hidden=(32,)).out_shape
+        (32,)
         >>> pair.decoder(2, (1, 8, 8), hidden=(32,)).out_shape
         (1, 8, 8)
     """

@@ -14,8 +14,8 @@ __all__ = ["celeba_decoder", "celeba_encoder"]
 _SLOPE = 0.01
 
 
-def celeba_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Build the encoder (*batch, C, 64, 64) -> (*batch, features).
+def celeba_encoder(image_shape: Sequence[int]) -> Batched:
+    """Build the encoder (*batch, C, 64, 64) -> (*batch, 1024).
 
     Five strided convolutions, each with batch norm and leaky ReLU (0.01).
 
@@ -26,8 +26,8 @@ def celeba_encoder(image_shape: Sequence[int], features: int) -> Batched:
         Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
 
     Example:
-        >>> celeba_encoder((3, 64, 64), 64).out_shape
-        (64,)
+        >>> celeba_encoder((3, 64, 64)).out_shape
+        (1024,)
     """
     channels = check_image_size("celeba", image_shape, side=64)
     layers: list[nn.Module] = []
@@ -37,8 +37,8 @@ def celeba_encoder(image_shape: Sequence[int], features: int) -> Batched:
             nn.BatchNorm2d(outputs),
             nn.LeakyReLU(_SLOPE),
         ]
-    body = nn.Sequential(*layers, nn.Flatten(), nn.Linear(1024, features))
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    body = nn.Sequential(*layers, nn.Flatten())
+    return Batched(body, in_shape=image_shape, out_shape=(1024,))
 
 
 def celeba_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:

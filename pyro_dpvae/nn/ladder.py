@@ -8,41 +8,42 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn._layers import initialized
 
 __all__ = [
     "Concatenation",
     "GatedSum",
     "LadderDecoder",
     "LadderEncoder",
+    "LadderHead",
     "check_latents",
     "check_rungs",
     "check_wiring",
-    "extra_features",
 ]
 
 
 @final
 class LadderEncoder(nn.Module):
-    """x -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), all side by side.
+    """x -> (f_1..f_L), the features of all rungs side by side.
 
-        h_0 = x,    h_l = stage_l(h_{l-1}),    (mu_l, log var_l, extra_l) = tower_l(h_{l-1})
+        h_0 = x,    h_l = stage_l(h_{l-1}),    f_l = tower_l(h_{l-1})
 
-    for l = 1..L, without a last stage. A rung's outputs are those of its own tower alone.
+    for l = 1..L, without a last stage. A rung's features are those of its own tower alone.
 
     Args:
         stages: L - 1 networks, bottom first.
-        towers: L networks, each with (N, 2 rung + extra_l) as its output.
+        towers: L networks, each with (N, width) as its output.
         rungs: the sizes of the latents, bottom first.
-        extra: the sizes of extra_l.
+        widths: the numbers of features, bottom first.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
         equations 12 and 13, with h_{l-1} for h_l: their released code reads the bottom rung off
-        the data themselves, by a tower of its own, as here. Extra outputs are ours.
+        the data themselves, by a tower of its own, as here.
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
-        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), extra=(0, 0))
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), widths=(2, 4))
         >>> encoder(torch.zeros(7, 3)).shape
         torch.Size([7, 6])
     """
@@ -53,23 +54,53 @@ class LadderEncoder(nn.Module):
         towers: Iterable[nn.Module],
         *,
         rungs: Sequence[int],
-        extra: Sequence[int],
+        widths: Sequence[int],
     ) -> None:
         super().__init__()
         self.stages, self.towers = nn.ModuleList(stages), nn.ModuleList(towers)
-        self.rungs, self.extra = check_rungs(rungs), tuple(extra)
+        self.rungs, self.widths = check_rungs(rungs), tuple(widths)
 
     def forward(self, x: Float[Tensor, "n *data"]) -> Float[Tensor, "n features"]:
-        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + sum(extra))."""
+        """Return all rungs' features, of shape (N, sum(widths))."""
         heights = [x]
         for stage in self.stages:
             heights.append(stage(heights[-1]))
-        outputs = [
-            tower(h).split((size, size, extra), dim=1)
-            for tower, h, size, extra in zip(
-                self.towers, heights, self.rungs, self.extra, strict=True
-            )
-        ]
+        return torch.cat([tower(h) for tower, h in zip(self.towers, heights, strict=True)], 1)
+
+
+@final
+class LadderHead(nn.Module):
+    """(f_1..f_L) -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), all side by side.
+
+    A linear layer for each rung reads the rung's features alone.
+
+    Args:
+        encoder: whose features are read.
+        extra: how many outputs there are beside means and log variances. They are shared out
+            evenly, and what does not divide is the top rung's.
+
+    Example:
+        >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), widths=(2, 4))
+        >>> LadderHead(encoder, extra=3)(encoder(torch.zeros(7, 3))).shape
+        torch.Size([7, 9])
+    """
+
+    def __init__(self, encoder: LadderEncoder, *, extra: int) -> None:
+        super().__init__()
+        self.rungs, self.widths = encoder.rungs, encoder.widths
+        each, rest = divmod(extra, len(self.rungs))
+        self.extra = (*[each] * (len(self.rungs) - 1), each + rest)
+        sizes = [2 * size + more for size, more in zip(self.rungs, self.extra, strict=True)]
+        layers = (nn.Linear(*pair) for pair in zip(self.widths, sizes, strict=True))
+        self.layers = initialized(nn.ModuleList(layers))
+
+    def forward(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n outputs"]:
+        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + extra)."""
+        parts = zip(
+            self.layers, features.split(self.widths, 1), self.rungs, self.extra, strict=True
+        )
+        outputs = [layer(own).split((size, size, more), 1) for layer, own, size, more in parts]
         return torch.cat([part for kind in zip(*outputs, strict=True) for part in kind], 1)
 
 
@@ -205,25 +236,3 @@ def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
                 f"{name} must have the sizes of the network's rungs, bottom first, got "
                 f"{tuple(sizes)} and {module.rungs}; build both with the same rungs"
             )
-
-
-def extra_features(features: int, rungs: Sequence[int]) -> tuple[int, ...]:
-    """Return how many features each rung has beside mean and log variance.
-
-    They are shared out evenly, and what does not divide is the top rung's.
-
-    Raises:
-        ValueError: if the features are fewer than means and log variances need.
-
-    Example:
-        >>> extra_features(43, (2, 4))  # 12 of means and log variances, and 31 more
-        (15, 16)
-    """
-    extra = features - 2 * sum(rungs)
-    if extra < 0:
-        raise ValueError(
-            "features of a ladder must be at least 2 * sum(rungs), got "
-            f"{features} and the rungs {tuple(rungs)}; give {2 * sum(rungs)} or more"
-        )
-    each, rest = divmod(extra, len(rungs))
-    return (*[each] * (len(rungs) - 1), each + rest)

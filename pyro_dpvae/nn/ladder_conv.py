@@ -15,7 +15,6 @@ from pyro_dpvae.nn.ladder import (
     LadderEncoder,
     check_latents,
     check_rungs,
-    extra_features,
 )
 
 __all__ = [
@@ -27,39 +26,32 @@ __all__ = [
 
 
 def ladder_svhn_encoder(
-    image_shape: Sequence[int],
-    features: int,
-    *,
-    rungs: Sequence[int] = (5, 5, 5, 10),
-    width: int = 64,
+    image_shape: Sequence[int], *, rungs: Sequence[int] = (5, 5, 5, 10), width: int = 64
 ) -> Batched:
     """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four rungs.
 
     Three stages of two convolutions, the first of which halves the image, with ``width``, 2
     ``width`` and 4 ``width`` channels. Each rung but the top has such a stage of its own, beside
     the one that leads up; the top has two layers of 16 ``width`` units. Batch norm and leaky
-    ReLU (0.1) follow all but the heads.
+    ReLU (0.1) follow every layer.
 
     Args:
         image_shape: (C, 32, 32).
-        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 32 x 32, another number of rungs, or too few
-            features.
+        ValueError: for images that are not 32 x 32, or another number of rungs.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
-        of the authors' code. There the heads give sigmoids of scales, here log variances, and
-        convolutions without a stride are 4 x 4, here 3 x 3.
+        of the authors' code. There convolutions without a stride are 4 x 4, here 3 x 3.
 
     Example:
-        >>> ladder_svhn_encoder((3, 32, 32), 50, rungs=(5, 5, 5, 10), width=4).out_shape
-        (50,)
+        >>> ladder_svhn_encoder((3, 32, 32), rungs=(5, 5, 5, 10), width=4).out_shape
+        (1856,)
     """
-    return _encoder(_SVHN, image_shape, features, rungs=rungs, width=width)
+    return _encoder(_SVHN, image_shape, rungs=rungs, width=width)
 
 
 def ladder_svhn_decoder(
@@ -97,11 +89,7 @@ def ladder_svhn_decoder(
 
 
 def ladder_celeba_encoder(
-    image_shape: Sequence[int],
-    features: int,
-    *,
-    rungs: Sequence[int] = (10, 10, 10, 10),
-    width: int = 64,
+    image_shape: Sequence[int], *, rungs: Sequence[int] = (10, 10, 10, 10), width: int = 64
 ) -> Batched:
     """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four rungs.
 
@@ -110,23 +98,21 @@ def ladder_celeba_encoder(
 
     Args:
         image_shape: (C, 64, 64).
-        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 64 x 64, another number of rungs, or too few
-            features.
+        ValueError: for images that are not 64 x 64, or another number of rungs.
 
     References:
         Zhao, Song, Ermon (2017); widths of the authors' code for CelebA, with the differences of
         ``ladder_svhn_encoder``. Which convolutions halve the image is our reading.
 
     Example:
-        >>> ladder_celeba_encoder((3, 64, 64), 80, rungs=(10, 10, 10, 10), width=4).out_shape
-        (80,)
+        >>> ladder_celeba_encoder((3, 64, 64), rungs=(10, 10, 10, 10), width=4).out_shape
+        (5696,)
     """
-    return _encoder(_CELEBA, image_shape, features, rungs=rungs, width=width)
+    return _encoder(_CELEBA, image_shape, rungs=rungs, width=width)
 
 
 def ladder_celeba_decoder(
@@ -196,28 +182,26 @@ _RUNGS, _SMALLEST = 4, 4
 
 
 def _encoder(
-    plan: _Plan, image_shape: Sequence[int], features: int, *, rungs: Sequence[int], width: int
+    plan: _Plan, image_shape: Sequence[int], *, rungs: Sequence[int], width: int
 ) -> Batched:
     channels = check_image_size(plan.name, image_shape, side=plan.side, others="'ladder-mlp'")
     rungs = check_rungs(rungs, network=plan.name, number=_RUNGS)
-    extra = extra_features(features, rungs)
     units = 16 * check_positive_int("width", width)
     inputs = [channels, *(width * stage[-1][0] for stage in plan.stages)]
-    heads = [2 * size + more for size, more in zip(rungs, extra, strict=True)]
-    side, towers = plan.side, []
-    for start, stage, head in zip(inputs, plan.stages, heads, strict=False):
+    side, towers, widths = plan.side, [], []
+    for start, stage in zip(inputs, plan.stages, strict=False):
         for _, stride in stage:
             side //= stride
-        flat = width * stage[-1][0] * side**2
-        tower = [*_stage(start, stage, width), nn.Flatten(), nn.Linear(flat, head)]
-        towers.append(nn.Sequential(*tower))
-    top = nn.Sequential(nn.Flatten(), *dense(flat, units, units), nn.Linear(units, heads[-1]))
+        widths.append(width * stage[-1][0] * side**2)
+        towers.append(nn.Sequential(*_stage(start, stage, width), nn.Flatten()))
+    top = nn.Sequential(nn.Flatten(), *dense(widths[-1], units, units))
+    widths.append(units)
     stages = [
         nn.Sequential(*_stage(start, stage, width))
         for start, stage in zip(inputs, plan.stages, strict=False)
     ]
-    body = LadderEncoder(stages, [*towers, top], rungs=rungs, extra=extra)
-    return Batched(initialized(body), in_shape=image_shape, out_shape=(features,))
+    body = LadderEncoder(stages, [*towers, top], rungs=rungs, widths=widths)
+    return Batched(initialized(body), in_shape=image_shape, out_shape=(sum(widths),))
 
 
 def _decoder(

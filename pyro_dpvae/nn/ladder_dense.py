@@ -15,7 +15,6 @@ from pyro_dpvae.nn.ladder import (
     LadderEncoder,
     check_latents,
     check_rungs,
-    extra_features,
 )
 
 __all__ = [
@@ -27,9 +26,9 @@ __all__ = [
 
 
 def ladder_mnist_encoder(
-    image_shape: Sequence[int], features: int, *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
+    image_shape: Sequence[int], *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
 ) -> Batched:
-    """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU (0.1).
+    """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU.
 
     The bottom rung reads the image by two convolutions of its own; two convolutions and a layer
     of 16 ``width`` units lead to the second rung, three such layers to each higher one, and each
@@ -37,40 +36,37 @@ def ladder_mnist_encoder(
 
     Args:
         image_shape: (C, 28, 28).
-        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the first convolutions.
 
     Raises:
-        ValueError: for images that are not 28 x 28, fewer than two rungs, or too few features.
+        ValueError: for images that are not 28 x 28, or fewer than two rungs.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
-        of the authors' code. There the heads give sigmoids of scales, here log variances.
+        of the authors' code.
 
     Example:
-        >>> ladder_mnist_encoder((1, 28, 28), 12, rungs=(2, 2, 2), width=4).out_shape
-        (12,)
+        >>> ladder_mnist_encoder((1, 28, 28), rungs=(2, 2, 2), width=4).out_shape
+        (520,)
     """
     channels = check_image_size("ladder-mnist", image_shape, side=28, others="'ladder-mlp'")
     rungs = check_rungs(rungs, network="ladder-mnist")
-    extra = extra_features(features, rungs)
     flat, units = 2 * width * 49, 16 * check_positive_int("width", width)
-    heads = [2 * size + more for size, more in zip(rungs, extra, strict=True)]
-    lowest = nn.Linear(flat, heads[0])
+    widths = [flat, *(units for _ in rungs[1:])]
     body = LadderEncoder(
         [
             nn.Sequential(*_down(channels, width), *dense(flat, units)),
             *(dense(units, units, units, units) for _ in rungs[2:]),
         ],
         [
-            nn.Sequential(*_down(channels, width), lowest),
-            *(nn.Sequential(*dense(units, units, units), nn.Linear(units, n)) for n in heads[1:]),
+            nn.Sequential(*_down(channels, width)),
+            *(dense(units, units, units) for _ in rungs[1:]),
         ],
         rungs=rungs,
-        extra=extra,
+        widths=widths,
     )
-    return Batched(initialized(body), in_shape=image_shape, out_shape=(features,))
+    return Batched(initialized(body), in_shape=image_shape, out_shape=(sum(widths),))
 
 
 def ladder_mnist_decoder(
@@ -114,7 +110,6 @@ def ladder_mnist_decoder(
 
 def ladder_mlp_encoder(
     image_shape: Sequence[int],
-    features: int,
     *,
     rungs: Sequence[int] = (2, 2, 2),
     width: int = 512,
@@ -122,43 +117,38 @@ def ladder_mlp_encoder(
 ) -> Batched:
     """Build a fully connected ladder (*batch, *image_shape) -> (*batch, features).
 
-    Batch norm and leaky ReLU (0.1) follow every layer but the heads.
+    Batch norm and leaky ReLU (0.1) follow every layer.
 
     Args:
         image_shape: of a datum.
-        features: 2 * sum(rungs), for means and log variances, and more, shared by the rungs.
         rungs: the sizes of the latents, bottom first, at least two.
         width: units of a layer.
         depth: layers between rungs, and of each rung's own.
 
     Raises:
-        ValueError: for fewer than two rungs, or too few features.
+        ValueError: for fewer than two rungs.
 
     References:
         The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, after their MNIST
         network.
 
     Example:
-        >>> ladder_mlp_encoder((3, 4), 12, rungs=(1, 2), width=8).out_shape
-        (12,)
+        >>> ladder_mlp_encoder((3, 4), rungs=(1, 2), width=8).out_shape
+        (16,)
     """
     shape = check_shape("image_shape", image_shape)
     rungs = check_rungs(rungs, network="ladder-mlp")
-    extra = extra_features(features, rungs)
     check_positive_int("width", width)
     layers = (width,) * check_positive_int("depth", depth)
     inputs = [prod(shape), *(width for _ in rungs[1:])]
     body = LadderEncoder(
         [dense(size, *layers) for size in inputs[:-1]],
-        [
-            nn.Sequential(*dense(size, *layers), nn.Linear(width, 2 * rung + more))
-            for size, rung, more in zip(inputs, rungs, extra, strict=True)
-        ],
+        [dense(size, *layers) for size in inputs],
         rungs=rungs,
-        extra=extra,
+        widths=[width for _ in rungs],
     )
     flat = nn.Sequential(nn.Flatten(), initialized(body))
-    return Batched(flat, in_shape=shape, out_shape=(features,))
+    return Batched(flat, in_shape=shape, out_shape=(width * len(rungs),))
 
 
 def ladder_mlp_decoder(

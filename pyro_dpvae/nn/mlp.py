@@ -20,35 +20,33 @@ _moons_activation = partial(nn.LeakyReLU, 0.01)
 
 def mlp_encoder(
     image_shape: Sequence[int],
-    features: int,
     *,
     hidden: Sequence[int] = (512, 256),
     activation: Callable[[], nn.Module] = nn.ReLU,
 ) -> Batched:
-    """Build a perceptron (*batch, *image_shape) -> (*batch, features).
+    """Build a perceptron (*batch, *image_shape) -> (*batch, last hidden width).
 
     Args:
         image_shape: of a datum.
-        features: the size of the output.
-        hidden: widths of the hidden layers, from data to features; the decoder mirrors them.
-        activation: makes the layer after each hidden layer.
+        hidden: widths of the layers, from data to features; the decoder mirrors them. Without
+            any, the features are the data themselves.
+        activation: makes what follows each layer.
 
     Raises:
         ValueError: if a size is below 1.
 
     Example:
-        >>> mlp_encoder((3, 4), 2, hidden=(5,)).body
+        >>> mlp_encoder((3, 4), hidden=(5,)).body
         Sequential(
           (0): Flatten(start_dim=1, end_dim=-1)
           (1): Linear(in_features=12, out_features=5, bias=True)
           (2): ReLU()
-          (3): Linear(in_features=5, out_features=2, bias=True)
         )
     """
     shape = check_shape("image_shape", image_shape)
-    sizes = [prod(shape), *hidden, features]
+    sizes = [prod(shape), *hidden]
     body = nn.Sequential(nn.Flatten(), *_perceptron(sizes, activation=activation))
-    return Batched(body, in_shape=shape, out_shape=(features,))
+    return Batched(body, in_shape=shape, out_shape=(sizes[-1],))
 
 
 def mlp_decoder(
@@ -75,18 +73,19 @@ def mlp_decoder(
     """
     shape = check_shape("raw_shape", raw_shape)
     sizes = [latent_dim, *reversed(hidden), prod(shape)]
-    body = nn.Sequential(*_perceptron(sizes, activation=activation), nn.Unflatten(1, shape))
+    layers = _perceptron(sizes, activation=activation)[:-1]
+    body = nn.Sequential(*layers, nn.Unflatten(1, shape))
     return Batched(body, in_shape=(latent_dim,), out_shape=shape)
 
 
-def moons_encoder(image_shape: Sequence[int], features: int) -> Batched:
+def moons_encoder(image_shape: Sequence[int]) -> Batched:
     """Build the dpVAE paper's encoder for two moons: 100 and 50 units, leaky ReLU (0.01).
 
     Example:
-        >>> sum(p.numel() for p in moons_encoder((2,), 4).parameters())
-        5554
+        >>> sum(p.numel() for p in moons_encoder((2,)).parameters())
+        5350
     """
-    return mlp_encoder(image_shape, features, hidden=_MOONS_HIDDEN, activation=_moons_activation)
+    return mlp_encoder(image_shape, hidden=_MOONS_HIDDEN, activation=_moons_activation)
 
 
 def moons_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
@@ -105,4 +104,4 @@ def _perceptron(sizes: Sequence[int], *, activation: Callable[[], nn.Module]) ->
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         layers += [nn.Linear(inputs, outputs), activation()]
-    return layers[:-1]
+    return layers

@@ -15,8 +15,8 @@ __all__ = [
 ]
 
 
-def mnist_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Build the encoder (*batch, C, 28, 28) -> (*batch, features): 4 convolutions, ReLU.
+def mnist_encoder(image_shape: Sequence[int]) -> Batched:
+    """Build the encoder (*batch, C, 28, 28) -> (*batch, 256): 4 convolutions, ReLU.
 
     Raises:
         ValueError: for images that are not 28 x 28.
@@ -25,8 +25,8 @@ def mnist_encoder(image_shape: Sequence[int], features: int) -> Batched:
         Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
 
     Example:
-        >>> sum(p.numel() for p in mnist_encoder((1, 28, 28), 4).parameters())
-        233604
+        >>> sum(p.numel() for p in mnist_encoder((1, 28, 28)).parameters())
+        232576
     """
     channels = check_image_size("mnist", image_shape, side=28)
     body = nn.Sequential(
@@ -43,9 +43,8 @@ def mnist_encoder(image_shape: Sequence[int], features: int) -> Batched:
         nn.ReLU(),
         nn.Linear(256, 256),
         nn.ReLU(),
-        nn.Linear(256, features),
     )
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    return Batched(body, in_shape=image_shape, out_shape=(256,))
 
 
 def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
@@ -81,8 +80,8 @@ def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
 
 
-def mnist_factor_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Build the FactorVAE encoder (*batch, C, 28, 28) -> (*batch, features), ReLU.
+def mnist_factor_encoder(image_shape: Sequence[int]) -> Batched:
+    """Build the FactorVAE encoder (*batch, C, 28, 28) -> (*batch, 256), ReLU.
 
     Raises:
         ValueError: for images that are not 28 x 28.
@@ -91,8 +90,8 @@ def mnist_factor_encoder(image_shape: Sequence[int], features: int) -> Batched:
         Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
 
     Example:
-        >>> sum(p.numel() for p in mnist_factor_encoder((1, 28, 28), 4).parameters())
-        1282212
+        >>> sum(p.numel() for p in mnist_factor_encoder((1, 28, 28)).parameters())
+        1281184
     """
     channels = check_image_size("mnist-factor", image_shape, side=28)
     body = nn.Sequential(
@@ -107,9 +106,8 @@ def mnist_factor_encoder(image_shape: Sequence[int], features: int) -> Batched:
         nn.Conv2d(256, 256, 4),  # 1
         nn.ReLU(),
         nn.Flatten(),
-        nn.Linear(256, features),
     )
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    return Batched(body, in_shape=image_shape, out_shape=(256,))
 
 
 def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:

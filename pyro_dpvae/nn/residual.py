@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
+from math import prod
 from typing import final
 
 import torch.nn.functional as F
@@ -15,9 +16,7 @@ from pyro_dpvae.nn.batched import Batched
 __all__ = ["residual_decoder", "residual_encoder"]
 
 
-def residual_encoder(
-    image_shape: Sequence[int], features: int, *, width: int = 16, depth: int = 1
-) -> Batched:
+def residual_encoder(image_shape: Sequence[int], *, width: int = 16, depth: int = 1) -> Batched:
     """Build the encoder (*batch, C, H, W) -> (*batch, features).
 
     Strided convolutions halve the image (rounding up) until its short side is at most 7; the
@@ -25,7 +24,6 @@ def residual_encoder(
 
     Args:
         image_shape: (C, H, W), with H and W of at least 4.
-        features: the size of the output.
         width: channels at full size.
         depth: residual blocks at each size.
 
@@ -38,8 +36,8 @@ def residual_encoder(
         batch norm).
 
     Example:
-        >>> residual_encoder((3, 218, 178), 20).out_shape
-        (20,)
+        >>> residual_encoder((3, 218, 178)).out_shape
+        (5376,)
     """
     shape = check_image_shape("residual", image_shape, least=4)
     sizes = _sizes(shape[1], shape[2])
@@ -49,10 +47,8 @@ def residual_encoder(
     for inputs, outputs in pairwise(channels):
         layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1))
         layers += _blocks(outputs, depth)
-    bottom = sizes[-1]
-    linear = nn.Linear(channels[-1] * bottom[0] * bottom[1], features)
-    body = nn.Sequential(*layers, nn.SiLU(), nn.Flatten(), linear)
-    return Batched(body, in_shape=shape, out_shape=(features,))
+    body = nn.Sequential(*layers, nn.SiLU(), nn.Flatten())
+    return Batched(body, in_shape=shape, out_shape=(channels[-1] * prod(sizes[-1]),))
 
 
 def residual_decoder(

@@ -10,8 +10,8 @@ from pyro_dpvae.nn.batched import Batched
 __all__ = ["svhn_decoder", "svhn_encoder"]
 
 
-def svhn_encoder(image_shape: Sequence[int], features: int) -> Batched:
-    """Build the encoder (*batch, C, 32, 32) -> (*batch, features).
+def svhn_encoder(image_shape: Sequence[int]) -> Batched:
+    """Build the encoder (*batch, C, 32, 32) -> (*batch, 512).
 
     Eight convolutions of 32 channels, each with batch norm and ReLU.
 
@@ -22,8 +22,8 @@ def svhn_encoder(image_shape: Sequence[int], features: int) -> Batched:
         Bhalodia, Lee, Elhabian (2020), dpVAEs; layers of the authors' code.
 
     Example:
-        >>> svhn_encoder((3, 32, 32), 20).out_shape
-        (20,)
+        >>> svhn_encoder((3, 32, 32)).out_shape
+        (512,)
     """
     channels = check_image_size("svhn", image_shape, side=32)
     body = nn.Sequential(
@@ -36,9 +36,8 @@ def svhn_encoder(image_shape: Sequence[int], features: int) -> Batched:
         *_norm_relu(nn.Conv2d(32, 32, 3)),  # 4
         *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
         nn.Flatten(),
-        nn.Linear(512, features),
     )
-    return Batched(body, in_shape=image_shape, out_shape=(features,))
+    return Batched(body, in_shape=image_shape, out_shape=(512,))
 
 
 def svhn_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:

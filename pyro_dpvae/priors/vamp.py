@@ -61,7 +61,7 @@ class VampPrior(AbstractMixturePrior):
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
-        >>> encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((1, 8, 8), 4))
+        >>> encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((1, 8, 8)), 2)
         >>> prior = VampPrior(encoder, torch.rand(50, 1, 8, 8))
         >>> prior.latent_dim, prior().sample((5,)).shape
         (2, torch.Size([5, 2]))

@@ -27,13 +27,13 @@ class GuideParts:
     """What guides are built from.
 
     Attributes:
-        network: builds a network x -> (batch, features) of a number of features.
+        network: builds a network x -> (batch, features).
         prior: p(z), that of the model.
         decoder: p(x | z), that of the model.
         encoder: returns the encoder x -> q(z | x), the same at every call; a prior may hold it.
     """
 
-    network: Callable[[int], Batched]
+    network: Callable[[], Batched]
     prior: AbstractPrior
     decoder: AbstractDecoder
     encoder: Callable[[], GaussianEncoder]
@@ -60,9 +60,14 @@ def _flow(
         hidden: widths of the hidden layers in each step's network.
         context: the number of features of the datum that steps see.
     """
-    size = parts.decoder.latent_dim
-    network = parts.network(2 * size + check_positive_int("context", context))
-    return FlowGuide(network, latent_dim=size, kind=kind, blocks=blocks, hidden=hidden)
+    return FlowGuide(
+        parts.network(),
+        parts.decoder.latent_dim,
+        kind=kind,
+        context=context,
+        blocks=blocks,
+        hidden=hidden,
+    )
 
 
 def _laplace(
@@ -119,8 +124,8 @@ def _recursive_mixture(
         recursive: whether they are added one at a time in training, or all are there at once.
     """
     check_positive_int("components", components)
-    features = 2 * parts.decoder.latent_dim + 1
-    encoders = [WeightedGaussianEncoder(parts.network(features)) for _ in range(components)]
+    size = parts.decoder.latent_dim
+    encoders = [WeightedGaussianEncoder(parts.network(), size) for _ in range(components)]
     return RecursiveMixtureGuide(encoders, active=1 if recursive else components)
 
 

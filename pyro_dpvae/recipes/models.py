@@ -107,7 +107,7 @@ def _vae(parts: ModelParts) -> BuiltModel:
     shape, size = parts.shape, parts.size
     networks = parts.architecture("vae", ARCHITECTURES, default_architecture(shape))
     network = partial(networks.encoder, shape)
-    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
     return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
@@ -128,7 +128,7 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
     name, options = parts.pixels
     networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
     network = partial(networks.encoder, shape)
-    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
     if name == "auto":
         name = "masked" if shape[0] == 1 else "gated"
@@ -149,7 +149,7 @@ def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
     rungs, networks = _ladder_networks(parts)
     size = sum(rungs)
     network = partial(networks.encoder, parts.shape)
-    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    encoder = cache(lambda: GaussianEncoder(network(), size))
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
     if joint:
         prior = parts.prior(size, encoder)
@@ -178,10 +178,9 @@ def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> Bui
     clusters = [prior.cluster_prior().logits.shape[-1] for prior in priors]
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
     model = ClusteringLadderVAE(priors, decoder)
-    encoder = cache(lambda: GaussianEncoder(network(2 * size)))
+    encoder = cache(lambda: GaussianEncoder(network(), size))
     if assignment == "network":
-        features = 2 * size + len(rungs) * max(clusters)
-        assigning = ClusteringEncoder(network(features), rungs, clusters=clusters)
+        assigning = ClusteringEncoder(network(), rungs, clusters=clusters)
         guide = ClusteringLadderGuide(assigning, priors)
     else:
         guide = ClusteringLadderGuide(encoder(), priors)

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import pyro
 import torch
@@ -134,14 +135,12 @@ def measure_posteriors(
 def _parts(model: VAE) -> GuideParts:
     shape = model.decoder(torch.zeros(model.decoder.latent_dim, dtype=torch.double)).event_shape
 
-    def network(features: int) -> Batched:
-        return mlp_encoder(shape, features, hidden=(64, 64))
-
+    network = partial(mlp_encoder, shape, hidden=(64, 64))
     return GuideParts(
         network=network,
         prior=model.prior,
         decoder=model.decoder,
-        encoder=lambda: GaussianEncoder(network(2 * model.decoder.latent_dim)),
+        encoder=lambda: GaussianEncoder(network(), model.decoder.latent_dim),
     )
 
 

@@ -1,0 +1,55 @@
+"""Heads: the linear layers that turn a network's features into parameters of q(z | x)."""
+
+from collections.abc import Sequence
+from math import prod
+
+from torch import nn
+
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead
+from pyro_dpvae.nn.measured import measured
+
+__all__ = ["with_head"]
+
+
+def with_head(
+    network: nn.Module, latent_dim: int, *, in_shape: Sequence[int] | None, extra: int = 0
+) -> Batched:
+    """Return a network of data with a linear head, x -> (mu, log sigma^2, extra).
+
+    The head of a ladder is one for each rung.
+
+    Args:
+        network: x -> features, of any shape; it becomes part of what is returned.
+        latent_dim: the size L of mu and of log sigma^2.
+        in_shape: of a datum, as :func:`measured` takes it.
+        extra: how many outputs there are behind them.
+
+    Returns:
+        the network, of out_shape (2 L + extra,).
+
+    Raises:
+        TypeError: if the network is no module, or a size no integer.
+        ValueError: if a size is below 1, the network takes other data, or it is a ladder whose
+            rungs do not add up to L.
+
+    Example:
+        >>> with_head(nn.Sequential(nn.Linear(3, 8), nn.ReLU()), 2, in_shape=None).out_shape
+        (4,)
+    """
+    check_positive_int("latent_dim", latent_dim)
+    trunk = measured(network, in_shape=in_shape)
+    outputs = 2 * latent_dim + extra
+    head: nn.Module = nn.Linear(prod(trunk.out_shape), outputs)
+    for module in trunk.modules():
+        if isinstance(module, LadderEncoder):
+            if sum(module.rungs) != latent_dim:
+                raise ValueError(
+                    f"the rungs of a ladder must add up to latent_dim, got {latent_dim} and the "
+                    f"sizes {module.rungs}; give latent_dim = {sum(module.rungs)}"
+                )
+            head = LadderHead(module, extra=extra)
+    flat = [nn.Flatten()] if len(trunk.out_shape) > 1 else []
+    body = nn.Sequential(trunk.body, *flat, head)
+    return Batched(body, in_shape=trunk.in_shape, out_shape=(outputs,))
