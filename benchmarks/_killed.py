@@ -9,6 +9,9 @@ import warnings
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from threading import RLock
+
+from tqdm import tqdm
 
 from pyro_dpvae.cli import main as dpvae
 
@@ -18,6 +21,9 @@ __all__ = ["Child", "End", "end", "outlive", "start"]
 for _command in ("train", "evaluate"):
     for _name in (f"options.{_command}", _command):
         import_module(f"pyro_dpvae.cli.{_name}")
+
+# Else a child that is killed while it draws a bar keeps the lock that all processes' bars take.
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
 
 _POLL = 0.002  # seconds
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from threading import RLock
 from typing import Any
 
 import pyro
@@ -10,12 +11,17 @@ import pytest
 import torch
 import torch._dynamo  # imported by each torch optimizer, and so else by each forked child anew
 from hypothesis import HealthCheck, settings
+from tqdm import tqdm
 
 from tests.browser import Browser, chromium
 from tests.processes import on_ranks
 from tests.type_checks import use_cheapest_checks
 
 use_cheapest_checks()
+
+# Bars of a process and its forks share a lock between processes, and one who is killed while a
+# bar is drawn never gives it back: all others would wait for it forever.
+os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
 
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
 _ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}

@@ -1,8 +1,11 @@
 """The benchmark programs run, and their variants train alike; times are no matter of tests."""
 
+import io
 import json
 import os
+import signal
 import sys
+import threading
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -10,6 +13,7 @@ from typing import Any
 
 import pytest
 import torch
+from tqdm import tqdm
 
 from benchmarks import (
     coupling,
@@ -24,6 +28,8 @@ from benchmarks import (
     systems,
 )
 from benchmarks._alternate import ratios
+from tests.children import end_of, fork, wait_for
+from tests.waiting import TIME_LIMIT
 
 
 @pytest.fixture
@@ -164,6 +170,26 @@ def test_the_plan_of_a_run_is_from_what_its_step_sends_and_computes() -> None:
     assert scale.planned(found, ranks=1, batch=100) == pytest.approx(computing)
     sending = 1e8 / scale.ASSUMED["bandwidth"] + scale.ASSUMED["message"]
     assert scale.planned(found, ranks=2, batch=100) == pytest.approx(computing / 2 + sending)
+
+
+def test_a_child_killed_while_it_draws_a_bar_stops_no_other_bar(tmp_path: Path) -> None:
+    drawing = tmp_path / "drawing"
+
+    def work() -> None:
+        tqdm.get_lock().acquire()
+        drawing.touch()
+        signal.pause()
+
+    bar = tqdm(total=1, file=io.StringIO())
+    child = fork(work)
+    wait_for(drawing.exists, child)
+    os.kill(child, signal.SIGKILL)
+    assert end_of(child) == -signal.SIGKILL
+    refreshing = threading.Thread(target=bar.refresh, daemon=True)
+    refreshing.start()
+    refreshing.join(TIME_LIMIT)
+    assert not refreshing.is_alive()
+    bar.close()
 
 
 def test_a_soak_kills_compares_and_goes_on_where_it_was(
