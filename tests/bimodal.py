@@ -32,7 +32,7 @@ def data(count: int) -> Tensor:
 
 def mixture(components: int, *, active: int = 1) -> RecursiveMixtureGuide:
     encoders = [
-        WeightedGaussianEncoder(mlp_encoder((2,), 5, hidden=(32, 32))) for _ in range(components)
+        WeightedGaussianEncoder(mlp_encoder((2,), hidden=(32, 32)), 2) for _ in range(components)
     ]
     return RecursiveMixtureGuide(encoders, active=active)
 

@@ -29,12 +29,11 @@ class LinearGaussian:
         precision = 1 + self.weight.square().sum(0) / VARIANCE
         gain = self.weight.T / VARIANCE / precision[:, None]
         log_variance = -precision.log()
-        encode = _linear(
-            torch.cat([gain, torch.zeros_like(gain)]),
-            torch.cat([-gain @ self.bias, log_variance]),
-        )
-        network = Batched(encode, in_shape=(DATA,), out_shape=(2 * LATENT,))
-        self.guide = AmortizedGaussian(GaussianEncoder(network)).double()
+        encoder = GaussianEncoder(nn.Identity(), LATENT, in_shape=(DATA,)).double()
+        head = encoder.network.body[-1]
+        head.weight.data.copy_(torch.cat([gain, torch.zeros_like(gain)]))
+        head.bias.data.copy_(torch.cat([-gain @ self.bias, log_variance]))
+        self.guide = AmortizedGaussian(encoder)
 
     def data(self, count: int) -> Tensor:
         z = torch.randn(count, LATENT, dtype=torch.float64)

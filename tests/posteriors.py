@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import AbstractGuide, FlowGuide
-from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors import FlowDistribution, FlowTransform
 from tests.linear_gaussian import DATA, LATENT
 
@@ -60,10 +59,8 @@ class Mixture(LinearGuide):
 
 
 def flow() -> FlowGuide:
-    network = Batched(
-        nn.Linear(DATA, 2 * LATENT + 4), in_shape=(DATA,), out_shape=(2 * LATENT + 4,)
-    )
-    return FlowGuide(network, latent_dim=LATENT, kind="iaf", blocks=2, hidden=(8,))
+    options = {"kind": "iaf", "context": 4, "blocks": 2, "hidden": (8,)}
+    return FlowGuide(nn.Identity(), LATENT, in_shape=(DATA,), **options)
 
 
 FAMILIES: dict[str, Callable[[], AbstractGuide]] = {

@@ -40,8 +40,10 @@ def wild(module: nn.Module, *, size: float = 0.7) -> None:
 def flow(
     kind: str, *, latent_dim: int = SIZE, blocks: int = 3, hidden: tuple[int, ...] = (16, 16)
 ) -> FlowGuide:
-    network = ARCHITECTURES["moons"].encoder((2,), 2 * latent_dim + CONTEXT)
-    guide = FlowGuide(network, latent_dim=latent_dim, kind=kind, blocks=blocks, hidden=hidden)
+    network = ARCHITECTURES["moons"].encoder((2,))
+    guide = FlowGuide(
+        network, latent_dim, kind=kind, context=CONTEXT, blocks=blocks, hidden=hidden
+    )
     wild(guide, size=0.4)
     return guide.double()
 
@@ -299,8 +301,8 @@ def test_points_broadcast_against_the_data(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_flow_begins_near_the_identity(kind: str) -> None:
-    network = ARCHITECTURES["moons"].encoder((2,), 2 * SIZE + CONTEXT)
-    guide = FlowGuide(network, latent_dim=SIZE, kind=kind)
+    network = ARCHITECTURES["moons"].encoder((2,))
+    guide = FlowGuide(network, SIZE, kind=kind, context=CONTEXT)
     z, h = torch.randn(100, SIZE), torch.randn(100, CONTEXT)
     moved = z
     for one in guide.steps:
@@ -311,8 +313,8 @@ def test_a_flow_begins_near_the_identity(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_wild_data_leave_everything_finite(kind: str) -> None:
-    network = ARCHITECTURES["moons"].encoder((2,), 2 * SIZE + CONTEXT)
-    guide = FlowGuide(network, latent_dim=SIZE, kind=kind)
+    network = ARCHITECTURES["moons"].encoder((2,))
+    guide = FlowGuide(network, SIZE, kind=kind, context=CONTEXT)
     wild(guide, size=0.4)
     x = torch.tensor([[1e6, -1e6], [0.0, 0.0]])
     q = guide.posterior(x)
@@ -326,8 +328,8 @@ def test_wild_data_leave_everything_finite(kind: str) -> None:
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_gradients_reach_every_parameter(kind: str) -> None:
-    network = ARCHITECTURES["moons"].encoder((2,), 2 * SIZE + CONTEXT)
-    guide = FlowGuide(network, latent_dim=SIZE, kind=kind)
+    network = ARCHITECTURES["moons"].encoder((2,))
+    guide = FlowGuide(network, SIZE, kind=kind, context=CONTEXT)
     q = guide.posterior(torch.randn(8, 2))
     z = q.rsample()
     (q.log_prob(z) + z.square().sum(-1)).sum().backward()
@@ -428,15 +430,15 @@ def test_orders_and_halves_alternate() -> None:
 
 
 def test_parts_that_do_not_fit_are_refused() -> None:
-    network = ARCHITECTURES["moons"].encoder((2,), 4)
-    with pytest.raises(ValueError, match=r"more than 4, got the shape \(4,\); build it with feat"):
-        FlowGuide(network, latent_dim=2)
+    network = ARCHITECTURES["moons"].encoder((2,))
+    with pytest.raises(ValueError, match="context must be at least 1, got 0"):
+        FlowGuide(network, 2, context=0)
     with pytest.raises(ValueError, match="at least 2 for couplings, got 1; use kind 'iaf'"):
-        FlowGuide(network, latent_dim=1, kind="coupling")
+        FlowGuide(network, 1, kind="coupling")
     with pytest.raises(ValueError, match="kind must be one of coupling, iaf; got 'maf'"):
-        FlowGuide(network, latent_dim=1, kind="maf")
+        FlowGuide(network, 1, kind="maf")
     with pytest.raises(ValueError, match=r"must have a hidden layer, .* give hidden a width"):
-        FlowGuide(network, latent_dim=1, hidden=())
+        FlowGuide(network, 1, hidden=())
     with pytest.raises(ValueError, match=r"masks must have the shapes \[\(3, 2\), \(1, 3\)\]"):
         ConditionedPerceptron([2, 3, 1], context=1, masks=[torch.ones(3, 2).bool()])
 

@@ -23,6 +23,7 @@ MESSAGES = {
     "loader": "got DataLoader; of a DataLoader give its dataset",
     "labelled": "must be one tensor, without a label; got tuple from TensorDataset",
     "decoder": r"decoder must be a decoder, such as Decoder\(.*; got function",
+    "network": r"network must be a torch\.nn\.Module, .*wrap a function in a module; got function",
     "prior": "prior must be a prior of this library.*FixedPrior.*; got Normal",
     "likelihood": "got WithoutRule without it; give the class .* rule",
 }

@@ -61,8 +61,7 @@ class LinearLadder:
         self.bias = bottom.bias
         network = Batched(ladder, in_shape=(SIZE,), out_shape=(DATA,))
         self.decoder = Decoder(network, GaussianLikelihood((DATA,), variance=VARIANCE))
-        encode = nn.Linear(DATA, 2 * SIZE).double()
-        self.encoder = GaussianEncoder(Batched(encode, in_shape=(DATA,), out_shape=(2 * SIZE,)))
+        self.encoder = GaussianEncoder(nn.Identity(), SIZE, in_shape=(DATA,)).double()
         self.guide = LadderGuide(self.encoder, RUNGS)
 
     def model(self, kind: str) -> AbstractVAE:
@@ -94,7 +93,7 @@ def test_the_likelihood_of_a_linear_ladder_is_exact_within_its_error(linear: Lin
     gain = torch.linalg.solve(
         linear.weight.T @ linear.weight + VARIANCE * torch.eye(SIZE).double(), linear.weight.T
     ).detach()
-    encode = linear.encoder.network.body
+    encode = linear.encoder.network.body[-1]
     encode.weight.data = torch.cat([gain, torch.zeros_like(gain)])
     encode.bias.data = torch.cat([-gain @ linear.bias.detach(), torch.full((SIZE,), 0.0).double()])
     found = log_likelihoods(
@@ -107,8 +106,9 @@ def test_the_likelihood_of_a_linear_ladder_is_exact_within_its_error(linear: Lin
 
 def test_a_product_of_normals_costs_what_the_joint_normal_costs(linear: LinearLadder) -> None:
     x = data(6)
-    linear.encoder.network.body.bias.data[SIZE:] = -20.0  # z at its mean, whatever is drawn
-    linear.encoder.network.body.weight.data[SIZE:] = 0.0
+    head = linear.encoder.network.body[-1]
+    head.bias.data[SIZE:] = -20.0  # z at its mean, whatever is drawn
+    head.weight.data[SIZE:] = 0.0
     joint = VAE(StandardNormal(SIZE).double(), linear.decoder)
     objective, other = RegularizedELBO(), RegularizedELBO()
     loss = objective.loss(linear.model("standard"), linear.guide, x)
@@ -188,9 +188,9 @@ def small(
     shape: tuple[int, ...], priors: Callable[[int], AbstractPrior], *, joint: bool = False
 ) -> tuple[AbstractVAE, AbstractGuide]:
     build, likelihood = LADDERS["ladder-mlp"], GaussianLikelihood(shape, variance=0.1)
-    encode = build.encoder(shape, 2 * SIZE, rungs=RUNGS, width=8, depth=1)
+    encode = build.encoder(shape, rungs=RUNGS, width=8, depth=1)
     decoder = Decoder(build.decoder(SIZE, shape, rungs=RUNGS, width=8, depth=1), likelihood)
-    encoder = GaussianEncoder(encode)
+    encoder = GaussianEncoder(encode, SIZE)
     if joint:
         return VAE(priors(SIZE), decoder), AmortizedGaussian(encoder)
     return LadderVAE([priors(size) for size in RUNGS], decoder), LadderGuide(encoder, RUNGS)

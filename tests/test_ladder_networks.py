@@ -7,8 +7,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from pyro_dpvae.nn import LADDERS, Batched, default_ladder
-from pyro_dpvae.nn.ladder import Concatenation, GatedSum, LadderDecoder, LadderEncoder
+from pyro_dpvae.nn import LADDERS, Batched, default_ladder, with_head
+from pyro_dpvae.nn.ladder import (
+    Concatenation,
+    GatedSum,
+    LadderDecoder,
+    LadderEncoder,
+    LadderHead,
+)
 
 CASES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
     ("ladder-mnist", (1, 28, 28), (2, 1, 3), {"width": 2}),
@@ -29,9 +35,9 @@ def pair_of(
     name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
 ) -> tuple[Batched, Batched]:
     """Encoder and decoder, away from their small initial weights."""
-    build, features = LADDERS[name], 2 * sum(rungs) + EXTRA * len(rungs)
+    build, trunk = LADDERS[name], LADDERS[name].encoder(shape, rungs=rungs, **options)
     pair = (
-        build.encoder(shape, features, rungs=rungs, **options),
+        with_head(trunk, sum(rungs), in_shape=None, extra=EXTRA * len(rungs)),
         build.decoder(sum(rungs), shape, rungs=rungs, **options),
     )
     for network in pair:
@@ -74,13 +80,15 @@ def test_a_rungs_posterior_reads_the_way_up_to_it_and_its_own_tower(
     name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     encoder, _ = pair_of(name, shape, rungs, options)
-    ladder, y = found(encoder, LadderEncoder), encoder(torch.randn(2, *shape))
+    ladder, head = found(encoder, LadderEncoder), found(encoder, LadderHead)
+    y = encoder(torch.randn(2, *shape))
     sizes = (*rungs, *rungs, *(EXTRA for _ in rungs))
     weight = torch.randn(y.shape)
     for index, part in enumerate((weight * y).split(sizes, -1)):
         layer = index % len(rungs)
         expected = names_of(ladder, ("stages", range(layer)), ("towers", [layer]))
         assert names_with_gradient(ladder, part.sum()) == expected
+        assert names_with_gradient(head, part.sum()) == {f"layers.{layer}"}
 
 
 def recorded(modules: nn.ModuleList, run: Callable[[], Any]) -> list[Tensor]:
@@ -111,13 +119,14 @@ def test_a_rung_changes_what_is_decoded_from_its_height_down(
 
 
 def test_outputs_are_means_then_log_variances_then_extras() -> None:
-    towers = [nn.Linear(1, 2 * 1 + 1), nn.Linear(1, 2 * 2 + 1)]
-    for tower, start in zip(towers, (0.0, 10.0), strict=True):
-        nn.init.zeros_(tower.weight)
-        tower.bias.data = start + torch.arange(float(tower.out_features))
-    encoder = LadderEncoder([nn.Identity()], towers, rungs=(1, 2), extra=(1, 1))
-    expected = [0, 10, 11, 1, 12, 13, 2, 14]  # mu_1 mu_2 mu_2, log var likewise, extras
-    assert encoder(torch.zeros(1, 1))[0].tolist() == expected
+    towers = nn.Identity(), nn.Identity()
+    encoder = LadderEncoder([nn.Identity()], towers, rungs=(1, 2), widths=(1, 1))
+    head = LadderHead(encoder, extra=3)  # one of the bottom rung, and two of the top
+    for layer, start in zip(head.layers, (0.0, 10.0), strict=True):
+        nn.init.zeros_(layer.weight)
+        layer.bias.data = start + torch.arange(float(layer.out_features))
+    expected = [0, 10, 11, 1, 12, 13, 2, 14, 15]  # mu_1 mu_2 mu_2, log var likewise, extras
+    assert head(encoder(torch.zeros(1, 1)))[0].tolist() == expected
 
 
 @cases
@@ -151,7 +160,7 @@ def widths(module: nn.Module) -> list[int]:
             (1, 28, 28),
             (2, 2, 2),
             [[64, 128, 1024], [1024] * 3],
-            [[64, 128, 4], [1024, 1024, 4], [1024, 1024, 4]],
+            [[64, 128], [1024, 1024], [1024, 1024]],
             [[7 * 7 * 128, 64, 1], [1024] * 3, [1024] * 3],
             [[1024], [1024]],
         ),
@@ -160,7 +169,7 @@ def widths(module: nn.Module) -> list[int]:
             (3, 32, 32),
             (5, 5, 5, 10),
             [[64, 64], [128, 128], [256, 256]],
-            [[64, 64, 10], [128, 128, 10], [256, 256, 10], [1024, 1024, 20]],
+            [[64, 64], [128, 128], [256, 256], [1024, 1024]],
             [[3], [64], [4 * 4 * 256, 128], [1024] * 3],
             [[16 * 16 * 64], [8 * 8 * 128], [1024]],
         ),
@@ -169,7 +178,7 @@ def widths(module: nn.Module) -> list[int]:
             (3, 64, 64),
             (10, 10, 10, 10),
             [[64, 64], [128, 128, 256], [256, 512, 512]],
-            [[64, 64, 20], [128, 128, 256, 20], [256, 512, 512, 20], [1024, 1024, 20]],
+            [[64, 64], [128, 128, 256], [256, 512, 512], [1024, 1024]],
             [[3], [128, 64], [4 * 4 * 512, 256], [1024] * 3],
             [[32 * 32 * 64], [8 * 8 * 256], [1024]],
         ),
@@ -185,7 +194,7 @@ def test_widths_are_the_sources(
     branches: list[list[int]],
 ) -> None:
     with torch.device("meta"):
-        encoder = found(LADDERS[name].encoder(shape, 2 * sum(rungs), rungs=rungs), LadderEncoder)
+        encoder = found(LADDERS[name].encoder(shape, rungs=rungs), LadderEncoder)
         decoder = found(LADDERS[name].decoder(sum(rungs), shape, rungs=rungs), LadderDecoder)
     assert [widths(stage) for stage in encoder.stages] == up
     assert [widths(tower) for tower in encoder.towers] == own
@@ -204,7 +213,7 @@ def test_batch_norm_is_everywhere_but_at_heads_and_gates_start_at_a_tenth(
     name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
 ) -> None:
     encoder, decoder = pair_of(name, shape, rungs, options)
-    heads = [list(weighted(tower))[-1] for tower in found(encoder, LadderEncoder).towers]
+    heads = list(found(encoder, LadderHead).layers)
     last = list(weighted(found(decoder, LadderDecoder).stages[0]))[-1]
     for network, bare in ((encoder, heads), (decoder, [last])):
         norms = sum(isinstance(m, nn.BatchNorm1d | nn.BatchNorm2d) for m in network.modules())
@@ -231,20 +240,19 @@ def test_every_shape_has_a_ladder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "features", "rungs", "message"),
+    ("name", "shape", "rungs", "message"),
     [
-        ("ladder-svhn", (3, 32, 32), 20, (5, 5), "has 4 rungs, .* or use network 'ladder-mlp'"),
-        ("ladder-mlp", (4,), 4, (2,), r"at least 2 rungs, got the sizes \(2,\); give more"),
-        ("ladder-mlp", (4,), 6, (2, 0), r"every rung of \(2, 0\) must be at least 1, got 0"),
-        ("ladder-mlp", (4,), 6, (2, 2), r"got 6 and the rungs \(2, 2\); give 8 or more"),
-        ("ladder-mnist", (1, 8, 8), 8, (2, 2), r"\(C, 28, 28\), got .*; use network 'ladder-mlp'"),
+        ("ladder-svhn", (3, 32, 32), (5, 5), "has 4 rungs, .* or use network 'ladder-mlp'"),
+        ("ladder-mlp", (4,), (2,), r"at least 2 rungs, got the sizes \(2,\); give more"),
+        ("ladder-mlp", (4,), (2, 0), r"every rung of \(2, 0\) must be at least 1, got 0"),
+        ("ladder-mnist", (1, 8, 8), (2, 2), r"\(C, 28, 28\), got .*; use network 'ladder-mlp'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
-    name: str, shape: tuple[int, ...], features: int, rungs: tuple[int, ...], message: str
+    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        LADDERS[name].encoder(shape, features, rungs=rungs)
+        LADDERS[name].encoder(shape, rungs=rungs)
 
 
 def test_a_decoder_needs_the_sum_of_its_rungs() -> None:

@@ -95,7 +95,7 @@ def pair(
     networks = {"hidden": hidden, "activation": activation}
     mlp = ARCHITECTURES["mlp"]
     decoder = Decoder(mlp.decoder(LATENT, likelihood.raw_shape, **networks), likelihood)
-    encoder = GaussianEncoder(mlp.encoder((DATA,), 2 * LATENT, **networks))
+    encoder = GaussianEncoder(mlp.encoder((DATA,), **networks), LATENT)
     for parameter in decoder.network.parameters():
         nn.init.normal_(parameter, std=0.6)
     guide = LaplaceGuide(encoder, decoder, prior=prior, **options).double()
@@ -209,7 +209,7 @@ def test_gradients_reach_all_weights_where_outputs_are_many() -> None:
     likelihood = GaussianLearnedVarianceLikelihood((40,))
     mlp = ARCHITECTURES["mlp"]
     decoder = Decoder(mlp.decoder(LATENT, (40,), hidden=(6,)), likelihood).double()
-    encoder = GaussianEncoder(mlp.encoder((40,), 2 * LATENT)).double()
+    encoder = GaussianEncoder(mlp.encoder((40,)), LATENT).double()
     guide = LaplaceGuide(encoder, decoder, prior=standard_prior(), steps=1)
     x = torch.randn(9, 40, dtype=torch.float64)
     parameters = list(decoder.parameters())
@@ -227,7 +227,7 @@ def test_a_sharp_coordinate_leaves_the_others_their_variance() -> None:
     weight = decoder.network.body[0].weight
     nn.init.zeros_(weight)
     weight.data[:, 0] = 2e4  # a precision of some 1e9 beside one of 1
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((4,), 4))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((4,)), 2)
     q = LaplaceGuide(encoder, decoder, prior=StandardNormal(2)).posterior(torch.zeros(3, 4))
     torch.testing.assert_close(q.variance[:, 1], torch.ones(3), rtol=1e-5, atol=0)
 
@@ -344,7 +344,7 @@ def test_sixty_four_latents_on_images_stay_finite_in_float32(shape: tuple[int, .
     nn.init.constant_(likelihood.raw_scale, -20.0)  # the least scale: precisions of a million
     mlp, prior = ARCHITECTURES["mlp"], CouplingPrior(64)
     decoder = Decoder(mlp.decoder(64, likelihood.raw_shape, hidden=(30, 30)), likelihood)
-    encoder = GaussianEncoder(mlp.encoder(shape, 128, hidden=(30,)))
+    encoder = GaussianEncoder(mlp.encoder(shape, hidden=(30,)), 64)
     guide = LaplaceGuide(encoder, decoder, prior=prior, steps=2)
     x = torch.rand(3, *shape)
     q = guide.posterior(x)
@@ -360,7 +360,7 @@ def test_sixty_four_latents_on_images_stay_finite_in_float32(shape: tuple[int, .
 
 def test_what_does_not_fit_is_refused() -> None:
     decoder = Decoder(ARCHITECTURES["mlp"].decoder(LATENT, (DATA,)), GaussianLikelihood((DATA,)))
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,)), LATENT)
     with pytest.raises(ValueError, match="agree on latent_dim, got 3, 3 and 2"):
         LaplaceGuide(encoder, decoder, prior=StandardNormal(2))
     with pytest.raises(ValueError, match=r"damping must be .* got 1\.0"):
@@ -377,7 +377,7 @@ def test_what_does_not_fit_is_refused() -> None:
 def test_batch_norm_in_training_is_refused_and_runs_in_evaluation() -> None:
     body = nn.Sequential(nn.Linear(LATENT, 8), nn.BatchNorm1d(8), nn.ReLU(), nn.Linear(8, DATA))
     network = Batched(body, in_shape=(LATENT,), out_shape=(DATA,))
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,), 2 * LATENT))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder((DATA,)), LATENT)
     prior = StandardNormal(LATENT)
     guide = LaplaceGuide(encoder, Decoder(network, GaussianLikelihood((DATA,))), prior=prior)
     x = torch.randn(BATCH, DATA)

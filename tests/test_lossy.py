@@ -37,7 +37,7 @@ def tiny_system(
 ) -> tuple[LossyVAE, AmortizedGaussian]:
     decoder = plain_decoder(BernoulliLikelihood(SHAPE)) if decoder is None else decoder
     encoder = GaussianEncoder(
-        ARCHITECTURES["mlp"].encoder(SHAPE, 2 * decoder.latent_dim, hidden=(16,))
+        ARCHITECTURES["mlp"].encoder(SHAPE, hidden=(16,)), decoder.latent_dim
     )
     return LossyVAE(StandardNormal(decoder.latent_dim), decoder), AmortizedGaussian(encoder)
 

@@ -37,7 +37,7 @@ def pair(prior: str = "coupling") -> tuple[VAE, AmortizedGaussian]:
     moons = ARCHITECTURES["moons"]
     p_z = CouplingPrior(2) if prior == "coupling" else StandardNormal(2)
     model = VAE(p_z, Decoder(moons.decoder(2, likelihood.raw_shape), likelihood))
-    return model, AmortizedGaussian(GaussianEncoder(moons.encoder((2,), 4)))
+    return model, AmortizedGaussian(GaussianEncoder(moons.encoder((2,)), 2))
 
 
 def parameters(*modules: nn.Module) -> list[nn.Parameter]:
@@ -138,9 +138,7 @@ def test_a_pyro_module_under_two_roots_is_refused() -> None:
     model = VAE(StandardNormal(2), Decoder(network, GaussianLikelihood((2,))))
     shared = PyroModule[nn.Linear](2, 4)
     model.shared = shared
-    guide = AmortizedGaussian(
-        GaussianEncoder(Batched(nn.Linear(2, 4), in_shape=(2,), out_shape=(4,)))
-    )
+    guide = AmortizedGaussian(GaussianEncoder(nn.Linear(2, 4), 2))
     guide.shared = shared
     with pytest.raises(RuntimeError, match="a PyroModule belongs to one root, but 'shared'"):
         model(torch.zeros(3, 2))

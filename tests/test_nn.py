@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.nn import ARCHITECTURES, Batched, default_architecture
 
 CASES = [
@@ -35,7 +36,7 @@ def pair_of(
     """Encoder and decoder with three latents, narrow where the width is free."""
     options = {"width": 2} if name == "residual" else {}
     pair = ARCHITECTURES[name]
-    return pair.encoder(shape, 6, **options), pair.decoder(3, raw_shape, **options)
+    return pair.encoder(shape, **options), pair.decoder(3, raw_shape, **options)
 
 
 def parameters(network: nn.Module) -> int:
@@ -59,7 +60,7 @@ def test_parameter_counts_are_the_papers(
     name: str, shape: tuple[int, ...], encoder: int, decoder: int
 ) -> None:
     pair = ARCHITECTURES[name]
-    assert parameters(pair.encoder(shape, 4)) == encoder
+    assert parameters(GaussianEncoder(pair.encoder(shape), 2)) == encoder
     assert parameters(pair.decoder(2, shape)) == decoder
 
 
@@ -72,7 +73,7 @@ def test_parameter_counts_of_svhn() -> None:
     encoder += 8 * 2 * 32 + 513 * 20
     decoder = 11 * 512 + 2 * convolution(32, 32, 4) + 5 * convolution(32, 32, 3)
     decoder += convolution(32, 3, 3)
-    assert parameters(ARCHITECTURES["svhn"].encoder((3, 32, 32), 20)) == encoder
+    assert parameters(GaussianEncoder(ARCHITECTURES["svhn"].encoder((3, 32, 32)), 10)) == encoder
     assert parameters(ARCHITECTURES["svhn"].decoder(10, (3, 32, 32))) == decoder
 
 
@@ -82,7 +83,7 @@ def test_parameter_counts_of_celeba() -> None:
     up = [(256, 256), (256, 128), (128, 64), (64, 32)]
     decoder = 11 * 1024 + sum(convolution(i, o, 3) + 2 * o for i, o in up)
     decoder += convolution(32, 3, 3)
-    assert parameters(ARCHITECTURES["celeba"].encoder((3, 64, 64), 20)) == encoder
+    assert parameters(GaussianEncoder(ARCHITECTURES["celeba"].encoder((3, 64, 64)), 10)) == encoder
     assert parameters(ARCHITECTURES["celeba"].decoder(10, (3, 64, 64))) == decoder
 
 
@@ -102,19 +103,19 @@ def test_activations_are_the_papers(
 ) -> None:
     pair = ARCHITECTURES[name]
     weighted = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
-    networks = (pair.encoder(shape, 4), pair.decoder(2, shape))
-    for network, count in zip(networks, counts, strict=True):
+    networks = (pair.encoder(shape), pair.decoder(2, shape))
+    for network, count, linear in zip(networks, counts, (0, 1), strict=True):
         layers = list(network.body)
         assert sum(isinstance(layer, kind) for layer in layers) == count
-        assert sum(isinstance(layer, weighted) for layer in layers) == count + 1
-        assert [layer for layer in layers if isinstance(layer, weighted)][-1] in layers[-2:]
-        assert not isinstance(layers[-1], kind)
+        assert sum(isinstance(layer, weighted) for layer in layers) == count + linear
+    *_, last = (layer for layer in networks[1].body if not isinstance(layer, nn.Unflatten))
+    assert isinstance(last, weighted)
 
 
 @pytest.mark.parametrize(("name", "shape"), [("moons", (2,)), ("celeba", (3, 64, 64))])
 def test_leaky_relu_leaks_a_hundredth(name: str, shape: tuple[int, ...]) -> None:
     pair = ARCHITECTURES[name]
-    for network in (pair.encoder(shape, 4), pair.decoder(2, shape)):
+    for network in (pair.encoder(shape), pair.decoder(2, shape)):
         leaky = [layer for layer in network.body if isinstance(layer, nn.LeakyReLU)]
         assert leaky
         for layer in leaky:
@@ -128,7 +129,7 @@ def test_batch_norm_is_where_the_paper_has_it() -> None:
         return sum(isinstance(layer, nn.BatchNorm2d) for layer in network.modules())
 
     counts = {
-        name: (norms(pair.encoder(shape, 4)), norms(pair.decoder(2, shape)))
+        name: (norms(pair.encoder(shape)), norms(pair.decoder(2, shape)))
         for name, shape in CASES
         for pair in [ARCHITECTURES[name]]
     }
@@ -143,9 +144,9 @@ def test_batch_norm_is_where_the_paper_has_it() -> None:
 @pytest.mark.parametrize(("name", "shape"), CASES)
 def test_shapes(name: str, shape: tuple[int, ...], batch: tuple[int, ...]) -> None:
     encoder, decoder = pair_of(name, shape, raw_shape=doubled(shape))
-    assert (encoder.in_shape, encoder.out_shape) == (shape, (6,))
+    assert encoder.in_shape == shape
     assert (decoder.in_shape, decoder.out_shape) == ((3,), doubled(shape))
-    assert encoder(torch.randn(*batch, *shape)).shape == (*batch, 6)
+    assert encoder(torch.randn(*batch, *shape)).shape == (*batch, *encoder.out_shape)
     assert decoder(torch.randn(*batch, 3)).shape == (*batch, *doubled(shape))
 
 
@@ -166,8 +167,8 @@ def test_every_parameter_learns(name: str, shape: tuple[int, ...]) -> None:
 
 
 def test_a_residual_network_starts_from_identities() -> None:
-    shallow = ARCHITECTURES["residual"].encoder((1, 16, 16), 4)
-    deep = ARCHITECTURES["residual"].encoder((1, 16, 16), 4, depth=3)
+    shallow = ARCHITECTURES["residual"].encoder((1, 16, 16))
+    deep = ARCHITECTURES["residual"].encoder((1, 16, 16), depth=3)
     weighted = [m for m in shallow.body if isinstance(m, nn.Conv2d | nn.Linear)]
     copies = [m for m in deep.body if isinstance(m, nn.Conv2d | nn.Linear)]
     for source, target in zip(weighted, copies, strict=True):
@@ -185,12 +186,13 @@ def test_residual_networks_halve_until_small(side: int, smallest: int) -> None:
 
 
 def test_mlp_options() -> None:
-    encoder = ARCHITECTURES["mlp"].encoder((4,), 2, hidden=(8, 6), activation=nn.Tanh)
+    encoder = ARCHITECTURES["mlp"].encoder((4,), hidden=(8, 6), activation=nn.Tanh)
     decoder = ARCHITECTURES["mlp"].decoder(1, (4,), hidden=(8, 6), activation=nn.Tanh)
-    assert parameters(encoder) == 5 * 8 + 9 * 6 + 7 * 2
+    assert parameters(encoder) == 5 * 8 + 9 * 6
     assert parameters(decoder) == 2 * 6 + 7 * 8 + 9 * 4
     assert sum(isinstance(layer, nn.Tanh) for layer in decoder.body) == 2
-    assert parameters(ARCHITECTURES["mlp"].encoder((4,), 2, hidden=())) == 5 * 2
+    bare = ARCHITECTURES["mlp"].encoder((4,), hidden=())
+    assert (parameters(bare), bare.out_shape) == (0, (4,))
 
 
 @pytest.mark.parametrize(
@@ -200,27 +202,27 @@ def test_fixed_networks_refuse_other_sizes(name: str, side: int) -> None:
     pair = ARCHITECTURES[name]
     rule = rf"'{name}' takes images of shape \(C, {side}, {side}\), got \(1, 8, 9\); use .*'mlp'"
     with pytest.raises(ValueError, match=rule):
-        pair.encoder((1, 8, 9), 4)
+        pair.encoder((1, 8, 9))
     with pytest.raises(ValueError, match=rule):
         pair.decoder(2, (1, 8, 9))
     with pytest.raises(ValueError, match=r"got \(784,\); use network 'residual' or 'mlp'"):
-        pair.encoder((784,), 4)
+        pair.encoder((784,))
 
 
 @pytest.mark.parametrize("shape", [(12,), (1, 3, 28), (1, 28)])
 def test_residual_networks_refuse_what_is_no_image(shape: tuple[int, ...]) -> None:
     pair = ARCHITECTURES["residual"]
     with pytest.raises(ValueError, match=r"H and W of at least 4, got .*; use network 'mlp'"):
-        pair.encoder(shape, 4)
+        pair.encoder(shape)
     with pytest.raises(ValueError, match=r"H and W of at least 4, got .*; use network 'mlp'"):
         pair.decoder(2, shape)
 
 
 def test_bad_sizes_are_refused() -> None:
     with pytest.raises(ValueError, match="every width of the network must be at least 1, got 0"):
-        ARCHITECTURES["mlp"].encoder((4,), 2, hidden=(0,))
+        ARCHITECTURES["mlp"].encoder((4,), hidden=(0,))
     with pytest.raises(ValueError, match="width must be at least 1"):
-        ARCHITECTURES["residual"].encoder((1, 8, 8), 2, width=0)
+        ARCHITECTURES["residual"].encoder((1, 8, 8), width=0)
     with pytest.raises(ValueError, match="depth must be at least 1"):
         ARCHITECTURES["residual"].decoder(2, (1, 8, 8), depth=0)
 
@@ -267,7 +269,7 @@ def test_batched_refuses_other_shapes() -> None:
 )
 def test_default_architecture(shape: tuple[int, ...], name: str) -> None:
     assert default_architecture(shape) == name
-    assert ARCHITECTURES[name].encoder(shape, 4).in_shape == shape
+    assert ARCHITECTURES[name].encoder(shape).in_shape == shape
 
 
 def test_default_architecture_refuses_empty_dimensions() -> None:

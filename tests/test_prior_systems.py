@@ -46,10 +46,9 @@ def system(request: pytest.FixtureRequest) -> tuple[VAE, AmortizedGaussian]:
     pyro.set_rng_seed(0)
     likelihood, mlp = BernoulliLikelihood(SHAPE), ARCHITECTURES["mlp"]
     decoder = Decoder(mlp.decoder(LATENT, likelihood.raw_shape, hidden=(8,)), likelihood)
-    network = mlp.encoder(SHAPE, 2 * LATENT, hidden=(8,))
-    with torch.no_grad():
-        network.body[-1].bias[LATENT:] += 1.5  # wider than the priors, as weights need it
-    encoder = GaussianEncoder(network)
+    encoder = GaussianEncoder(mlp.encoder(SHAPE, hidden=(8,)), LATENT)
+    with torch.no_grad():  # wider than the priors, as weights need it
+        encoder.network.body[-1].bias[LATENT:] += 1.5
     return VAE(MADE[request.param](encoder), decoder), AmortizedGaussian(encoder)
 
 

@@ -32,8 +32,8 @@ from pyro_dpvae.priors import (
 
 
 def vamp(shape: tuple[int, ...]) -> VampPrior:
-    encoder = ARCHITECTURES["mlp"].encoder(shape, 2 * (1 + len(shape)), hidden=(8,))
-    return VampPrior(GaussianEncoder(encoder), torch.rand(5, *shape))
+    network = ARCHITECTURES["mlp"].encoder(shape, hidden=(8,))
+    return VampPrior(GaussianEncoder(network, 1 + len(shape)), torch.rand(5, *shape))
 
 
 PRIORS = {

@@ -15,7 +15,7 @@ SHAPE = (1, 3, 3)
 
 
 def made(data: Tensor, bounds: Sequence[float] | None = (0.0, 1.0)) -> VampPrior:
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, 4, hidden=(8,)))
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, hidden=(8,)), 2)
     return VampPrior(encoder, data, bounds=None if bounds is None else (bounds[0], bounds[1]))
 
 
@@ -73,12 +73,12 @@ def test_pseudo_inputs_move_to_different_data() -> None:
 
 def test_batch_norm_in_training_takes_pseudo_inputs_as_a_batch_of_their_own() -> None:
     prior = made(torch.rand(7, *SHAPE))
-    prior.encoder.network.body.insert(1, nn.BatchNorm1d(9))
-    assert prior.encoder.network.body[1].num_batches_tracked == 0
+    prior.encoder.network.body[0].insert(1, nn.BatchNorm1d(9))
+    assert prior.encoder.network.body[0][1].num_batches_tracked == 0
     prior()
-    assert prior.encoder.network.body[1].num_batches_tracked == 1
+    assert prior.encoder.network.body[0][1].num_batches_tracked == 1
     prior.eval()()
-    assert prior.encoder.network.body[1].num_batches_tracked == 1
+    assert prior.encoder.network.body[0][1].num_batches_tracked == 1
 
 
 def test_pseudo_inputs_out_of_bounds_are_refused() -> None:
@@ -94,7 +94,7 @@ def test_pseudo_inputs_of_another_shape_are_refused() -> None:
 
 
 def test_pseudo_inputs_have_the_precision_of_the_encoder() -> None:
-    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, 4, hidden=(8,))).double()
+    encoder = GaussianEncoder(ARCHITECTURES["mlp"].encoder(SHAPE, hidden=(8,)), 2).double()
     prior = VampPrior(encoder, torch.rand(7, *SHAPE))
     p = prior()
     assert p.log_prob(p.sample((3,))).dtype == torch.float64

@@ -13,7 +13,7 @@ from pyro.infer import Trace_ELBO
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, TensorDataset
 
-from pyro_dpvae import VAE, Decoder, RegularizedELBO, StandardNormal
+from pyro_dpvae import VAE, Decoder, GaussianEncoder, RegularizedELBO, StandardNormal
 from pyro_dpvae.data import Batches
 from pyro_dpvae.likelihoods import AbstractLikelihood, GaussianLikelihood
 from pyro_dpvae.nn import Batched
@@ -57,6 +57,7 @@ CASES: dict[str, Callable[[], object]] = {
     "loader": lambda: Batches(LOADER, batch_size=4, preprocessing="none"),  # type: ignore[arg-type]
     "labelled": lambda: Batches(LOADER.dataset, batch_size=4, preprocessing="none"),
     "decoder": lambda: VAE(StandardNormal(2), lambda z: z),  # type: ignore[arg-type]
+    "network": lambda: GaussianEncoder(lambda x: x, 2, in_shape=(2,)),  # type: ignore[arg-type]
     "prior": lambda: VAE(dist.Normal(0.0, 1.0), decoder()),  # type: ignore[arg-type]
     "likelihood": lambda: WithoutRule((3,)),
 }

@@ -14,7 +14,7 @@ from pyro_dpvae.nn.heads import with_head
 from pyro_dpvae.nn.ladder import check_rungs, check_wiring
 from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
-from pyro_dpvae.nn.measured import measured
+from pyro_dpvae.nn.measuring import measured
 from pyro_dpvae.nn.pixel_networks import PIXEL_NETWORKS
 from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 

@@ -92,8 +92,9 @@ class LadderHead(nn.Module):
         each, rest = divmod(extra, len(self.rungs))
         self.extra = (*[each] * (len(self.rungs) - 1), each + rest)
         sizes = [2 * size + more for size, more in zip(self.rungs, self.extra, strict=True)]
-        layers = (nn.Linear(*pair) for pair in zip(self.widths, sizes, strict=True))
-        self.layers = initialized(nn.ModuleList(layers))
+        pairs = zip(self.widths, sizes, strict=True)
+        self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
+        initialized(self)
 
     def forward(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n outputs"]:
         """Return all rungs' outputs, of shape (N, 2 sum(rungs) + extra)."""
