@@ -16,7 +16,7 @@ from pyro_dpvae._ranks import Ranks
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.recipes import build_system
-from pyro_dpvae.training import TrainConfig, fit, loop
+from pyro_dpvae.training import TrainConfig, fit, fitting
 
 ROOT = Path(__file__).parents[1]
 CPU, CUDA = torch.device("cpu"), torch.device("cuda")
@@ -120,10 +120,10 @@ def test_fit_moves_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:
         found.update(model=model, guide=guide, **parts)
         raise Enough
 
-    monkeypatch.setattr(loop, "Trainer", trainer)
-    monkeypatch.setattr(loop, "check_run", lambda *parts, **options: [])
+    monkeypatch.setattr(fitting, "Trainer", trainer)
+    monkeypatch.setattr(fitting, "check_run", lambda *parts, **options: [])
     # Any device but the CPU will do: this one is on every machine.
-    monkeypatch.setattr(loop, "choose_device", lambda device, present: torch.device("meta"))
+    monkeypatch.setattr(fitting, "choose_device", lambda device, present: torch.device("meta"))
     with pytest.raises(Enough):
         fit(
             system.model,

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from torch import Tensor
 
 from pyro_dpvae.cli import jobs, main
 from pyro_dpvae.recipes import REGULARIZERS
@@ -74,15 +73,15 @@ def signalled(out: Path, signs: Path, number: signal.Signals, *, step: int) -> i
     """
 
     def command() -> None:
-        take = Trainer._step
+        follow = Trainer.after_step
 
-        def held(trainer: Trainer, x: Tensor) -> None:
-            take(trainer, x)
+        def held(trainer: Trainer, finite: bool) -> None:
             if trainer.place.step == step:
                 (signs / str(os.getpid())).touch()
                 wait_until(lambda: trainer._interrupts.signal is not None)
+            follow(trainer, finite)
 
-        Trainer._step = held  # type: ignore[method-assign]
+        Trainer.after_step = held  # type: ignore[method-assign]
         os._exit(main([*STUDY, str(out)]))
 
     signs.mkdir()

@@ -118,15 +118,15 @@ KILLED_ONCE = """
 import os, runpy, signal
 from pyro_dpvae.training.trainer import Trainer
 
-take = Trainer._step
+follow = Trainer.after_step
 
-def deadly(trainer, x):
-    take(trainer, x)
+def deadly(trainer, finite):
     if trainer.place.step == 8:
         os.kill(os.getpid(), signal.SIGKILL)
+    follow(trainer, finite)
 
 if (os.environ["RANK"], os.environ["TORCHELASTIC_RESTART_COUNT"]) == ("1", "0"):
-    Trainer._step = deadly
+    Trainer.after_step = deadly
 runpy.run_module("pyro_dpvae", run_name="__main__")
 """
 

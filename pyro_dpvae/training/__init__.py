@@ -11,10 +11,10 @@ from pyro_dpvae.training.checks import (
     growth_steps,
 )
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
+from pyro_dpvae.training.fitting import fit
 from pyro_dpvae.training.guard import NonFiniteError
 from pyro_dpvae.training.held_out import evaluate_elbo
 from pyro_dpvae.training.history import History
-from pyro_dpvae.training.loop import fit
 
 __all__ = [
     "AbstractCallback",

@@ -8,7 +8,7 @@ from signal import Signals
 from typing import Any, final
 
 import pyro
-from torch import Tensor, nn
+from torch import nn
 from tqdm import tqdm
 
 from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
@@ -24,6 +24,7 @@ from pyro_dpvae.training.guard import NonFiniteError, finite_parameters
 from pyro_dpvae.training.held_out import evaluate_elbo, evaluate_loss, finite_evaluation
 from pyro_dpvae.training.history import History
 from pyro_dpvae.training.interrupts import Interrupts
+from pyro_dpvae.training.loop import take_steps
 from pyro_dpvae.training.place import Place
 from pyro_dpvae.training.randomness import RandomStates, noise_seed
 from pyro_dpvae.training.settings import differences, environment, settings_of
@@ -99,6 +100,7 @@ class Trainer:
         self._interrupts = Interrupts(never=self.several)
         self._signal: Signals | None = None  # that all ranks know of
         self._saved: int | None = None
+        self._recordings = 0  # of which the records know
         self._extra: dict[str, Any] = {}
         self._bar = tqdm(disable=True)
         self._start = 0.0
@@ -136,20 +138,24 @@ class Trainer:
 
     def train_all(self, *, progress: bool) -> History:
         """Take all steps that are left; returns the history."""
+        place, steps = self.place, self.config.steps
         self._bar = tqdm(
-            initial=self.place.step,
-            total=self.config.steps,
+            initial=place.step,
+            total=steps,
             disable=not progress,
             unit="step",
             dynamic_ncols=True,
         )
         if self.svi.backend == "inductor":
             self._bar.set_description("compiling the step")
-        self._start = time.monotonic() - self.place.seconds
+        self._start = time.monotonic() - place.seconds
         with self._bar, self._interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN: loss")  # it is an error here
             try:
-                self._take_steps()
+                if place.concluded < place.step < steps:
+                    self._follow()
+                self._listen()
+                take_steps(self.steps, self.train, place=place, until=steps, between=self)
                 self._end()
             except BaseException as error:  # an interrupt as well
                 self.history.step = self.place.step
@@ -260,25 +266,26 @@ class Trainer:
             news.append({"ranks": ranks().count, "noise": "drawn anew"})
         return news
 
-    def _take_steps(self) -> None:
-        place, steps = self.place, self.config.steps
-        if place.concluded < place.step < steps:
+    @property
+    def ends(self) -> bool:
+        """Whether training ends here, before its last step."""
+        return self._signal is not None or self.progress.exhausted
+
+    def after_step(self, finite: bool) -> None:
+        """Record the step, do what follows it, and look for signals."""
+        step, steps = self.place.step, self.config.steps
+        self._bar.update()
+        if self.svi.recordings > self._recordings:
+            self._recordings = self.svi.recordings
+            seconds = round(self.svi.recorded_seconds, 3)
+            backend = self.svi.backend
+            self.record({"step": step, "backend": backend, "recorded_seconds": seconds})
+            self._bar.set_description(f"step recorded in {seconds:.1f} s")
+        if step % self.config.log_every == 0 or step == steps:
+            self._log(finite)
+        if step < steps:
             self._follow()
         self._listen()
-        while place.step < steps and not self._ends_early:
-            for x in self.train.epoch(place.epoch, place.batch):
-                self._step(x)
-                if place.step < steps:
-                    self._follow()
-                self._listen()
-                if place.step == steps or self._ends_early:
-                    break
-            else:
-                place.epoch, place.batch = place.epoch + 1, 0
-
-    @property
-    def _ends_early(self) -> bool:
-        return self._signal is not None or self.progress.exhausted
 
     def _listen(self) -> None:
         """Take note of a signal; among ranks every few steps, so that all end after the same."""
@@ -289,21 +296,6 @@ class Trainer:
             number = greatest(signal or 0, device=self.train.device)
             signal = Signals(number) if number else None
         self._signal = signal
-
-    def _step(self, x: Tensor) -> None:
-        recordings = self.svi.recordings
-        finite = self.steps.take(self.place.step, x)
-        self.place.step += 1
-        self.place.batch += 1
-        step = self.place.step
-        self._bar.update()
-        if self.svi.recordings > recordings:
-            seconds = round(self.svi.recorded_seconds, 3)
-            backend = self.svi.backend
-            self.record({"step": step, "backend": backend, "recorded_seconds": seconds})
-            self._bar.set_description(f"step recorded in {seconds:.1f} s")
-        if step % self.config.log_every == 0 or step == self.config.steps:
-            self._log(finite)
 
     def _log(self, finite: bool) -> None:
         step = self.place.step
