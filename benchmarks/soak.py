@@ -40,7 +40,7 @@ SYSTEMS = {
     "capacity, semi-amortized": "--objective capacity --guide semi-amortized --prior standard",
     "ELBO, Laplace guide": "--guide laplace --prior standard",
     "ELBO, recursive mixture": "--guide recursive-mixture --growth-steps 50 --prior standard",
-    "soft free bits, ladder": "--model ladder --network ladder-mlp --network.rungs [3,5] "
+    "soft free bits, ladder": "--model ladder --network ladder-mlp --network.latent_dims [3,5] "
     "--network.width 64 --objective soft-free-bits",
     "clustering ladder": "--recipe vlac --network.width 64 --cluster-step 100 "
     "--objective.schedule.beta.steps 100",

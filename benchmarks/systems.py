@@ -52,9 +52,9 @@ def _each(data: Mapping[str, str], systems: Mapping[str, str], budget: str) -> d
 
 
 _LADDERS = {
-    "N(0, I) at each rung": "--recipe ladder-vae",
-    "couplings at each rung": "--recipe ladder-vae-dp",
-    "couplings over all rungs": "--recipe ladder-vae-dp --model.joint true",
+    "N(0, I) at each layer": "--recipe ladder-vae",
+    "couplings at each layer": "--recipe ladder-vae-dp",
+    "couplings over all layers": "--recipe ladder-vae-dp --model.joint true",
 }
 _LADDER_BUDGET = (
     "--network ladder-mnist --network.width 16 --steps 6000 --objective.schedule.beta.steps 2000 "
@@ -84,7 +84,7 @@ _MAE = {
     "MAE": "--recipe mae",
     "MAE, couplings": "--recipe mae-dp",
 }
-_LAYERS = {f"probe_layer_{layer}": f"probe, rung {layer}" for layer in (1, 2, 3, 4)}
+_LAYERS = {f"probe_layer_{layer}": f"probe, layer {layer}" for layer in (1, 2, 3, 4)}
 
 TABLES = {
     "ladders": Table(
@@ -105,12 +105,12 @@ TABLES = {
         evaluate="--metrics elbo,layer-clusters",
         columns={
             "elbo": "ELBO",
-            "cluster_accuracy_layer_1": "accuracy, rung 1",
-            "cluster_accuracy_layer_2": "accuracy, rung 2",
-            "cluster_accuracy_layer_3": "accuracy, rung 3",
-            "cluster_accuracy_layer_4": "accuracy, rung 4",
+            "cluster_accuracy_layer_1": "accuracy, layer 1",
+            "cluster_accuracy_layer_2": "accuracy, layer 2",
+            "cluster_accuracy_layer_3": "accuracy, layer 3",
+            "cluster_accuracy_layer_4": "accuracy, layer 4",
             "cluster_accuracy_joint": "accuracy, jointly",
-            "clusters_used_layer_2": "clusters used, rung 2",
+            "clusters_used_layer_2": "clusters used, layer 2",
         },
         runs={
             **_each(
@@ -122,7 +122,7 @@ TABLES = {
                 {"SVHN": _SVHN},
                 {"q(y) = p(y given z)": _CLUSTERS["q(y) = p(y given z)"]},
                 "--preprocessing grey --likelihood gaussian-learned --network ladder-svhn "
-                "--network.width 16 --network.rungs [5,5,5,16] --prior.components 100 "
+                "--network.width 16 --network.latent_dims [5,5,5,16] --prior.components 100 "
                 "--cluster-step 1500 --objective.schedule.beta.steps 1500 --steps 3000 "
                 "--evaluate-every 3000",
             ),

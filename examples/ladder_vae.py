@@ -16,23 +16,25 @@ from pyro_dpvae.nn import LADDERS, default_ladder
 from pyro_dpvae.objectives import BetaELBO, SaturatingSchedule
 from pyro_dpvae.plots import layer_codes, layers_figure
 
-RUNGS = (2, 2, 2)
+LATENT_DIMS = (2, 2, 2)
 
 
 def main() -> None:
-    """Train a ladder, and draw what each rung changes."""
+    """Train a ladder, and draw what each layer changes."""
     found = options(__doc__, steps=3000)
     batches = images(found)
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
     likelihood = BernoulliLikelihood(shape)
-    encoder = architecture.encoder(shape, rungs=RUNGS, width=16)
-    decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
+    encoder = architecture.encoder(shape, latent_dims=LATENT_DIMS, width=16)
+    decoder = architecture.decoder(
+        sum(LATENT_DIMS), likelihood.raw_shape, latent_dims=LATENT_DIMS, width=16
+    )
 
-    model = LadderVAE([CouplingPrior(size) for size in RUNGS], Decoder(decoder, likelihood))
-    guide = LadderGuide(GaussianEncoder(encoder, sum(RUNGS)), RUNGS)
-    # The rate comes in by and by, so that no rung is given up at the start.
+    model = LadderVAE([CouplingPrior(size) for size in LATENT_DIMS], Decoder(decoder, likelihood))
+    guide = LadderGuide(GaussianEncoder(encoder, sum(LATENT_DIMS)), LATENT_DIMS)
+    # The rate comes in by and by, so that no layer is given up at the start.
     warm_up = SaturatingSchedule(0.0, 1.0, steps=found.steps)
     train(model, guide, BetaELBO(warm_up), batches, steps=found.steps)
 

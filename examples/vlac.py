@@ -22,24 +22,26 @@ from pyro_dpvae.nn import LADDERS, default_ladder
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.plots import sample_figure
 
-RUNGS, CLUSTERS = (4, 8), 20
+LATENT_DIMS, CLUSTERS = (4, 8), 20
 
 
 def main() -> None:
-    """Train a clustering ladder, and draw ten images of each cluster of its upper rung."""
+    """Train a clustering ladder, and draw ten images of each cluster of its upper layer."""
     found = options(__doc__, steps=3000)
     batches = images(found)
     x = next(batches.epoch(0))
     shape = tuple(x.shape[1:])
     architecture = LADDERS[default_ladder(shape)]
     likelihood = BernoulliLikelihood(shape)
-    encoder = architecture.encoder(shape, rungs=RUNGS, width=16)
-    decoder = architecture.decoder(sum(RUNGS), likelihood.raw_shape, rungs=RUNGS, width=16)
+    encoder = architecture.encoder(shape, latent_dims=LATENT_DIMS, width=16)
+    decoder = architecture.decoder(
+        sum(LATENT_DIMS), likelihood.raw_shape, latent_dims=LATENT_DIMS, width=16
+    )
 
-    priors = [MixturePrior(size, components=CLUSTERS) for size in RUNGS]
+    priors = [MixturePrior(size, components=CLUSTERS) for size in LATENT_DIMS]
     model = ClusteringLadderVAE(priors, Decoder(decoder, likelihood))
     # Given an encoder without clusters, q(y | z) = p(y | z); the sum over y is exact.
-    guide = ClusteringLadderGuide(GaussianEncoder(encoder, sum(RUNGS)), priors)
+    guide = ClusteringLadderGuide(GaussianEncoder(encoder, sum(LATENT_DIMS)), priors)
     train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 
     with torch.no_grad():

@@ -43,7 +43,8 @@ class GaussianEncoder(nn.Module):
 
     Args:
         network: x -> features, any module from (N, *data) to (N, *features), such as one of
-            ``ARCHITECTURES``; a ladder has a linear layer for each rung.
+            ``ARCHITECTURES``; a ladder has a linear layer for each
+            latent layer.
         latent_dim: the size L of z.
         in_shape: of a datum; None takes it from the network, if that is ours or its first layer
             is a ``torch.nn.Linear``.
@@ -129,29 +130,29 @@ class WeightedGaussianEncoder(nn.Module):
 
 @final
 class ClusteringEncoder(nn.Module):
-    """q(z | x) of a ladder's rungs side by side, and logits of q(y_l | x) of each rung's clusters.
+    """q(z | x) of a ladder's latent layers side by side, and logits of q(y_l | x) for each layer.
 
-    A linear layer behind the network, or one for each rung of a ladder, gives mu_1..mu_L and
-    log sigma_1^2..log sigma_L^2, cut as in ``GaussianEncoder``, and then for each rung as many
-    outputs as the largest number of clusters, of which the first K_l are the logits of rung l.
+    A linear layer behind the network, or one for each latent layer of a ladder, gives mu_1..mu_L
+    and log sigma_1^2..log sigma_L^2, cut as in ``GaussianEncoder``, and then for each latent layer
+    as many outputs as the largest number of clusters. The first K_l of these are its logits.
 
     Args:
         network: x -> features, as that of ``GaussianEncoder``.
-        latent_dims: the sizes of the rungs, bottom first.
+        latent_dims: the sizes of the layers, bottom first.
         clusters: the numbers K_l of clusters, bottom first.
         in_shape: of a datum, as that of ``GaussianEncoder``.
 
     Attributes:
         network: x -> outputs, with those layers.
-        latent_dim: the size of z, all rungs together.
+        latent_dim: the size of z, all layers together.
 
     Raises:
-        ValueError: if the numbers of rungs differ, and as ``GaussianEncoder`` raises it.
+        ValueError: if the numbers of layers differ, and as ``GaussianEncoder`` raises it.
 
     Example:
         >>> import torch
         >>> from pyro_dpvae.nn import LADDERS
-        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), rungs=(2, 3), width=4)
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), latent_dims=(2, 3), width=4)
         >>> q, logits = ClusteringEncoder(network, (2, 3), clusters=(4, 5))(
         ...     torch.zeros(6, 1, 28, 28)
         ... )
@@ -170,7 +171,7 @@ class ClusteringEncoder(nn.Module):
         sizes, numbers = check_shape("latent_dims", latent_dims), check_shape("clusters", clusters)
         if len(sizes) != len(numbers):
             raise ValueError(
-                "every rung needs its number of clusters, got latent_dims "
+                "every layer needs its number of clusters, got latent_dims "
                 f"{sizes} and clusters {numbers}; give both bottom first"
             )
         super().__init__()
@@ -182,10 +183,10 @@ class ClusteringEncoder(nn.Module):
     def forward(
         self, x: Float[Tensor, "..."]
     ) -> tuple[dist.Independent, list[Float[Tensor, "..."]]]:
-        """Return q(z | x), of event shape (L,), and logits (*batch, K_l) of each rung."""
+        """Return q(z | x), of event shape (L,), and logits (*batch, K_l) of each layer."""
         outputs = self.network(x)
         rest = outputs.shape[-1] - 2 * self.latent_dim
         mean, log_variance, logits = outputs.split((self.latent_dim, self.latent_dim, rest), -1)
-        of_rungs = logits.chunk(len(self.clusters), -1)
-        cut = [one[..., :number] for one, number in zip(of_rungs, self.clusters, strict=True)]
+        of_layers = logits.chunk(len(self.clusters), -1)
+        cut = [one[..., :number] for one, number in zip(of_layers, self.clusters, strict=True)]
         return diagonal_normal(mean, log_variance), cut

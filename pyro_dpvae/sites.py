@@ -1,6 +1,6 @@
 """The names that a model and a guide share: all that either needs to know of the other."""
 
-__all__ = ["LATENT", "OBSERVED", "PLATE", "cluster", "rung"]
+__all__ = ["LATENT", "OBSERVED", "PLATE", "cluster", "layer_site"]
 
 LATENT = "z"
 """The representation, one vector per datum."""
@@ -12,11 +12,11 @@ PLATE = "data"
 """The plate over the batch."""
 
 
-def rung(layer: int) -> str:
+def layer_site(layer: int) -> str:
     """Return the site of a ladder's latents at a layer, counted from 1 at the data.
 
     Example:
-        >>> rung(1)
+        >>> layer_site(1)
         'z_1'
     """
     return f"{LATENT}_{layer}"

@@ -70,7 +70,7 @@ COUPLING = {"name": "coupling", "blocks": 2, "hidden": [8]}
 CLUSTERS = {
     "model": {"name": "clustering-ladder"},
     "prior": {"name": "mixture", "components": 4},
-    "network": {"name": "ladder-mlp", "rungs": [1, 2], "width": 8, "depth": 1},
+    "network": {"name": "ladder-mlp", "latent_dims": [1, 2], "width": 8, "depth": 1},
 }
 
 LADDER = {"model": {"name": "ladder"}, "network": CLUSTERS["network"]}

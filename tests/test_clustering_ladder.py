@@ -37,18 +37,19 @@ from pyro_dpvae.priors import (
 from pyro_dpvae.recipes import SavedSystem, System
 from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.sites import PLATE, rung
+from pyro_dpvae.sites import PLATE, layer_site
 
-RUNGS, CLUSTERS, DATA = (2, 3), (3, 4), 6
+LATENT_DIMS, CLUSTERS, DATA = (2, 3), (3, 4), 6
 
 
 def mixtures(*, coupling: bool = False) -> list[AbstractPrior]:
     priors: list[AbstractPrior] = [
-        MixturePrior(size, components=number) for size, number in zip(RUNGS, CLUSTERS, strict=True)
+        MixturePrior(size, components=number)
+        for size, number in zip(LATENT_DIMS, CLUSTERS, strict=True)
     ]
     if coupling:
         base = priors[1]
-        priors[1] = CouplingPrior(RUNGS[1], blocks=2, hidden=(4,), base=base)
+        priors[1] = CouplingPrior(LATENT_DIMS[1], blocks=2, hidden=(4,), base=base)
     return priors
 
 
@@ -57,13 +58,13 @@ def linear(inputs: int, outputs: int) -> Batched:
 
 
 def decoder() -> Decoder:
-    return Decoder(linear(sum(RUNGS), DATA), GaussianLikelihood((DATA,), variance=0.5))
+    return Decoder(linear(sum(LATENT_DIMS), DATA), GaussianLikelihood((DATA,), variance=0.5))
 
 
 def encoder(network: bool) -> ClusteringEncoder | GaussianEncoder:
     if network:
-        return ClusteringEncoder(nn.Identity(), RUNGS, clusters=CLUSTERS, in_shape=(DATA,))
-    return GaussianEncoder(nn.Identity(), sum(RUNGS), in_shape=(DATA,))
+        return ClusteringEncoder(nn.Identity(), LATENT_DIMS, clusters=CLUSTERS, in_shape=(DATA,))
+    return GaussianEncoder(nn.Identity(), sum(LATENT_DIMS), in_shape=(DATA,))
 
 
 def ladder(
@@ -84,7 +85,7 @@ def data(count: int = 5) -> Tensor:
 def test_under_p_of_y_given_z_it_is_the_ladder_with_clusters_summed_out(coupling: bool) -> None:
     model, guide = ladder(False, coupling=coupling)
     plain = LadderVAE(list(model.prior.priors), model.decoder)
-    pairs = [(model, guide), (plain, LadderGuide(guide.encoder, RUNGS))]
+    pairs = [(model, guide), (plain, LadderGuide(guide.encoder, LATENT_DIMS))]
     found = []
     # The discrepancy's draws too, but under couplings each component is pushed, and one chosen.
     objective = RegularizedELBO(penalties=[] if coupling else [MMD(100.0)])
@@ -123,7 +124,7 @@ def test_a_networks_rate_is_that_of_a_loop_over_clusters(coupling: bool) -> None
 
 
 def parts(q: Any) -> list[tuple[Tensor, ...]]:
-    return [one.split(RUNGS, -1) for one in (q.base_dist.loc, q.base_dist.scale)]
+    return [one.split(LATENT_DIMS, -1) for one in (q.base_dist.loc, q.base_dist.scale)]
 
 
 def test_under_couplings_the_discrepancy_moves_the_components_and_their_map() -> None:
@@ -152,8 +153,8 @@ def test_component_wise_generation_draws_from_the_clusters_law() -> None:
     priors = mixtures(coupling=True)
     prior = ProductPrior(priors)
     codes = cluster_codes(prior, 2, count=2000)
-    assert codes.shape == (CLUSTERS[1], 2000, sum(RUNGS))
-    below, own = codes.split(RUNGS, -1)
+    assert codes.shape == (CLUSTERS[1], 2000, sum(LATENT_DIMS))
+    below, own = codes.split(LATENT_DIMS, -1)
     assert (below == below[:1]).all()
     z0 = priors[1].to_generation(own)[0]
     base = priors[1].base_prior()
@@ -166,17 +167,17 @@ def test_component_wise_generation_draws_from_the_clusters_law() -> None:
             cluster_codes(prior, layer)
 
 
-class Rungs(nn.Module):
+class OwnLogits(nn.Module):
     """The data's first coordinates as means, small variances, and learned logits."""
 
     def __init__(self, features: int) -> None:
         super().__init__()
         self.logits = nn.Sequential(
-            nn.Linear(DATA, 64), nn.ReLU(), nn.Linear(64, features - 2 * sum(RUNGS))
+            nn.Linear(DATA, 64), nn.ReLU(), nn.Linear(64, features - 2 * sum(LATENT_DIMS))
         )
 
     def forward(self, x: Tensor) -> Tensor:
-        mean = x[:, : sum(RUNGS)]
+        mean = x[:, : sum(LATENT_DIMS)]
         return torch.cat([mean, torch.full_like(mean, -6.0), self.logits(x)], -1)
 
 
@@ -184,9 +185,9 @@ class Rungs(nn.Module):
 def test_clusters_start_where_the_data_have_them(coupling: bool) -> None:
     pyro.clear_param_store()
     torch.manual_seed(0)
-    features = 2 * sum(RUNGS) + len(RUNGS) * max(CLUSTERS)
+    features = 2 * sum(LATENT_DIMS) + len(LATENT_DIMS) * max(CLUSTERS)
     assigning = encoder(True)
-    assigning.network = Batched(Rungs(features), in_shape=(DATA,), out_shape=(features,))
+    assigning.network = Batched(OwnLogits(features), in_shape=(DATA,), out_shape=(features,))
     priors = mixtures(coupling=coupling)
     if coupling:  # so that generation space is another one
         with torch.no_grad():
@@ -196,7 +197,7 @@ def test_clusters_start_where_the_data_have_them(coupling: bool) -> None:
     y = torch.randint(12, (600,))
     labels = torch.stack([y % 3, y // 3], -1)
     centres = [
-        4 * torch.eye(number)[:, :size] for size, number in zip(RUNGS, CLUSTERS, strict=True)
+        4 * torch.eye(number)[:, :size] for size, number in zip(LATENT_DIMS, CLUSTERS, strict=True)
     ]
     means = [centre[one] for centre, one in zip(centres, labels.unbind(-1), strict=True)]
     x = torch.cat([*means, torch.zeros(600, 1)], -1) + 0.3 * torch.randn(600, DATA)
@@ -207,7 +208,7 @@ def test_clusters_start_where_the_data_have_them(coupling: bool) -> None:
     for layer, number in enumerate(CLUSTERS):
         pairs = torch.stack([found[:, layer], labels[:, layer]], -1).unique(dim=0)
         assert len(pairs) == number  # one cluster for each true one, and the other way round
-        z = guide.posterior(x).mean.split(RUNGS, -1)[layer]
+        z = guide.posterior(x).mean.split(LATENT_DIMS, -1)[layer]
         shares = priors[layer].responsibilities(z)
         assert (shares.argmax(-1) == found[:, layer]).float().mean() > 0.99
         assert shares.max(-1).values.mean() > 0.98
@@ -245,14 +246,14 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
         ),
         (
             lambda: ClusteringLadderGuide(encoder(True), mixtures()[::-1]),
-            "the same rungs and clusters",
+            "the same layers and clusters",
         ),
         (
             lambda: ClusteringLadderGuide(encoder(False), mixtures()[:1]),
             r"add up to the encoder's latent_dim, got \(2,\) and 5",
         ),
         (
-            lambda: ClusteringEncoder(linear(DATA, 10), RUNGS, clusters=CLUSTERS[:1]),
+            lambda: ClusteringEncoder(linear(DATA, 10), LATENT_DIMS, clusters=CLUSTERS[:1]),
             r"its number of clusters, got latent_dims \(2, 3\) and clusters \(3,\)",
         ),
     ],
@@ -266,9 +267,9 @@ def test_parts_that_do_not_fit_are_refused(make: Callable[[], Any], message: str
 def test_what_clusters_cannot_start_from_is_refused_before_anything_changes(network: bool) -> None:
     model, guide = ladder(network)
     refused = [
-        (model.prior, "4 clusters need as many data .* got 3 for those of rung 2; .* fewer comp"),
+        (model.prior, "4 clusters need as many data .* got 3 for those of layer 2; .* fewer comp"),
         (ProductPrior([model.prior.priors[0], StandardNormal(3)]), "components of a MixturePrior"),
-        (ProductPrior(mixtures()[::-1]), r"the same rungs, got sizes \(3, 2\) and \(2, 3\)"),
+        (ProductPrior(mixtures()[::-1]), r"the same layers, got sizes \(3, 2\) and \(2, 3\)"),
     ]
     if not network:
         refused[1] = (ProductPrior(mixtures()), "build model and guide on the same priors")
@@ -287,12 +288,14 @@ def test_a_fit_of_logits_keeps_what_shares_their_weights() -> None:
     model, _ = ladder(True)
     priors = list(model.prior.priors)
     network = nn.Sequential(nn.Linear(DATA, 8), nn.Tanh())
-    guide = ClusteringLadderGuide(ClusteringEncoder(network, RUNGS, clusters=CLUSTERS), priors)
+    guide = ClusteringLadderGuide(
+        ClusteringEncoder(network, LATENT_DIMS, clusters=CLUSTERS), priors
+    )
     x = 2 * data(200)
     before = guide.posterior(x)
     guide.initialise_clusters(model.prior, [x], steps=200, learning_rate=1e-2, progress=False)
     assert kl_divergence(before, guide.posterior(x)).mean() < 0.02
-    means = before.mean.split(RUNGS, -1)
+    means = before.mean.split(LATENT_DIMS, -1)
     for prior, z, share in zip(priors, means, guide.cluster_probabilities(x), strict=True):
         agree = prior.responsibilities(z).argmax(-1) == share.argmax(-1)
         assert agree.float().mean() > 0.85
@@ -308,7 +311,7 @@ def test_importance_weights_are_those_of_the_ladder_with_clusters_summed_out(
     model, guide = ladder(network, coupling=True)
     plain = LadderVAE(list(model.prior.priors), model.decoder)
     samplers = [
-        ImportanceSampler(plain, Rungwise(guide), chunk=chunk),
+        ImportanceSampler(plain, Layerwise(guide), chunk=chunk),
         ImportanceSampler(model, guide, chunk=chunk),
         ImportanceSampler(model, guide, chunk=chunk, compile=True),
     ]
@@ -322,8 +325,8 @@ def test_importance_weights_are_those_of_the_ladder_with_clusters_summed_out(
         torch.testing.assert_close(other, found[0], rtol=1e-5, atol=1e-5)
 
 
-class Rungwise(nn.Module):
-    """A clustering ladder's q(z | x) at its rungs' sites, without clusters."""
+class Layerwise(nn.Module):
+    """A clustering ladder's q(z | x) at its layers' sites, without clusters."""
 
     def __init__(self, guide: ClusteringLadderGuide) -> None:
         super().__init__()
@@ -334,7 +337,7 @@ class Rungwise(nn.Module):
             for layer, (loc, scale) in enumerate(
                 zip(*parts(self.held[0].posterior(x)), strict=True)
             ):
-                pyro.sample(rung(layer + 1), dist.Normal(loc, scale).to_event(1))
+                pyro.sample(layer_site(layer + 1), dist.Normal(loc, scale).to_event(1))
 
 
 def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
@@ -348,7 +351,7 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     subject = Subject(saved, content, EvaluationConfig(), progress=False)
     bound = evaluate_run(subject, ["elbo"])["elbo"]  # y summed out, so of the ladder without y
     plain = LadderVAE(list(model.prior.priors), model.decoder)
-    exact = -RegularizedELBO(num_particles=20).loss(plain, Rungwise(guide), content.test) / len(
+    exact = -RegularizedELBO(num_particles=20).loss(plain, Layerwise(guide), content.test) / len(
         content.test
     )
     assert bound["value"] == pytest.approx(exact, abs=4 * bound["standard_error"])

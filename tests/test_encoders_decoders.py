@@ -120,7 +120,7 @@ class Pair(nn.Module):
             r"takes data of shape \(2,\), and in_shape is \(3,\); leave in_shape out",
         ),
         (
-            lambda: GaussianEncoder(LADDERS["ladder-mlp"].encoder((4,), rungs=(2, 1)), 2),
+            lambda: GaussianEncoder(LADDERS["ladder-mlp"].encoder((4,), latent_dims=(2, 1)), 2),
             r"must add up to latent_dim, got 2 and the sizes \(2, 1\); give latent_dim = 3",
         ),
         (

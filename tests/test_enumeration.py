@@ -17,7 +17,7 @@ from pyro_dpvae.objectives import MMD, FreeBitsRate, RegularizedELBO, SteinDiscr
 from pyro_dpvae.objectives._enumeration import Marginal
 from pyro_dpvae.objectives.penalties import AbstractPenalty, Latents
 from pyro_dpvae.ownership import OwnedModule
-from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
+from pyro_dpvae.sites import OBSERVED, PLATE, cluster, layer_site
 
 CLUSTERS, SIZES, BATCH = (3, 4), (2, 1), 5
 ENUMERATED = {"enumerate": "parallel"}
@@ -52,7 +52,7 @@ class Clusters(OwnedModule):
             z = []
             for index in range(len(CLUSTERS)):
                 y = pyro.sample(cluster(index + 1), dist.Categorical(logits=self.logits[index]))
-                z.append(pyro.sample(rung(index + 1), self.given(index, y)))
+                z.append(pyro.sample(layer_site(index + 1), self.given(index, y)))
             shape = torch.broadcast_shapes(*(part.shape[:-1] for part in z))
             joined = torch.cat([part.expand(*shape, -1) for part in z], -1)
             pyro.sample(OBSERVED, self.likelihood(joined), obs=x)
@@ -69,7 +69,7 @@ class Marginals(OwnedModule):
         (model,) = self.held
         with pyro.plate(PLATE, len(x)):
             z = [
-                pyro.sample(rung(index + 1), model.marginal(index))
+                pyro.sample(layer_site(index + 1), model.marginal(index))
                 for index in range(len(CLUSTERS))
             ]
             pyro.sample(OBSERVED, model.likelihood(torch.cat(z, -1)), obs=x)
@@ -98,7 +98,7 @@ class Guide(OwnedModule):
                 q = dist.Normal(loc, scale).to_event(1)
                 if self.opaque:  # no entropy or divergence is known of it
                     q = dist.TransformedDistribution(q, [dist.transforms.AffineTransform(0, 1)])
-                z = pyro.sample(rung(index + 1), q)
+                z = pyro.sample(layer_site(index + 1), q)
                 if self.order == "after":
                     p = model.marginal(index)
                     joint = p.mixture_distribution.logits + p.component_distribution.log_prob(

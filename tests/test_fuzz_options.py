@@ -78,7 +78,17 @@ _LEAVES = st.one_of(
     st.sampled_from([0, 1, 2, 3, -1, 2**40, 0.5, 1e300, float("nan"), float("inf")]),
     st.sampled_from(["x", "1", "null", "", "é\x00", *SYSTEM_PRIORS, *OBJECTIVES, *GUIDES]),
 )
-_NAMES = ["name", "schedule", "beta", "blocks", "hidden", "start", "end", "rungs", "components"]
+_NAMES = [
+    "name",
+    "schedule",
+    "beta",
+    "blocks",
+    "hidden",
+    "start",
+    "end",
+    "latent_dims",
+    "components",
+]
 _VALUES = st.recursive(
     _LEAVES,
     lambda inner: st.one_of(

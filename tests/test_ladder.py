@@ -40,8 +40,8 @@ from pyro_dpvae.training import TrainConfig, fit
 from tests.test_captured import check_same_steps
 from tests.test_regularizers import OBJECTIVES
 
-RUNGS, DATA, VARIANCE = (2, 3), 4, 0.4
-SIZE = sum(RUNGS)
+LATENT_DIMS, DATA, VARIANCE = (2, 3), 4, 0.4
+SIZE = sum(LATENT_DIMS)
 COUPLING = partial(CouplingPrior, hidden=(8,), blocks=2)
 
 
@@ -54,7 +54,9 @@ class LinearLadder:
             nn.Linear(3, 6, bias=False),
             nn.Linear(6, DATA),
         )
-        ladder = LadderDecoder([bottom, top], [branch], [GatedSum(6)], rungs=RUNGS).double()
+        ladder = LadderDecoder(
+            [bottom, top], [branch], [GatedSum(6)], latent_dims=LATENT_DIMS
+        ).double()
         gate = torch.randn(6, dtype=torch.float64)
         ladder.joins[0].gate.data = gate
         self.weight = bottom.weight @ torch.cat([gate[:, None] * branch.weight, top.weight], 1)
@@ -62,13 +64,13 @@ class LinearLadder:
         network = Batched(ladder, in_shape=(SIZE,), out_shape=(DATA,))
         self.decoder = Decoder(network, GaussianLikelihood((DATA,), variance=VARIANCE))
         self.encoder = GaussianEncoder(nn.Identity(), SIZE, in_shape=(DATA,)).double()
-        self.guide = LadderGuide(self.encoder, RUNGS)
+        self.guide = LadderGuide(self.encoder, LATENT_DIMS)
 
     def model(self, kind: str) -> AbstractVAE:
         if kind == "joint":
             return VAE(COUPLING(SIZE).double(), self.decoder)
         make = StandardNormal if kind == "standard" else COUPLING
-        return LadderVAE([make(size).double() for size in RUNGS], self.decoder)
+        return LadderVAE([make(size).double() for size in LATENT_DIMS], self.decoder)
 
     def guide_of(self, model: AbstractVAE) -> AbstractGuide:
         return self.guide if isinstance(model, LadderVAE) else AmortizedGaussian(self.encoder)
@@ -142,7 +144,7 @@ def test_the_sites_are_the_parts_of_prior_and_posterior(linear: LinearLadder) ->
         *(("several", kind) for kind in ("standard", "joint")),
     ],
 )
-def test_every_objective_on_every_prior_of_rungs(
+def test_every_objective_on_every_prior_of_layers(
     name: str, kind: str, linear: LinearLadder
 ) -> None:
     model, x = linear.model(kind), data(8)
@@ -159,13 +161,13 @@ def test_every_objective_on_every_prior_of_rungs(
     assert any(bool(grad.any()) for grad in gradients.values())
 
 
-def test_free_bits_are_those_of_each_rung(linear: LinearLadder) -> None:
+def test_free_bits_are_those_of_each_layer(linear: LinearLadder) -> None:
     x = data(7)
     objective = RegularizedELBO(rate=FreeBitsRate(1.5))
     objective.loss(linear.model("standard"), linear.guide, x)
     q = linear.guide.posterior(x).base_dist
     kl = (0.5 * (q.loc.square() + q.scale.square() - 1) - q.scale.log()).mean(0).detach()
-    charged = sum(max(1.5, float(part.sum())) for part in kl.split(RUNGS))
+    charged = sum(max(1.5, float(part.sum())) for part in kl.split(LATENT_DIMS))
     terms = objective.terms
     assert float(terms["loss"] - terms["distortion"]) == pytest.approx(charged)
     assert float(terms["rate"]) == pytest.approx(float(kl.sum()))
@@ -188,12 +190,16 @@ def small(
     shape: tuple[int, ...], priors: Callable[[int], AbstractPrior], *, joint: bool = False
 ) -> tuple[AbstractVAE, AbstractGuide]:
     build, likelihood = LADDERS["ladder-mlp"], GaussianLikelihood(shape, variance=0.1)
-    encode = build.encoder(shape, rungs=RUNGS, width=8, depth=1)
-    decoder = Decoder(build.decoder(SIZE, shape, rungs=RUNGS, width=8, depth=1), likelihood)
+    encode = build.encoder(shape, latent_dims=LATENT_DIMS, width=8, depth=1)
+    decoder = Decoder(
+        build.decoder(SIZE, shape, latent_dims=LATENT_DIMS, width=8, depth=1), likelihood
+    )
     encoder = GaussianEncoder(encode, SIZE)
     if joint:
         return VAE(priors(SIZE), decoder), AmortizedGaussian(encoder)
-    return LadderVAE([priors(size) for size in RUNGS], decoder), LadderGuide(encoder, RUNGS)
+    return LadderVAE([priors(size) for size in LATENT_DIMS], decoder), LadderGuide(
+        encoder, LATENT_DIMS
+    )
 
 
 def test_captured_steps_of_a_ladder_are_those_of_svi() -> None:
@@ -230,7 +236,7 @@ def test_a_ladder_trains_on_digits(joint: bool) -> None:
     assert moved == before.keys()
 
 
-def test_rungs_that_do_not_fit_are_refused() -> None:
+def test_layers_that_do_not_fit_are_refused() -> None:
     model, guide = small((3,), StandardNormal)
     with pytest.raises(ValueError, match=r"priors .*, got \(3, 2\) and \(2, 3\); build both with"):
         LadderVAE([StandardNormal(3), StandardNormal(2)], model.decoder)

@@ -1,4 +1,4 @@
-"""The wiring of ladders: which rung sees what, by gradients; sizes; what is refused."""
+"""The wiring of ladders: which layer sees what, by gradients; sizes; what is refused."""
 
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -27,18 +27,18 @@ CASES: list[tuple[str, tuple[int, ...], tuple[int, ...], dict[str, Any]]] = [
 EXTRA = 3
 
 cases = pytest.mark.parametrize(
-    ("name", "shape", "rungs", "options"), CASES, ids=lambda value: str(value)
+    ("name", "shape", "latent_dims", "options"), CASES, ids=lambda value: str(value)
 )
 
 
 def pair_of(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], options: dict[str, Any]
 ) -> tuple[Batched, Batched]:
     """Encoder and decoder, away from their small initial weights."""
-    build, trunk = LADDERS[name], LADDERS[name].encoder(shape, rungs=rungs, **options)
+    build, trunk = LADDERS[name], LADDERS[name].encoder(shape, latent_dims=latent_dims, **options)
     pair = (
-        with_head(trunk, sum(rungs), in_shape=None, extra=EXTRA * len(rungs)),
-        build.decoder(sum(rungs), shape, rungs=rungs, **options),
+        with_head(trunk, sum(latent_dims), in_shape=None, extra=EXTRA * len(latent_dims)),
+        build.decoder(sum(latent_dims), shape, latent_dims=latent_dims, **options),
     )
     for network in pair:
         for module in network.eval().modules():
@@ -76,16 +76,16 @@ def names_of(ladder: nn.Module, *groups: tuple[str, Any]) -> set[str]:
 
 
 @cases
-def test_a_rungs_posterior_reads_the_way_up_to_it_and_its_own_tower(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
+def test_a_layers_posterior_reads_the_way_up_to_it_and_its_own_tower(
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    encoder, _ = pair_of(name, shape, rungs, options)
+    encoder, _ = pair_of(name, shape, latent_dims, options)
     ladder, head = found(encoder, LadderEncoder), found(encoder, LadderHead)
     y = encoder(torch.randn(2, *shape))
-    sizes = (*rungs, *rungs, *(EXTRA for _ in rungs))
+    sizes = (*latent_dims, *latent_dims, *(EXTRA for _ in latent_dims))
     weight = torch.randn(y.shape)
     for index, part in enumerate((weight * y).split(sizes, -1)):
-        layer = index % len(rungs)
+        layer = index % len(latent_dims)
         expected = names_of(ladder, ("stages", range(layer)), ("towers", [layer]))
         assert names_with_gradient(ladder, part.sum()) == expected
         assert names_with_gradient(head, part.sum()) == {f"layers.{layer}"}
@@ -103,25 +103,25 @@ def recorded(modules: nn.ModuleList, run: Callable[[], Any]) -> list[Tensor]:
 
 
 @cases
-def test_a_rung_changes_what_is_decoded_from_its_height_down(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
+def test_a_layer_changes_what_is_decoded_from_its_height_down(
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    _, decoder = pair_of(name, shape, rungs, options)
-    ladder, z = found(decoder, LadderDecoder), torch.randn(1, sum(rungs))
+    _, decoder = pair_of(name, shape, latent_dims, options)
+    ladder, z = found(decoder, LadderDecoder), torch.randn(1, sum(latent_dims))
     before = recorded(ladder.stages, lambda: decoder(z))  # top first, as they run
-    for layer, columns in enumerate(torch.arange(sum(rungs)).split(rungs)):
+    for layer, columns in enumerate(torch.arange(sum(latent_dims)).split(latent_dims)):
         for column in columns:
             moved = z.clone()
             moved[:, column] += 1.0
             after = recorded(ladder.stages, lambda moved=moved: decoder(moved))
             changed = [not torch.equal(a, b) for a, b in zip(before, after, strict=True)]
-            assert changed[::-1] == [height <= layer for height in range(len(rungs))]
+            assert changed[::-1] == [height <= layer for height in range(len(latent_dims))]
 
 
 def test_outputs_are_means_then_log_variances_then_extras() -> None:
     towers = nn.Identity(), nn.Identity()
-    encoder = LadderEncoder([nn.Identity()], towers, rungs=(1, 2), widths=(1, 1))
-    head = LadderHead(encoder, extra=3)  # one of the bottom rung, and two of the top
+    encoder = LadderEncoder([nn.Identity()], towers, latent_dims=(1, 2), widths=(1, 1))
+    head = LadderHead(encoder, extra=3)  # one of the bottom layer, and two of the top
     for layer, start in zip(head.layers, (0.0, 10.0), strict=True):
         nn.init.zeros_(layer.weight)
         layer.bias.data = start + torch.arange(float(layer.out_features))
@@ -131,15 +131,15 @@ def test_outputs_are_means_then_log_variances_then_extras() -> None:
 
 @cases
 def test_shapes_whatever_the_batch(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    encoder, decoder = pair_of(name, shape, rungs, options)
-    features = 2 * sum(rungs) + EXTRA * len(rungs)
+    encoder, decoder = pair_of(name, shape, latent_dims, options)
+    features = 2 * sum(latent_dims) + EXTRA * len(latent_dims)
     for batch in ((), (2,), (2, 1)):
         assert encoder(torch.randn(*batch, *shape)).shape == (*batch, features)
-        assert decoder(torch.randn(*batch, sum(rungs))).shape == (*batch, *shape)
+        assert decoder(torch.randn(*batch, sum(latent_dims))).shape == (*batch, *shape)
     raw_shape = (2 * shape[0], *shape[1:])
-    twice = LADDERS[name].decoder(sum(rungs), raw_shape, rungs=rungs, **options)
+    twice = LADDERS[name].decoder(sum(latent_dims), raw_shape, latent_dims=latent_dims, **options)
     assert twice.out_shape == raw_shape
 
 
@@ -153,7 +153,7 @@ def widths(module: nn.Module) -> list[int]:
 
 # Of the released code; where CelebA's maps shrink is our reading.
 @pytest.mark.parametrize(
-    ("name", "shape", "rungs", "up", "own", "down", "branches"),
+    ("name", "shape", "latent_dims", "up", "own", "down", "branches"),
     [
         (
             "ladder-mnist",
@@ -187,15 +187,17 @@ def widths(module: nn.Module) -> list[int]:
 def test_widths_are_the_sources(
     name: str,
     shape: tuple[int, ...],
-    rungs: tuple[int, ...],
+    latent_dims: tuple[int, ...],
     up: list[list[int]],
     own: list[list[int]],
     down: list[list[int]],
     branches: list[list[int]],
 ) -> None:
     with torch.device("meta"):
-        encoder = found(LADDERS[name].encoder(shape, rungs=rungs), LadderEncoder)
-        decoder = found(LADDERS[name].decoder(sum(rungs), shape, rungs=rungs), LadderDecoder)
+        encoder = found(LADDERS[name].encoder(shape, latent_dims=latent_dims), LadderEncoder)
+        decoder = found(
+            LADDERS[name].decoder(sum(latent_dims), shape, latent_dims=latent_dims), LadderDecoder
+        )
     assert [widths(stage) for stage in encoder.stages] == up
     assert [widths(tower) for tower in encoder.towers] == own
     assert [widths(stage) for stage in decoder.stages] == down
@@ -210,9 +212,9 @@ def weighted(module: nn.Module) -> Iterator[nn.Module]:
 
 @cases
 def test_batch_norm_is_everywhere_but_at_heads_and_gates_start_at_a_tenth(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], options: dict[str, Any]
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], options: dict[str, Any]
 ) -> None:
-    encoder, decoder = pair_of(name, shape, rungs, options)
+    encoder, decoder = pair_of(name, shape, latent_dims, options)
     heads = list(found(encoder, LadderHead).layers)
     last = list(weighted(found(decoder, LadderDecoder).stages[0]))[-1]
     for network, bare in ((encoder, heads), (decoder, [last])):
@@ -240,21 +242,21 @@ def test_every_shape_has_a_ladder() -> None:
 
 
 @pytest.mark.parametrize(
-    ("name", "shape", "rungs", "message"),
+    ("name", "shape", "latent_dims", "message"),
     [
-        ("ladder-svhn", (3, 32, 32), (5, 5), "has 4 rungs, .* or use network 'ladder-mlp'"),
-        ("ladder-mlp", (4,), (2,), r"at least 2 rungs, got the sizes \(2,\); give more"),
-        ("ladder-mlp", (4,), (2, 0), r"every rung of \(2, 0\) must be at least 1, got 0"),
+        ("ladder-svhn", (3, 32, 32), (5, 5), "has 4 layers, .* or use network 'ladder-mlp'"),
+        ("ladder-mlp", (4,), (2,), r"at least 2 layers, got the sizes \(2,\); give more"),
+        ("ladder-mlp", (4,), (2, 0), r"every layer of \(2, 0\) must be at least 1, got 0"),
         ("ladder-mnist", (1, 8, 8), (2, 2), r"\(C, 28, 28\), got .*; use network 'ladder-mlp'"),
     ],
 )
 def test_sizes_that_do_not_fit_are_refused(
-    name: str, shape: tuple[int, ...], rungs: tuple[int, ...], message: str
+    name: str, shape: tuple[int, ...], latent_dims: tuple[int, ...], message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        LADDERS[name].encoder(shape, rungs=rungs)
+        LADDERS[name].encoder(shape, latent_dims=latent_dims)
 
 
-def test_a_decoder_needs_the_sum_of_its_rungs() -> None:
+def test_a_decoder_needs_the_sum_of_its_layers() -> None:
     with pytest.raises(ValueError, match=r"must add up to latent_dim, got 5 .* which make 4"):
-        LADDERS["ladder-mlp"].decoder(5, (4,), rungs=(2, 2))
+        LADDERS["ladder-mlp"].decoder(5, (4,), latent_dims=(2, 2))

@@ -263,13 +263,13 @@ def system(**parts: Any) -> AbstractVAE:
     return build_system((1, 8, 8), dataset_size=10, **{**usual, **parts}).model
 
 
-def test_each_rung_has_its_prior_or_all_have_one() -> None:
-    rungs = {"name": "ladder-mlp", "rungs": [2, 3]}
-    apart = system(model={"name": "ladder"}, network=rungs)
+def test_each_layer_has_its_prior_or_all_have_one() -> None:
+    latent_dims = {"name": "ladder-mlp", "latent_dims": [2, 3]}
+    apart = system(model={"name": "ladder"}, network=latent_dims)
     assert isinstance(apart, LadderVAE)
     assert [prior.latent_dim for prior in apart.prior.priors] == [2, 3]
     assert all(isinstance(prior, CouplingPrior) for prior in apart.prior.priors)
-    joint = system(model={"name": "ladder", "joint": True}, network=rungs)
+    joint = system(model={"name": "ladder", "joint": True}, network=latent_dims)
     assert isinstance(joint, VAE)
     assert isinstance(joint.prior, CouplingPrior)
     assert joint.prior.latent_dim == 5
@@ -302,11 +302,14 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
     [
         ({"network": {"name": "ladder-mlp"}}, "network of a vae model must be one of"),
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
-        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its rungs \(2, 2, 2\), got 7"),
+        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its layers \(2, 2, 2\), got 7"),
         ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
         (
-            {"model": {"name": "ladder"}, "network": {"name": "ladder-mlp", "rungs": [3, 0]}},
-            r"every rung of \(3, 0\) must be at least 1",
+            {
+                "model": {"name": "ladder"},
+                "network": {"name": "ladder-mlp", "latent_dims": [3, 0]},
+            },
+            r"every layer of \(3, 0\) must be at least 1",
         ),
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
         (
@@ -318,7 +321,7 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
             {"model": {"name": "lossy"}, "guide": {"name": "laplace"}},
             "expands the likelihood of a network's raw values",
         ),
-        ({"model": {"name": "ladder"}, "prior": {"name": "vamp"}}, "rungs of a ladder have none"),
+        ({"model": {"name": "ladder"}, "prior": {"name": "vamp"}}, "layers of a ladder have none"),
         (
             {"prior": {"name": "vamp"}, "guide": {"name": "flow"}},
             "a vamp prior shares the encoder of the guide",

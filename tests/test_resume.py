@@ -196,7 +196,7 @@ def test_clusters_start_from_data_once(tmp_path: Path) -> None:
     parts = {
         "model": {"name": "clustering-ladder"},
         "prior": {"name": "mixture", "components": 3},
-        "network": {"name": "ladder-mlp", "rungs": (2, 1), "width": 8},
+        "network": {"name": "ladder-mlp", "latent_dims": (2, 1), "width": 8},
     }
     trial = Trial(parts=parts, config={"cluster_step": 6}, latent_dim=3)
     run = hold(trial, tmp_path, killed_in=9)

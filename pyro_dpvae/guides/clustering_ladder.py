@@ -1,4 +1,4 @@
-"""The clustering ladder's guide: clusters and latents of every rung, clusters summed out."""
+"""The clustering ladder's guide: clusters and latents of every layer, clusters summed out."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -17,7 +17,7 @@ from pyro_dpvae.guides._growth import Passes, check_passes
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
-from pyro_dpvae.sites import PLATE, cluster, rung
+from pyro_dpvae.sites import PLATE, cluster, layer_site
 
 __all__ = ["ClusteringLadderGuide"]
 
@@ -40,15 +40,15 @@ class ClusteringLadderGuide(AbstractGuide):
     ``FreeBitsRate``, y_l and z_l are two groups.
 
     Args:
-        encoder: x -> q(z | x) of the rungs side by side, with or without logits of clusters.
+        encoder: x -> q(z | x) of the layers side by side, with or without logits of clusters.
         priors: the model's own, the same objects, bottom first. Under p(y | z) a guide of other
             priors has a looser bound and trains them beside the model's, unseen.
 
     Attributes:
-        latent_dims: the sizes of the rungs, bottom first.
+        latent_dims: the sizes of the layers, bottom first.
 
     Raises:
-        ValueError: if a prior has no clusters, or the sizes of rungs or the numbers of clusters
+        ValueError: if a prior has no clusters, or the sizes of layers or the numbers of clusters
             are not the encoder's.
 
     References:
@@ -63,7 +63,7 @@ class ClusteringLadderGuide(AbstractGuide):
         >>> from pyro_dpvae.priors import MixturePrior
         >>> priors = [MixturePrior(2, components=5), MixturePrior(3, components=4)]
         >>> build = LADDERS["ladder-mnist"].encoder
-        >>> network = build((1, 28, 28), rungs=(2, 3), width=4)
+        >>> network = build((1, 28, 28), latent_dims=(2, 3), width=4)
         >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 5), priors)
         >>> [one.shape for one in guide.cluster_probabilities(torch.zeros(6, 1, 28, 28))]
         [torch.Size([6, 5]), torch.Size([6, 4])]
@@ -77,13 +77,13 @@ class ClusteringLadderGuide(AbstractGuide):
         if sum(sizes) != encoder.latent_dim:
             raise ValueError(
                 f"the priors' sizes must add up to the encoder's latent_dim, got {sizes} and "
-                f"{encoder.latent_dim}; build both for the same rungs"
+                f"{encoder.latent_dim}; build both for the same layers"
             )
         check_wiring("priors", sizes, encoder)
         networked = isinstance(encoder, ClusteringEncoder)
         if networked and (encoder.latent_dims, encoder.clusters) != (sizes, clusters):
             raise ValueError(
-                "encoder and priors must have the same rungs and clusters, got sizes "
+                "encoder and priors must have the same layers and clusters, got sizes "
                 f"{encoder.latent_dims} and {sizes}, clusters {encoder.clusters} and {clusters}"
             )
         super().__init__()
@@ -92,11 +92,11 @@ class ClusteringLadderGuide(AbstractGuide):
         self.priors = None if networked else nn.ModuleList(priors)
 
     def posterior(self, x: Tensor) -> dist.Independent:
-        """Return q(z | x) of all rungs side by side, for x of shape (batch, *data)."""
+        """Return q(z | x) of all layers side by side, for x of shape (batch, *data)."""
         return self._encoded(x)[0]
 
     def cluster_probabilities(self, x: Tensor) -> list[Float[Tensor, "batch _"]]:
-        """Return q(y_l | x) of each rung, (batch, K_l), bottom first.
+        """Return q(y_l | x) of each layer, (batch, K_l), bottom first.
 
         Of a network these are its own; those of p(y_l | z_l) are taken at the mean of q(z_l | x).
         """
@@ -118,7 +118,7 @@ class ClusteringLadderGuide(AbstractGuide):
             for layer, (loc, scale) in enumerate(normals, 1):
                 if logits is not None:
                     _sample_cluster(layer, logits[layer - 1])
-                z.append(pyro.sample(rung(layer), dist.Normal(loc, scale).to_event(1)))
+                z.append(pyro.sample(layer_site(layer), dist.Normal(loc, scale).to_event(1)))
                 if logits is None:
                     _sample_cluster(layer, self._priors()[layer - 1].log_joint(z[-1]))
         return torch.cat(z, -1)
@@ -138,7 +138,7 @@ class ClusteringLadderGuide(AbstractGuide):
         Mixtures that start at random lose components early, the more so under a network's q(y |
         x), which has to learn which cluster is which while the clusters move. So, after some
         steps of training without a rate (``BetaRate`` with a weight of 0), or with a small one:
-        in each rung, k-means of the means of q(z_l | x), in the generation space of its prior,
+        in each layer, k-means of the means of q(z_l | x), in the generation space of its prior,
         gives the components their means, and draws of q(z_l | x) their variances, and weights
         where these are learned. A network's q(y_l | x) is then fitted to p(y_l | z_l) by steps of
         Adam that keep q(z | x) as it is, up to their KL divergence. Training goes on from there
@@ -169,7 +169,7 @@ class ClusteringLadderGuide(AbstractGuide):
             >>> from pyro_dpvae.nn import LADDERS
             >>> from pyro_dpvae.priors import MixturePrior
             >>> priors = [MixturePrior(2, components=3), MixturePrior(1, components=2)]
-            >>> network = LADDERS["ladder-mlp"].encoder((4,), rungs=(2, 1), width=8)
+            >>> network = LADDERS["ladder-mlp"].encoder((4,), latent_dims=(2, 1), width=8)
             >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 3), priors)
             >>> guide.initialise_clusters(ProductPrior(priors), [torch.randn(20, 4)])
         """
@@ -207,14 +207,14 @@ class ClusteringLadderGuide(AbstractGuide):
             data: how many data a pass has.
 
         Raises:
-            ValueError: if the rungs are not the guide's; if, under p(y | z), the priors are not
-                those that the guide was built on; if a rung's prior is no mixture; or if there are
-                fewer data than components.
+            ValueError: if the layers are not the guide's; if, under p(y | z), the priors are not
+                those that the guide was built on; if a layer's prior is no mixture; or if there
+                are fewer data than components.
         """
         priors = [cast(AbstractPrior, part) for part in prior.priors]
         if prior.latent_dims != self.latent_dims:
             raise ValueError(
-                f"prior and guide must have the same rungs, got sizes {prior.latent_dims} and "
+                f"prior and guide must have the same layers, got sizes {prior.latent_dims} and "
                 f"{self.latent_dims}; give the prior of the model that the guide is for"
             )
         own = self._priors()
@@ -228,7 +228,7 @@ class ClusteringLadderGuide(AbstractGuide):
             if data < number:
                 raise ValueError(
                     f"{number} clusters need as many data to start from, got {data} for those of "
-                    f"rung {layer}; give more data, or priors of fewer components"
+                    f"layer {layer}; give more data, or priors of fewer components"
                 )
 
     def _encoded(self, x: Tensor) -> tuple[dist.Independent, list[Tensor] | None]:

@@ -1,4 +1,4 @@
-"""The ladder's guide: one pass up through an encoder gives q(z_l | x) of every rung."""
+"""The ladder's guide: one pass up through an encoder gives q(z_l | x) of every layer."""
 
 from collections.abc import Sequence
 from typing import final
@@ -12,20 +12,20 @@ from pyro_dpvae._checks import check_shape
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
 from pyro_dpvae.nn import check_wiring
-from pyro_dpvae.sites import PLATE, rung
+from pyro_dpvae.sites import PLATE, layer_site
 
 __all__ = ["LadderGuide"]
 
 
 @final
 class LadderGuide(AbstractGuide):
-    """The guide q(z | x) = prod_l N(z_l; mu_l(x), diag sigma_l^2(x)), a site for each rung.
+    """The guide q(z | x) = prod_l N(z_l; mu_l(x), diag sigma_l^2(x)), a site for each layer.
 
-    Given the datum, the rungs are independent; what they share is the encoder's way up.
+    Given the datum, the layers are independent; what they share is the encoder's way up.
 
     Args:
-        encoder: x -> q(z | x) of the rungs side by side.
-        latent_dims: the sizes of the rungs, bottom first.
+        encoder: x -> q(z | x) of the layers side by side.
+        latent_dims: the sizes of the layers, bottom first.
 
     Raises:
         ValueError: if the sizes do not add up to the encoder's, or are not those of its network.
@@ -36,7 +36,7 @@ class LadderGuide(AbstractGuide):
 
     Example:
         >>> from pyro_dpvae.nn import LADDERS
-        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), rungs=(2, 3), width=4)
+        >>> network = LADDERS["ladder-mnist"].encoder((1, 28, 28), latent_dims=(2, 3), width=4)
         >>> guide = LadderGuide(GaussianEncoder(network, 5), (2, 3))
         >>> guide(torch.zeros(5, 1, 28, 28)).shape
         torch.Size([5, 5])
@@ -46,16 +46,16 @@ class LadderGuide(AbstractGuide):
         latent_dims = check_shape("latent_dims", latent_dims)
         if sum(latent_dims) != encoder.latent_dim:
             raise ValueError(
-                "the rungs must add up to the encoder's latent_dim, got the sizes "
+                "the layers must add up to the encoder's latent_dim, got the sizes "
                 f"{latent_dims}, which make {sum(latent_dims)}, and {encoder.latent_dim}; build "
-                "the encoder with latent_dim = sum(rungs)"
+                "the encoder with latent_dim = sum(latent_dims)"
             )
         check_wiring("latent_dims", latent_dims, encoder)
         super().__init__()
         self.encoder, self.latent_dims = encoder, latent_dims
 
     def posterior(self, x: Tensor) -> dist.Independent:
-        """Return q(z | x) of all rungs side by side, for x of shape (batch, *data)."""
+        """Return q(z | x) of all layers side by side, for x of shape (batch, *data)."""
         return self.encoder(x)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +64,7 @@ class LadderGuide(AbstractGuide):
         parts = zip(*(part.split(self.latent_dims, -1) for part in (q.loc, q.scale)), strict=True)
         with pyro.plate(PLATE, len(x)):
             z = [
-                pyro.sample(rung(layer), dist.Normal(loc, scale).to_event(1))
+                pyro.sample(layer_site(layer), dist.Normal(loc, scale).to_event(1))
                 for layer, (loc, scale) in enumerate(parts, 1)
             ]
         return torch.cat(z, -1)

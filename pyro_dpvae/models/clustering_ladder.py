@@ -1,4 +1,4 @@
-"""The clustering ladder: a ladder autoencoder with clusters at every rung."""
+"""The clustering ladder: a ladder autoencoder with clusters at every layer."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -11,7 +11,7 @@ from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.models._base import AbstractVAE, plate_size
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
-from pyro_dpvae.sites import OBSERVED, PLATE, cluster, rung
+from pyro_dpvae.sites import OBSERVED, PLATE, cluster, layer_site
 
 __all__ = ["ClusteringLadderVAE"]
 
@@ -20,23 +20,23 @@ __all__ = ["ClusteringLadderVAE"]
 class ClusteringLadderVAE(AbstractVAE):
     """VLAC: the model p(x | z_1, ..., z_L) prod_l p(y_l) p(z_l | y_l), for each datum.
 
-    Each rung l of a ladder has a prior with clusters of its own, y_l at the site ``"y_l"`` and
-    z_l at ``"z_l"``: data are clustered by each rung, and by all rungs jointly. The idea, a
+    Each layer l of a ladder has a prior with clusters of its own, y_l at the site ``"y_l"`` and
+    z_l at ``"z_l"``: data are clustered by each layer, and by all layers jointly. The idea, a
     ladder with a Gaussian mixture at each layer and a cluster variable to each, is the paper's;
-    its abstract says so much. That rungs are independent under p is derived from the ladder that
+    its abstract says so much. That layers are independent under p is derived from the ladder that
     it builds on. Other priors than Gaussian mixtures, such as a ``CouplingPrior`` over one, are
     ours.
 
     Args:
-        priors: of the rungs, bottom first, each with clusters.
-        decoder: p(x | z) of the rungs side by side.
+        priors: of the layers, bottom first, each with clusters.
+        decoder: p(x | z) of the layers side by side.
 
     Attributes:
         prior: the product of the priors, with the clusters summed out.
 
     Raises:
         ValueError: if there is no prior, a prior has no clusters, or priors and decoder differ
-            in the sizes of rungs.
+            in the sizes of layers.
 
     References:
         Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
@@ -50,7 +50,7 @@ class ClusteringLadderVAE(AbstractVAE):
         >>> from pyro_dpvae.priors import MixturePrior
         >>> likelihood = BernoulliLikelihood((1, 28, 28))
         >>> build = LADDERS["ladder-mnist"].decoder
-        >>> network = build(4, likelihood.raw_shape, rungs=(2, 2), width=4)
+        >>> network = build(4, likelihood.raw_shape, latent_dims=(2, 2), width=4)
         >>> priors = [MixturePrior(2, components=5), MixturePrior(2, components=3)]
         >>> ClusteringLadderVAE(priors, Decoder(network, likelihood))(size=5).shape
         torch.Size([5, 1, 28, 28])
@@ -71,5 +71,5 @@ class ClusteringLadderVAE(AbstractVAE):
             z = []
             for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):
                 y = pyro.sample(cluster(layer), prior.cluster_prior())
-                z.append(pyro.sample(rung(layer), prior.conditional(y)))
+                z.append(pyro.sample(layer_site(layer), prior.conditional(y)))
             return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)

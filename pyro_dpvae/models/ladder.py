@@ -11,7 +11,7 @@ from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.models._base import AbstractVAE, plate_size
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
-from pyro_dpvae.sites import OBSERVED, PLATE, rung
+from pyro_dpvae.sites import OBSERVED, PLATE, layer_site
 
 __all__ = ["LadderVAE"]
 
@@ -21,22 +21,22 @@ class LadderVAE(AbstractVAE):
     """The model p(x, z) = p(z_1) ... p(z_L) p(x | z_1, ..., z_L), independently for each datum.
 
     The ladder is in the decoder's network, where z_1 comes in next to the data and z_L at the
-    top. Each rung has its own site, ``"z_1"`` to ``"z_L"``, and its own prior: the paper's are
-    N(0, I), and a ``CouplingPrior`` makes a rung a dpVAE's.
+    top. Each layer has its own site, ``"z_1"`` to ``"z_L"``, and its own prior: the paper's are
+    N(0, I), and a ``CouplingPrior`` makes a layer a dpVAE's.
 
-    One decoupled prior over all rungs together, p(z) in place of the product, is a ``VAE`` with
-    the ladder's decoder: ``VAE(CouplingPrior(sum(rungs)), decoder)``, with its one site ``"z"``
-    and ``AmortizedGaussian(encoder)`` as its guide.
+    One decoupled prior over all layers together, p(z) in place of the product, is a ``VAE`` with
+    the ladder's decoder: ``VAE(CouplingPrior(sum(latent_dims)), decoder)``, with its one site
+    ``"z"`` and ``AmortizedGaussian(encoder)`` as its guide.
 
     Args:
-        priors: of the rungs, bottom first.
-        decoder: p(x | z) of the rungs side by side.
+        priors: of the layers, bottom first.
+        decoder: p(x | z) of the layers side by side.
 
     Attributes:
         prior: the product of the priors.
 
     Raises:
-        ValueError: if there is no prior, or priors and decoder differ in the sizes of rungs.
+        ValueError: if there is no prior, or priors and decoder differ in the sizes of layers.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
@@ -49,7 +49,7 @@ class LadderVAE(AbstractVAE):
         >>> from pyro_dpvae.priors import CouplingPrior, StandardNormal
         >>> likelihood = BernoulliLikelihood((1, 28, 28))
         >>> build = LADDERS["ladder-mnist"].decoder
-        >>> network = build(6, likelihood.raw_shape, rungs=(2, 2, 2), width=4)
+        >>> network = build(6, likelihood.raw_shape, latent_dims=(2, 2, 2), width=4)
         >>> priors = [StandardNormal(2), StandardNormal(2), CouplingPrior(2)]
         >>> LadderVAE(priors, Decoder(network, likelihood))(size=5).shape
         torch.Size([5, 1, 28, 28])
@@ -66,5 +66,5 @@ class LadderVAE(AbstractVAE):
         """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
         with pyro.plate(PLATE, plate_size(x, size)):
             priors = enumerate(self.prior.priors, 1)
-            z = [pyro.sample(rung(layer), prior()) for layer, prior in priors]
+            z = [pyro.sample(layer_site(layer), prior()) for layer, prior in priors]
             return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)

@@ -11,7 +11,7 @@ from pyro_dpvae.nn.batched import Batched, at_least_float32
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
 from pyro_dpvae.nn.heads import with_head
-from pyro_dpvae.nn.ladder import check_rungs, check_wiring
+from pyro_dpvae.nn.ladder import check_latent_dims, check_wiring
 from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.measuring import measured
@@ -32,7 +32,7 @@ __all__ = [
     "MaskedPixelNetwork",
     "at_least_float32",
     "autoregressive_masks",
-    "check_rungs",
+    "check_latent_dims",
     "check_wiring",
     "default_architecture",
     "default_ladder",

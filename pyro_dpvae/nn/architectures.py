@@ -71,7 +71,7 @@ LADDERS: dict[str, Architecture] = {
     "ladder-mnist": Architecture(ladder_mnist_encoder, ladder_mnist_decoder),
     "ladder-svhn": Architecture(ladder_svhn_encoder, ladder_svhn_decoder),
 }
-"""The networks with rungs of latents, by their names; all take ``rungs``, bottom first."""
+"""The networks with layers of latents, by their names; all take ``latent_dims``, bottom first."""
 
 _LADDERS_BY_SIZE = {28: "ladder-mnist", 32: "ladder-svhn", 64: "ladder-celeba"}
 _PAPER = {(2,): "moons", (1, 28, 28): "mnist", (3, 32, 32): "svhn", (3, 64, 64): "celeba"}
@@ -102,7 +102,7 @@ def default_ladder(shape: Sequence[int]) -> str:
     """Return the name of the ladder that suits data of a shape.
 
     The ladder paper's own for images of its three sizes, whatever their channels; otherwise
-    ``ladder-mlp``. Those of 32 x 32 and 64 x 64 have four rungs.
+    ``ladder-mlp``. Those of 32 x 32 and 64 x 64 have four latent layers.
 
     Raises:
         ValueError: if a dimension is below 1.

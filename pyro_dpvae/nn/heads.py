@@ -18,7 +18,7 @@ def with_head(
 ) -> Batched:
     """Return a network of data with a linear head, x -> (mu, log sigma^2, extra).
 
-    The head of a ladder is one for each rung.
+    The head of a ladder has a linear layer for each latent layer.
 
     Args:
         network: x -> features, of any shape; it becomes part of what is returned.
@@ -32,7 +32,7 @@ def with_head(
     Raises:
         TypeError: if the network is no module, or a size no integer.
         ValueError: if a size is below 1, the network takes other data, or it is a ladder whose
-            rungs do not add up to L.
+            layers do not add up to L.
 
     Example:
         >>> with_head(nn.Sequential(nn.Linear(3, 8), nn.ReLU()), 2, in_shape=None).out_shape
@@ -44,10 +44,10 @@ def with_head(
     head: nn.Module = nn.Linear(prod(trunk.out_shape), outputs)
     for module in trunk.modules():
         if isinstance(module, LadderEncoder):
-            if sum(module.rungs) != latent_dim:
+            if sum(module.latent_dims) != latent_dim:
                 raise ValueError(
-                    f"the rungs of a ladder must add up to latent_dim, got {latent_dim} and the "
-                    f"sizes {module.rungs}; give latent_dim = {sum(module.rungs)}"
+                    f"the layers of a ladder must add up to latent_dim, got {latent_dim} and the "
+                    f"sizes {module.latent_dims}; give latent_dim = {sum(module.latent_dims)}"
                 )
             head = LadderHead(module, extra=extra)
     flat = [nn.Flatten()] if len(trunk.out_shape) > 1 else []

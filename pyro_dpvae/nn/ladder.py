@@ -1,4 +1,4 @@
-"""The wiring of a ladder: one network with a rung of latents at each height, up and down."""
+"""The wiring of a ladder: one network with a layer of latents at each height, up and down."""
 
 from collections.abc import Iterable, Sequence
 from typing import final
@@ -16,34 +16,34 @@ __all__ = [
     "LadderDecoder",
     "LadderEncoder",
     "LadderHead",
+    "check_latent_dims",
     "check_latents",
-    "check_rungs",
     "check_wiring",
 ]
 
 
 @final
 class LadderEncoder(nn.Module):
-    """x -> (f_1..f_L), the features of all rungs side by side.
+    """x -> (f_1..f_L), the features of all layers side by side.
 
         h_0 = x,    h_l = stage_l(h_{l-1}),    f_l = tower_l(h_{l-1})
 
-    for l = 1..L, without a last stage. A rung's features are those of its own tower alone.
+    for l = 1..L, without a last stage. A layer's features are those of its own tower alone.
 
     Args:
         stages: L - 1 networks, bottom first.
         towers: L networks, each with (N, width) as its output.
-        rungs: the sizes of the latents, bottom first.
+        latent_dims: the sizes of the latents, bottom first.
         widths: the numbers of features, bottom first.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
-        equations 12 and 13, with h_{l-1} for h_l: their released code reads the bottom rung off
+        equations 12 and 13, with h_{l-1} for h_l: their released code reads the bottom layer off
         the data themselves, by a tower of its own, as here.
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
-        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), widths=(2, 4))
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, latent_dims=(1, 2), widths=(2, 4))
         >>> encoder(torch.zeros(7, 3)).shape
         torch.Size([7, 6])
     """
@@ -53,15 +53,15 @@ class LadderEncoder(nn.Module):
         stages: Iterable[nn.Module],
         towers: Iterable[nn.Module],
         *,
-        rungs: Sequence[int],
+        latent_dims: Sequence[int],
         widths: Sequence[int],
     ) -> None:
         super().__init__()
         self.stages, self.towers = nn.ModuleList(stages), nn.ModuleList(towers)
-        self.rungs, self.widths = check_rungs(rungs), tuple(widths)
+        self.latent_dims, self.widths = check_latent_dims(latent_dims), tuple(widths)
 
     def forward(self, x: Float[Tensor, "n *data"]) -> Float[Tensor, "n features"]:
-        """Return all rungs' features, of shape (N, sum(widths))."""
+        """Return all layers' features, of shape (N, sum(widths))."""
         heights = [x]
         for stage in self.stages:
             heights.append(stage(heights[-1]))
@@ -72,34 +72,34 @@ class LadderEncoder(nn.Module):
 class LadderHead(nn.Module):
     """(f_1..f_L) -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), all side by side.
 
-    A linear layer for each rung reads the rung's features alone.
+    A linear layer for each latent layer reads that layer's features alone.
 
     Args:
         encoder: whose features are read.
         extra: how many outputs there are beside means and log variances. They are shared out
-            evenly, and what does not divide is the top rung's.
+            evenly, and what does not divide is the top layer's.
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
-        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, rungs=(1, 2), widths=(2, 4))
+        >>> encoder = LadderEncoder([nn.Linear(3, 5)], towers, latent_dims=(1, 2), widths=(2, 4))
         >>> LadderHead(encoder, extra=3)(encoder(torch.zeros(7, 3))).shape
         torch.Size([7, 9])
     """
 
     def __init__(self, encoder: LadderEncoder, *, extra: int) -> None:
         super().__init__()
-        self.rungs, self.widths = encoder.rungs, encoder.widths
-        each, rest = divmod(extra, len(self.rungs))
-        self.extra = (*[each] * (len(self.rungs) - 1), each + rest)
-        sizes = [2 * size + more for size, more in zip(self.rungs, self.extra, strict=True)]
+        self.latent_dims, self.widths = encoder.latent_dims, encoder.widths
+        each, rest = divmod(extra, len(self.latent_dims))
+        self.extra = (*[each] * (len(self.latent_dims) - 1), each + rest)
+        sizes = [2 * size + more for size, more in zip(self.latent_dims, self.extra, strict=True)]
         pairs = zip(self.widths, sizes, strict=True)
         self.layers = nn.ModuleList(nn.Linear(*pair) for pair in pairs)
         initialized(self)
 
     def forward(self, features: Float[Tensor, "n features"]) -> Float[Tensor, "n outputs"]:
-        """Return all rungs' outputs, of shape (N, 2 sum(rungs) + extra)."""
+        """Return all layers' outputs, of shape (N, 2 sum(latent_dims) + extra)."""
         parts = zip(
-            self.layers, features.split(self.widths, 1), self.rungs, self.extra, strict=True
+            self.layers, features.split(self.widths, 1), self.latent_dims, self.extra, strict=True
         )
         outputs = [layer(own).split((size, size, more), 1) for layer, own, size, more in parts]
         return torch.cat([part for kind in zip(*outputs, strict=True) for part in kind], 1)
@@ -115,14 +115,14 @@ class LadderDecoder(nn.Module):
         stages: L networks, bottom first; the first ends in raw values.
         branches: L - 1 networks of the latents below the top, bottom first.
         joins: L - 1 modules of two inputs, bottom first.
-        rungs: the sizes of the latents, bottom first.
+        latent_dims: the sizes of the latents, bottom first.
 
     References:
         Zhao, Song, Ermon (2017), equations 8 and 9.
 
     Example:
         >>> stages = [nn.Linear(5, 3), nn.Linear(2, 5)]
-        >>> decoder = LadderDecoder(stages, [nn.Linear(1, 5)], [GatedSum(5)], rungs=(1, 2))
+        >>> decoder = LadderDecoder(stages, [nn.Linear(1, 5)], [GatedSum(5)], latent_dims=(1, 2))
         >>> decoder(torch.zeros(7, 3)).shape
         torch.Size([7, 3])
     """
@@ -133,16 +133,16 @@ class LadderDecoder(nn.Module):
         branches: Iterable[nn.Module],
         joins: Iterable[nn.Module],
         *,
-        rungs: Sequence[int],
+        latent_dims: Sequence[int],
     ) -> None:
         super().__init__()
         self.stages, self.branches = nn.ModuleList(stages), nn.ModuleList(branches)
         self.joins = nn.ModuleList(joins)
-        self.rungs = check_rungs(rungs)
+        self.latent_dims = check_latent_dims(latent_dims)
 
     def forward(self, z: Float[Tensor, "n latent"]) -> Float[Tensor, "n *raw"]:
         """Return the raw values of each datum."""
-        *lower, top = z.split(self.rungs, dim=1)
+        *lower, top = z.split(self.latent_dims, dim=1)
         below = list(zip(self.stages, self.joins, self.branches, lower, strict=False))
         y: Tensor = self.stages[-1](top)
         for stage, join, branch, part in reversed(below):
@@ -190,38 +190,39 @@ class Concatenation(nn.Module):
         return torch.cat([y, u], 1)
 
 
-def check_rungs(
-    rungs: Sequence[int], *, network: str = "a ladder", number: int | None = None
+def check_latent_dims(
+    latent_dims: Sequence[int], *, network: str = "a ladder", number: int | None = None
 ) -> tuple[int, ...]:
     """Return the sizes of latents if there are at least 2, or the number that there must be."""
-    rungs = tuple(rungs)
-    for size in rungs:
-        check_positive_int(f"every rung of {rungs}", size)
-    if number is not None and len(rungs) != number:
+    latent_dims = tuple(latent_dims)
+    for size in latent_dims:
+        check_positive_int(f"every size of {latent_dims}", size)
+    if number is not None and len(latent_dims) != number:
         raise ValueError(
-            f"{network} has {number} rungs, got the sizes {rungs}; give {number} sizes, bottom "
-            "first, or use network 'ladder-mlp'"
+            f"{network} has {number} latent layers, got the sizes {latent_dims}; give {number} "
+            "sizes, bottom first, or use network 'ladder-mlp'"
         )
-    if len(rungs) < 2:
+    if len(latent_dims) < 2:
         raise ValueError(
-            f"{network} needs at least 2 rungs, got the sizes {rungs}; give more, bottom first, "
-            "or use a network without rungs"
+            f"{network} needs at least 2 latent layers, got the sizes {latent_dims}; give more, "
+            "bottom first, or use a network that is no ladder"
         )
-    return rungs
+    return latent_dims
 
 
-def check_latents(latent_dim: int, rungs: Sequence[int]) -> int:
-    """Return the size of z if the rungs add up to it."""
-    if latent_dim != sum(rungs):
+def check_latents(latent_dim: int, latent_dims: Sequence[int]) -> int:
+    """Return the size of z if the layers add up to it."""
+    if latent_dim != sum(latent_dims):
         raise ValueError(
-            f"the rungs of a ladder must add up to latent_dim, got {latent_dim} and the sizes "
-            f"{tuple(rungs)}, which make {sum(rungs)}; build it with latent_dim = sum(rungs)"
+            f"the layers of a ladder must add up to latent_dim, got {latent_dim} and the sizes "
+            f"{tuple(latent_dims)}, which make {sum(latent_dims)}; give latent_dim = "
+            f"{sum(latent_dims)}"
         )
     return latent_dim
 
 
 def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
-    """Refuse sizes of rungs that are not those of a part's ladder, if it has one.
+    """Refuse sizes of layers that are not those of a part's ladder, if it has one.
 
     Args:
         name: what the sizes are of.
@@ -232,8 +233,9 @@ def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
         ValueError: with both sizes.
     """
     for module in part.modules():
-        if isinstance(module, LadderEncoder | LadderDecoder) and module.rungs != tuple(sizes):
+        ladder = isinstance(module, LadderEncoder | LadderDecoder)
+        if ladder and module.latent_dims != tuple(sizes):
             raise ValueError(
-                f"{name} must have the sizes of the network's rungs, bottom first, got "
-                f"{tuple(sizes)} and {module.rungs}; build both with the same rungs"
+                f"{name} must have the sizes of the network's layers, bottom first, got "
+                f"{tuple(sizes)} and {module.latent_dims}; build both with the same sizes"
             )

@@ -1,4 +1,4 @@
-"""Convolutional ladders of four rungs, joined as channels: those of SVHN and CelebA."""
+"""Convolutional ladders of four latent layers, joined as channels: those of SVHN and CelebA."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,8 +13,8 @@ from pyro_dpvae.nn.ladder import (
     Concatenation,
     LadderDecoder,
     LadderEncoder,
+    check_latent_dims,
     check_latents,
-    check_rungs,
 )
 
 __all__ = [
@@ -26,55 +26,56 @@ __all__ = [
 
 
 def ladder_svhn_encoder(
-    image_shape: Sequence[int], *, rungs: Sequence[int] = (5, 5, 5, 10), width: int = 64
+    image_shape: Sequence[int], *, latent_dims: Sequence[int] = (5, 5, 5, 10), width: int = 64
 ) -> Batched:
-    """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four rungs.
+    """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four latent layers.
 
     Three stages of two convolutions, the first of which halves the image, with ``width``, 2
-    ``width`` and 4 ``width`` channels. Each rung but the top has such a stage of its own, beside
+    ``width`` and 4 ``width`` channels. Each latent layer but the top has such a stage, beside
     the one that leads up; the top has two layers of 16 ``width`` units. Batch norm and leaky
     ReLU (0.1) follow every layer.
 
     Args:
         image_shape: (C, 32, 32).
-        rungs: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 32 x 32, or another number of rungs.
+        ValueError: for images that are not 32 x 32, or another number of layers.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
         of the authors' code. There convolutions without a stride are 4 x 4, here 3 x 3.
 
     Example:
-        >>> ladder_svhn_encoder((3, 32, 32), rungs=(5, 5, 5, 10), width=4).out_shape
+        >>> ladder_svhn_encoder((3, 32, 32), latent_dims=(5, 5, 5, 10), width=4).out_shape
         (1856,)
     """
-    return _encoder(_SVHN, image_shape, rungs=rungs, width=width)
+    return _encoder(_SVHN, image_shape, latent_dims=latent_dims, width=width)
 
 
 def ladder_svhn_decoder(
     latent_dim: int,
     raw_shape: Sequence[int],
     *,
-    rungs: Sequence[int] = (5, 5, 5, 10),
+    latent_dims: Sequence[int] = (5, 5, 5, 10),
     width: int = 64,
 ) -> Batched:
-    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 32, 32) of four rungs.
+    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 32, 32) of four latent layers.
 
-    Three layers of 16 ``width`` units from the top rung, joined to a layer of the third; then
-    transposed convolutions from 4 x 4 on, joined to maps of the second rung at 8 x 8 and of the
-    bottom rung at 16 x 16. Batch norm and leaky ReLU (0.1) follow all but the last layer.
+    Three hidden layers of 16 ``width`` units follow the top latent layer and are joined to a
+    hidden layer of the third; then come transposed convolutions from 4 x 4 on, joined to maps of
+    the second latent layer at 8 x 8 and of the bottom one at 16 x 16. Batch norm and leaky ReLU
+    (0.1) follow all but the last layer.
 
     Args:
-        latent_dim: sum(rungs).
+        latent_dim: sum(latent_dims).
         raw_shape: (C, 32, 32).
-        rungs: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
         width: channels at 16 x 16.
 
     Raises:
-        ValueError: for images that are not 32 x 32, another number of rungs, or another
+        ValueError: for images that are not 32 x 32, another number of layers, or another
             latent_dim.
 
     References:
@@ -82,59 +83,59 @@ def ladder_svhn_decoder(
         which is up to the likelihood here.
 
     Example:
-        >>> ladder_svhn_decoder(25, (3, 32, 32), rungs=(5, 5, 5, 10), width=4).out_shape
+        >>> ladder_svhn_decoder(25, (3, 32, 32), latent_dims=(5, 5, 5, 10), width=4).out_shape
         (3, 32, 32)
     """
-    return _decoder(_SVHN, latent_dim, raw_shape, rungs=rungs, width=width)
+    return _decoder(_SVHN, latent_dim, raw_shape, latent_dims=latent_dims, width=width)
 
 
 def ladder_celeba_encoder(
-    image_shape: Sequence[int], *, rungs: Sequence[int] = (10, 10, 10, 10), width: int = 64
+    image_shape: Sequence[int], *, latent_dims: Sequence[int] = (10, 10, 10, 10), width: int = 64
 ) -> Batched:
-    """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four rungs.
+    """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four latent layers.
 
     As ``ladder_svhn_encoder``, with stages of 2, 3 and 3 convolutions that end in ``width``
     channels at 32 x 32, 4 ``width`` at 8 x 8 and 8 ``width`` at 4 x 4.
 
     Args:
         image_shape: (C, 64, 64).
-        rungs: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
         width: channels of the first stage.
 
     Raises:
-        ValueError: for images that are not 64 x 64, or another number of rungs.
+        ValueError: for images that are not 64 x 64, or another number of layers.
 
     References:
         Zhao, Song, Ermon (2017); widths of the authors' code for CelebA, with the differences of
         ``ladder_svhn_encoder``. Which convolutions halve the image is our reading.
 
     Example:
-        >>> ladder_celeba_encoder((3, 64, 64), rungs=(10, 10, 10, 10), width=4).out_shape
+        >>> ladder_celeba_encoder((3, 64, 64), latent_dims=(10, 10, 10, 10), width=4).out_shape
         (5696,)
     """
-    return _encoder(_CELEBA, image_shape, rungs=rungs, width=width)
+    return _encoder(_CELEBA, image_shape, latent_dims=latent_dims, width=width)
 
 
 def ladder_celeba_decoder(
     latent_dim: int,
     raw_shape: Sequence[int],
     *,
-    rungs: Sequence[int] = (10, 10, 10, 10),
+    latent_dims: Sequence[int] = (10, 10, 10, 10),
     width: int = 64,
 ) -> Batched:
-    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 64, 64) of four rungs.
+    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 64, 64) of four latent layers.
 
-    As ``ladder_svhn_decoder``, with the second rung joined at 8 x 8 and the bottom rung at
+    As ``ladder_svhn_decoder``, with the second latent layer joined at 8 x 8 and the bottom one at
     32 x 32.
 
     Args:
-        latent_dim: sum(rungs).
+        latent_dim: sum(latent_dims).
         raw_shape: (C, 64, 64).
-        rungs: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
         width: channels at 32 x 32.
 
     Raises:
-        ValueError: for images that are not 64 x 64, another number of rungs, or another
+        ValueError: for images that are not 64 x 64, another number of layers, or another
             latent_dim.
 
     References:
@@ -142,10 +143,10 @@ def ladder_celeba_decoder(
         of its maps are our reading.
 
     Example:
-        >>> ladder_celeba_decoder(40, (3, 64, 64), rungs=(10, 10, 10, 10), width=4).out_shape
+        >>> ladder_celeba_decoder(40, (3, 64, 64), latent_dims=(10, 10, 10, 10), width=4).out_shape
         (3, 64, 64)
     """
-    return _decoder(_CELEBA, latent_dim, raw_shape, rungs=rungs, width=width)
+    return _decoder(_CELEBA, latent_dim, raw_shape, latent_dims=latent_dims, width=width)
 
 
 @dataclass(frozen=True)
@@ -156,7 +157,7 @@ class _Plan:
         name: the network's.
         side: of the images.
         stages: the convolutions of each stage, as channels and stride, bottom first.
-        ups: the channels of the transposed convolutions below each map of a rung, top first;
+        ups: the channels of the transposed convolutions below each map of a layer, top first;
             the last ones, which end in raw values, have one more.
     """
 
@@ -178,14 +179,14 @@ _CELEBA = _Plan(
     stages=(((1, 2), (1, 1)), ((2, 2), (2, 1), (4, 2)), ((4, 1), (8, 2), (8, 1))),
     ups=((4,), (2, 1), ()),
 )
-_RUNGS, _SMALLEST = 4, 4
+_LAYERS, _SMALLEST = 4, 4
 
 
 def _encoder(
-    plan: _Plan, image_shape: Sequence[int], *, rungs: Sequence[int], width: int
+    plan: _Plan, image_shape: Sequence[int], *, latent_dims: Sequence[int], width: int
 ) -> Batched:
     channels = check_image_size(plan.name, image_shape, side=plan.side, others="'ladder-mlp'")
-    rungs = check_rungs(rungs, network=plan.name, number=_RUNGS)
+    latent_dims = check_latent_dims(latent_dims, network=plan.name, number=_LAYERS)
     units = 16 * check_positive_int("width", width)
     inputs = [channels, *(width * stage[-1][0] for stage in plan.stages)]
     side, towers, widths = plan.side, [], []
@@ -200,40 +201,45 @@ def _encoder(
         nn.Sequential(*_stage(start, stage, width))
         for start, stage in zip(inputs, plan.stages, strict=False)
     ]
-    body = LadderEncoder(stages, [*towers, top], rungs=rungs, widths=widths)
+    body = LadderEncoder(stages, [*towers, top], latent_dims=latent_dims, widths=widths)
     return Batched(initialized(body), in_shape=image_shape, out_shape=(sum(widths),))
 
 
 def _decoder(
-    plan: _Plan, latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int], width: int
+    plan: _Plan,
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    latent_dims: Sequence[int],
+    width: int,
 ) -> Batched:
     channels = check_image_size(plan.name, raw_shape, side=plan.side, others="'ladder-mlp'")
-    rungs = check_rungs(rungs, network=plan.name, number=_RUNGS)
+    latent_dims = check_latent_dims(latent_dims, network=plan.name, number=_LAYERS)
     units = 16 * check_positive_int("width", width)
     smallest = (width * plan.stages[-1][-1][0], _SMALLEST, _SMALLEST)
     size = smallest[0] * _SMALLEST**2
-    # Each entry starts from the map that the one before has left, beside a map of its rung.
+    # Each entry starts from the map that the one before has left, beside a map of its layer.
     layers: list[nn.Module] = [*dense(2 * units, size), nn.Unflatten(1, smallest)]
     inputs, side = smallest[0], _SMALLEST
-    stages, branches = [], [dense(rungs[2], units)]
-    for rung, ups in zip((1, 0, None), plan.ups, strict=True):
+    stages, branches = [], [dense(latent_dims[2], units)]
+    for layer, ups in zip((1, 0, None), plan.ups, strict=True):
         for outputs in ups:
             layers += conv_up(inputs, width * outputs)
             inputs, side = width * outputs, 2 * side
-        if rung is None:
+        if layer is None:
             layers.append(nn.ConvTranspose2d(inputs, channels, 4, stride=2, padding=1))
         else:
-            branch = dense(rungs[rung], inputs * side**2)
+            branch = dense(latent_dims[layer], inputs * side**2)
             branches.append(nn.Sequential(*branch, nn.Unflatten(1, (inputs, side, side))))
         stages.append(nn.Sequential(*layers))
         layers, inputs = [], 2 * inputs
     body = LadderDecoder(
-        [*reversed(stages), dense(rungs[-1], units, units, units)],
+        [*reversed(stages), dense(latent_dims[-1], units, units, units)],
         reversed(branches),
         [Concatenation() for _ in branches],
-        rungs=rungs,
+        latent_dims=latent_dims,
     )
-    in_shape = (check_latents(latent_dim, rungs),)
+    in_shape = (check_latents(latent_dim, latent_dims),)
     return Batched(initialized(body), in_shape=in_shape, out_shape=raw_shape)
 
 

@@ -1,4 +1,4 @@
-"""Ladders whose rungs are joined as vectors: that of MNIST, and one for data of any shape."""
+"""Ladders whose latent layers are joined as vectors: for MNIST, and for data of any shape."""
 
 from collections.abc import Sequence
 from math import prod
@@ -13,8 +13,8 @@ from pyro_dpvae.nn.ladder import (
     GatedSum,
     LadderDecoder,
     LadderEncoder,
+    check_latent_dims,
     check_latents,
-    check_rungs,
 )
 
 __all__ = [
@@ -26,76 +26,82 @@ __all__ = [
 
 
 def ladder_mnist_encoder(
-    image_shape: Sequence[int], *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
+    image_shape: Sequence[int], *, latent_dims: Sequence[int] = (2, 2, 2), width: int = 64
 ) -> Batched:
     """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU.
 
-    The bottom rung reads the image by two convolutions of its own; two convolutions and a layer
-    of 16 ``width`` units lead to the second rung, three such layers to each higher one, and each
-    of these rungs has two layers of its own.
+    The bottom latent layer reads the image by two convolutions of its own. Two convolutions and a
+    hidden layer of 16 ``width`` units lead to the second latent layer, and three such hidden
+    layers to each higher one. Each latent layer but the bottom one has two hidden layers of its own.
 
     Args:
         image_shape: (C, 28, 28).
-        rungs: the sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the first convolutions.
 
     Raises:
-        ValueError: for images that are not 28 x 28, or fewer than two rungs.
+        ValueError: for images that are not 28 x 28, or fewer than two latent layers.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
         of the authors' code.
 
     Example:
-        >>> ladder_mnist_encoder((1, 28, 28), rungs=(2, 2, 2), width=4).out_shape
+        >>> ladder_mnist_encoder((1, 28, 28), latent_dims=(2, 2, 2), width=4).out_shape
         (520,)
     """
     channels = check_image_size("ladder-mnist", image_shape, side=28, others="'ladder-mlp'")
-    rungs = check_rungs(rungs, network="ladder-mnist")
+    latent_dims = check_latent_dims(latent_dims, network="ladder-mnist")
     flat, units = 2 * width * 49, 16 * check_positive_int("width", width)
-    widths = [flat, *(units for _ in rungs[1:])]
+    widths = [flat, *(units for _ in latent_dims[1:])]
     body = LadderEncoder(
         [
             nn.Sequential(*_down(channels, width), *dense(flat, units)),
-            *(dense(units, units, units, units) for _ in rungs[2:]),
+            *(dense(units, units, units, units) for _ in latent_dims[2:]),
         ],
         [
             nn.Sequential(*_down(channels, width)),
-            *(dense(units, units, units) for _ in rungs[1:]),
+            *(dense(units, units, units) for _ in latent_dims[1:]),
         ],
-        rungs=rungs,
+        latent_dims=latent_dims,
         widths=widths,
     )
     return Batched(initialized(body), in_shape=image_shape, out_shape=(sum(widths),))
 
 
 def ladder_mnist_decoder(
-    latent_dim: int, raw_shape: Sequence[int], *, rungs: Sequence[int] = (2, 2, 2), width: int = 64
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    *,
+    latent_dims: Sequence[int] = (2, 2, 2),
+    width: int = 64,
 ) -> Batched:
-    """Build the ladder (*batch, sum(rungs)) -> (*batch, C, 28, 28): batch norm, leaky ReLU (0.1).
+    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 28, 28).
 
-    From the top, three layers of 16 ``width`` units after each rung but the bottom one, after
-    which two transposed convolutions follow; joins are gated sums, of gates learned from 0.1 on.
+    Three hidden layers of 16 ``width`` units follow each latent layer but the bottom one, from the
+    top down, and two transposed convolutions follow the bottom one. Batch norm and leaky ReLU
+    (0.1) follow every layer but the last; joins are gated sums, of gates learned from 0.1 on.
 
     Args:
-        latent_dim: sum(rungs).
+        latent_dim: sum(latent_dims).
         raw_shape: (C, 28, 28).
-        rungs: the sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the sizes of the latents, bottom first; those of the source by default.
         width: channels of the last convolution but one.
 
     Raises:
-        ValueError: for images that are not 28 x 28, fewer than two rungs, or another latent_dim.
+        ValueError: for images that are not 28 x 28, fewer than two latent layers, or another
+            latent_dim.
 
     References:
         Zhao, Song, Ermon (2017); layers of the authors' code, without their sigmoid at the end,
         which is up to the likelihood here.
 
     Example:
-        >>> ladder_mnist_decoder(6, (1, 28, 28), rungs=(2, 2, 2), width=4).out_shape
+        >>> ladder_mnist_decoder(6, (1, 28, 28), latent_dims=(2, 2, 2), width=4).out_shape
         (1, 28, 28)
     """
     channels = check_image_size("ladder-mnist", raw_shape, side=28, others="'ladder-mlp'")
-    rungs = check_rungs(rungs, network="ladder-mnist")
+    latent_dims = check_latent_dims(latent_dims, network="ladder-mnist")
     units = 16 * check_positive_int("width", width)
     bottom = nn.Sequential(
         *dense(units, 2 * width * 49),
@@ -103,15 +109,15 @@ def ladder_mnist_decoder(
         *conv_up(2 * width, width),  # 14
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # 28
     )
-    body = _vectors_down(rungs, units, depth=3, bottom=bottom)
-    in_shape = (check_latents(latent_dim, rungs),)
+    body = _vectors_down(latent_dims, units, depth=3, bottom=bottom)
+    in_shape = (check_latents(latent_dim, latent_dims),)
     return Batched(initialized(body), in_shape=in_shape, out_shape=raw_shape)
 
 
 def ladder_mlp_encoder(
     image_shape: Sequence[int],
     *,
-    rungs: Sequence[int] = (2, 2, 2),
+    latent_dims: Sequence[int] = (2, 2, 2),
     width: int = 512,
     depth: int = 2,
 ) -> Batched:
@@ -121,70 +127,70 @@ def ladder_mlp_encoder(
 
     Args:
         image_shape: of a datum.
-        rungs: the sizes of the latents, bottom first, at least two.
+        latent_dims: the sizes of the latents, bottom first, at least two.
         width: units of a layer.
-        depth: layers between rungs, and of each rung's own.
+        depth: hidden layers between latent layers, and of each latent layer's own.
 
     Raises:
-        ValueError: for fewer than two rungs.
+        ValueError: for fewer than two latent layers.
 
     References:
         The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, after their MNIST
         network.
 
     Example:
-        >>> ladder_mlp_encoder((3, 4), rungs=(1, 2), width=8).out_shape
+        >>> ladder_mlp_encoder((3, 4), latent_dims=(1, 2), width=8).out_shape
         (16,)
     """
     shape = check_shape("image_shape", image_shape)
-    rungs = check_rungs(rungs, network="ladder-mlp")
+    latent_dims = check_latent_dims(latent_dims, network="ladder-mlp")
     check_positive_int("width", width)
     layers = (width,) * check_positive_int("depth", depth)
-    inputs = [prod(shape), *(width for _ in rungs[1:])]
+    inputs = [prod(shape), *(width for _ in latent_dims[1:])]
     body = LadderEncoder(
         [dense(size, *layers) for size in inputs[:-1]],
         [dense(size, *layers) for size in inputs],
-        rungs=rungs,
-        widths=[width for _ in rungs],
+        latent_dims=latent_dims,
+        widths=[width for _ in latent_dims],
     )
     flat = nn.Sequential(nn.Flatten(), initialized(body))
-    return Batched(flat, in_shape=shape, out_shape=(width * len(rungs),))
+    return Batched(flat, in_shape=shape, out_shape=(width * len(latent_dims),))
 
 
 def ladder_mlp_decoder(
     latent_dim: int,
     raw_shape: Sequence[int],
     *,
-    rungs: Sequence[int] = (2, 2, 2),
+    latent_dims: Sequence[int] = (2, 2, 2),
     width: int = 512,
     depth: int = 2,
 ) -> Batched:
-    """Build a fully connected ladder (*batch, sum(rungs)) -> (*batch, *raw_shape).
+    """Build a fully connected ladder (*batch, sum(latent_dims)) -> (*batch, *raw_shape).
 
     Batch norm and leaky ReLU (0.1) follow every layer but the last; joins are gated sums.
 
     Args:
-        latent_dim: sum(rungs).
+        latent_dim: sum(latent_dims).
         raw_shape: of the raw values of a datum.
-        rungs: the sizes of the latents, bottom first, at least two.
+        latent_dims: the sizes of the latents, bottom first, at least two.
         width: units of a layer.
-        depth: layers after each rung.
+        depth: hidden layers after each latent layer.
 
     Raises:
-        ValueError: for fewer than two rungs, or another latent_dim.
+        ValueError: for fewer than two latent layers, or another latent_dim.
 
     Example:
-        >>> ladder_mlp_decoder(3, (3, 4), rungs=(1, 2), width=8).out_shape
+        >>> ladder_mlp_decoder(3, (3, 4), latent_dims=(1, 2), width=8).out_shape
         (3, 4)
     """
     shape = check_shape("raw_shape", raw_shape)
-    rungs = check_rungs(rungs, network="ladder-mlp")
+    latent_dims = check_latent_dims(latent_dims, network="ladder-mlp")
     check_positive_int("width", width)
     layers = (width,) * check_positive_int("depth", depth)
     last = nn.Linear(width, prod(shape))
     bottom = nn.Sequential(*dense(width, *layers), last, nn.Unflatten(1, shape))
-    body = _vectors_down(rungs, width, depth=depth, bottom=bottom)
-    in_shape = (check_latents(latent_dim, rungs),)
+    body = _vectors_down(latent_dims, width, depth=depth, bottom=bottom)
+    in_shape = (check_latents(latent_dim, latent_dims),)
     return Batched(initialized(body), in_shape=in_shape, out_shape=shape)
 
 
@@ -194,13 +200,13 @@ def _down(channels: int, width: int) -> list[nn.Module]:
 
 
 def _vectors_down(
-    rungs: tuple[int, ...], units: int, *, depth: int, bottom: nn.Module
+    latent_dims: tuple[int, ...], units: int, *, depth: int, bottom: nn.Module
 ) -> LadderDecoder:
     """Return a ladder of vectors that are joined by gated sums, down to its bottom stage."""
-    between = (dense(units, *(units,) * depth) for _ in rungs[1:-1])
+    between = (dense(units, *(units,) * depth) for _ in latent_dims[1:-1])
     return LadderDecoder(
-        [bottom, *between, dense(rungs[-1], *(units,) * depth)],
-        [dense(size, units) for size in rungs[:-1]],
-        [GatedSum(units) for _ in rungs[:-1]],
-        rungs=rungs,
+        [bottom, *between, dense(latent_dims[-1], *(units,) * depth)],
+        [dense(size, units) for size in latent_dims[:-1]],
+        [GatedSum(units) for _ in latent_dims[:-1]],
+        latent_dims=latent_dims,
     )

@@ -152,7 +152,7 @@ class FreeBitsRate(AbstractRate):
 
     A group is a latent site, or ``group_size`` neighbouring coordinates of one. KL_j of a group
     of coordinates exists where q and p both factorise, so not under a coupling prior. Enumerated
-    sites are groups too: y_l and z_l of a rung with clusters are two, with a threshold each.
+    sites are groups too: y_l and z_l of a layer with clusters are two, with a threshold each.
 
     Args:
         threshold: lambda, in nats per group.

@@ -17,7 +17,7 @@ from pyro_dpvae.nn import (
     LADDERS,
     PIXEL_NETWORKS,
     Architecture,
-    check_rungs,
+    check_latent_dims,
     default_architecture,
     default_ladder,
 )
@@ -35,7 +35,7 @@ class ModelParts:
 
     Attributes:
         shape: of a datum.
-        latent_dim: the size of z; None takes 10, or the sum of a ladder's rungs.
+        latent_dim: the size of z; None takes 10, or the sum of a ladder's layers.
         prior: builds p(z) of a size, with an encoder at hand for priors that take one.
         likelihood: of data of the shape.
         network: the name of the networks, or ``auto``, and their options.
@@ -66,7 +66,7 @@ class ModelParts:
 
     @property
     def size(self) -> int:
-        """The size of z, of a model without rungs."""
+        """The size of z, of a model that is no ladder."""
         return _LATENT_DIM if self.latent_dim is None else self.latent_dim
 
     def no_pixels(self) -> None:
@@ -144,21 +144,21 @@ def _ladder(parts: ModelParts, *, joint: bool = False) -> BuiltModel:
 
     Args:
         parts: of the system.
-        joint: whether one prior is over all rungs, instead of one over each.
+        joint: whether one prior is over all layers, instead of one over each.
     """
-    rungs, networks = _ladder_networks(parts)
-    size = sum(rungs)
+    latent_dims, networks = _ladder_networks(parts)
+    size = sum(latent_dims)
     network = partial(networks.encoder, parts.shape)
     encoder = cache(lambda: GaussianEncoder(network(), size))
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
     if joint:
         prior = parts.prior(size, encoder)
         return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
-    model = LadderVAE([parts.prior(rung, None) for rung in rungs], decoder)
+    model = LadderVAE([parts.prior(size, None) for size in latent_dims], decoder)
     return BuiltModel(
         model,
         GuideParts(network, model.prior, decoder, encoder),
-        LadderGuide(encoder(), rungs),
+        LadderGuide(encoder(), latent_dims),
     )
 
 
@@ -167,20 +167,20 @@ def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> Bui
 
     Args:
         parts: of the system.
-        assignment: how q(y) comes about: network, from each rung's tower, or posterior, the
+        assignment: how q(y) comes about: network, from each layer's tower, or posterior, the
             prior's p(y | z).
     """
     check_choice("assignment", assignment, ("network", "posterior"))
-    rungs, networks = _ladder_networks(parts)
-    size = sum(rungs)
+    latent_dims, networks = _ladder_networks(parts)
+    size = sum(latent_dims)
     network = partial(networks.encoder, parts.shape)
-    priors = [parts.prior(rung, None) for rung in rungs]
+    priors = [parts.prior(size, None) for size in latent_dims]
     clusters = [prior.cluster_prior().logits.shape[-1] for prior in priors]
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
     model = ClusteringLadderVAE(priors, decoder)
     encoder = cache(lambda: GaussianEncoder(network(), size))
     if assignment == "network":
-        assigning = ClusteringEncoder(network(), rungs, clusters=clusters)
+        assigning = ClusteringEncoder(network(), latent_dims, clusters=clusters)
         guide = ClusteringLadderGuide(assigning, priors)
     else:
         guide = ClusteringLadderGuide(encoder(), priors)
@@ -188,17 +188,17 @@ def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> Bui
 
 
 def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
-    """Return the sizes of a ladder's rungs, and its networks."""
+    """Return the sizes of a ladder's layers, and its networks."""
     parts.no_pixels()
     networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
-    rungs = tuple(inspect.signature(networks.encoder).parameters["rungs"].default)
-    check_rungs(rungs)
-    if parts.latent_dim is not None and parts.latent_dim != sum(rungs):
+    latent_dims = tuple(inspect.signature(networks.encoder).parameters["latent_dims"].default)
+    check_latent_dims(latent_dims)
+    if parts.latent_dim is not None and parts.latent_dim != sum(latent_dims):
         raise ValueError(
-            f"latent_dim of a ladder is the sum of its rungs {rungs}, got {parts.latent_dim}; "
-            "leave it out (null), or change the rungs of the network"
+            f"latent_dim of a ladder is the sum of its latent_dims {latent_dims}, got "
+            f"{parts.latent_dim}; leave it out (null), or change the network's latent_dims"
         )
-    return rungs, networks
+    return latent_dims, networks
 
 
 MODELS: dict[str, Callable[..., BuiltModel]] = {

@@ -19,7 +19,7 @@ _LADDER = Recipe(
         "learning_rate": 2e-4,
     },
     {
-        "model": "Zhao, Song, Ermon (2017), section 4.2; rungs and networks from their code",
+        "model": "Zhao, Song, Ermon (2017), section 4.2; layers and networks from their code",
         "prior": "Zhao, Song, Ermon (2017)",
         "likelihood": "their code: absolute errors of weight 8",
         "objective": "their code: weight 1 - exp(-t / 2000) of the rate",
@@ -33,13 +33,13 @@ _OWN = "no source has it; ours"
 _WILLETTS = "Willetts, Roberts, Holmes (2019)"
 
 _CLUSTERS = Recipe(
-    "variational ladder clustering: the ladder with a Gaussian mixture at each rung",
+    "variational ladder clustering: the ladder with a Gaussian mixture at each layer",
     {
         "model": {"name": "clustering-ladder"},
         "prior": {"name": "mixture", "components": 30, "uniform": True},
         "likelihood": {"name": "bernoulli"},
         "preprocessing": "binary-dynamic",
-        "network": {"name": "ladder-mlp", "rungs": [5, 10], "width": 256, "depth": 1},
+        "network": {"name": "ladder-mlp", "latent_dims": [5, 10], "width": 256, "depth": 1},
         "objective": {
             "name": "beta",
             "beta": 1.0,
@@ -210,7 +210,7 @@ _MIXTURES = Recipe(
 RELATED: dict[str, Recipe] = {
     "ladder-vae": _LADDER,
     "ladder-vae-dp": _LADDER.with_prior(
-        "ladder autoencoder with a decoupled prior for each rung", name="coupling"
+        "ladder autoencoder with a decoupled prior for each layer", name="coupling"
     ),
     "lossy-vae": _LOSSY,
     "lossy-vae-dp": _LOSSY.with_prior("lossy autoencoder with a decoupled prior", name="coupling"),
@@ -222,7 +222,7 @@ RELATED: dict[str, Recipe] = {
     "rme-dp": _MIXTURES.with_prior("recursive mixture with a decoupled prior", name="coupling"),
     "vlac": _CLUSTERS,
     "vlac-dp": _CLUSTERS.with_prior(
-        "clustering ladder with a mixture pushed through couplings at each rung",
+        "clustering ladder with a mixture pushed through couplings at each layer",
         name="coupling-mixture",
         components=30,
         uniform=True,

@@ -56,9 +56,9 @@ def build_system(
 
     Args:
         shape: of a datum, (channels, height, width) or (size,).
-        latent_dim: the size of z; None takes 10, or the sum of a ladder's rungs.
+        latent_dim: the size of z; None takes 10, or the sum of a ladder's layers.
         dataset_size: the number of training data, which estimates of q(z) need.
-        prior: one of ``SYSTEM_PRIORS``; each rung of a ladder has its own.
+        prior: one of ``SYSTEM_PRIORS``; each layer of a ladder has its own.
         likelihood: one of ``LIKELIHOODS``.
         network: one of ``ARCHITECTURES``, or of ``LADDERS`` for a ladder, or ``auto`` for the one
             that suits the shape.
@@ -146,8 +146,8 @@ def _build_prior(
         return build(size, **options)
     if encoder is None:
         raise ValueError(
-            f"a {name} prior takes the encoder of the whole z, and rungs of a ladder have none of "
-            "their own; use another prior, or, for model ladder, one over all rungs with "
+            f"a {name} prior takes the encoder of the whole z, and layers of a ladder have none "
+            "of their own; use another prior, or, for model ladder, one over all layers with "
             "model.joint"
         )
     return build(encoder(), **options)
@@ -162,7 +162,7 @@ def _build_guide(name: str, options: Mapping[str, Any], built: BuiltModel) -> Ab
         raise ValueError(
             "latents at several sites have the guide amortized, "
             f"got {name!r} for {type(built.model).__name__}; use it, or, for a ladder, one prior "
-            "over all rungs with model.joint"
+            "over all layers with model.joint"
         )
     return built.guide
 

@@ -98,13 +98,13 @@ _MEANINGS: dict[str, Meaning] = {
     ),
     r"probe_layer_(.+)": Meaning(
         "linear probe, layer {}",
-        "held-out accuracy from rung {} of the ladder alone, counted from the data",
+        "held-out accuracy from layer {} of the ladder alone, counted from the data",
         "higher",
         True,
     ),
     r"nearest_neighbours_layer_(.+)": Meaning(
         "nearest neighbours, layer {}",
-        "held-out accuracy from rung {} of the ladder alone, counted from the data",
+        "held-out accuracy from layer {} of the ladder alone, counted from the data",
         "higher",
         True,
     ),

@@ -81,7 +81,7 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser.add_argument_group("representation").add_argument(
         "--latent-dim",
         type=int | None,
-        help="the size of z (default: 10, or the sum of a ladder's rungs)",
+        help="the size of z (default: 10, or the sum of a ladder's layers)",
     )
     parser.add_parts()
     training = parser.add_argument_group("training")
