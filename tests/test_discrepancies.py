@@ -1,4 +1,4 @@
-"""MMD and Stein discrepancy: against double sums, closed forms, and zero for one law."""
+"""MMD and Stein discrepancy: against double sums, closed forms, and zero for one distribution."""
 
 import itertools
 import math

@@ -73,7 +73,7 @@ def test_a_coordinate_depends_on_those_before_it_and_on_no_other(
     wild(made)
     h = doubles(CONTEXT)
     network = made.network
-    found = jacobian(lambda z: network(z, network.given(h)), doubles(size))
+    found = jacobian(lambda z: network(z, network.of_context(h)), doubles(size))
     order = places(size, backwards=backwards)
     for outputs in found.split(size):  # shifts, then log scales
         in_order = outputs[order][:, order]
@@ -97,8 +97,8 @@ def test_every_output_and_every_hidden_unit_sees_the_whole_context(
 
     def units(h: Tensor) -> Tensor:
         seen.clear()
-        y = network(z, network.given(h))
-        return torch.cat([seen[0] + network.given(h), *seen[1:-1], y])
+        y = network(z, network.of_context(h))
+        return torch.cat([seen[0] + network.of_context(h), *seen[1:-1], y])
 
     found = jacobian(units, doubles(CONTEXT))
     assert found.shape[0] == 11 + 17 + 2 * (SIZE if kind == "iaf" else SIZE - z.shape[0])
@@ -144,7 +144,7 @@ def test_an_autoregressive_step_is_pyros_with_the_same_shift_and_scale() -> None
         input_dim, permutation = SIZE, torch.arange(SIZE)
 
         def forward(self, z: Tensor) -> tuple[Tensor, ...]:
-            shift, raw = made.network(z, made.network.given(h)).chunk(2, -1)
+            shift, raw = made.network(z, made.network.of_context(h)).chunk(2, -1)
             return shift, 2 * torch.tanh(raw / 2)
 
     oracle = dist.transforms.AffineAutoregressive(Network(), log_scale_max_clip=5.0)

@@ -295,7 +295,7 @@ def test_weights_of_a_mixture_have_no_bias(exact: LinearGaussian) -> None:
 
 
 class Remade(AbstractGuide):
-    """A trained encoder's posteriors, as a family of other posteriors of about their law."""
+    """A trained encoder's posteriors, as another family of about the same posteriors."""
 
     def __init__(self, trained: AbstractGuide, family: str) -> None:
         super().__init__()

@@ -302,14 +302,14 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
     [
         ({"network": {"name": "ladder-mlp"}}, "network of a vae model must be one of"),
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
-        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its layers \(2, 2, 2\), got 7"),
+        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its latent_dims \(2, 2, 2\), got 7"),
         ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
         (
             {
                 "model": {"name": "ladder"},
                 "network": {"name": "ladder-mlp", "latent_dims": [3, 0]},
             },
-            r"every layer of \(3, 0\) must be at least 1",
+            r"every size of \(3, 0\) must be at least 1",
         ),
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
         (

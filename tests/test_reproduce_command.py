@@ -75,11 +75,11 @@ def signalled(out: Path, signs: Path, number: signal.Signals, *, step: int) -> i
     def command() -> None:
         follow = Trainer.after_step
 
-        def held(trainer: Trainer, finite: bool) -> None:
+        def held(trainer: Trainer, finite: bool) -> bool:
             if trainer.place.step == step:
                 (signs / str(os.getpid())).touch()
                 wait_until(lambda: trainer._interrupts.signal is not None)
-            follow(trainer, finite)
+            return follow(trainer, finite)
 
         Trainer.after_step = held  # type: ignore[method-assign]
         os._exit(main([*STUDY, str(out)]))

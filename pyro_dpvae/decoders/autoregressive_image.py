@@ -31,7 +31,7 @@ class AutoregressiveImage(dist.TorchDistribution):
 
     Args:
         network: (x, features) -> raw values.
-        likelihood: of an image; the law of pixel i is its law at a pixel.
+        likelihood: of an image; the distribution of pixel i is its distribution at a pixel.
         features: what the network sees beside x, of shape (*batch, F, H, W).
         progress: whether long draws have a bar on terminals.
 

@@ -79,7 +79,7 @@ class Explored:
             least p(z)). Of these two those that differ by ``RATIO`` come first, of them the half
             where their own side draws most, from the most extreme log q(z) - log p(z) on.
         spread: by space, how much each coordinate varies over the data, of shape (L,).
-        origin: the mean of the law of generation space, of shape (L,).
+        origin: the mean of the distribution in generation space, of shape (L,).
         held_out: the first held-out data as they are shown, images as grey values in [0, 1].
         held_out_means: the means of q(z | x) of these, of shape (data, L).
         points: the first training data, if they are points of a plane.

@@ -23,11 +23,11 @@ _LEAST = 1e-3  # of an axis' extent
 def run_view(run: Explored, asked: Asked) -> dict[str, Any]:
     """Return what does not depend on the point."""
     asked.nothing_else()
-    law = run.prior.base()
+    base = run.prior.base()
     z0 = run.clouds["prior"].z0.to(run.device)
     with torch.no_grad():
         normal = torch.distributions.Normal(0.0, 1.0).log_prob(z0).sum(-1)
-        is_normal = torch.allclose(law.log_prob(z0), normal, atol=1e-3)
+        is_normal = torch.allclose(base.log_prob(z0), normal, atol=1e-3)
     return {
         "title": run.title,
         "facts": dict(run.facts),

@@ -18,7 +18,7 @@ class AbstractGuide(OwnedModule):
 
     A subclass defines ``posterior``, which metrics and plots call too. The program samples it at
     the one latent site; a guide with several sites overrides ``forward``, and its draws joined to
-    one vector have the law ``posterior(x)``.
+    one vector have the distribution ``posterior(x)``.
 
     Example:
         The prior itself as a guide, whatever the datum:

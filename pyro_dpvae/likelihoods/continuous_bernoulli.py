@@ -49,7 +49,7 @@ class ContinuousBernoulliLikelihood(AbstractLikelihood):
     def expansion(
         self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """Return x - mean and the variance: the law is an exponential family in the logit."""
+        """Return x - mean and the variance: it is an exponential family in the logit."""
         pixels = _ContinuousBernoulli(raw)
         return x - pixels.mean, pixels.variance
 

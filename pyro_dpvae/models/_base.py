@@ -14,8 +14,8 @@ class AbstractVAE(OwnedModule):
     """A model p(x, z) = p(z) p(x | z) of a prior and a decoder.
 
     A subclass is the Pyro program. Its latents may lie at several sites; joined to one vector z
-    they have the law ``prior()``, and ``decoder(z)`` is the law of the data. Metrics, plots and
-    samples need no more.
+    they have the distribution ``prior()``, and ``decoder(z)`` is that of the data. Metrics, plots
+    and samples need no more.
 
     Args:
         prior: p(z).

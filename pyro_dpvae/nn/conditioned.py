@@ -44,7 +44,7 @@ class ConditionedPerceptron(nn.Module):
 
     Example:
         >>> network = ConditionedPerceptron([2, 8, 3], context=4)
-        >>> network(torch.zeros(7, 5, 2), network.given(torch.zeros(5, 4))).shape
+        >>> network(torch.zeros(7, 5, 2), network.of_context(torch.zeros(5, 4))).shape
         torch.Size([7, 5, 3])
     """
 
@@ -88,7 +88,7 @@ class ConditionedPerceptron(nn.Module):
             if self.direct is not None:
                 self.direct.weight.mul_(_INITIAL)
 
-    def given(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
+    def of_context(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
         """Return V h, the context's part of the first layer, which all calls with h share.
 
         Raises:
@@ -101,22 +101,22 @@ class ConditionedPerceptron(nn.Module):
     def forward(
         self,
         z: Float[Tensor, "*batch inputs"],
-        given: Float[Tensor, "*#batch units"] | None = None,
+        context_part: Float[Tensor, "*#batch units"] | None = None,
     ) -> Float[Tensor, "*batch outputs"]:
-        """Return y of z and ``given(h)``, which broadcasts against z.
+        """Return y of z and ``of_context(h)``, which broadcasts against z.
 
         Raises:
             ValueError: if the network has a context and none is given, or the other way round.
         """
-        if self.context is None and given is not None:
+        if self.context is None and context_part is not None:
             raise _without_context()
-        if self.context is not None and given is None:
+        if self.context is not None and context_part is None:
             raise ValueError(
                 f"a network with a context of size {self.context.in_features} needs it on every "
                 "call, got none; give it, or build the network with context=0"
             )
         first, *others = self.layers
-        y = first(z) if given is None else first(z) + given
+        y = first(z) if context_part is None else first(z) + context_part
         for layer in others:
             y = layer(nn.functional.elu(y))
         if self.direct is not None:

@@ -95,26 +95,28 @@ class AutoregressiveStep(AbstractStep):
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return z' and log |det dz'/dz|."""
-        shift, log_scale = self._shift_and_log_scale(z, _given(self.network, h))
+        shift, log_scale = self._shift_and_log_scale(z, _of_context(self.network, h))
         return log_scale.exp() * z + shift, log_scale.sum(-1)
 
     def inverse(
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return what is mapped to z, and log |det dz'/dz| there."""
-        given = _given(self.network, h)
+        context_part = _of_context(self.network, h)
         # Coordinates that are not found yet stay zero: left to grow from pass to pass they might
         # overflow, and infinity times a masked weight is NaN.
         found, log_scales = torch.zeros_like(z), torch.zeros_like(z)
         for i in self.order:
-            shift, log_scale = self._shift_and_log_scale(found, given)
+            shift, log_scale = self._shift_and_log_scale(found, context_part)
             here = self.coordinates[i]
             found = torch.where(here, (z - shift) * (-log_scale).exp(), found)
             log_scales = torch.where(here, log_scale, log_scales)
         return found, log_scales.sum(-1)
 
-    def _shift_and_log_scale(self, z: Tensor, given: Tensor | None) -> tuple[Tensor, Tensor]:
-        raw = self.network(z, given)
+    def _shift_and_log_scale(
+        self, z: Tensor, context_part: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        raw = self.network(z, context_part)
         return (raw, torch.zeros_like(raw)) if self.mean_only else _shift_and_log_scale(raw)
 
 
@@ -170,11 +172,11 @@ class CouplingStep(AbstractStep):
     def _shift_and_log_scale(
         self, halves: Sequence[Tensor], h: Tensor | None
     ) -> tuple[Tensor, Tensor]:
-        return _shift_and_log_scale(self.network(halves[self.kept], _given(self.network, h)))
+        return _shift_and_log_scale(self.network(halves[self.kept], _of_context(self.network, h)))
 
 
-def _given(network: ConditionedPerceptron, h: Tensor | None) -> Tensor | None:
-    return None if h is None else network.given(h)
+def _of_context(network: ConditionedPerceptron, h: Tensor | None) -> Tensor | None:
+    return None if h is None else network.of_context(h)
 
 
 def _shift_and_log_scale(raw: Tensor) -> tuple[Tensor, Tensor]:

@@ -32,7 +32,7 @@ def ladder_mnist_encoder(
 
     The bottom latent layer reads the image by two convolutions of its own. Two convolutions and a
     hidden layer of 16 ``width`` units lead to the second latent layer, and three such hidden
-    layers to each higher one. Each latent layer but the bottom one has two hidden layers of its own.
+    layers to each higher one. Each latent layer but the bottom one has two hidden layers too.
 
     Args:
         image_shape: (C, 28, 28).

@@ -60,7 +60,7 @@ class RegularizedELBO(pyro.infer.ELBO):
     the objective see the whole.
 
     Args:
-        rate: what R is charged; the default charges R itself.
+        rate: from R to the rate term of the loss; the default is R itself.
         penalties: terms on the representations of the batch.
         num_particles: how many samples of z per datum are averaged.
         vectorize_particles: whether they are drawn at once rather than in a loop.
@@ -193,7 +193,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         with torch.autocast(terms.distortion.device.type, enabled=False):
             if self._gathers():
                 terms = of_all_ranks(terms)
-            loss, values = self._charged(terms)
+            loss, values = self._weighted(terms)
         warn_if_nan(loss, "loss")
         if torch.is_grad_enabled():
             for penalty in self.penalties:
@@ -229,14 +229,14 @@ class RegularizedELBO(pyro.infer.ELBO):
             count=count,
         )
 
-    def _charged(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
+    def _weighted(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss per datum and its terms: a function of the terms of each datum."""
         distortion = terms.distortion.mean()
-        rate, charge = torch.zeros_like(distortion), torch.zeros_like(distortion)
-        if terms.rates:  # a model without latents has no rate to charge
+        rate, weighted = torch.zeros_like(distortion), torch.zeros_like(distortion)
+        if terms.rates:  # a model without latents has no rate
             rate = torch.stack([site.total for site in terms.rates]).sum(0).mean()
-            charge = self.rate(list(terms.rates))
-        loss = distortion + charge
+            weighted = self.rate(list(terms.rates))
+        loss = distortion + weighted
         values = {"loss": loss, "distortion": distortion, "rate": rate}
         for penalty in self.penalties:
             penalty.check_size(terms.size)
@@ -245,7 +245,7 @@ class RegularizedELBO(pyro.infer.ELBO):
                 name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
                 for name in evaluations[0]
             }
-            loss = sum(penalty.charges(found), start=loss)
+            loss = sum(penalty.weighted(found), start=loss)
             values.update({_unused(name, values): term for name, term in found.items()})
             if torch.is_grad_enabled():
                 penalty.learn(terms.latents)

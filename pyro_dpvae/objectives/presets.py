@@ -250,13 +250,13 @@ class MutualDivergenceELBO(RegularizedELBO):
     """REC + KL + eta diversity + gamma smoothness: mutual posterior divergence (Ma et al., 2019).
 
     The paper's weights are not known; the defaults are those of a published reproduction. The
-    authors' code charges max(free bits, KL).
+    authors' code takes max(free bits, KL).
 
     Args:
         eta: the weight of the diversity.
         gamma: the weight of the smoothness.
         form: of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
-        free_bits: how much of KL is free, in nats per datum; 0 charges KL itself.
+        free_bits: how much of KL is free, in nats per datum; 0 takes KL itself.
         options: further options of :class:`RegularizedELBO`.
 
     Example:

@@ -42,7 +42,7 @@ class SiteRate:
 
 
 class AbstractRate(WeightedModule, ABC):
-    """What an objective charges for the rates of a batch."""
+    """The term of the loss that an objective makes of the rates of a batch."""
 
     @property
     def needs_coordinates(self) -> bool:
@@ -51,15 +51,15 @@ class AbstractRate(WeightedModule, ABC):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the charge is another function of the batch than a mean over its data.
+        """Whether the term is another function of the batch than a mean over its data.
 
-        The mean over parts of a batch is then not the charge of the whole.
+        The mean over parts of a batch is then not the term of the whole.
         """
         return True
 
     @abstractmethod
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
-        """Return the charge per datum, in nats, the mean over the batch."""
+        """Return the weighted term per datum, in nats, the mean over the batch."""
 
 
 @final
@@ -89,7 +89,7 @@ class BetaRate(AbstractRate):
 
     @property
     def needs_batch(self) -> bool:
-        """No: the charge is a mean over data."""
+        """No: the term is a mean over data."""
         return False
 
 

@@ -22,7 +22,7 @@ _PANEL = 4.2  # inches
 def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[str, Tensor]:
     """Return codes z in which one layer varies and the others are those of ``origin``.
 
-    A layer of two dimensions whose law of generation space is N(0, I) goes through the quantiles
+    A layer of two dimensions whose base distribution is N(0, I) goes through the quantiles
     (k - 1/2) / side, k = 1..side, of both coordinates there, row by row: z0_1 grows downwards,
     z0_2 to the right. Any other layer is drawn from its prior.
 

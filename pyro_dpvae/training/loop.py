@@ -18,32 +18,22 @@ steps.py, numbers that are not finite in guard.py, and signals, records, evaluat
 in trainer.py.
 """
 
-from typing import Protocol
+from collections.abc import Callable
 
 from pyro_dpvae.data import Batches
 from pyro_dpvae.training.place import Place
 from pyro_dpvae.training.steps import Steps
 
-__all__ = ["Between", "take_steps"]
-
-
-class Between(Protocol):
-    """What happens between two steps."""
-
-    @property
-    def ends(self) -> bool:
-        """Whether training ends here, before its last step."""
-
-    def after_step(self, finite: bool) -> None:
-        """Do what follows a step.
-
-        Args:
-            finite: whether the numbers of the step were finite.
-        """
+__all__ = ["take_steps"]
 
 
 def take_steps(
-    steps: Steps, batches: Batches, *, place: Place, until: int, between: Between
+    steps: Steps,
+    batches: Batches,
+    *,
+    place: Place,
+    until: int,
+    after_step: Callable[[bool], bool],
 ) -> None:
     """Take steps from where a run stands, until it has so many or ends early.
 
@@ -52,14 +42,15 @@ def take_steps(
         batches: the training data.
         place: where the run stands; it moves on with each step.
         until: the number of steps of the whole run.
-        between: what happens after each step.
+        after_step: does what follows a step, from whether its numbers were finite; returns
+            whether training goes on.
     """
-    while place.step < until and not between.ends:
+    while place.step < until:
         for batch in batches.epoch(place.epoch, place.batch):
             finite = steps.take(place.step, batch)
             place.step += 1
             place.batch += 1
-            between.after_step(finite)
-            if place.step == until or between.ends:
+            goes_on = after_step(finite)
+            if place.step == until or not goes_on:
                 return
         place.epoch, place.batch = place.epoch + 1, 0

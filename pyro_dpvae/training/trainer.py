@@ -155,7 +155,14 @@ class Trainer:
                 if place.concluded < place.step < steps:
                     self._follow()
                 self._listen()
-                take_steps(self.steps, self.train, place=place, until=steps, between=self)
+                if self._goes_on:
+                    take_steps(
+                        self.steps,
+                        self.train,
+                        place=place,
+                        until=steps,
+                        after_step=self.after_step,
+                    )
                 self._end()
             except BaseException as error:  # an interrupt as well
                 self.history.step = self.place.step
@@ -267,12 +274,11 @@ class Trainer:
         return news
 
     @property
-    def ends(self) -> bool:
-        """Whether training ends here, before its last step."""
-        return self._signal is not None or self.progress.exhausted
+    def _goes_on(self) -> bool:
+        return self._signal is None and not self.progress.exhausted
 
-    def after_step(self, finite: bool) -> None:
-        """Record the step, do what follows it, and look for signals."""
+    def after_step(self, finite: bool) -> bool:
+        """Record the step, do what follows it, and look for signals; returns whether to go on."""
         step, steps = self.place.step, self.config.steps
         self._bar.update()
         if self.svi.recordings > self._recordings:
@@ -286,6 +292,7 @@ class Trainer:
         if step < steps:
             self._follow()
         self._listen()
+        return self._goes_on
 
     def _listen(self) -> None:
         """Take note of a signal; among ranks every few steps, so that all end after the same."""

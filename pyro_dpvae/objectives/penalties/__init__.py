@@ -1,4 +1,4 @@
-"""Penalties: what an objective charges a whole batch of representations."""
+"""Penalties: terms of the loss that depend on all representations of a batch."""
 
 from pyro_dpvae.objectives.penalties.adversarial import (
     AdversarialDivergence,

@@ -15,9 +15,9 @@ __all__ = ["Adversary"]
 
 @final
 class Adversary(nn.Module):
-    """A network D(z) with an optimizer of its own, that learns log r(z) - log s(z) of two laws.
+    """A network D(z) with an optimizer of its own, that learns log r(z) - log s(z).
 
-    D is trained by logistic regression to tell z of law r from z of law s; at its best,
+    D is trained by logistic regression to tell samples of r from samples of s; at its best,
     D(z) = log r(z) - log s(z). Its gradients stay with it: :meth:`learn` takes the samples
     without their graphs, and :meth:`estimate` leaves no graph to D's parameters.
 
@@ -98,7 +98,7 @@ class Adversary(nn.Module):
         return value.detach() + torch.stack(moved).sum()
 
     def learn(self, r: Tensor, s: Tensor) -> None:
-        """Leave the gradient of half the cross-entropy of each law, for :meth:`update`."""
+        """Leave the gradient of half the cross-entropy of r and of s, for :meth:`update`."""
         # Across ranks, all see the same samples and find the same gradient: an average of it would
         # be the largest message of a step, of up to four million numbers, and change nothing.
         with torch.enable_grad():

@@ -55,7 +55,7 @@ class AbstractPenalty(WeightedModule, ABC):
     def update(self) -> None:
         """Step what :meth:`learn` has left gradients on."""
 
-    def charges(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
+    def weighted(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
         """Yield weight x term of the terms that have a weight other than the number 0."""
         for name, weight in self._weights.items():
             if callable(weight) or weight != 0:

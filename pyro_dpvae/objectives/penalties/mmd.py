@@ -23,7 +23,7 @@ def mmd_squared(
         1/(n(n-1)) sum_{i != j} k(q_i, q_j) + 1/(m(m-1)) sum_{i != j} k(p_i, p_j)
             - 2/(nm) sum_{ij} k(q_i, p_j)
 
-    It is zero in expectation for two samples of one law, and so sometimes below zero.
+    It is zero in expectation for two samples of one distribution, and so sometimes below zero.
 
     References:
         Gretton et al. (2012), A kernel two-sample test, equation 3.
