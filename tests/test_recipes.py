@@ -302,7 +302,7 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
     [
         ({"network": {"name": "ladder-mlp"}}, "network of a vae model must be one of"),
         ({"model": {"name": "ladder"}, "network": {"name": "mlp"}}, "network of a ladder model"),
-        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"sum of its latent_dims \(2, 2, 2\), got 7"),
+        ({"model": {"name": "ladder"}, "latent_dim": 7}, r"its latent_dims \(2, 2, 2\), got 7"),
         ({"latent_dim": 0}, "latent_dim must be at least 1, got 0"),
         (
             {
