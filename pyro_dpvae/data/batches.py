@@ -20,8 +20,8 @@ from pyro_dpvae.data.preprocessing import (
     check_preprocessing,
     unpacked,
 )
-from pyro_dpvae.data.streams import Stream
 from pyro_dpvae.data.strangers import as_items
+from pyro_dpvae.data.streams import Stream
 
 __all__ = ["Batches", "own_batches"]
 
@@ -32,9 +32,9 @@ class Batches:
 
     What numbers mean is decided by :func:`pyro_dpvae.data.meaning_of`, and ``meaning`` says it.
     Data in memory live on the device, 8-bit images as uint8, and a batch is one gather; other data
-    are read ahead by processes. The order of a pass depends on the seed and its number, and the noise
-    of preprocessing also on batch and rank: neither depends on the random state of the process, on
-    how data are read, or on the batches before.
+    are read ahead by processes. The order of a pass depends on the seed and its number, and the
+    noise of preprocessing also on batch and rank: neither depends on the random state of the
+    process, on how data are read, or on the batches before.
 
     Batch b of a pass is the same data for any number of ranks, and each rank has an equal share of
     it. Where the last batch of a pass does not divide, fewer data than there are ranks are left

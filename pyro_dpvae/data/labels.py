@@ -19,8 +19,8 @@ def class_numbers(
 ) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     """Return a class number per item of each split, and what the classes are called.
 
-    Labels are numbers or texts of shape (N,) or (N, 1), or one-hot rows (N, classes). Whole numbers
-    from 0 on stay as they are, and have no names.
+    Labels are numbers or texts of shape (N,) or (N, 1), or one-hot rows (N, classes). Whole
+    numbers from 0 on stay as they are, and have no names.
 
     Args:
         labels: by split.
@@ -82,8 +82,8 @@ def factor_numbers(factors: Mapping[str, Array], where: str) -> dict[str, Tensor
         if len(values) > max(2, min(_MANY, len(every) // 2)):
             raise ValueError(
                 f"a factor of variation must have few values, which many items share; got "
-                f"{len(values)} of {len(every)} items in column {column} of {where}; leave it out, "
-                "or round it"
+                f"{len(values)} of {len(every)} items in column {column} of {where}; leave it "
+                "out, or round it"
             )
         for split, table in tables.items():
             coded[split][:, column] = np.searchsorted(values, table[:, column])

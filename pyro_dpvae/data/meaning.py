@@ -101,7 +101,11 @@ class Meaning:
         rows = rows.reshape(len(rows), *self.item_shape)
         if self.pixels:
             return np.asarray(rows, np.uint8) * np.uint8(self.scale)
-        return np.asarray(rows, np.float32) if self.scale == 1 else np.float32(rows * self.scale)
+        return (
+            np.asarray(rows, np.float32)
+            if self.scale == 1
+            else (rows * self.scale).astype(np.float32)
+        )
 
 
 @dataclass
@@ -161,8 +165,8 @@ def meaning_of(
     named = f"{_type_name(first)} {layout}"
     numbers = _numbers(arrays, where, stop=layout == "images")
     if layout != "images":
-        found = _of_numbers(shape, layout, f"{named} in {_interval(numbers)}", where)
-        return replace(found, cautions=tuple(_rounded(arrays, where)))
+        meaning = _of_numbers(shape, layout, f"{named} in {_interval(numbers)}", where)
+        return replace(meaning, cautions=tuple(_rounded(arrays, where)))
     item_shape, channels_last = _image_shape(shape, where)
     pixels, scale, words = _shades(first, numbers, real=real, where=where)
     dark = () if scale == 255 else tuple(_dark(numbers.high * scale, pixels=pixels, where=where))
@@ -226,9 +230,9 @@ def _shades(
 ) -> tuple[bool, int | float, str]:
     """Return whether images are uint8, what their numbers are multiplied by, and in words."""
     low, high = numbers.low, numbers.high
-    if real and 0 <= low and high <= 1:
+    if real and low >= 0 and high <= 1:
         return False, 1, f"in {_interval(numbers)}, taken as shades from 0 to 1"
-    if real and not (numbers.whole and 0 <= low and high <= 255):
+    if real and not (numbers.whole and low >= 0 and high <= 255):
         raise ValueError(
             f"images of real numbers must lie in [0, 1], got {_interval(numbers)} in {where}; "
             "scale them, or take them as they are with --layout vectors"
@@ -289,7 +293,7 @@ def _rounded(arrays: Mapping[str, Rows], where: str) -> Iterator[str]:
     for name, array in arrays.items():
         if _kind(array) == "b" or array.dtype in (np.float32, np.float16, torch.float32):
             continue
-        low, high, error = np.inf, -np.inf, 0.0
+        low, high, error = np.array(np.inf), np.array(-np.inf), np.array(0.0)
         for _, rows in _parts(array):
             exact = rows.reshape(len(rows), -1).astype(np.float64)
             low, high = np.minimum(low, exact.min(0)), np.maximum(high, exact.max(0))

@@ -3,7 +3,6 @@
 import re
 from collections.abc import Mapping
 from math import prod
-from typing import Any
 
 import numpy as np
 
@@ -48,9 +47,9 @@ def split_of(name: str) -> tuple[str | None, str]:
         (('train', 'x'), ('valid', 'images'), ('test', 'data'), (None, 'imgs'))
     """
     name, words = name.lower(), "|".join(sorted(_SPLITS, key=len, reverse=True))
-    if found := re.fullmatch(rf"({words})[_\-. ]?(.*)", name):
+    if found := re.fullmatch(rf"({words})[_\-./ ]?(.*)", name):
         return _SPLITS[found[1]], found[2]
-    if found := re.fullmatch(rf"(.*)[_\-. ]({words})", name):
+    if found := re.fullmatch(rf"(.*)[_\-./ ]({words})", name):
         return _SPLITS[found[2]], found[1]
     return None, name
 
@@ -58,9 +57,9 @@ def split_of(name: str) -> tuple[str | None, str]:
 def by_name(arrays: Mapping[str, Rows], name: str, where: str) -> Source:
     """Return what an archive of named arrays holds.
 
-    Names have a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a role
-    (``images``, ``x``, ``data`` or nothing; ``labels``, ``y``, ``targets``; ``factors``), in any
-    order. An array alone is the data whatever its name.
+    Names have a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a
+    role (``images``, ``x``, ``data`` or nothing; ``labels``, ``y``, ``targets``; ``factors``), in
+    any order. An array alone is the data whatever its name.
 
     Raises:
         ValueError: if the names do not say which array is the data.
@@ -108,7 +107,7 @@ def _only(arrays: Mapping[str, Rows], where: str) -> str:
 
 
 def _values(rows: Rows, count: int, where: str) -> Array:
-    values: Array[Any] = np.asarray(rows[:] if rows.shape else rows)
+    values: Array = np.asarray(rows[:] if rows.shape else rows)
     if values.ndim == 2 and values.shape[0] == 1 != count:  # as MATLAB has vectors
         values = values.T
     if values.ndim == 0 or len(values) != count or values.ndim > 2:
@@ -122,7 +121,7 @@ def _values(rows: Rows, count: int, where: str) -> Array:
 def _name_factors(source: Source, arrays: Mapping[str, Rows]) -> None:
     """Say what the factors of published files are, and which those are that a file implies."""
     part, name = source.parts["train"], source.name.lower()
-    sizes = next((one for one in _MPI3D_SIZES if prod(one) == len(part.data)), None)  # type: ignore[arg-type]
+    sizes = next((one for one in _MPI3D_SIZES if prod(one) == len(part.data)), None)
     if part.factors is None and part.labels is None and "mpi3d" in name and sizes is not None:
         part.factors = np.stack(np.unravel_index(np.arange(prod(sizes)), sizes), 1)
         source.factor_names = _MPI3D

@@ -68,7 +68,7 @@ def load(
                 "with --data"
             )
         raise ValueError(
-            f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of images; "
-            f"got {name!r}: correct --data, or name where the data have moved"
+            f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
+            f"images; got {name!r}: correct --data, or name where the data have moved"
         )
     return data_set(read(path, background=background), layout=layout, held_out=held_out)

@@ -120,8 +120,10 @@ def data_set(
     chosen = None
     if len(splits) == 1 and share == 0:
         notes.append("nothing is held out: held-out numbers are those of the training data")
-        for found in (splits, labels, factors):
-            found |= {"test": value for value in found.values()}  # type: ignore[operator]
+        splits["test"] = splits["train"]
+        for table in (labels, factors):
+            if "train" in table:
+                table["test"] = table["train"]
     elif len(splits) == 1:
         share = _HELD_OUT if share is None else share
         train, test = _order(split_size(splits["train"]), share, source.where)
@@ -130,12 +132,13 @@ def data_set(
         splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
         for table in (labels, factors):
             if "train" in table:
-                table |= {"train": table["train"][train], "test": table["train"][test]}
+                table["test"], table["train"] = table["train"][test], table["train"][train]
     elif "test" not in splits:
         notes.append("its own validation split is held out")
-        for found in (splits, labels, factors):
-            if "valid" in found:
-                found["test"] = found.pop("valid")  # type: ignore[index]
+        splits["test"] = splits.pop("valid")
+        for table in (labels, factors):
+            if "valid" in table:
+                table["test"] = table.pop("valid")
     return DataSet(
         source.name,
         splits["train"],

@@ -46,14 +46,16 @@ class _Interpreted(Dataset[Tensor]):
         item: Tensor = self.data[index]
         if item.dtype != self.dtype:
             raise ValueError(
-                f"all items must have one type, got {item.dtype} for item {index} and {self.dtype} "
-                "for those before"
+                f"all items must have one type, got {item.dtype} for item {index} and "
+                f"{self.dtype} for those before"
             )
         low, high = (float(bound) for bound in item.aminmax())
-        if self.meaning.layout == "images" and (low < 0 or high * self.meaning.scale > self._white):
+        if self.meaning.layout == "images" and (
+            low < 0 or high * self.meaning.scale > self._white
+        ):
             raise ValueError(
-                f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] where "
-                f"others are {self.meaning.words}; give all items one range"
+                f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] "
+                f"where others are {self.meaning.words}; give all items one range"
             )
         return self.meaning.items(item[None])[0]
 

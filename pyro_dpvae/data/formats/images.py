@@ -74,8 +74,8 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
     by_split: dict[str, list[Path]] = {}
     for path in every:
         first, *rest = path.relative_to(folder).parts
-        split = split_of(first) if rest else (None, "")
-        by_split.setdefault(split[0] if split[0] and not split[1] else "", []).append(path)
+        split, more = split_of(first) if rest else (None, "")
+        by_split.setdefault("" if more or split is None else split, []).append(path)
     outside = by_split.pop("", [])
     if "train" not in by_split:
         by_split, outside = {"train": every}, []
@@ -88,11 +88,11 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
     wanted = _widest(headers)
     whiteness = BACKGROUNDS[background or "white"]
     parts = {}
-    for split, paths in by_split.items():
+    for part, paths in by_split.items():
         files = ImageFiles(paths, [headers[path] for path in paths], wanted, whiteness)
         base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
         held = files[:] if fits_in_memory(files.nbytes) else files
-        parts[split] = Part(held, _classes(paths, base))
+        parts[part] = Part(held, _classes(paths, base))
     source = Source(folder.name, parts, str(folder), "images")
     _note(source, list(headers.values()), wanted, background or "white")
     if outside:
@@ -188,7 +188,11 @@ def _header(path: Path) -> _Header:
             kind = start[25]
             channels = 1 if kind == _GREY_ALPHA else 3
             return _Header(
-                (width, height), channels, True, kind in (_GREY_ALPHA, _COLOUR_ALPHA), "torchvision"
+                (width, height),
+                channels,
+                True,
+                kind in (_GREY_ALPHA, _COLOUR_ALPHA),
+                "torchvision",
             )
         with Image.open(path) as image:
             size = image.size
@@ -211,9 +215,7 @@ def _tiff_header(path: Path) -> _Header:
     if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype.kind not in "uf":
         raise _unreadable(path, f"{array.dtype} of shape {array.shape}")
     size = (array.shape[1], array.shape[0])
-    return _Header(
-        size, min(channels, 3), array.dtype != np.uint8, channels == 4, "tifffile"
-    )
+    return _Header(size, min(channels, 3), array.dtype != np.uint8, channels == 4, "tifffile")
 
 
 def _pixels(path: Path, header: _Header, white: int) -> Array:
@@ -236,9 +238,11 @@ def _pixels(path: Path, header: _Header, white: int) -> Array:
     if array.dtype.kind in "iu" and array.dtype != np.uint8:
         if array.min() < 0 or array.max() > 65535:
             raise _unreadable(path, f"levels from {array.min()} to {array.max()}, beyond 16 bits")
-        array = np.float32(array / 65535)
+        array = (array / 65535).astype(np.float32)
     if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
-        raise _unreadable(path, f"real numbers from {array.min():g} to {array.max():g}, not 0 to 1")
+        raise _unreadable(
+            path, f"real numbers from {array.min():g} to {array.max():g}, not 0 to 1"
+        )
     if array.shape[2] in (2, 4):
         array = _composited(array, white)
     return np.moveaxis(array, 2, 0)
