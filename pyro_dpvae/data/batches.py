@@ -12,8 +12,15 @@ from torch.utils.data import Dataset
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks as present_ranks
 from pyro_dpvae._ranks import seed_of
-from pyro_dpvae.data.dataset import Split, split_shape, split_size
-from pyro_dpvae.data.preprocessing import PREPROCESSING, binarise_once, check_preprocessing
+from pyro_dpvae.data.dataset import Split, split_size
+from pyro_dpvae.data.meaning import meaning_of
+from pyro_dpvae.data.preprocessing import (
+    PREPROCESSING,
+    binarised_bits,
+    check_preprocessing,
+    unpacked,
+)
+from pyro_dpvae.data.strangers import as_items
 from pyro_dpvae.data.streams import Stream
 
 __all__ = ["Batches", "own_batches"]
@@ -23,17 +30,19 @@ __all__ = ["Batches", "own_batches"]
 class Batches:
     """One split of a data set, cut into batches, or one rank's share of each.
 
-    Data in memory live on the device, images as uint8, and a batch is one gather; other data are
-    read ahead by processes. The order of a pass depends on the seed and its number, and the noise
-    of preprocessing also on batch and rank: neither depends on the random state of the process, on
-    how data are read, or on the batches before.
+    What numbers mean is decided by :func:`pyro_dpvae.data.meaning_of`, and ``meaning`` says it.
+    Data in memory live on the device, 8-bit images as uint8, and a batch is one gather; other data
+    are read ahead by processes. The order of a pass depends on the seed and its number, and the
+    noise of preprocessing also on batch and rank: neither depends on the random state of the
+    process, on how data are read, or on the batches before.
 
     Batch b of a pass is the same data for any number of ranks, and each rank has an equal share of
     it. Where the last batch of a pass does not divide, fewer data than there are ranks are left
     out.
 
     Args:
-        split: the data.
+        split: the data: a split of a ``DataSet``, any tensor that ``meaning_of`` takes, or a
+            map-style data set of tensors.
         batch_size: data in a batch, of all ranks together; the last of a pass may be smaller.
         preprocessing: one of ``PREPROCESSING``.
         device: where batches are.
@@ -68,7 +77,14 @@ class Batches:
         workers: int = 2,
     ) -> None:
         self.size = split_size(split)
-        self.item_shape = split_shape(split)
+        if self.size == 0:
+            raise ValueError("batches need data, got none")
+        if isinstance(split, Tensor):
+            self.meaning = meaning_of({"split": split})
+            split = self.meaning.items(split)
+        else:
+            self.meaning, split = as_items(split)
+        self.item_shape = self.meaning.item_shape
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.rank, self.ranks = _checked_share(batch_size, rank, ranks)
         if batch_size > self.size:
@@ -82,14 +98,14 @@ class Batches:
         self.preprocessing = preprocessing
         self.device = torch.device(device)
         self.seed, self.shuffle = seed, shuffle
-        once = preprocessing == "binary-static"
+        self._bits = preprocessing == "binary-static"
         if isinstance(split, Tensor):
-            data = binarise_once(split) if once else split
+            data = binarised_bits(split) if self._bits else split
             self._data: Tensor | Stream = data.to(self.device)
         else:
             pinned = self.device.type == "cuda"
             self._data = Stream(
-                _BinaryOnce(split) if once else split, workers=workers, pinned=pinned
+                _BinaryOnce(split) if self._bits else split, workers=workers, pinned=pinned
             )
 
     def __len__(self) -> int:
@@ -116,7 +132,7 @@ class Batches:
         for batch, data in zip(chosen, parts, strict=True):
             noise = torch.Generator(self.device)
             noise.manual_seed(seed_of(self.seed, number, batch, self.rank))
-            yield preprocess(data, noise)
+            yield preprocess(unpacked(data, self.item_shape) if self._bits else data, noise)
 
     def whole(self) -> "Batches":
         """Return the batches of which these are a rank's share."""
@@ -185,7 +201,7 @@ class _BinaryOnce(Dataset[Tensor]):
         self.split = split
 
     def __getitem__(self, index: int) -> Tensor:
-        return binarise_once(self.split[index][None], index)[0]
+        return binarised_bits(self.split[index][None], index)[0]
 
 
 def _checked_share(batch_size: int, rank: int, ranks: int) -> tuple[int, int]:

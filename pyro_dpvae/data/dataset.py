@@ -5,18 +5,21 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-import torch
 from torch import Tensor
 from torch.utils.data import Dataset
+
+from pyro_dpvae.data.labels import varying
+from pyro_dpvae.data.meaning import Meaning, meaning_of
 
 __all__ = ["LARGEST_IN_MEMORY", "DataSet", "Split", "fits_in_memory", "split_shape", "split_size"]
 
 Split = Tensor | Dataset[Any]
-"""Images as uint8 (count, channels, height, width), vectors as float32 (count, size), or a
-map-style dataset of uint8 images (channels, height, width) or float32 vectors (size,) that are
-read as they are needed."""
+"""Images as uint8 levels or float32 shades in [0, 1], of shape (count, channels, height, width),
+sequences as float32 (count, steps, features), vectors as float32 (count, size), or a map-style
+dataset of such items that are read as they are needed."""
 
 _FEW = 16
+_AT_ONCE = 1 << 12  # items whose bytes are looked at together
 
 LARGEST_IN_MEMORY = 1 << 30
 """Bytes of the largest split that is held: memory is the user's too."""
@@ -26,6 +29,8 @@ LARGEST_IN_MEMORY = 1 << 30
 class DataSet:
     """Training and held-out data.
 
+    Tensors of other types and layouts become items as :func:`pyro_dpvae.data.meaning_of` says.
+
     Args:
         name: for messages and run folders.
         train: the data to train on.
@@ -33,7 +38,14 @@ class DataSet:
         train_labels: a class per datum, where known.
         test_labels: likewise.
         test_factors: the factors of variation of each held-out datum, of shape (count, factors),
-            where known.
+            where known. Those with one value are left out, with a warning.
+        valid: what training watches in the place of ``test``, where there is such a split.
+        label_names: what the classes are called, by number.
+        factor_names: what the factors are called.
+        columns: what the numbers of a vector are called.
+        held_out: where the held-out data were in the file, if they were chosen at random.
+        meaning: what the numbers mean, if tensors are items already; None decides.
+        notes: what a user should know of how the data were read.
 
     Raises:
         ValueError: if a split is empty, has another shape, or holds what is not finite, or if
@@ -50,14 +62,21 @@ class DataSet:
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
     test_factors: Tensor | None = None
+    valid: Split | None = None
+    label_names: tuple[str, ...] | None = None
+    factor_names: tuple[str, ...] | None = None
+    columns: tuple[str, ...] | None = None
+    held_out: Tensor | None = None
+    meaning: Meaning | None = None
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
-        for part, split in (("train", self.train), ("test", self.test)):
-            where = f"the {part} split of {self.name!r}"
+        splits = self.splits
+        for part, split in splits.items():
             if split_size(split) == 0:
-                raise ValueError(f"a data set needs data, got none in {where}")
-            if isinstance(split, Tensor):
-                _check_tensor(split, where)
+                raise ValueError(
+                    f"a data set needs data, got none in the {part} split of {self.name!r}"
+                )
         for part, labels, split in (
             ("train_labels", self.train_labels, self.train),
             ("test_labels", self.test_labels, self.test),
@@ -68,24 +87,48 @@ class DataSet:
                     f"{part} must be of every datum, got {len(labels)} for {split_size(split)} "
                     f"data of {self.name!r}"
                 )
-        if split_shape(self.train) != split_shape(self.test):
+        shapes = {part: split_shape(split) for part, split in splits.items()}
+        if len(set(shapes.values())) > 1:
             raise ValueError(
-                f"training and held-out data of {self.name!r} must have one shape, "
-                f"got {split_shape(self.train)} and {split_shape(self.test)}"
+                f"training and held-out data of {self.name!r} must have one shape, got {shapes}"
             )
+        tensors = {part: split for part, split in splits.items() if isinstance(split, Tensor)}
+        if tensors and self.meaning is None:
+            meaning = meaning_of(tensors, where=repr(self.name))
+            for part, split in tensors.items():
+                object.__setattr__(self, part, meaning.items(split))
+            object.__setattr__(self, "meaning", meaning)
+        if self.meaning is None:
+            object.__setattr__(self, "meaning", getattr(self.train, "meaning", None))
+        if self.test_factors is not None:
+            factors, names = varying(self.test_factors, self.factor_names, repr(self.name))
+            object.__setattr__(self, "test_factors", factors)
+            object.__setattr__(self, "factor_names", names)
+
+    @property
+    def splits(self) -> dict[str, Split]:
+        """The splits by name: train, valid where there is one, test."""
+        every = {"train": self.train, "valid": self.valid, "test": self.test}
+        return {name: split for name, split in every.items() if split is not None}
+
+    @property
+    def watched(self) -> Split:
+        """The split that training watches: valid where there is one, test otherwise."""
+        return self.test if self.valid is None else self.valid
 
     @property
     def item_shape(self) -> tuple[int, ...]:
-        """The shape of a datum, (channels, height, width) or (size,)."""
+        """The shape of a datum: (channels, height, width), (steps, features) or (size,)."""
         return split_shape(self.train)
 
     @cached_property
     def digest(self) -> str:
         """A name of the data themselves; of data read as needed, of their number and a few."""
         digest = hashlib.sha256()
-        for split in (self.train, self.test):
+        for split in (self.train, self.test, *(() if self.valid is None else (self.valid,))):
             if isinstance(split, Tensor):
-                digest.update(split.numpy().tobytes())
+                for rows in split.split(_AT_ONCE):
+                    digest.update(rows.numpy().tobytes())
                 continue
             size = split_size(split)
             digest.update(f"{size}".encode())
@@ -95,8 +138,14 @@ class DataSet:
 
     @property
     def is_images(self) -> bool:
-        """Whether the data are images, of 8-bit pixels, rather than vectors."""
+        """Whether the data are images, rather than sequences or vectors."""
         return len(self.item_shape) == 3
+
+    @property
+    def decision(self) -> str:
+        """What the numbers were taken for, in one line."""
+        what = str(self.meaning) if self.meaning else f"items of shape {self.item_shape}"
+        return "; ".join([what, *self.notes])
 
 
 def fits_in_memory(nbytes: int) -> bool:
@@ -129,18 +178,3 @@ def split_shape(split: Split) -> tuple[int, ...]:
             f"{type(item).__name__} from {type(split).__name__}; return the data alone"
         )
     return tuple(item.shape)
-
-
-def _check_tensor(data: Tensor, where: str) -> None:
-    kind = (data.dtype, data.dim())
-    if kind not in ((torch.uint8, 4), (torch.float32, 2)):
-        raise ValueError(
-            "data must be uint8 images (count, channels, height, width) or float32 vectors "
-            f"(count, size), got {data.dtype} of shape {tuple(data.shape)} in {where}"
-        )
-    bad = int((~data.isfinite()).sum()) if data.is_floating_point() else 0
-    if bad:
-        raise ValueError(
-            f"data must be finite, got {bad} values of {data.numel()} that are NaN or infinite "
-            f"in {where}; repair or leave out those data"
-        )

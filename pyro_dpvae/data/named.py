@@ -11,32 +11,31 @@ from torch import Tensor
 from torch.utils.data import Dataset
 from tqdm import tqdm
 
-from pyro_dpvae.data.arrays import held_out_split
 from pyro_dpvae.data.dataset import DataSet
+from pyro_dpvae.data.sources import Part, Source
 
 __all__ = ["TORCHVISION", "TOYS", "default_root"]
 
 
-def _two_moons() -> DataSet:
+def _two_moons() -> Source:
     from sklearn.datasets import make_moons
 
-    def draw(count: int, seed: int) -> tuple[Tensor, Tensor]:
-        points, labels = make_moons(count, noise=0.05, random_state=seed)
-        return torch.from_numpy(points).float(), torch.from_numpy(labels).long()
+    parts = {
+        split: Part(*make_moons(count, noise=0.05, random_state=seed))
+        for seed, (split, count) in enumerate({"train": 2000, "test": 200}.items())
+    }
+    return Source("two-moons", parts, "'two-moons'")
 
-    (train, train_labels), (test, test_labels) = draw(2000, 0), draw(200, 1)
-    return DataSet("two-moons", train, test, train_labels, test_labels)
 
-
-def _digits() -> DataSet:
+def _digits() -> Source:
     from sklearn.datasets import load_digits
 
     images, labels = load_digits(return_X_y=True)
     levels = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
-    return held_out_split("digits", torch.from_numpy(levels), torch.from_numpy(labels).long())
+    return Source("digits", {"train": Part(levels, labels)}, "'digits'")
 
 
-TOYS: dict[str, Callable[[], DataSet]] = {"digits": _digits, "two-moons": _two_moons}
+TOYS: dict[str, Callable[[], Source]] = {"digits": _digits, "two-moons": _two_moons}
 """Data sets that come with scikit-learn."""
 
 

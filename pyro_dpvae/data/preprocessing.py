@@ -1,29 +1,46 @@
-"""Preprocessing of 8-bit images, always explicit: what a pixel means to the likelihood."""
+"""Preprocessing of images, always explicit: what a pixel means to the likelihood."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from math import prod
 
+import numpy as np
 import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 
-__all__ = ["LOGIT_MARGIN", "PREPROCESSING", "binarise_once", "check_preprocessing", "to_unit"]
+__all__ = [
+    "LOGIT_MARGIN",
+    "PREPROCESSING",
+    "binarised_bits",
+    "check_preprocessing",
+    "shades",
+    "to_unit",
+    "unpacked",
+]
 
 LOGIT_MARGIN = 0.05
 """alpha of the logit preprocessing: logit(alpha + (1 - 2 alpha) x), x dequantised."""
 
 
+def shades(images: Tensor) -> Tensor:
+    """Return uint8 levels or float32 shades as shades in [0, 1]."""
+    return images if images.is_floating_point() else images.float() / 255
+
+
 def _grey(images: Tensor, generator: torch.Generator) -> Tensor:
-    return images.float() / 255
+    return shades(images)
 
 
 def _drawn(images: Tensor, generator: torch.Generator) -> Tensor:
-    return (_uniform(images, generator) * 255 < images).float()
+    white = 1 if images.is_floating_point() else 255
+    return (_uniform(images, generator) * white < images).float()
 
 
 def _dequantised(images: Tensor, generator: torch.Generator) -> Tensor:
+    levels = images * 255 if images.is_floating_point() else images
     # A u so near to 1 that v + u rounds to the next level would leave [v, v + 1).
-    return (images + _uniform(images, generator).clamp(max=1 - 2**-16)) / 256
+    return (levels + _uniform(images, generator).clamp(max=1 - 2**-16)) / 256
 
 
 def _logit(images: Tensor, generator: torch.Generator) -> Tensor:
@@ -42,7 +59,7 @@ PREPROCESSING: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "logit": _logit,
     "none": _none,
 }
-"""From 8-bit pixels v to what the model sees, by name.
+"""From levels v of 0 to 255, or shades v / 255 in [0, 1], to what the model sees, by name.
 
 - ``grey``: v / 255, in [0, 1].
 - ``binary-static``: 1 with probability v / 255, drawn once per datum, the same in every pass
@@ -51,7 +68,7 @@ PREPROCESSING: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
 - ``dequantised``: (v + u) / 256 with u uniform on [0, 1), in [0, 1).
 - ``logit``: logit(0.05 + 0.9 x) of the dequantised x, a real number (Dinh, Sohl-Dickstein,
   Bengio, 2017, section 4.1); the model's density is that of these logits.
-- ``none``: vectors as they are.
+- ``none``: vectors and sequences as they are.
 """
 
 
@@ -63,24 +80,38 @@ def check_preprocessing(name: str, *, images: bool) -> None:
     """
     check_choice("preprocessing", name, PREPROCESSING)
     if images == (name == "none"):
-        rule = "images need one of the others" if images else "vectors take 'none' only"
+        rule = (
+            "images need one of the others"
+            if images
+            else "sequences and vectors take 'none' only, unless --layout images makes them images"
+        )
         raise ValueError(f"preprocessing must suit the data, got {name!r}; {rule}")
 
 
-def binarise_once(images: Tensor, first_index: int = 0) -> Tensor:
-    """Return uint8 images with each pixel v drawn as 255 with probability v / 255, else 0.
+def binarised_bits(images: Tensor, first_index: int = 0) -> Tensor:
+    """Return images with each pixel drawn as 1 with the probability of its shade, else 0.
 
     The draw depends on nothing but a datum's index, so every pass over the data sees the same.
 
     Args:
-        images: uint8 of shape (count, channels, height, width).
+        images: of shape (count, channels, height, width).
         first_index: the index of the first image.
+
+    Returns:
+        Eight pixels to a byte, of shape (count, bytes), as :func:`unpacked` takes them.
     """
-    drawn = [
-        _drawn(image, torch.Generator().manual_seed(first_index + offset))
-        for offset, image in enumerate(images)
-    ]
-    return (255 * torch.stack(drawn)).to(torch.uint8)
+    bits = np.empty((len(images), -(-prod(images.shape[1:]) // 8)), np.uint8)
+    for offset, image in enumerate(images):
+        drawn = _drawn(image, torch.Generator().manual_seed(first_index + offset))
+        bits[offset] = np.packbits(drawn.bool().numpy().ravel())
+    return torch.from_numpy(bits)
+
+
+def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
+    """Return images of a shape as uint8 levels 0 and 255, from :func:`binarised_bits`."""
+    places = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
+    pixels = (bits[..., None] >> places & 1).flatten(1)[:, : prod(shape)]
+    return pixels.view(-1, *shape) * 255
 
 
 def to_unit(x: Tensor, preprocessing: str) -> Tensor:

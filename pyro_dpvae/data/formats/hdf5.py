@@ -1,0 +1,80 @@
+"""HDF5: archives of named arrays such as 3dshapes.h5, and AnnData's .h5ad."""
+
+import warnings
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_dpvae.data.dataset import fits_in_memory
+from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.data.meaning import Rows
+from pyro_dpvae.data.names import by_name
+from pyro_dpvae.data.rows import HDF5Rows
+from pyro_dpvae.data.sources import Part, Source
+
+__all__ = ["read_anndata", "read_hdf5"]
+
+_LABELS = (
+    "label",
+    "labels",
+    "cell_type",
+    "celltype",
+    "CellType",
+    "cell_types",
+    "leiden",
+    "louvain",
+)
+
+
+def read_hdf5(path: Path) -> Source:
+    """Return the arrays of an HDF5 file; those too large to be held are read as needed."""
+    h5py = library("h5py", path)
+    arrays: dict[str, Rows] = {}
+
+    def take(name: str, found: Any) -> None:
+        if not isinstance(found, h5py.Dataset) or found.dtype.hasobject:
+            return
+        arrays[name] = found[()] if fits_in_memory(found.nbytes) else HDF5Rows(path, name)
+
+    try:
+        with h5py.File(path, "r") as file:
+            file.visititems(take)
+    except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
+        raise ValueError(f"{path} must be an HDF5 file, and cannot be read: {error}") from error
+    return by_name(arrays, path.stem, str(path))
+
+
+def read_anndata(path: Path) -> Source:
+    """Return the counts of an AnnData file: its layer ``counts`` if it has one, ``X`` otherwise.
+
+    Labels are a column of ``obs`` that is called ``cell_type`` or likewise.
+    """
+    anndata = library("anndata", path)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of what its future versions will do
+            found = anndata.read_h5ad(path)
+    except Exception as error:  # whatever a damaged file brings about in it
+        raise ValueError(f"{path} must be an AnnData file, and cannot be read: {error}") from error
+    layer = "counts" if "counts" in found.layers else None
+    numbers = found.X if layer is None else found.layers[layer]
+    if numbers is None:
+        raise ValueError(f"{path} must have numbers in X or in its layer 'counts', got none")
+    label = next((name for name in _LABELS if name in found.obs), None)
+    notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
+    if label is not None:
+        notes.append(f"obs[{label!r}] is the label")
+    dense = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
+    return Source(
+        path.stem,
+        {
+            "train": Part(
+                dense, None if label is None else np.asarray(found.obs[label].astype(str))
+            )
+        },
+        str(path),
+        "vectors",
+        columns=tuple(map(str, found.var_names)),
+        notes=notes,
+    )

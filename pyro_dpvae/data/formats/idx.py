@@ -1,0 +1,79 @@
+"""idx files, as MNIST, Fashion-MNIST and EMNIST are published, gzipped or not."""
+
+import gzip
+import re
+import zlib
+from math import prod
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_dpvae.data.dataset import fits_in_memory
+from pyro_dpvae.data.meaning import Array, Rows
+from pyro_dpvae.data.rows import MappedRows
+from pyro_dpvae.data.sources import Part, Source
+
+__all__ = ["is_idx", "read_idx"]
+
+_TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+# What follows the split in the names of images and of labels.
+_IMAGES, _LABELS = re.compile("images?([-.])idx3"), r"labels\1idx1"
+_OTHERS = {"train": "train", "valid": "valid", "test": "test", "t10k": "test"}
+
+
+def is_idx(path: Path) -> bool:
+    """Return whether a file is named as idx files are."""
+    return re.search(r"[-.]idx\d?([-.]ubyte)?(\.gz)?$", path.name.lower()) is not None
+
+
+def read_idx(path: Path) -> Source:
+    """Return the data of an idx file, with the labels and the other splits beside it.
+
+    Labels are in the file of the same name with ``labels-idx1`` for ``images-idx3``; splits in
+    those with ``train``, ``valid``, ``test`` or ``t10k`` in the place of ``train``.
+    """
+    parts = {"train": _part(path)}
+    if "train" in path.name:
+        for word, split in _OTHERS.items():
+            other = _beside(path.with_name(path.name.replace("train", word)))
+            if other is not None and split != "train":
+                parts[split] = _part(other)
+    name = re.split(r"[-_.]?train|[-.]idx", path.name)[0]
+    return Source(name or path.parent.name or "idx", parts, str(path))
+
+
+def _part(path: Path) -> Part:
+    labels = None
+    if _IMAGES.search(path.name):
+        labels = _beside(path.with_name(_IMAGES.sub(_LABELS, path.name)))
+    return Part(_array(path), None if labels is None else np.asarray(_array(labels)[:]))
+
+
+def _beside(path: Path) -> Path | None:
+    """Return a file, or the same gzipped or unpacked, if one is there."""
+    bare = path.with_name(path.name.removesuffix(".gz"))
+    return next((one for one in (path, bare, Path(f"{bare}.gz")) if one.is_file()), None)
+
+
+def _array(path: Path) -> Rows:
+    packed = path.suffix == ".gz"
+    try:
+        with gzip.open(path) if packed else path.open("rb") as file:
+            zero, kind, dimensions = np.frombuffer(file.read(4), ">u2,u1,u1")[0].item()
+            if zero or kind not in _TYPES:
+                raise ValueError("its first bytes are not those of an idx file")
+            shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
+            dtype, offset = np.dtype(_TYPES[kind]), 4 + 4 * dimensions
+            size = prod(shape) * dtype.itemsize
+            if not packed and path.stat().st_size != offset + size:
+                raise ValueError(f"it has {path.stat().st_size} bytes, and needs {offset + size}")
+            if not packed and not fits_in_memory(size):
+                return MappedRows(path, dtype, offset, shape)
+            content: Any = bytearray(file.read(size + 1))
+    except (ValueError, OSError, EOFError, IndexError, MemoryError, zlib.error) as error:
+        raise ValueError(f"{path} must be an idx file, and cannot be read: {error}") from error
+    if len(content) != size:
+        raise ValueError(f"{path} must be an idx file of shape {shape}, and has not its size")
+    array: Array = np.frombuffer(content, dtype).reshape(shape)
+    return array

@@ -1,0 +1,282 @@
+"""Folders of image files: modes, depth, alpha, orientation; class folders and split folders."""
+
+import struct
+import warnings
+import zlib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, final
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+from tqdm import tqdm
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae.data.dataset import fits_in_memory
+from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.data.meaning import Array
+from pyro_dpvae.data.names import split_of
+from pyro_dpvae.data.sources import Part, Source
+
+__all__ = ["BACKGROUNDS", "read_images"]
+
+BACKGROUNDS = {"black": 0, "white": 255}
+"""What shows where images are transparent, by name."""
+
+# What pillow raises of damaged files, and of headers that ask for more pixels than anyone has.
+_UNREADABLE = (
+    *(UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError),
+    *(EOFError, IndexError, OverflowError, MemoryError, RuntimeError, struct.error, zlib.error),
+)
+_ENDINGS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+_ORIENTATION = 0x0112
+_DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
+_PNG = b"\x89PNG\r\n\x1a\n"
+_GREY_ALPHA, _COLOUR_ALPHA = 4, 6  # types of PNG files
+
+
+@dataclass(frozen=True)
+class _Header:
+    """What is known of an image before its pixels are read.
+
+    Attributes:
+        size: width and height, upright.
+        channels: 1 or 3.
+        deep: whether a pixel has more than 8 bits.
+        alpha: whether it has transparency.
+        reader: which library reads the pixels.
+    """
+
+    size: tuple[int, int]
+    channels: int
+    deep: bool
+    alpha: bool
+    reader: str
+
+
+def read_images(folder: Path, *, background: str | None = None) -> Source:
+    """Return the images of a folder, all of one size.
+
+    Subfolders ``train``, ``val`` or ``valid`` or ``validation``, and ``test`` are splits. Where
+    every image lies in a subfolder, the subfolders are classes. Images are upright as EXIF says.
+    If one has colours, all have three channels; if one has 16 bits, all are shades in [0, 1].
+
+    Args:
+        folder: of the images.
+        background: what shows where images are transparent, of ``BACKGROUNDS``; None is white.
+
+    Raises:
+        ValueError: if there is no image, one cannot be read, or sizes differ.
+    """
+    check_choice("background", background or "white", BACKGROUNDS)
+    every = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+    by_split: dict[str, list[Path]] = {}
+    for path in every:
+        first, *rest = path.relative_to(folder).parts
+        split, more = split_of(first) if rest else (None, "")
+        by_split.setdefault("" if more or split is None else split, []).append(path)
+    outside = by_split.pop("", [])
+    if "train" not in by_split:
+        by_split, outside = {"train": every}, []
+    if not every:
+        raise ValueError(
+            f"a folder of images needs files ending in {', '.join(sorted(_ENDINGS))}, "
+            f"got none below {folder}"
+        )
+    headers = {path: _header(path) for paths in by_split.values() for path in paths}
+    wanted = _widest(headers)
+    whiteness = BACKGROUNDS[background or "white"]
+    parts = {}
+    for part, paths in by_split.items():
+        files = ImageFiles(paths, [headers[path] for path in paths], wanted, whiteness)
+        base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
+        held = files[:] if fits_in_memory(files.nbytes) else files
+        parts[part] = Part(held, _classes(paths, base))
+    source = Source(folder.name, parts, str(folder), "images")
+    _note(source, list(headers.values()), wanted, background or "white")
+    if outside:
+        source.notes.append(f"{len(outside)} images outside of the folders of splits are left out")
+    return source
+
+
+@final
+class ImageFiles:
+    """Image files as rows of one shape (channels, height, width), uint8 or float32 in [0, 1]."""
+
+    def __init__(
+        self, paths: Sequence[Path], headers: Sequence[_Header], wanted: _Header, white: int
+    ) -> None:
+        self.paths, self.headers, self.wanted, self.white = paths, headers, wanted, white
+        width, height = wanted.size
+        self.shape = (len(paths), wanted.channels, height, width)
+        self.dtype = np.dtype(np.float32 if wanted.deep else np.uint8)
+        self.nbytes = int(np.prod(self.shape, dtype=object)) * self.dtype.itemsize
+
+    def __len__(self) -> int:
+        return len(self.paths)
+
+    def __getitem__(self, rows: slice) -> Array:
+        chosen = range(len(self))[rows]
+        out = np.empty((len(chosen), *self.shape[1:]), self.dtype)
+        # Closed before an error is told, which would stand in its line.
+        with tqdm(
+            chosen, "reading images", unit="image", leave=False, disable=len(chosen) < 2
+        ) as bar:
+            for place, row in enumerate(bar):
+                out[place] = self._read(self.paths[row], self.headers[row])
+        return out
+
+    def _read(self, path: Path, header: _Header) -> Array:
+        pixels = _pixels(path, header, self.white)
+        if pixels.shape[1:] != self.shape[2:]:
+            raise ValueError(
+                f"all images of a folder must have one size, got {pixels.shape[:0:-1]} in {path} "
+                f"and {self.wanted.size} in others; resize them first"
+            )
+        if self.wanted.deep and pixels.dtype == np.uint8:
+            pixels = pixels / np.float32(255)
+        return np.broadcast_to(pixels, self.shape[1:])
+
+
+def _widest(headers: dict[Path, _Header]) -> _Header:
+    first, size = next((path, header.size) for path, header in headers.items())
+    for path, header in headers.items():
+        if header.size != size:
+            raise ValueError(
+                f"all images of a folder must have one size, got {header.size} in {path} and "
+                f"{size} in {first}; resize them first"
+            )
+    return _Header(
+        size,
+        max(header.channels for header in headers.values()),
+        any(header.deep for header in headers.values()),
+        any(header.alpha for header in headers.values()),
+        "",
+    )
+
+
+def _classes(paths: Sequence[Path], base: Path) -> Array | None:
+    """Return the folder of each image below a base, if folders can be classes."""
+    places = [path.relative_to(base).parts for path in paths]
+    names = {place[0] for place in places}
+    if any(len(place) < 2 for place in places) or not 1 < len(names) <= len(paths) // 2:
+        return None
+    return np.array([place[0] for place in places])
+
+
+def _note(source: Source, headers: Sequence[_Header], wanted: _Header, background: str) -> None:
+    notes = source.notes
+    if source.parts["train"].labels is not None:
+        notes.append("the folders are classes")
+    if len({header.channels for header in headers}) > 1:
+        grey = sum(header.channels == 1 for header in headers)
+        notes.append(f"{grey} grey images have three equal channels, as others have colours")
+    if len({header.deep for header in headers}) > 1:
+        notes.append("8-bit and 16-bit images together are shades from 0 to 1")
+    if wanted.alpha:
+        notes.append(f"transparent images are put on {background} (--background)")
+
+
+def _header(path: Path) -> _Header:
+    try:
+        with path.open("rb") as file:
+            start = file.read(26)
+        if start.startswith(_PNG) and len(start) == 26 and start[24] == 16 and start[25] > 0:
+            # pillow reads 16 bits of grey alone, and takes the upper 8 of others.
+            width, height = struct.unpack(">II", start[16:24])
+            kind = start[25]
+            channels = 1 if kind == _GREY_ALPHA else 3
+            return _Header(
+                (width, height),
+                channels,
+                True,
+                kind in (_GREY_ALPHA, _COLOUR_ALPHA),
+                "torchvision",
+            )
+        with Image.open(path) as image:
+            size = image.size
+            if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
+                size = size[::-1]
+            alpha = "transparency" in image.info or image.mode[-1] in "Aa"
+            grey = image.mode in {"1", "L", "LA", "La", *_DEEP_MODES}
+            return _Header(size, 1 if grey else 3, image.mode in _DEEP_MODES, alpha, "pillow")
+    except UnidentifiedImageError as error:
+        if path.suffix.lower() not in (".tif", ".tiff"):
+            raise _unreadable(path, error) from error
+        return _tiff_header(path)
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+
+
+def _tiff_header(path: Path) -> _Header:
+    array = _tiff(path)
+    channels = array.shape[2] if array.ndim == 3 else 1
+    if array.ndim not in (2, 3) or channels not in (1, 3, 4) or array.dtype.kind not in "uf":
+        raise _unreadable(path, f"{array.dtype} of shape {array.shape}")
+    size = (array.shape[1], array.shape[0])
+    return _Header(size, min(channels, 3), array.dtype != np.uint8, channels == 4, "tifffile")
+
+
+def _pixels(path: Path, header: _Header, white: int) -> Array:
+    """Return an upright image of shape (1 or 3, height, width), uint8 or float32 in [0, 1]."""
+    try:
+        if header.reader == "pillow":
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", UserWarning)  # of transparent palettes
+                with Image.open(path) as image:
+                    array = _of_pillow(ImageOps.exif_transpose(image))
+        elif header.reader == "tifffile":
+            array = _tiff(path)
+        else:
+            from torchvision.io import ImageReadMode, decode_image
+
+            array = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+    except _UNREADABLE as error:
+        raise _unreadable(path, error) from error
+    array = array.reshape(*array.shape[:2], -1)
+    if array.dtype.kind in "iu" and array.dtype != np.uint8:
+        if array.min() < 0 or array.max() > 65535:
+            raise _unreadable(path, f"levels from {array.min()} to {array.max()}, beyond 16 bits")
+        array = (array / 65535).astype(np.float32)
+    if array.dtype != np.uint8 and not (array.min() >= 0 and array.max() <= 1):
+        raise _unreadable(
+            path, f"real numbers from {array.min():g} to {array.max():g}, not 0 to 1"
+        )
+    if array.shape[2] in (2, 4):
+        array = _composited(array, white)
+    return np.moveaxis(array, 2, 0)
+
+
+def _of_pillow(image: Image.Image) -> Array:
+    mode = image.mode
+    if mode in _DEEP_MODES:
+        return np.asarray(image)
+    clear = "transparency" in image.info or mode[-1] in "Aa"
+    if mode in ("1", "L", "LA", "La"):
+        return np.asarray(image.convert("LA" if clear else "L"))
+    return np.asarray(image.convert("RGBA" if clear else "RGB"))
+
+
+def _composited(array: Array, white: int) -> Array:
+    """Return an image whose last channel is alpha on a ground of one shade."""
+    if array.dtype != np.uint8:
+        alpha = array[..., -1:]
+        return array[..., :-1] * alpha + np.float32(white / 255) * (1 - alpha)
+    alpha = array[..., -1:].astype(np.uint32)
+    mixed = array[..., :-1] * alpha + white * (255 - alpha)
+    return ((mixed + 127) // 255).astype(np.uint8)
+
+
+def _tiff(path: Path) -> Array:
+    try:
+        found: Array = library("tifffile", path).imread(path)
+    except ImportError:
+        raise
+    except Exception as error:  # whatever a damaged file brings about in it
+        raise _unreadable(path, error) from error
+    return found
+
+
+def _unreadable(path: Path, error: Any) -> ValueError:
+    return ValueError(f"every image must be readable, got {path}: {error}")

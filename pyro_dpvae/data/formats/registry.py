@@ -1,0 +1,99 @@
+"""Which reader a file or folder has, and the files of other splits beside it."""
+
+import re
+from collections.abc import Callable
+from pathlib import Path
+
+from pyro_dpvae.data.formats.hdf5 import read_anndata, read_hdf5
+from pyro_dpvae.data.formats.idx import is_idx, read_idx
+from pyro_dpvae.data.formats.images import read_images
+from pyro_dpvae.data.formats.matlab import is_cars, read_cars, read_matlab
+from pyro_dpvae.data.formats.norb import is_norb, read_norb
+from pyro_dpvae.data.formats.numpy_files import read_npy, read_npz
+from pyro_dpvae.data.formats.tables import read_table
+from pyro_dpvae.data.formats.text import read_amat
+from pyro_dpvae.data.sources import Source
+
+__all__ = ["ENDINGS", "read"]
+
+_READERS: dict[str, Callable[[Path], Source]] = {
+    ".amat": read_amat,
+    ".csv": read_table,
+    ".h5": read_hdf5,
+    ".h5ad": read_anndata,
+    ".hdf5": read_hdf5,
+    ".mat": read_matlab,
+    ".npy": read_npy,
+    ".npz": read_npz,
+    ".parquet": read_table,
+    ".tsv": read_table,
+}
+ENDINGS = (*_READERS, "-ubyte", ".gz")
+"""The endings of files that are read."""
+
+_SPLITS = {"valid": ("valid", "val", "validation"), "test": ("test", "testing")}
+
+
+def read(path: Path, *, background: str | None = None) -> Source:
+    """Return what a file or folder holds.
+
+    A file of one split whose name has the word ``train`` brings the files beside it in whose names
+    ``valid``, ``val``, ``validation`` or ``test`` stands in its place.
+
+    Args:
+        path: the file or folder.
+        background: as :func:`read_images` takes it.
+
+    Raises:
+        ImportError: if a library that reads the file is not installed.
+        ValueError: if nothing reads it, or it is damaged.
+    """
+    if path.is_dir():
+        return _read_folder(path, background)
+    source = _read_file(path)
+    if len(source.parts) > 1:
+        return source
+    for split, words in _SPLITS.items():
+        beside = [path.with_name(_renamed(path.name, word)) for word in words]
+        found = next((one for one in beside if one != path and one.is_file()), None)
+        if found is None:
+            continue
+        other = _read_file(found)
+        if other.columns != source.columns:
+            raise ValueError(
+                f"all splits must have the same columns, got {other.columns} in {found} and "
+                f"{source.columns} in {path}"
+            )
+        source.parts[split] = other.parts["train"]
+        source.notes.append(f"{split} is {found.name}")
+    return source
+
+
+def _read_folder(path: Path, background: str | None) -> Source:
+    if is_cars(path):
+        return read_cars(path)
+    files = sorted(one for one in path.iterdir() if one.is_file())
+    if idx := [one for one in files if is_idx(one) and "images" in one.name]:
+        return read_idx(next((one for one in idx if "train" in one.name), idx[0]))
+    if norb := [one for one in files if "-training-dat.mat" in one.name]:
+        return read_norb(norb[0])
+    return read_images(path, background=background)
+
+
+def _read_file(path: Path) -> Source:
+    if is_idx(path):
+        return read_idx(path)
+    name = path.name.lower()
+    if re.search(r"\.mat(\.gz)?$", name) and is_norb(path):
+        return read_norb(path)
+    for ending, reader in _READERS.items():
+        if name.endswith(ending):
+            return reader(path)
+    raise ValueError(
+        f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
+    )
+
+
+def _renamed(name: str, word: str) -> str:
+    """Return the name of a file of another split; the same name if it names no training split."""
+    return re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, name)

@@ -1,0 +1,105 @@
+"""Tables with a header: .csv, .tsv and .parquet."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.data.sources import Part, Source
+
+__all__ = ["read_table"]
+
+_LABELS = ("label", "labels", "class", "target", "targets")
+
+
+def read_table(path: Path) -> Source:
+    """Return the columns of a table as vectors, with their names.
+
+    A column called ``label``, ``class`` or ``target`` is the label, unless it has real numbers. A
+    column without a name, as pandas writes its index, is left out.
+
+    Raises:
+        ImportError: without pyarrow.
+        ValueError: for a column that is no number, or has gaps; for a table without a header.
+    """
+    table = _table(path)
+    names = table.column_names
+    types = library("pyarrow.types", path)
+    labels = {name for name in names if not types.is_floating(table.schema.field(name).type)}
+    label = next((name for name in _LABELS if name in labels), None)
+    index = {name for name in names if name in ("", "Unnamed: 0", "__index_level_0__")}
+    columns = [name for name in names if name not in {label, *index}]
+    notes = [f"column {label!r} is the label"] if label else []
+    if index:
+        notes.append("the column of row numbers is left out")
+    if len({*names}) < len(names):
+        raise ValueError(
+            f"the columns of a table must have different names, got {names} in {path}"
+        )
+    if not columns:
+        raise ValueError(f"a table needs columns of numbers, got {names} in {path}")
+    if all(_is_number(name) for name in names):
+        raise ValueError(
+            f"the first line of a table must have the names of its columns, got numbers in "
+            f"{path}; add such a line"
+        )
+    array = np.empty((table.num_rows, len(columns)), np.float64)
+    for place, name in enumerate(columns):
+        array[:, place] = _numbers(table.column(name), name, path)
+    if all(table.schema.field(name).type == "float" for name in columns):
+        array = array.astype(np.float32)
+    return Source(
+        path.stem,
+        {"train": Part(array, None if label is None else _labels(table.column(label), path))},
+        str(path),
+        "vectors",
+        columns=tuple(columns),
+        notes=notes,
+    )
+
+
+def _table(path: Path) -> Any:
+    arrow = library("pyarrow", path)
+    try:
+        if path.suffix.lower() in (".parquet", ".pq"):
+            return library("pyarrow.parquet", path).read_table(path)
+        csv = library("pyarrow.csv", path)
+        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+        return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+    except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path} must be a table, and cannot be read as one: {error}") from error
+
+
+def _numbers(column: Any, name: str, path: Path) -> Any:
+    kind = column.type
+    types = library("pyarrow.types", path)
+    if types.is_null(kind) or column.null_count:
+        raise ValueError(
+            f"every row of a table must have a number in every column, got {column.null_count} "
+            f"gaps in column {name!r} of {path}; fill them, or leave out rows or column"
+        )
+    if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
+        raise ValueError(
+            f"the columns of a table must be numbers, got {kind} in column {name!r} of {path}; "
+            "replace its values by numbers (a column of 0 and 1 for each), leave the column out, "
+            "or name it 'label' if it is the label"
+        )
+    return column.to_numpy()
+
+
+def _labels(column: Any, path: Path) -> Any:
+    if column.null_count:
+        raise ValueError(
+            f"every row must have a label, got {column.null_count} without in {path}; give them "
+            "one, or leave the rows out"
+        )
+    return np.array(column.to_pylist())
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True

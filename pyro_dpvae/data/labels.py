@@ -1,0 +1,136 @@
+"""Labels and factors of variation in all the forms that files have them in."""
+
+import warnings
+from collections.abc import Mapping
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_dpvae.data.meaning import Array
+
+__all__ = ["class_numbers", "factor_numbers", "is_factors", "varying"]
+
+_MANY = 256  # values of a factor of real numbers that is taken as classes
+
+
+def class_numbers(
+    labels: Mapping[str, Array], where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """Return a class number per item of each split, and what the classes are called.
+
+    Labels are numbers or texts of shape (N,) or (N, 1), or one-hot rows (N, classes). Whole
+    numbers from 0 on stay as they are, and have no names.
+
+    Args:
+        labels: by split.
+        where: what messages call the data.
+
+    Warns:
+        UserWarning: if labels are no classes, and are left out.
+    """
+    flat = {split: _flat(array) for split, array in labels.items()}
+    if not flat:
+        return {}, None
+    every = np.concatenate(list(flat.values()))
+    if every.dtype.kind in "fc" and not (every.real % 1 == 0).all():
+        warnings.warn(
+            f"the labels of {where} are real numbers, which are no classes, and are left out; "
+            "store whole numbers or texts",
+            stacklevel=2,
+        )
+        return {}, None
+    if every.dtype.kind not in "buifSUO":
+        warnings.warn(
+            f"labels must be whole numbers or texts, got {every.dtype} in {where}; they are left "
+            "out",
+            stacklevel=2,
+        )
+        return {}, None
+    if every.dtype.kind in "buif" and every.min() >= 0:
+        return {split: _integers(array) for split, array in flat.items()}, None
+    names = np.unique(every)
+    return (
+        {split: _integers(np.searchsorted(names, array)) for split, array in flat.items()},
+        tuple(map(str, names)),
+    )
+
+
+def factor_numbers(factors: Mapping[str, Array], where: str) -> dict[str, Tensor]:
+    """Return the factors of each split as whole numbers, of shape (count, factors).
+
+    Real numbers become the numbers of their values, in ascending order.
+
+    Args:
+        factors: by split, of shape (count, factors) or (count,).
+        where: what messages call the data.
+
+    Raises:
+        ValueError: if a factor has a value of its own for most items.
+    """
+    if not factors:
+        return {}
+    tables = {split: array.reshape(len(array), -1) for split, array in factors.items()}
+    every = np.concatenate(list(tables.values()))
+    if every.dtype.kind not in "buif":
+        raise ValueError(f"factors of variation must be numbers, got {every.dtype} in {where}")
+    if every.dtype.kind != "f" or (every % 1 == 0).all():
+        return {split: _integers(table) for split, table in tables.items()}
+    coded = {split: np.empty(table.shape, np.int64) for split, table in tables.items()}
+    for column in range(every.shape[1]):
+        values = np.unique(every[:, column])
+        if len(values) > max(2, min(_MANY, len(every) // 2)):
+            raise ValueError(
+                f"a factor of variation must have few values, which many items share; got "
+                f"{len(values)} of {len(every)} items in column {column} of {where}; leave it "
+                "out, or round it"
+            )
+        for split, table in tables.items():
+            coded[split][:, column] = np.searchsorted(values, table[:, column])
+    return {split: torch.from_numpy(table) for split, table in coded.items()}
+
+
+def is_factors(labels: Array) -> bool:
+    """Return whether an array of labels has several for each item, and is not one-hot."""
+    return labels.ndim == 2 and labels.shape[1] > 1 and not _is_one_hot(labels)
+
+
+def varying(
+    factors: Tensor, names: tuple[str, ...] | None, where: str
+) -> tuple[Tensor | None, tuple[str, ...] | None]:
+    """Return the factors that vary, and their names.
+
+    Warns:
+        UserWarning: if some do not, which would leave measures of disentanglement undefined.
+    """
+    varies = (factors != factors[:1]).any(0)
+    if varies.all():
+        return factors, names
+    still = [names[i] if names else f"number {i}" for i in (~varies).nonzero()[:, 0].tolist()]
+    warnings.warn(
+        f"factors of variation of {where} that have one value are left out: {', '.join(still)}",
+        stacklevel=2,
+    )
+    if not varies.any():
+        return None, None
+    chosen = varies.nonzero()[:, 0].tolist()
+    return factors[:, varies], None if names is None else tuple(names[i] for i in chosen)
+
+
+def _flat(labels: Array) -> Array:
+    if labels.ndim == 2 and labels.shape[1] > 1 and _is_one_hot(labels):
+        labels = labels.argmax(1)
+    labels = labels.reshape(len(labels))
+    if labels.dtype.kind == "S":
+        return np.char.decode(labels, "utf-8")
+    return labels.astype(str) if labels.dtype.kind == "O" else labels
+
+
+def _is_one_hot(labels: Array) -> bool:
+    return labels.dtype.kind in "buif" and bool(
+        ((labels == 0) | (labels == 1)).all() and (labels.sum(1) == 1).all()
+    )
+
+
+def _integers(array: Array) -> Tensor:
+    return torch.from_numpy(array.astype(np.int64))

@@ -1,0 +1,133 @@
+"""What the arrays of an archive are, by their names."""
+
+import re
+from collections.abc import Mapping
+from math import prod
+
+import numpy as np
+
+from pyro_dpvae.data.labels import is_factors
+from pyro_dpvae.data.meaning import Array, Rows
+from pyro_dpvae.data.sources import Part, Source
+
+__all__ = ["by_name", "split_of"]
+
+_SPLITS = {
+    **dict.fromkeys(("train", "training"), "train"),
+    **dict.fromkeys(("val", "valid", "validation", "dev"), "valid"),
+    **dict.fromkeys(("test", "testing"), "test"),
+}
+_LABELS = {"class", "classes", "label", "labels", "target", "targets", "y"}
+_FACTORS = {"factor", "factors", "latents_classes"}
+_IMAGES = ("images", "imgs", "image")
+# In the order in which they are taken for the data, where a file has several.
+_DATA = ("", *_IMAGES, "x", "data")
+
+# What published files of factors call their columns, which the files do not say.
+_DSPRITES = ("colour", "shape", "scale", "orientation", "position x", "position y")
+_SHAPES = ("floor hue", "wall hue", "object hue", "scale", "shape", "orientation")
+_MPI3D = (
+    "object colour",
+    "object shape",
+    "object size",
+    "camera height",
+    "background colour",
+    "horizontal axis",
+    "vertical axis",
+)
+# Its images come in the order of all combinations of factors, of which the last varies first.
+_MPI3D_SIZES = ((6, 6, 2, 3, 3, 40, 40), (4, 4, 2, 3, 3, 40, 40))
+
+
+def split_of(name: str) -> tuple[str | None, str]:
+    """Return the split that a name speaks of, if it does, and the rest of the name.
+
+    Example:
+        >>> split_of("x_train"), split_of("val_images"), split_of("testdata"), split_of("imgs")
+        (('train', 'x'), ('valid', 'images'), ('test', 'data'), (None, 'imgs'))
+    """
+    name, words = name.lower(), "|".join(sorted(_SPLITS, key=len, reverse=True))
+    if found := re.fullmatch(rf"({words})[_\-./ ]?(.*)", name):
+        return _SPLITS[found[1]], found[2]
+    if found := re.fullmatch(rf"(.*)[_\-./ ]({words})", name):
+        return _SPLITS[found[2]], found[1]
+    return None, name
+
+
+def by_name(arrays: Mapping[str, Rows], name: str, where: str) -> Source:
+    """Return what an archive of named arrays holds.
+
+    Names have a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a
+    role (``images``, ``x``, ``data`` or nothing; ``labels``, ``y``, ``targets``; ``factors``), in
+    any order. An array alone is the data whatever its name.
+
+    Raises:
+        ValueError: if the names do not say which array is the data.
+    """
+    roles = {key: split_of(key) for key in arrays}
+    data: dict[str | None, str] = {}
+    for split in (None, "train", "valid", "test"):
+        keys = [key for key, (of, rest) in roles.items() if of == split and rest in _DATA]
+        if keys:
+            data[split] = min(keys, key=lambda key: _DATA.index(roles[key][1]))
+    if not data:
+        data[None] = _only(arrays, where)
+    if "train" not in data:
+        data["train"] = data.pop(None) if None in data else data.pop(next(iter(data)))
+    data.pop(None, None)
+    used, parts = set(data.values()), {}
+    for split, key in data.items():
+        assert split is not None
+        part = parts[split] = Part(arrays[key])
+        spoken = {split, roles[key][0], *((None,) if split == "train" else ())}
+        for other, (of, role) in roles.items():
+            if of in spoken and other not in used and role in _LABELS | _FACTORS:
+                used.add(other)
+                values = _values(arrays[other], len(arrays[key]), f"{other!r} of {where}")
+                if role in _FACTORS or is_factors(values):
+                    part.factors = values
+                else:
+                    part.labels = values
+    said = roles[data["train"]][1] in _IMAGES
+    source = Source(name, parts, where, "images" if said else None)
+    if left := sorted(set(arrays) - used):
+        source.notes.append(f"arrays that are left out: {', '.join(map(repr, left))}")
+    _name_factors(source, arrays)
+    return source
+
+
+def _only(arrays: Mapping[str, Rows], where: str) -> str:
+    others = [key for key in arrays if not re.search("label|factor|target", key.lower())]
+    if len(others) != 1:
+        raise ValueError(
+            "a file of several arrays must name its data 'train' and 'test' (and 'valid'), or "
+            f"'images', or 'x'; got arrays {sorted(arrays)} in {where}"
+        )
+    return others[0]
+
+
+def _values(rows: Rows, count: int, where: str) -> Array:
+    values: Array = np.asarray(rows[:] if rows.shape else rows)
+    if values.ndim == 2 and values.shape[0] == 1 != count:  # as MATLAB has vectors
+        values = values.T
+    if values.ndim == 0 or len(values) != count or values.ndim > 2:
+        raise ValueError(
+            f"labels and factors must have a row per item, got shape {values.shape} for {count} "
+            f"items in {where}"
+        )
+    return values
+
+
+def _name_factors(source: Source, arrays: Mapping[str, Rows]) -> None:
+    """Say what the factors of published files are, and which those are that a file implies."""
+    part, name = source.parts["train"], source.name.lower()
+    sizes = next((one for one in _MPI3D_SIZES if prod(one) == len(part.data)), None)
+    if part.factors is None and part.labels is None and "mpi3d" in name and sizes is not None:
+        part.factors = np.stack(np.unravel_index(np.arange(prod(sizes)), sizes), 1)
+        source.factor_names = _MPI3D
+    if part.factors is None or part.factors.ndim != 2 or part.factors.shape[1] != 6:
+        return
+    if "latents_classes" in arrays:
+        source.factor_names = _DSPRITES
+    elif "3dshapes" in name:
+        source.factor_names = _SHAPES

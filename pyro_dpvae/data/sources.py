@@ -1,0 +1,188 @@
+"""From what a file holds to a data set: its splits, and what is held out."""
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from pyro_dpvae.data.dataset import DataSet, Split, split_size
+from pyro_dpvae.data.labels import class_numbers, factor_numbers
+from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
+from pyro_dpvae.data.rows import Items
+
+__all__ = ["Part", "Source", "check_held_out", "data_set"]
+
+_HELD_OUT = 0.1
+_SEED = 0
+_BLOCK = 1 << 24  # bytes of the columns that are moved at a time
+
+
+@dataclass
+class Part:
+    """One split of a file.
+
+    Attributes:
+        data: rows of numbers.
+        labels: one per row, in any form.
+        factors: of variation, in any form.
+    """
+
+    data: Rows
+    labels: Array | None = None
+    factors: Array | None = None
+
+
+@dataclass
+class Source:
+    """What a file or folder holds, before it is decided what its numbers mean.
+
+    Attributes:
+        name: of the data set.
+        parts: by "train", "valid" and "test"; "train" alone has no split yet.
+        where: what messages call the data.
+        layout: what the format or the names in the file say that items are, if they do.
+        columns: what the numbers of a vector are called.
+        factor_names: what the factors are called.
+        notes: what a user should know of how the file was read.
+    """
+
+    name: str
+    parts: dict[str, Part]
+    where: str
+    layout: str | None = None
+    columns: tuple[str, ...] | None = None
+    factor_names: tuple[str, ...] | None = None
+    notes: list[str] = field(default_factory=list)
+
+
+def check_held_out(held_out: float | str | None) -> float | None:
+    """Return the share of data to hold out; 0 for none, None where nothing is asked for.
+
+    Raises:
+        ValueError: if it is neither "none" nor a number between 0 and 1.
+    """
+    if held_out is None or held_out == "none":
+        return None if held_out is None else 0.0
+    try:
+        share = float(held_out)
+    except ValueError:
+        share = -1.0
+    if not 0 < share < 1:
+        raise ValueError(
+            f"held_out must be 'none' or a share of the data between 0 and 1, got {held_out}"
+        )
+    return share
+
+
+def data_set(
+    source: Source, *, layout: str | None = None, held_out: float | str | None = None
+) -> DataSet:
+    """Return the data set of a source.
+
+    A split "test" is the held-out data, and "valid" is what training watches; without "test",
+    "valid" is the held-out data. Without both, a share is held out at random, always the same.
+
+    Args:
+        source: what was read. Its arrays in memory are changed: items take their place.
+        layout: what items are; None takes what the source says, or decides from the shape.
+        held_out: the share of data to hold out where there is no split, "none" for no held-out
+            data: then the training data stand in their place. None holds out a tenth.
+
+    Raises:
+        ValueError: if the numbers mean nothing, or the source has a split of its own beside
+            ``held_out``.
+    """
+    share, parts, notes = check_held_out(held_out), dict(source.parts), list(source.notes)
+    if len(parts) == 1:
+        parts = {"train": next(iter(parts.values()))}
+    elif share is not None:
+        raise ValueError(
+            f"held_out is for data without splits, and {source.where} has "
+            f"{' and '.join(parts)}; leave --held-out out"
+        )
+    arrays = {split: part.data for split, part in parts.items()}
+    meaning = meaning_of(arrays, layout=layout or source.layout, where=source.where)
+    for caution in meaning.cautions:
+        warnings.warn(caution, stacklevel=2)
+    splits: dict[str, Split] = {split: _items(part.data, meaning) for split, part in parts.items()}
+    labels, label_names = class_numbers(_given(parts, "labels"), source.where)
+    factors = factor_numbers(_given(parts, "factors"), source.where)
+    for what, found in (("labels", labels), ("factors", factors)):
+        for split, values in found.items():
+            if len(values) != split_size(splits[split]):
+                raise ValueError(
+                    f"{what} must have a row per item, got {len(values)} for "
+                    f"{split_size(splits[split])} items of {split!r} in {source.where}"
+                )
+    chosen = None
+    if len(splits) == 1 and share == 0:
+        notes.append("nothing is held out: held-out numbers are those of the training data")
+        splits["test"] = splits["train"]
+        for table in (labels, factors):
+            if "train" in table:
+                table["test"] = table["train"]
+    elif len(splits) == 1:
+        share = _HELD_OUT if share is None else share
+        train, test = _order(split_size(splits["train"]), share, source.where)
+        chosen = test
+        notes.append(f"a random {100 * share:g} % is held out, the same each time")
+        splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
+        for table in (labels, factors):
+            if "train" in table:
+                table["test"], table["train"] = table["train"][test], table["train"][train]
+    elif "test" not in splits:
+        notes.append("its own validation split is held out")
+        splits["test"] = splits.pop("valid")
+        for table in (labels, factors):
+            if "valid" in table:
+                table["test"] = table.pop("valid")
+    return DataSet(
+        source.name,
+        splits["train"],
+        splits["test"],
+        labels.get("train"),
+        labels.get("test"),
+        factors.get("test"),
+        valid=splits.get("valid"),
+        label_names=label_names,
+        factor_names=source.factor_names if factors else None,
+        columns=source.columns,
+        held_out=chosen,
+        meaning=meaning,
+        notes=tuple(notes),
+    )
+
+
+def _given(parts: Mapping[str, Part], what: str) -> dict[str, Array]:
+    found = {split: getattr(part, what) for split, part in parts.items()}
+    return {split: array for split, array in found.items() if array is not None}
+
+
+def _items(data: Rows, meaning: Meaning) -> Split:
+    if isinstance(data, np.ndarray | Tensor):
+        return meaning.items(data, owned=True)
+    return Items(data, meaning)
+
+
+def _order(size: int, share: float, where: str) -> tuple[Tensor, Tensor]:
+    if size < 2:
+        raise ValueError(f"at least 2 data are needed to hold some out, got {size} in {where}")
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(_SEED))
+    count = min(size - 1, max(1, round(share * size)))
+    return order[count:], order[:count]
+
+
+def _cut(data: Split, train: Tensor, test: Tensor) -> tuple[Split, Split]:
+    if isinstance(data, Items):
+        return data.subset(train), data.subset(test)
+    assert isinstance(data, Tensor)
+    order = torch.cat([test, train])
+    rows = data.view(len(data), -1)
+    width = max(1, _BLOCK // (len(data) * data.element_size()))
+    for start in range(0, rows.shape[1], width):  # in place: a copy would double the memory
+        block = rows[:, start : start + width]
+        block.copy_(block[order])
+    return data[len(test) :], data[: len(test)]

@@ -1,0 +1,64 @@
+"""Map-style data sets of users: what their items mean, and that all items keep to it."""
+
+from typing import Any, final
+
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyro_dpvae.data.dataset import split_shape, split_size
+from pyro_dpvae.data.meaning import Meaning, meaning_of
+
+__all__ = ["as_items"]
+
+_FEW = 16  # items that are looked at before all others are read
+
+
+def as_items(data: Dataset[Any]) -> tuple[Meaning, Dataset[Any]]:
+    """Return what the items of a data set mean, and a data set of them.
+
+    The meaning is decided from a few items, evenly spaced. An item that contradicts it is an error
+    when it is read.
+
+    Raises:
+        TypeError: if items are no tensors.
+        ValueError: if they mean nothing.
+    """
+    known = getattr(data, "meaning", None)
+    if isinstance(known, Meaning):
+        return known, data
+    split_shape(data)  # which says what is wrong with items
+    size = split_size(data)
+    few = torch.stack([data[index] for index in range(0, size, -(-size // _FEW))])
+    meaning = meaning_of({"items": few}, where=f"a {type(data).__name__}")
+    return meaning, _Interpreted(data, meaning, few.dtype)
+
+
+@final
+class _Interpreted(Dataset[Tensor]):
+    def __init__(self, data: Dataset[Any], meaning: Meaning, dtype: torch.dtype) -> None:
+        self.data, self.meaning, self.dtype = data, meaning, dtype
+
+    def __len__(self) -> int:
+        return split_size(self.data)
+
+    def __getitem__(self, index: int) -> Tensor:
+        item: Tensor = self.data[index]
+        if item.dtype != self.dtype:
+            raise ValueError(
+                f"all items must have one type, got {item.dtype} for item {index} and "
+                f"{self.dtype} for those before"
+            )
+        low, high = (float(bound) for bound in item.aminmax())
+        if self.meaning.layout == "images" and (
+            low < 0 or high * self.meaning.scale > self._white
+        ):
+            raise ValueError(
+                f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] "
+                f"where others are {self.meaning.words}; give all items one range"
+            )
+        return self.meaning.items(item[None])[0]
+
+    @property
+    def _white(self) -> int:
+        return 255 if self.meaning.pixels else 1
