@@ -52,10 +52,10 @@ CASES: dict[str, Callable[[], object]] = {
     "model": fitted(model=lambda x: x),
     "guide": fitted(guide=lambda x: x),
     "objective": fitted(objective=Trace_ELBO()),
-    "train": fitted(train=LOADER),
-    "test": fitted(test=LOADER),
+    "train": fitted(train=LOADER.dataset),
+    "test": fitted(test=[torch.rand(4, 3)]),
     "loader": lambda: Batches(LOADER, batch_size=4, preprocessing="none"),  # type: ignore[arg-type]
-    "labelled": lambda: Batches(LOADER.dataset, batch_size=4, preprocessing="none"),
+    "named": lambda: Batches([{"x": torch.rand(3)}], batch_size=1, preprocessing="none"),  # type: ignore[arg-type]
     "decoder": lambda: VAE(StandardNormal(2), lambda z: z),  # type: ignore[arg-type]
     "network": lambda: GaussianEncoder(lambda x: x, 2, in_shape=(2,)),  # type: ignore[arg-type]
     "prior": lambda: VAE(dist.Normal(0.0, 1.0), decoder()),  # type: ignore[arg-type]

@@ -1,7 +1,8 @@
 """Data sets by name, file or folder, and batches of them."""
 
 from pyro_dpvae.data.batches import Batches, own_batches
-from pyro_dpvae.data.dataset import DataSet, Split
+from pyro_dpvae.data.dataset import DataSet, Split, as_arguments
+from pyro_dpvae.data.loaders import batches_of
 from pyro_dpvae.data.meaning import LAYOUTS, Meaning, meaning_of
 from pyro_dpvae.data.preprocessing import PREPROCESSING, shades, to_unit
 from pyro_dpvae.data.registry import DATA_SETS, load
@@ -14,6 +15,8 @@ __all__ = [
     "DataSet",
     "Meaning",
     "Split",
+    "as_arguments",
+    "batches_of",
     "load",
     "meaning_of",
     "own_batches",

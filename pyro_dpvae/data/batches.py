@@ -12,7 +12,7 @@ from torch.utils.data import Dataset
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks as present_ranks
 from pyro_dpvae._ranks import seed_of
-from pyro_dpvae.data.dataset import Split, split_size
+from pyro_dpvae.data.dataset import Split, first_of, split_size
 from pyro_dpvae.data.meaning import meaning_of
 from pyro_dpvae.data.preprocessing import (
     PREPROCESSING,
@@ -42,14 +42,16 @@ class Batches:
 
     Args:
         split: the data: a split of a ``DataSet``, any tensor that ``meaning_of`` takes, or a
-            map-style data set of tensors.
+            map-style data set of tensors. A tuple of tensors, or a data set of tuples, has the
+            data first and then what belongs to each datum, such as its label.
         batch_size: data in a batch, of all ranks together; the last of a pass may be smaller.
-        preprocessing: one of ``PREPROCESSING``.
+        preprocessing: one of ``PREPROCESSING``; ``"none"`` takes real numbers as they are.
         device: where batches are.
         seed: of order and noise.
         shuffle: whether each pass has an order of its own; otherwise it is the split's.
         rank: whose share the batches are, from 0.
         ranks: how many shares there are.
+        drop_last: whether a last batch that is smaller than the others is left out.
         workers: how many processes read data that are not in memory; 0 reads in this one.
 
     Raises:
@@ -65,7 +67,7 @@ class Batches:
 
     def __init__(
         self,
-        split: Split,
+        split: Split | tuple[Tensor, ...],
         *,
         batch_size: int,
         preprocessing: str,
@@ -74,16 +76,23 @@ class Batches:
         shuffle: bool = True,
         rank: int = 0,
         ranks: int = 1,
+        drop_last: bool = False,
         workers: int = 2,
     ) -> None:
+        self._others: tuple[Tensor, ...] = ()
+        if isinstance(split, tuple):
+            split, *others = split
+            self._others = tuple(other.to(device) for other in others)
+            _check_others(split, self._others)
         self.size = split_size(split)
         if self.size == 0:
             raise ValueError("batches need data, got none")
+        as_given = preprocessing == "none"
         if isinstance(split, Tensor):
-            self.meaning = meaning_of({"split": split})
+            self.meaning = meaning_of({"split": split}, as_given=as_given)
             split = self.meaning.items(split)
         else:
-            self.meaning, split = as_items(split)
+            self.meaning, split = as_items(split, as_given=as_given)
         self.item_shape = self.meaning.item_shape
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.rank, self.ranks = _checked_share(batch_size, rank, ranks)
@@ -94,10 +103,11 @@ class Batches:
             )
         if workers < 0:
             raise ValueError(f"workers must be at least 0, got {workers}")
-        check_preprocessing(preprocessing, images=len(self.item_shape) == 3)
+        images = self.meaning.layout == "images" and self.meaning.is_shades
+        check_preprocessing(preprocessing, images=images)
         self.preprocessing = preprocessing
         self.device = torch.device(device)
-        self.seed, self.shuffle = seed, shuffle
+        self.seed, self.shuffle, self.drop_last = seed, shuffle, drop_last
         self._bits = preprocessing == "binary-static"
         if isinstance(split, Tensor):
             data = binarised_bits(split) if self._bits else split
@@ -109,16 +119,19 @@ class Batches:
             )
 
     def __len__(self) -> int:
-        return self.size // self.batch_size + (self.size % self.batch_size >= self.ranks)
+        rest = 0 if self.drop_last else self.size % self.batch_size
+        return self.size // self.batch_size + (rest >= self.ranks)
 
     @property
     def smallest(self) -> int:
         """Data in the smallest batch of a pass, the last, of all ranks together."""
-        rest = self.size % self.batch_size
+        rest = 0 if self.drop_last else self.size % self.batch_size
         return rest - rest % self.ranks or self.batch_size
 
-    def epoch(self, number: int, start: int = 0, *, stride: int = 1) -> Iterator[Tensor]:
+    def epoch(self, number: int, start: int = 0, *, stride: int = 1) -> Iterator[Any]:
         """Yield the batches of a pass, each of shape (batch, *item_shape), as float32.
+
+        Where something belongs to the data, such as labels, a batch is a tuple (x, *others).
 
         Args:
             number: of the pass.
@@ -129,10 +142,11 @@ class Batches:
         chosen = range(start, len(self), stride)
         preprocess = PREPROCESSING[self.preprocessing]
         parts = self._read(self._share(order, batch) for batch in chosen)
-        for batch, data in zip(chosen, parts, strict=True):
+        for batch, (data, *others) in zip(chosen, parts, strict=True):
             noise = torch.Generator(self.device)
             noise.manual_seed(seed_of(self.seed, number, batch, self.rank))
-            yield preprocess(unpacked(data, self.item_shape) if self._bits else data, noise)
+            x = preprocess(unpacked(data, self.item_shape) if self._bits else data, noise)
+            yield (x, *others) if others else x
 
     def whole(self) -> "Batches":
         """Return the batches of which these are a rank's share."""
@@ -149,6 +163,7 @@ class Batches:
             return self
         moved = copy.copy(self)
         moved.device = device
+        moved._others = tuple(other.to(device) for other in self._others)
         if isinstance(self._data, Tensor):
             moved._data = self._data.to(device)
         else:
@@ -167,18 +182,17 @@ class Batches:
         size = len(whole) // self.ranks
         return whole[self.rank * size : (self.rank + 1) * size]
 
-    def _read(self, shares: Iterable[Tensor]) -> Iterator[Tensor]:
+    def _read(self, shares: Iterable[Tensor]) -> Iterator[list[Tensor]]:
         if isinstance(self._data, Tensor):
             for share in shares:
-                yield self._data[share.to(self.device)]
+                rows = share.to(self.device)
+                yield [self._data[rows], *(other[rows] for other in self._others)]
             return
-        for data in self._data.batches(share.tolist() for share in shares):
-            yield data.to(self.device, non_blocking=True)
+        for parts in self._data.batches(share.tolist() for share in shares):
+            yield [part.to(self.device, non_blocking=True) for part in parts]
 
 
-def own_batches(
-    batches: Iterable[Tensor] | Batches, *, first: int | None = None
-) -> Iterable[Tensor]:
+def own_batches(batches: Iterable[Any] | Batches, *, first: int | None = None) -> Iterable[Any]:
     """Return this rank's share of whole batches, every count-th from its own on.
 
     Args:
@@ -194,14 +208,30 @@ def own_batches(
     return own if first is None else islice(own, len(range(here.index, first, here.count)))
 
 
-class _BinaryOnce(Dataset[Tensor]):
+class _BinaryOnce(Dataset[Any]):
     """Images that are read as needed, binarised, each by its own index."""
 
     def __init__(self, split: Dataset[Any]) -> None:
         self.split = split
 
-    def __getitem__(self, index: int) -> Tensor:
-        return binarised_bits(self.split[index][None], index)[0]
+    def __getitem__(self, index: int) -> tuple[Tensor, ...]:
+        item = self.split[index]
+        others = () if isinstance(item, Tensor) else item[1:]
+        return binarised_bits(first_of(item)[None], index)[0], *others
+
+
+def _check_others(split: object, others: Sequence[Tensor]) -> None:
+    """Refuse what belongs to data, if it does not belong to every one of them."""
+    if not isinstance(split, Tensor):
+        raise TypeError(
+            "a tuple of data and what belongs to them must be of tensors, got "
+            f"{type(split).__name__} first; give a data set whose items are tuples"
+        )
+    if any(len(other) != len(split) for other in others):
+        raise ValueError(
+            "what belongs to data must have an entry for each datum, got "
+            f"{[len(other) for other in others]} for {len(split)} data; cut them alike"
+        )
 
 
 def _checked_share(batch_size: int, rank: int, ranks: int) -> tuple[int, int]:

@@ -11,7 +11,15 @@ from torch.utils.data import Dataset
 from pyro_dpvae.data.labels import varying
 from pyro_dpvae.data.meaning import Meaning, meaning_of
 
-__all__ = ["LARGEST_IN_MEMORY", "DataSet", "Split", "fits_in_memory", "split_shape", "split_size"]
+__all__ = [
+    "LARGEST_IN_MEMORY",
+    "DataSet",
+    "Split",
+    "first_of",
+    "fits_in_memory",
+    "split_shape",
+    "split_size",
+]
 
 Split = Tensor | Dataset[Any]
 """Images as uint8 levels or float32 shades in [0, 1], of shape (count, channels, height, width),
@@ -52,6 +60,7 @@ class DataSet:
             labels are not of every datum.
 
     Example:
+        >>> import torch
         >>> DataSet("dots", torch.zeros(8, 2), torch.zeros(2, 2)).item_shape
         (2,)
     """
@@ -171,10 +180,21 @@ def split_shape(split: Split) -> tuple[int, ...]:
             "a split must be a tensor or a map-style data set, whose items have numbers; got "
             f"{type(split).__name__}; of a DataLoader give its dataset"
         )
-    item = split[0]
+    item = first_of(split[0])
     if not isinstance(item, Tensor):
         raise TypeError(
-            "every item of a data set must be one tensor, without a label; got "
-            f"{type(item).__name__} from {type(split).__name__}; return the data alone"
+            "every item of a data set must be a tensor, or a tuple of the datum and what belongs "
+            f"to it, such as a label; got {type(item).__name__} from {type(split).__name__}; "
+            "return tensors"
         )
     return tuple(item.shape)
+
+
+def as_arguments(batch: Any) -> tuple[Tensor, ...]:
+    """Return the arguments that a batch is to a model: itself, or what it is a tuple of."""
+    return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
+
+
+def first_of(item: Any) -> Any:
+    """Return the datum of an item that is a tuple, and any other item itself."""
+    return item[0] if isinstance(item, tuple | list) and item else item

@@ -53,6 +53,7 @@ class Meaning:
         channels_last: whether rows are images with their channels behind height and width.
         words: the decision in one line.
         cautions: what in the numbers hints at a mistake in the file, if something does.
+        is_shades: whether the numbers of images go from black to white.
 
     Example:
         >>> meaning = meaning_of({"train": np.full((5, 8, 8, 3), 0.5, np.float32)})
@@ -69,6 +70,7 @@ class Meaning:
     channels_last: bool
     words: str
     cautions: tuple[str, ...] = ()
+    is_shades: bool = True
 
     def __str__(self) -> str:
         return f"{self.words}; shape {self.item_shape}"
@@ -118,7 +120,11 @@ class _Numbers:
 
 
 def meaning_of(
-    arrays: Mapping[str, Rows], *, layout: str | None = None, where: str = "the data"
+    arrays: Mapping[str, Rows],
+    *,
+    layout: str | None = None,
+    as_given: bool = False,
+    where: str = "the data",
 ) -> Meaning:
     """Return what the numbers of the splits of a data set mean, from all of them together.
 
@@ -138,6 +144,8 @@ def meaning_of(
     Args:
         arrays: the splits by name, an item per row.
         layout: one of ``LAYOUTS``; None decides by the table.
+        as_given: whether images of real numbers are taken as they are, whatever their range and
+            the place of their channels.
         where: what messages call the data.
 
     Raises:
@@ -167,6 +175,9 @@ def meaning_of(
     if layout != "images":
         meaning = _of_numbers(shape, layout, f"{named} in {_interval(numbers)}", where)
         return replace(meaning, cautions=tuple(_rounded(arrays, where)))
+    if as_given and real:
+        words = f"{named} in {_interval(numbers)}, taken as they are"
+        return Meaning("images", shape, False, 1, False, words, is_shades=False)
     item_shape, channels_last = _image_shape(shape, where)
     pixels, scale, words = _shades(first, numbers, real=real, where=where)
     dark = () if scale == 255 else tuple(_dark(numbers.high * scale, pixels=pixels, where=where))
@@ -235,7 +246,7 @@ def _shades(
     if real and not (numbers.whole and low >= 0 and high <= 255):
         raise ValueError(
             f"images of real numbers must lie in [0, 1], got {_interval(numbers)} in {where}; "
-            "scale them, or take them as they are with --layout vectors"
+            "scale them, or take them as they are with --preprocessing none"
         )
     if low >= 0 and high <= 1:
         # Whole numbers with no more than 0 and 1 are a binary image, not two all but black levels.

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_dpvae.data.dataset import split_shape, split_size
+from pyro_dpvae.data.dataset import first_of, split_shape, split_size
 from pyro_dpvae.data.meaning import Meaning, meaning_of
 
 __all__ = ["as_items"]
@@ -14,11 +14,16 @@ __all__ = ["as_items"]
 _FEW = 16  # items that are looked at before all others are read
 
 
-def as_items(data: Dataset[Any]) -> tuple[Meaning, Dataset[Any]]:
+def as_items(data: Dataset[Any], *, as_given: bool = False) -> tuple[Meaning, Dataset[Any]]:
     """Return what the items of a data set mean, and a data set of them.
 
     The meaning is decided from a few items, evenly spaced. An item that contradicts it is an error
-    when it is read.
+    when it is read. Of items that are tuples it is that of the first entry; the others, such as
+    labels, become tensors.
+
+    Args:
+        data: the data set.
+        as_given: whether images of real numbers are taken as they are.
 
     Raises:
         TypeError: if items are no tensors.
@@ -29,35 +34,37 @@ def as_items(data: Dataset[Any]) -> tuple[Meaning, Dataset[Any]]:
         return known, data
     split_shape(data)  # which says what is wrong with items
     size = split_size(data)
-    few = torch.stack([data[index] for index in range(0, size, -(-size // _FEW))])
-    meaning = meaning_of({"items": few}, where=f"a {type(data).__name__}")
+    few = torch.stack([first_of(data[index]) for index in range(0, size, -(-size // _FEW))])
+    where = f"a {type(data).__name__}"
+    meaning = meaning_of({"items": few}, as_given=as_given, where=where)
     return meaning, _Interpreted(data, meaning, few.dtype)
 
 
 @final
-class _Interpreted(Dataset[Tensor]):
+class _Interpreted(Dataset[Any]):
     def __init__(self, data: Dataset[Any], meaning: Meaning, dtype: torch.dtype) -> None:
         self.data, self.meaning, self.dtype = data, meaning, dtype
 
     def __len__(self) -> int:
         return split_size(self.data)
 
-    def __getitem__(self, index: int) -> Tensor:
-        item: Tensor = self.data[index]
+    def __getitem__(self, index: int) -> Tensor | tuple[Tensor, ...]:
+        whole = self.data[index]
+        item = first_of(whole)
         if item.dtype != self.dtype:
             raise ValueError(
                 f"all items must have one type, got {item.dtype} for item {index} and "
                 f"{self.dtype} for those before"
             )
         low, high = (float(bound) for bound in item.aminmax())
-        if self.meaning.layout == "images" and (
-            low < 0 or high * self.meaning.scale > self._white
-        ):
+        images = self.meaning.layout == "images" and self.meaning.is_shades
+        if images and (low < 0 or high * self.meaning.scale > self._white):
             raise ValueError(
                 f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] "
                 f"where others are {self.meaning.words}; give all items one range"
             )
-        return self.meaning.items(item[None])[0]
+        x = self.meaning.items(item[None])[0]
+        return x if whole is item else (x, *map(torch.as_tensor, whole[1:]))
 
     @property
     def _white(self) -> int:

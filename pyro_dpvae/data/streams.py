@@ -36,8 +36,8 @@ class Stream:
         """Return a stream of the same data whose batches are in page-locked memory, or are not."""
         return Stream(self._stacks.data, workers=self._workers, pinned=pinned)
 
-    def batches(self, plan: Iterable[list[int]]) -> Iterator[Tensor]:
-        """Yield the data of each list of indices, in order.
+    def batches(self, plan: Iterable[list[int]]) -> Iterator[tuple[Tensor, ...]]:
+        """Yield the data of each list of indices, in order, and what belongs to them.
 
         Raises:
             ValueError: if a datum cannot be read, with the reason.
@@ -83,18 +83,19 @@ class _Failure:
 
 
 class _Stacks(Dataset[Any]):
-    """Several data of a data set as one tensor."""
+    """Several data of a data set as one tensor, and likewise what belongs to them."""
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
 
-    def __getitem__(self, indices: list[int]) -> Tensor | _Failure:
+    def __getitem__(self, indices: list[int]) -> tuple[Tensor, ...] | _Failure:
         index = None
         try:
-            parts = []
+            items = []
             for index in indices:
-                parts.append(self.data[index])
-            return torch.stack(parts)
+                item = self.data[index]
+                items.append((item,) if isinstance(item, Tensor) else item)
+            return tuple(map(torch.stack, zip(*items, strict=True)))
         except ValueError as error:  # ours, which name the file
             return _Failure(str(error))
         except Exception as error:  # whatever a user's data set may raise
@@ -104,7 +105,7 @@ class _Stacks(Dataset[Any]):
             )
 
 
-def _checked(loader: DataLoader[Any]) -> Iterator[Tensor]:
+def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
     try:
         for batch in loader:
             if isinstance(batch, _Failure):

@@ -3,14 +3,16 @@
 import hashlib
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import pyro
 import torch
 from torch import Tensor, nn
+from torch.utils.data import DataLoader
 
 from pyro_dpvae._checks import check_kind
 from pyro_dpvae._ranks import gather_objects, ranks
-from pyro_dpvae.data import Batches
+from pyro_dpvae.data import Batches, as_arguments
 from pyro_dpvae.inference import synchronize
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint
@@ -59,9 +61,8 @@ def check_kinds(
         check_kind(
             name,
             batches,
-            Batches,
-            rule="data.Batches, whose order a resumed run knows; make them of a tensor or of the "
-            "dataset of a DataLoader",
+            (Batches, DataLoader),
+            rule="data.Batches or a DataLoader; make Batches of a tensor or a data set",
         )
 
 
@@ -109,7 +110,7 @@ def check_shares(train: Batches, test: Batches) -> None:
         )
 
 
-def _first_batch(objective: RegularizedELBO, train: Batches) -> Tensor:
+def _first_batch(objective: RegularizedELBO, train: Batches) -> Any:
     """Return a batch for :func:`check_batch`: this rank's share of the first.
 
     It is all of it where the objective compares more data of a batch than a share has.
@@ -118,26 +119,30 @@ def _first_batch(objective: RegularizedELBO, train: Batches) -> Tensor:
     return next((train if enough else train.whole()).epoch(0))
 
 
-def check_batch(model: nn.Module, guide: nn.Module, objective: RegularizedELBO, x: Tensor) -> None:
+def check_batch(
+    model: nn.Module, guide: nn.Module, objective: RegularizedELBO, batch: Any
+) -> None:
     """Refuse a batch that model, guide and likelihood cannot take, before training starts.
 
-    A guide that grows is tried as it is and with all its components.
+    A batch that is a tuple has the arguments of model and guide. A guide that grows is tried as it
+    is and with all its components.
 
     Raises:
         ValueError: with the reason as the refusing part gave it.
     """
-    bad = int((~x.isfinite()).sum())
+    args = as_arguments(batch)
+    bad, numbers = sum(int((~x.isfinite()).sum()) for x in args), sum(x.numel() for x in args)
     if bad:
         raise ValueError(
-            f"data must be finite, got {bad} values of {x.numel()} that are NaN or infinite in "
+            f"data must be finite, got {bad} values of {numbers} that are NaN or infinite in "
             "the first batch; repair or leave out those data"
         )
     with aside(model, guide), pyro.validation_enabled(True):
         try:
-            objective.loss(model, guide, x)
+            objective.loss(model, guide, *args)
             if isinstance(guide, Growing):
                 with _grown(guide):
-                    objective.loss(model, guide, x)
+                    objective.loss(model, guide, *args)
         except ValueError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:  # Pyro wraps the reason in the trace's shapes

@@ -66,7 +66,7 @@ def diagnose(
     model: nn.Module,
     guide: nn.Module,
     objective: RegularizedELBO,
-    x: Tensor,
+    args: tuple[Tensor, ...],
     *,
     state: list[Tensor],
 ) -> Diagnosis:
@@ -79,7 +79,7 @@ def diagnose(
         model: p(x, z).
         guide: q(z | x).
         objective: the loss.
-        x: the batch.
+        args: the batch, and what belongs to its data.
         state: of the random numbers before the step, as of :func:`noise_state`.
     """
     sites = Sites()
@@ -89,7 +89,7 @@ def diagnose(
     set_noise_state(state)
     try:
         with pyro.validation_enabled(False), torch.enable_grad(), sites:
-            loss, terms = objective.evaluate(model, guide, x)
+            loss, terms = objective.evaluate(model, guide, *args)
             loss.backward()
     except (ValueError, RuntimeError) as failure:  # LinAlgError is a RuntimeError
         error = str(failure).splitlines()[0][:200]

@@ -7,10 +7,11 @@ from typing import Any
 
 import torch
 from torch import nn
+from torch.utils.data import DataLoader
 
 from pyro_dpvae._devices import choose_device, device_of
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
-from pyro_dpvae.data import Batches
+from pyro_dpvae.data import Batches, batches_of
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training.callbacks import AbstractCallback
@@ -27,8 +28,8 @@ def fit(
     guide: nn.Module,
     *,
     objective: RegularizedELBO,
-    train: Batches,
-    test: Batches,
+    train: Batches | DataLoader[Any],
+    test: Batches | DataLoader[Any],
     config: TrainConfig,
     run: RunFolder | None = None,
     state: dict[str, Any] | None = None,
@@ -63,7 +64,9 @@ def fit(
         model: p(x, z), a ``VAE`` or any Pyro model.
         guide: q(z | x).
         objective: the loss.
-        train: the batches to train on; one pass after another, each in its own order.
+        train: the batches to train on; one pass after another, each in its own order. Batches
+            that are tuples, such as data and labels, are the arguments of model and guide. Of a
+            DataLoader the order is drawn anew from the seed, so that a resumed run knows it.
         test: the held-out batches.
         config: steps, learning rate, seed, intervals.
         run: where records and checkpoints go; None keeps the records in memory only.
@@ -104,6 +107,11 @@ def fit(
         UserWarning: if a schedule, or the warm-up, takes more steps than the run.
     """
     check_kinds(model, guide, objective=objective, train=train, test=test)
+    if isinstance(train, DataLoader):
+        here = ranks()
+        train = batches_of(train, seed=config.seed, rank=here.index, ranks=here.count)
+    if isinstance(test, DataLoader):
+        test = batches_of(test, seed=config.seed)
     with refusing_together():
         there = choose_device(device, present=device_of(model))
         for part in (model, guide):

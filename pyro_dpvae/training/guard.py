@@ -84,20 +84,24 @@ class GuardedSteps:
         objective: RegularizedELBO = svi.objective
         self._buffers = _buffers(svi.model, svi.guide, *objective.parts())
 
-    def take(self, step: int, x: Tensor) -> bool:
+    def take(self, step: int, *args: Tensor) -> bool:
         """Take a step, of this number, on a batch; returns whether its numbers are finite.
+
+        Args:
+            step: its number.
+            *args: the batch, and what belongs to its data, such as labels.
 
         Raises:
             NonFiniteError: as the policy says.
         """
         if not self._looks:
-            self.svi.step(x)
+            self.svi.step(*args)
             return True
         state = noise_state()
         buffers = [buffer.clone() for buffer in self._buffers]
         failure: Exception | None = None
         try:
-            loss = self.svi.step(x)
+            loss = self.svi.step(*args)
             cause = None if math.isfinite(loss) else f"the loss is {float(loss)}"
         except (LinAlgError, ValueError) as error:
             cause = _out_of_bounds(error)
@@ -122,10 +126,11 @@ class GuardedSteps:
         if self.policy == "stop" or self._in_a_row >= _MOST_IN_A_ROW:
             for part in self.svi.objective.parts():
                 part.set_step(self.svi.objective.step - (failure is None))
-            found = diagnose(self.svi.model, self.svi.guide, self.svi.objective, x, state=state)
+            svi = self.svi
+            found = diagnose(svi.model, svi.guide, svi.objective, args, state=state)
             self._undo(buffers)
-            where = self._write(step, x, cause=cause, found=found, state=state)
-            rows = extreme_rows(x)
+            where = self._write(step, args, cause=cause, found=found, state=state)
+            rows = extreme_rows(args[0])
             of_batch = f"; data {rows} of the batch stand out" if rows else ""
             how = f"{cause}; {found}{of_batch}"
             raise NonFiniteError(self._message(step, how, where)) from failure
@@ -192,15 +197,25 @@ class GuardedSteps:
         )
 
     def _write(
-        self, step: int, x: Tensor, *, cause: str, found: Diagnosis, state: list[Tensor]
+        self,
+        step: int,
+        args: tuple[Tensor, ...],
+        *,
+        cause: str,
+        found: Diagnosis,
+        state: list[Tensor],
     ) -> str:
         """Write the batch of all ranks and what was found, and say where, or why not."""
         if self.folder is None:
             return ""
         path = self.folder / f"step-{step}.safetensors"
-        whole = gather_batch(x.detach())
+        wholes = [gather_batch(part.detach()) for part in args]
         if ranks().index == 0:
-            tensors = {"batch": whole.cpu().contiguous(), "random_state": state[0]}
+            names = ["batch", *(f"batch.{number}" for number in range(1, len(args)))]
+            tensors = {
+                name: whole.cpu().contiguous() for name, whole in zip(names, wholes, strict=True)
+            }
+            tensors["random_state"] = state[0]
             content = {"step": step, "cause": cause, **found.as_json()}
             text = json.dumps(content, indent=2, allow_nan=False)
             try:

@@ -2,12 +2,13 @@
 
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from typing import Any
 
 import pyro
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
-from pyro_dpvae.data import Batches, own_batches
+from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Sites
@@ -17,7 +18,7 @@ __all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
 
 
 def evaluate_elbo(
-    model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches, *, seed: int = 0
+    model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, seed: int = 0
 ) -> dict[str, float]:
     """Return the evidence lower bound and its terms on held-out data, per datum, in nats.
 
@@ -27,7 +28,8 @@ def evaluate_elbo(
     Args:
         model: p(x, z).
         guide: q(z | x).
-        batches: all the data, on every rank; of ``Batches``, the first pass.
+        batches: all the data, on every rank; of ``Batches``, the first pass. A batch that is a
+            tuple has the arguments of model and guide.
         seed: of the samples of z.
 
     Returns:
@@ -36,9 +38,11 @@ def evaluate_elbo(
     objective = RegularizedELBO()
     names = ("distortion", "rate")
 
-    def sums(x: Tensor) -> tuple[int, list[float]]:
-        objective.loss(model, guide, x)
-        return len(x), [float(objective.terms[name]) * len(x) for name in names]
+    def sums(batch: Any) -> tuple[int, list[float]]:
+        args = as_arguments(batch)
+        objective.loss(model, guide, *args)
+        size = len(args[0])
+        return size, [float(objective.terms[name]) * size for name in names]
 
     with aside(model, guide):
         found = map_over_ranks(sums, own_batches(batches), seed=seed)
@@ -52,7 +56,7 @@ def evaluate_loss(
     model: nn.Module,
     guide: nn.Module,
     objective: RegularizedELBO,
-    batches: Iterable[Tensor] | Batches,
+    batches: Iterable[Any] | Batches,
     *,
     seed: int = 0,
 ) -> float:
@@ -74,11 +78,13 @@ def evaluate_loss(
     """
     before = objective.terms
 
-    def sums(x: Tensor) -> tuple[int, float]:
-        if len(x) < objective.smallest_batch:
+    def sums(batch: Any) -> tuple[int, float]:
+        args = as_arguments(batch)
+        size = len(args[0])
+        if size < objective.smallest_batch:
             return 0, 0.0
-        objective.loss(model, guide, x)
-        return len(x), float(objective.terms["loss"]) * len(x)
+        objective.loss(model, guide, *args)
+        return size, float(objective.terms["loss"]) * size
 
     with aside(model, guide):
         found = map_over_ranks(sums, own_batches(batches), seed=seed)
@@ -94,7 +100,7 @@ def evaluate_loss(
 
 @contextmanager
 def finite_evaluation(
-    model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches, *, after: int
+    model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, after: int
 ) -> Iterator[None]:
     """Say of errors that come from parameters out of bounds at which site of these data they are.
 
@@ -117,12 +123,12 @@ def finite_evaluation(
         yield
 
 
-def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Tensor] | Batches) -> str:
+def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches) -> str:
     with aside(model, guide), pyro.validation_enabled(False):
-        for x in own_batches(batches):
+        for batch in own_batches(batches):
             sites = Sites()
             with sites, suppress(ValueError, RuntimeError):  # LinAlgError is a RuntimeError
-                RegularizedELBO().loss(model, guide, x)
+                RegularizedELBO().loss(model, guide, *as_arguments(batch))
             if found := sites.found():
                 return f"; the first site is {found[0]}"
     return ""

@@ -6,9 +6,10 @@ from typing import Any, final
 
 import torch
 from pyro.optim import PyroOptim
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_dpvae._ranks import ranks
+from pyro_dpvae.data import as_arguments
 from pyro_dpvae.inference import (
     AccumulatingOptim,
     AveragingOptim,
@@ -65,16 +66,19 @@ class Steps:
         if config.average_decay is not None:
             self.average = Average(modules, decay=config.average_decay)
 
-    def take(self, done: int, x: Tensor) -> bool:
+    def take(self, done: int, batch: Any) -> bool:
         """Take the step after so many on a batch; returns whether its numbers are finite.
+
+        A batch that is a tuple has the arguments of model and guide.
 
         Raises:
             NonFiniteError: if they are not, and the run is to stop.
         """
         self.optim.set_learning_rate(self._config.learning_rate_at(done))
         cast = self._config.precision == "bfloat16"
-        with torch.autocast(x.device.type, torch.bfloat16, enabled=cast):
-            finite = self._guarded.take(done + 1, x)
+        args = as_arguments(batch)
+        with torch.autocast(args[0].device.type, torch.bfloat16, enabled=cast):
+            finite = self._guarded.take(done + 1, *args)
         waits = self._accumulating is not None and self._accumulating.pending > 0
         self._updated = finite and not waits
         if self._updated and self.average is not None:
