@@ -100,7 +100,7 @@ class Trainer:
         self._interrupts = Interrupts(never=self.several)
         self._signal: Signals | None = None  # that all ranks know of
         self._saved: int | None = None
-        self._recordings = 0  # of which the records know
+        self._recordings = 0
         self._extra: dict[str, Any] = {}
         self._bar = tqdm(disable=True)
         self._start = 0.0
@@ -149,6 +149,7 @@ class Trainer:
         if self.svi.backend == "inductor":
             self._bar.set_description("compiling the step")
         self._start = time.monotonic() - place.seconds
+        self._recordings = self.svi.recordings  # of a resumed run, those of before
         with self._bar, self._interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN: loss")  # it is an error here
             try:
