@@ -3,7 +3,6 @@
 import csv
 from collections.abc import Sequence
 from io import BytesIO, StringIO
-from typing import Any
 
 import numpy as np
 import pyro
@@ -41,13 +40,13 @@ def main(options: Namespace) -> int:
     files = [picture, picture.with_suffix(".npy")]
     if columns is not None:
         table = picture.with_suffix(".csv")
-        write_whole(table, _table(columns, x.numpy()))
+        write_whole(table, _table(columns, x.tolist()))
         files.append(table)
     print(f"{count} samples: {', '.join(map(str, files))}")
     return 0
 
 
-def _table(columns: Sequence[str], rows: np.ndarray[Any, Any]) -> bytes:
+def _table(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
     text = StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows.tolist()])
+    csv.writer(text).writerows([columns, *rows])
     return text.getvalue().encode()

@@ -22,7 +22,7 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
     layout: str | None = None,
-    held_out: float | str | None = None,
+    held_out: int | float | str | None = None,
     background: str | None = None,
 ) -> DataSet:
     """Return a data set.
