@@ -17,7 +17,7 @@ __all__ = ["Part", "Source", "check_held_out", "data_set"]
 
 _HELD_OUT = 0.1
 _SEED = 0
-_BLOCK = 1 << 24  # bytes of the columns that are moved at a time
+_BLOCK = 1 << 22  # bytes of the columns that are moved at a time
 
 
 @dataclass
