@@ -17,6 +17,8 @@ from torch.utils.data import Dataset
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import PREPROCESSING, Batches, DataSet, load, meaning_of
+from pyro_dpvae.features import train_domain_network
+from pyro_dpvae.plots import sample_figure, traversal_figure
 from tests.fuzzing import scratch
 
 Array = np.ndarray[Any, Any]
@@ -466,3 +468,25 @@ def test_saved_in_another_format_data_are_the_same(array: Array, form: str) -> N
     if form not in ("npy", "rows"):
         assert again.train_labels is not None
         assert again.train_labels.tolist() == labels.tolist()
+
+
+def test_sequences_and_columns_are_drawn() -> None:
+    sequences = torch.rand(5, 7, 2)
+    axes = sample_figure(sequences).axes[0]
+    assert [len(line.get_xdata()) for line in axes.lines] == [7] * 10
+    np.testing.assert_allclose(axes.lines[5].get_ydata(), sequences[0, :, 1])
+    panel = traversal_figure([sequences[:3]], ["$z_1$"], title="").axes[0]
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), sequences[0].mT.ravel())
+    axes = sample_figure(torch.rand(5, 3), ("a", "b", "c")).axes[0]
+    assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c"]
+    assert sample_figure(torch.rand(5, 2), ("a", "b")).axes[0].get_ylabel() == "b"
+
+
+def test_classifiers_learn_the_same_of_levels_and_of_shades() -> None:
+    levels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
+    labels = torch.arange(40) % 2
+    one, other = (
+        train_domain_network("x", images, labels, epochs=1, progress=False)
+        for images in (levels, levels.float() / 255)
+    )
+    assert one.name == other.name  # which says their weights
