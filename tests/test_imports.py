@@ -21,7 +21,14 @@ MODULES.remove("pyro_dpvae.__main__")  # which runs the command
 
 HELP = (
     *("--help", "--version", "recipes", "recipes mnist-vae-dp", "reproduce --help"),
-    *("compare --help", "demo --help", "evaluate --help", "explore --help", "plot --help"),
+    *(
+        "compare --help",
+        "data --help",
+        "demo --help",
+        "evaluate --help",
+        "explore --help",
+        "plot --help",
+    ),
     *("recipes --help", "report --help", "sample --help"),
     *("reproduce table1 --help", "reproduce figures --help"),
 )

@@ -4,6 +4,7 @@ Each test measures a process of its own, whose memory has nothing of the tests b
 """
 
 import gc
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -132,3 +133,46 @@ def test_a_file_larger_than_memory_streams_in_little(tmp_path: Path) -> None:
     out.flush()
     del out
     assert in_new_process(growth_of_a_pass, tmp_path / "x.npy") < size / 4
+
+
+def peak_of(work: Callable[[], object]) -> int:
+    """Return how many bytes some work needs at most, what it returns among them."""
+
+    def in_memory(name: str) -> int:
+        lines = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in lines if line.startswith(name)).split()[1])
+
+    gc.collect()
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what it is now
+    before = in_memory("VmRSS")
+    kept = work()
+    peak = in_memory("VmHWM") - before
+    del kept
+    return peak
+
+
+def peaks_of_loading(folder: Path, size: int) -> dict[str, int]:
+    """Return the peaks of loading packed files of several kinds, each with data of a size."""
+    found = {}
+    for kind, shape, dtype, white in (
+        ("levels", (size >> 12, 64, 64), np.uint8, 255),
+        ("binary", (size >> 12, 64, 64), np.uint8, 1),
+        ("channels last", (size // 12288, 64, 64, 3), np.uint8, 255),
+        ("shades", (size >> 14, 64, 64), np.float32, 1),
+    ):
+        images = np.zeros(shape, dtype)
+        images[:, 0] = white
+        np.savez_compressed(folder / "x.npz", images=images)
+        del images
+        found[kind] = peak_of(lambda: load(folder / "x.npz"))
+    grey = torch.full((size >> 16, 1, 256, 256), 99, dtype=torch.uint8)
+    options: dict[str, Any] = {"batch_size": 50, "preprocessing": "binary-static"}
+    found["binary-static"] = size + peak_of(lambda: Batches(grey, **options))
+    return found
+
+
+def test_loading_needs_half_of_the_data_beside_them(tmp_path: Path) -> None:
+    size = 1 << 26
+    peaks = in_new_process(peaks_of_loading, tmp_path, size)
+    print({kind: f"{peak / size:.2f} times the data" for kind, peak in peaks.items()})
+    assert all(peak < 1.5 * size + (24 << 20) for peak in peaks.values()), peaks

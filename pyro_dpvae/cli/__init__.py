@@ -16,7 +16,7 @@ __all__ = ["main"]
 # Each has a module of its name here, which does it, and one in ``options``, which reads its
 # options. They are imported for a command that needs them, for they take seconds.
 _COMMANDS = (
-    *("compare", "demo", "evaluate", "explore", "plot"),
+    *("compare", "data", "demo", "evaluate", "explore", "plot"),
     *("recipes", "report", "reproduce", "sample", "train"),
 )
 
@@ -27,6 +27,7 @@ Variational autoencoders in Pyro that represent and generate.
 
   dpvae demo       train a beta-VAE and a beta-dpVAE on two moons and draw both
   dpvae recipes    list the systems of the papers, with the source of each number
+  dpvae data       show how a data file is read, without training anything
   dpvae train      train a system on a data set by name, file or folder; writes a run folder
   dpvae sample     draw samples from a trained run
   dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation

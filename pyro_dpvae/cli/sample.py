@@ -1,6 +1,8 @@
 """``dpvae sample RUN``: samples of a trained run, as a picture and as an array."""
 
-from io import BytesIO
+import csv
+from collections.abc import Sequence
+from io import BytesIO, StringIO
 
 import numpy as np
 import pyro
@@ -30,9 +32,21 @@ def main(options: Namespace) -> int:
     with torch.no_grad():
         decoded = images(model.decoder, model.prior().sample((count,))).cpu()
     x = to_unit(decoded, run.config["preprocessing"])
-    save_figure(sample_figure(x), picture)
+    columns = saved.checkpoint.state.get("columns")
+    save_figure(sample_figure(x, columns), picture)
     array = BytesIO()
     np.save(array, x.numpy())
     write_whole(picture.with_suffix(".npy"), array.getvalue())
-    print(f"{count} samples: {picture}, {picture.with_suffix('.npy')}")
+    files = [picture, picture.with_suffix(".npy")]
+    if columns is not None:
+        table = picture.with_suffix(".csv")
+        write_whole(table, _table(columns, x.tolist()))
+        files.append(table)
+    print(f"{count} samples: {', '.join(map(str, files))}")
     return 0
+
+
+def _table(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
+    text = StringIO(newline="")
+    csv.writer(text).writerows([columns, *rows])
+    return text.getvalue().encode()

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pyro
+import torch
 
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._devices import choose_device
@@ -21,15 +22,16 @@ from pyro_dpvae.cli.resume import (
     which_checkpoint,
 )
 from pyro_dpvae.cli.updates import resolve_rate, updates
-from pyro_dpvae.data import DATA_SETS, Batches, load
-from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.recipes import build_system, start_from_data
+from pyro_dpvae.data import DATA_SETS, READING, Batches, load
+from pyro_dpvae.data.dataset import DataSet, split_size
+from pyro_dpvae.recipes import build_system, open_system, start_from_data
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import (
     TensorBoard,
     TrainConfig,
     check_resumed,
     check_run,
+    evaluate_elbo,
     fit,
 )
 
@@ -62,7 +64,8 @@ def main(options: dict[str, Any]) -> int:
     device = choose_device(options["device"])
     if options.pop("download"):  # by one, from whom others have it
         on_first_rank(lambda: load(options["data"], root=options["root"], download=True))
-    data = load(options["data"], root=options["root"])
+    reading = {name: options[name] for name in READING}
+    data = load(options["data"], root=options["root"], **reading)
     start = None if resume is None else resumed(resume, which)
     if start is not None:
         check_data(start, options["data"], data)
@@ -90,8 +93,8 @@ def main(options: dict[str, Any]) -> int:
     }
     here = ranks()
     train = Batches(data.train, batch_size=batch_size, rank=here.index, ranks=here.count, **cut)
-    test_size = min(batch_size, split_size(data.test))
-    test = Batches(data.test, batch_size=test_size, shuffle=False, **cut)
+    watched_size = min(batch_size, split_size(data.watched))
+    watched = Batches(data.watched, batch_size=watched_size, shuffle=False, **cut)
     start_from_data(system, train.epoch(0))
     steps = _steps(options, len(train))
     resolve_rate(options, steps)
@@ -108,11 +111,14 @@ def main(options: dict[str, Any]) -> int:
     place = "" if resume is None else place_of(RunFolder(Path(options["out"])), start, steps)
     run = folder_of(options, resume=resume is not None)
     print(
-        f"{data.name}: {train.size} training data of shape {data.item_shape}, {test.size} held "
-        f"out; {config.steps} steps of batch {batch_size} on "
-        f"{in_words(device, options['device'])}{_shared(here.count)}",
+        f"{data.name}: {train.size} training data of shape {data.item_shape}, "
+        f"{split_size(data.test)} held out{_watching(data)}; {config.steps} steps of batch "
+        f"{batch_size} on {in_words(device, options['device'])}{_shared(here.count)}",
         file=sys.stderr,
     )
+    print(f"data: {data.decision}", file=sys.stderr)
+    if data.held_out is not None:
+        on_first_rank(lambda: run.write("held-out.json", _indices(data)))
     if place:
         print(place, file=sys.stderr)
     try:
@@ -121,13 +127,14 @@ def main(options: dict[str, Any]) -> int:
             system.guide,
             objective=system.objective,
             train=train,
-            test=test,
+            test=watched,
             config=config,
             run=run,
             state={
                 "item_shape": list(data.item_shape),
                 "dataset_size": train.size,
                 "data": data.digest,
+                **({} if data.columns is None else {"columns": list(data.columns)}),
             },
             # The last one, and nobody's newer ones, is known once the folder is locked.
             resume=resume is not None if start is None or which is None else start,
@@ -139,8 +146,9 @@ def main(options: dict[str, Any]) -> int:
         raise
     if history.evaluated is not None:
         held_out = history.held_out
+        what = "held-out" if data.valid is None else "validation"
         print(
-            f"held-out ELBO {held_out['elbo']:.3f} nats per datum "
+            f"{what} ELBO {held_out['elbo']:.3f} nats per datum "
             f"(distortion {held_out['distortion']:.3f}, rate {held_out['rate']:.3f})"
         )
     if history.stopped:
@@ -158,7 +166,39 @@ def main(options: dict[str, Any]) -> int:
             f"on with: {command} train --resume {run.path}"
         )
         return 128 + history.signal
+    if data.valid is not None:
+        _test(run, data, device)
     return 0
+
+
+def _watching(data: DataSet) -> str:
+    if data.valid is None:
+        return ""
+    return f" for the end, {split_size(data.valid)} to watch"
+
+
+def _indices(data: DataSet) -> dict[str, Any]:
+    """Return which items of the file are held out, for the run folder."""
+    assert data.held_out is not None
+    return {"digest": data.digest, "indices": data.held_out.tolist()}
+
+
+def _test(run: RunFolder, data: DataSet, device: torch.device) -> None:
+    """Measure the last checkpoint, and the best one if it is another, on the test split.
+
+    Training has watched the validation split, and seen nothing of this one.
+    """
+    found = {}
+    steps = {run.checkpoint(which).step: which for which in ("best", "last")}
+    for step, which in steps.items():
+        saved = open_system(run.path, device, checkpoint=step)
+        elbo = evaluate_elbo(saved.system.model, saved.system.guide, saved.batches(data.test))
+        found[which] = {"step": step, **elbo}
+        print(
+            f"test ELBO {elbo['elbo']:.3f} nats per datum (distortion {elbo['distortion']:.3f}, "
+            f"rate {elbo['rate']:.3f}), {which} checkpoint, step {step}"
+        )
+    on_first_rank(lambda: run.write("test.json", found))
 
 
 def _locate(options: dict[str, Any], resume: str | None) -> None:

@@ -5,12 +5,13 @@ from pyro_dpvae.data.dataset import DataSet, Split, as_arguments
 from pyro_dpvae.data.loaders import batches_of
 from pyro_dpvae.data.meaning import LAYOUTS, Meaning, meaning_of
 from pyro_dpvae.data.preprocessing import PREPROCESSING, shades, to_unit
-from pyro_dpvae.data.registry import DATA_SETS, load
+from pyro_dpvae.data.registry import DATA_SETS, READING, load
 
 __all__ = [
     "DATA_SETS",
     "LAYOUTS",
     "PREPROCESSING",
+    "READING",
     "Batches",
     "DataSet",
     "Meaning",

@@ -19,7 +19,7 @@ Array = NDArray[Any]
 LAYOUTS = ("images", "sequences", "vectors")
 """What an item of a data set can be: (channels, height, width), (steps, features) or (size,)."""
 
-_AT_ONCE = 1 << 24  # bytes that are looked at or converted at a time
+_AT_ONCE = 1 << 22  # bytes that are looked at or converted at a time
 _DARK = 0.1  # images whose largest value is below this share of white are nearly black
 _LOST = 1e-3  # of the spread of a column, which rounding to 32 bits must not take
 

@@ -7,10 +7,13 @@ from pyro_dpvae.data.formats.registry import ENDINGS, read
 from pyro_dpvae.data.named import TORCHVISION, TOYS, default_root
 from pyro_dpvae.data.sources import check_held_out, data_set
 
-__all__ = ["DATA_SETS", "load"]
+__all__ = ["DATA_SETS", "READING", "load"]
 
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The data sets that have a name."""
+
+READING = ("layout", "held_out", "background")
+"""The options of :func:`load` that say how a file is read, by their names in a configuration."""
 
 
 def load(
@@ -19,7 +22,7 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
     layout: str | None = None,
-    held_out: float | str | None = None,
+    held_out: int | float | str | None = None,
     background: str | None = None,
 ) -> DataSet:
     """Return a data set.

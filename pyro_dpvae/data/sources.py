@@ -17,7 +17,7 @@ __all__ = ["Part", "Source", "check_held_out", "data_set"]
 
 _HELD_OUT = 0.1
 _SEED = 0
-_BLOCK = 1 << 24  # bytes of the columns that are moved at a time
+_BLOCK = 1 << 22  # bytes of the columns that are moved at a time
 
 
 @dataclass
@@ -58,7 +58,7 @@ class Source:
     notes: list[str] = field(default_factory=list)
 
 
-def check_held_out(held_out: float | str | None) -> float | None:
+def check_held_out(held_out: int | float | str | None) -> float | None:
     """Return the share of data to hold out; 0 for none, None where nothing is asked for.
 
     Raises:
@@ -78,7 +78,7 @@ def check_held_out(held_out: float | str | None) -> float | None:
 
 
 def data_set(
-    source: Source, *, layout: str | None = None, held_out: float | str | None = None
+    source: Source, *, layout: str | None = None, held_out: int | float | str | None = None
 ) -> DataSet:
     """Return the data set of a source.
 

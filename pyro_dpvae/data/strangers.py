@@ -56,7 +56,7 @@ class _Interpreted(Dataset[Any]):
                 f"all items must have one type, got {item.dtype} for item {index} and "
                 f"{self.dtype} for those before"
             )
-        low, high = (float(bound) for bound in item.aminmax())
+        low, high = (float(bound) for bound in item.double().aminmax())
         images = self.meaning.layout == "images" and self.meaning.is_shades
         if images and (low < 0 or high * self.meaning.scale > self._white):
             raise ValueError(

@@ -12,6 +12,7 @@ from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import read_tensors, write_whole
+from pyro_dpvae.data import shades
 from pyro_dpvae.features.base import AbstractFeatures
 
 __all__ = ["DomainFeatures", "train_domain_network"]
@@ -87,7 +88,8 @@ def train_domain_network(
 
     Args:
         name: of the data set.
-        images: the training split, uint8 of shape (count, channels, height, width).
+        images: the training split, uint8 levels or float32 shades of shape (count, channels,
+            height, width).
         labels: a class per image, of shape (count,); any integers.
         epochs: passes over the data, with Adam at 1e-3 and batches of 128.
         seed: of the weights and the order.
@@ -96,10 +98,15 @@ def train_domain_network(
     Raises:
         ValueError: if images and labels do not fit each other.
     """
-    if images.dim() != 4 or images.dtype != torch.uint8 or labels.shape != (len(images),):
+    if (
+        images.dim() != 4
+        or images.dtype not in (torch.uint8, torch.float32)
+        or labels.shape != (len(images),)
+    ):
         raise ValueError(
-            "a domain network learns from uint8 images (count, channels, height, width) and a "
-            f"label for each, got {images.dtype} {tuple(images.shape)} and {tuple(labels.shape)}"
+            "a domain network learns from uint8 or float32 images (count, channels, height, "
+            f"width) and a label for each, got {images.dtype} "
+            f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
     found, labels = labels.unique(return_inverse=True)
     if len(found) < 2:
@@ -117,7 +124,7 @@ def train_domain_network(
         )
         network.train()
         for chosen in bar:
-            logits = network.classify(network(images[chosen].float() / 255))
+            logits = network.classify(network(shades(images[chosen])))
             loss = cross_entropy(logits, labels[chosen])
             optimizer.zero_grad()
             loss.backward()

@@ -1,6 +1,7 @@
 """A picture of samples: a grid of images, a scatter of points, or a set of lines."""
 
 import math
+from collections.abc import Sequence
 
 import torch
 from matplotlib.axes import Axes
@@ -9,19 +10,29 @@ from torch import Tensor
 
 __all__ = ["draw_samples", "image_grid", "sample_figure"]
 
+_NAMED = 60  # columns whose names can be read beside each other
 
-def sample_figure(samples: Tensor) -> Figure:
+
+def sample_figure(samples: Tensor, columns: Sequence[str] | None = None) -> Figure:
     """Return a figure of samples of one of the shapes that data have.
 
     Args:
         samples: images (count, channels, height, width) in [0, 1] with 1 or 3 channels, drawn as
-            a grid; points (count, 2), as a scatter; vectors (count, size), a line each.
+            a grid; points (count, 2), as a scatter; vectors (count, size), a line each; sequences
+            (count, steps, features), a line for each feature of each, in the feature's colour.
+        columns: what the numbers of a vector are called.
 
     Raises:
         ValueError: for another shape.
     """
     figure = Figure(layout="constrained")
-    width, height = draw_samples(figure.subplots(), samples)
+    axes = figure.subplots()
+    width, height = draw_samples(axes, samples)
+    if columns is not None and samples.shape[1:] == (2,):
+        axes.set(xlabel=columns[0], ylabel=columns[1])
+    elif columns is not None and len(columns) <= _NAMED:
+        axes.set_xticks(range(len(columns)), columns, rotation=90)
+        axes.set_xlabel("")
     figure.set_size_inches(width, height)
     return figure
 
@@ -45,8 +56,14 @@ def draw_samples(axes: Axes, samples: Tensor) -> tuple[float, float]:
         axes.plot(samples.T.numpy(), lw=0.8)
         axes.set(xlabel="coordinate", ylabel="value")
         return 8.0, 4.0
+    if samples.dim() == 3:
+        for feature in range(samples.shape[2]):
+            axes.plot(samples[..., feature].T.numpy(), lw=0.8, color=f"C{feature % 10}")
+        axes.set(xlabel="step", ylabel="value")
+        return 8.0, 4.0
     raise ValueError(
-        "samples must be images (count, 1 or 3, height, width) or vectors (count, size), "
+        "samples must be images (count, 1 or 3, height, width), vectors (count, size) or "
+        "sequences (count, steps, features), "
         f"got {tuple(samples.shape)}"
     )
 

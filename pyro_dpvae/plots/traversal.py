@@ -22,11 +22,13 @@ def traversal_figure(
 
     Args:
         rows: images (steps, channels, height, width) in [0, 1]; or points (steps, 2), drawn as
-            lines over the data; or longer vectors, a panel of lines each.
+            lines over the data; or longer vectors, a panel of lines each; or sequences (steps,
+            times, features), likewise, one feature after the other.
         labels: of the rows.
         title: of the figure.
         data: points (count, 2) behind the lines.
     """
+    rows = [row.mT.flatten(1) if row.dim() == 3 else row for row in rows]
     first = rows[0]
     figure = Figure(layout="constrained")
     if first.dim() == 4:

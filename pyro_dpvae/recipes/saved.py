@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks
-from pyro_dpvae.data import Batches, DataSet, Split, load, own_batches
+from pyro_dpvae.data import READING, Batches, DataSet, Split, load, own_batches
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.mixture import AggregatePosterior, has_product, posterior_means
 from pyro_dpvae.recipes.system import System, build_system
@@ -60,7 +61,8 @@ class SavedSystem:
                 f"the configuration of {self.run.path} must say where its data are, got data "
                 f"{source!r} and root {root!r}; restore it"
             )
-        found = load(source, root=root)
+        reading: dict[str, Any] = {name: config.get(name) for name in READING}
+        found = load(source, root=root, **reading)
         if found.item_shape != shape:
             raise ValueError(
                 f"data must have the shape of the run's, {shape}, got {found.item_shape} in "

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+from pyro_dpvae.cli.options.reading import add_reading
 from pyro_dpvae.cli.options.runs import add_device
 from pyro_dpvae.cli.parts import PartParser, merge_files, spell_out
 from pyro_dpvae.cli.resume import with_configuration
@@ -61,9 +62,10 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     data.add_argument(
         "--data",
         type=str | None,
-        help=f"one of {names}; or a .npz or .npy file, or a folder of images",
+        help=f"one of {names}; or a file (.npz, .h5, .mat, .csv, .h5ad and others), or a folder "
+        "of images; 'dpvae data FILE' shows how it is read",
     )
-    data.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+    add_reading(data)
     data.add_argument(
         "--download", action="store_true", help="download the data set into --root if missing"
     )
@@ -76,7 +78,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     data.add_argument(
         "--preprocessing",
         type=str | None,
-        help=f"one of {', '.join(PREPROCESSING)} (default: grey for images, none for vectors)",
+        help=f"one of {', '.join(PREPROCESSING)} (default: grey for images, none for sequences "
+        "and vectors)",
     )
     parser.add_argument_group("representation").add_argument(
         "--latent-dim",

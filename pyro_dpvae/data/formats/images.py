@@ -30,7 +30,7 @@ _UNREADABLE = (
     *(EOFError, IndexError, OverflowError, MemoryError, RuntimeError, struct.error, zlib.error),
 )
 _ENDINGS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_ORIENTATION = 0x0112
+_ORIENTATION, _BITS = 0x0112, 0x0102  # numbers of tags
 _DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 _PNG = b"\x89PNG\r\n\x1a\n"
 _GREY_ALPHA, _COLOUR_ALPHA = 4, 6  # types of PNG files
@@ -196,6 +196,9 @@ def _header(path: Path) -> _Header:
             )
         with Image.open(path) as image:
             size = image.size
+            bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
+            if max(bits) > 8 and len(bits) > 1:  # pillow takes the upper 8 of these as well
+                return _tiff_header(path)
             if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
                 size = size[::-1]
             alpha = "transparency" in image.info or image.mode[-1] in "Aa"
@@ -221,17 +224,18 @@ def _tiff_header(path: Path) -> _Header:
 def _pixels(path: Path, header: _Header, white: int) -> Array:
     """Return an upright image of shape (1 or 3, height, width), uint8 or float32 in [0, 1]."""
     try:
-        if header.reader == "pillow":
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", UserWarning)  # of transparent palettes
+        with warnings.catch_warnings():
+            # Of transparent palettes; of torchvision's plans for its readers.
+            warnings.simplefilter("ignore")
+            if header.reader == "pillow":
                 with Image.open(path) as image:
                     array = _of_pillow(ImageOps.exif_transpose(image))
-        elif header.reader == "tifffile":
-            array = _tiff(path)
-        else:
-            from torchvision.io import ImageReadMode, decode_image
+            elif header.reader == "tifffile":
+                array = _tiff(path)
+            else:
+                from torchvision.io import ImageReadMode, decode_image
 
-            array = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
+                array = decode_image(str(path), ImageReadMode.UNCHANGED).permute(1, 2, 0).numpy()
     except _UNREADABLE as error:
         raise _unreadable(path, error) from error
     array = array.reshape(*array.shape[:2], -1)

@@ -23,8 +23,7 @@ def read_table(path: Path) -> Source:
         ImportError: without pyarrow.
         ValueError: for a column that is no number, or has gaps; for a table without a header.
     """
-    table = _table(path)
-    names = table.column_names
+    table, names = _table(path)
     types = library("pyarrow.types", path)
     labels = {name for name in names if not types.is_floating(table.schema.field(name).type)}
     label = next((name for name in _LABELS if name in labels), None)
@@ -59,14 +58,17 @@ def read_table(path: Path) -> Source:
     )
 
 
-def _table(path: Path) -> Any:
+def _table(path: Path) -> tuple[Any, list[str]]:
+    """Return a table and the names of its columns."""
     arrow = library("pyarrow", path)
     try:
         if path.suffix.lower() in (".parquet", ".pq"):
-            return library("pyarrow.parquet", path).read_table(path)
-        csv = library("pyarrow.csv", path)
-        delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
-        return csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+            table = library("pyarrow.parquet", path).read_table(path)
+        else:
+            csv = library("pyarrow.csv", path)
+            delimiter = "\t" if path.suffix.lower() == ".tsv" else ","
+            table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
+        return table, table.column_names
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} must be a table, and cannot be read as one: {error}") from error
 
