@@ -89,7 +89,7 @@ def test_the_file_holds_every_applicable_metric(evaluated: Path) -> None:
 def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: Path) -> None:
     run = evaluated / "coupling-0"
     saved = open_system(run)
-    x = torch.cat(list(saved.batches(saved.data().test).epoch(0)))
+    x = torch.cat(list(saved.batches(saved.load_data().test).epoch(0)))
     x = x[[k * len(x) // 40 for k in range(40)]]
     torch.manual_seed(1)
     weights = log_weights(saved.system.model, saved.system.guide, x, num_samples=3000)
@@ -103,7 +103,7 @@ def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: P
 
 def test_the_data_of_likelihoods_are_evenly_spaced_and_none_comes_twice(folder: Path) -> None:
     saved = open_system(folder / "coupling-0")
-    subject = Subject(saved, saved.data(), EvaluationConfig(), progress=False)
+    subject = Subject(saved, saved.load_data(), EvaluationConfig(), progress=False)
     assert isinstance(subject.data.test, torch.Tensor)
     size = len(subject.data.test)
     found = _spread(subject, 40)
@@ -504,7 +504,7 @@ def test_evaluation_is_the_same_from_python(evaluated: Path) -> None:
     run = evaluated / "coupling-1"
     saved = open_system(run)
     config = EvaluationConfig(nll_samples=60, nll_data=40, latent_samples=300, images=120)
-    found = evaluate_run(Subject(saved, saved.data(), config, progress=False), ["skl"])
+    found = evaluate_run(Subject(saved, saved.load_data(), config, progress=False), ["skl"])
     assert found["skl"] == metrics_of(run)["skl"]
 
 

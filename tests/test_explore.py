@@ -42,7 +42,7 @@ def trained(folder: Path, *options: str) -> Explored:
         == 0
     )
     saved = open_system(folder)
-    return explored(Subject(saved, saved.data(), EvaluationConfig(), progress=False))
+    return explored(Subject(saved, saved.load_data(), EvaluationConfig(), progress=False))
 
 
 @pytest.fixture(scope="module")

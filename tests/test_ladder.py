@@ -311,11 +311,11 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     saved = open_system(run)
     config = EvaluationConfig(latent_samples=50)
     with pytest.raises(ValueError, match="layers needs a model with a prior for each"):
-        evaluate_run(Subject(saved, saved.data(), config, progress=False), ["layers"])
+        evaluate_run(Subject(saved, saved.load_data(), config, progress=False), ["layers"])
     model, guide = small((1, 8, 8), StandardNormal)
     system = System(model.eval(), guide.eval(), saved.system.objective)
     saved = replace(saved, system=system)
-    found = evaluate_run(Subject(saved, saved.data(), config, progress=False), ["layers"])
+    found = evaluate_run(Subject(saved, saved.load_data(), config, progress=False), ["layers"])
     names = {
         f"{name}_layer_{layer}" for name in ("probe", "nearest_neighbours") for layer in (1, 2)
     }

@@ -37,7 +37,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def subject_of(run: Path) -> Subject:
     saved = open_system(run)
-    return Subject(saved, saved.data(), EvaluationConfig(), progress=False)
+    return Subject(saved, saved.load_data(), EvaluationConfig(), progress=False)
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -33,7 +33,7 @@ def opened(folder: Path, data: str) -> Subjects:
         assert main(["train", *arguments, "--out", run]) == 0
         saved = open_system(run)
         config = EvaluationConfig(latent_samples=400)
-        found[key] = Subject(saved, saved.data(), config, progress=False)
+        found[key] = Subject(saved, saved.load_data(), config, progress=False)
     return found
 
 

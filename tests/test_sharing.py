@@ -83,7 +83,7 @@ def evaluated(run: Path, cache: Path, groups: list[str]) -> tuple[dict[str, Any]
     saved = open_system(run)
     numbers = {"nll_samples": 40, "nll_data": 100, "latent_samples": 200, "images": 600}
     config = EvaluationConfig(**numbers, cache=cache)
-    subject = Subject(saved, saved.data(), config, progress=False)
+    subject = Subject(saved, saved.load_data(), config, progress=False)
     metrics = evaluate_run(subject, groups)
     if not subject.data.is_images:
         return metrics, torch.empty(0)

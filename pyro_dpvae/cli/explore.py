@@ -14,7 +14,7 @@ __all__ = ["main"]
 def main(options: Namespace) -> int:
     """Serve a run's page until Ctrl-C; returns the exit status."""
     saved = open_run(options)
-    data = saved.data(options.root, source=options.data)
+    data = saved.load_data(options.root, source=options.data)
     subject = Subject(saved, data, EvaluationConfig(seed=options.seed), progress=False)
 
     def encoded() -> Explored:

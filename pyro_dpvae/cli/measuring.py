@@ -37,7 +37,7 @@ def measure(
         download=options.download,
         cache=Path(options.cache) if options.cache else default_cache(),
     )
-    subject = Subject(saved, saved.data(options.root, source=source), config)
+    subject = Subject(saved, saved.load_data(options.root, source=source), config)
     groups = None
     if options.metrics is not None:
         groups = [name.strip() for name in options.metrics.split(",")]

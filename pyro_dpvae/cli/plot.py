@@ -22,7 +22,10 @@ def main(options: Namespace) -> int:
     seed = check_seed(options.seed)
     saved = open_run(options)
     subject = Subject(
-        saved, saved.data(options.root, source=options.data), EvaluationConfig(), progress=False
+        saved,
+        saved.load_data(options.root, source=options.data),
+        EvaluationConfig(),
+        progress=False,
     )
     folder = Path(options.out) if options.out else saved.run.path / "plots"
     make_folder(folder)

@@ -31,7 +31,7 @@ def main(options: Namespace) -> int:
     pyro.set_rng_seed(seed)
     with torch.no_grad():
         decoded = images(model.decoder, model.prior().sample((count,))).cpu()
-    x = to_unit(decoded, run.config["preprocessing"])
+    x = to_unit(decoded, saved.preprocessing)
     columns = saved.checkpoint.state.get("columns")
     save_figure(sample_figure(x, columns), picture)
     array = BytesIO()

@@ -131,8 +131,6 @@ def main(options: dict[str, Any]) -> int:
             config=config,
             run=run,
             state={
-                "item_shape": list(data.item_shape),
-                "dataset_size": train.size,
                 "data": data.digest,
                 **({} if data.columns is None else {"columns": list(data.columns)}),
             },

@@ -130,9 +130,7 @@ class Subject:
         """
         with torch.no_grad():
             for part in z.split(_BATCH):
-                yield to_unit(
-                    images(self.model.decoder, part), self.saved.run.config["preprocessing"]
-                )
+                yield to_unit(images(self.model.decoder, part), self.saved.preprocessing)
 
     def sample_features(self, network: AbstractFeatures, z: Tensor, label: str) -> Tensor:
         """Return the features of decoded z, of which ranks share the work."""

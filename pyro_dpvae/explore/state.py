@@ -140,7 +140,7 @@ def explored(subject: Subject) -> Explored:
         prior=prior,
         decoder=subject.model.decoder,
         aggregate=aggregate,
-        preprocessing=config["preprocessing"],
+        preprocessing=saved.preprocessing,
         device=saved.device,
         clouds=clouds,
         spread={

@@ -1,19 +1,34 @@
-"""A trained run, opened: its system, its data and its aggregate posterior."""
+"""A trained run, opened: its parts, its data, and what they are used for."""
 
 from dataclasses import dataclass
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
 import torch
 from jaxtyping import Float
-from torch import Tensor
+from torch import Tensor, nn
 
-from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks
-from pyro_dpvae.data import READING, Batches, DataSet, Split, load, own_batches
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks, seed_of
+from pyro_dpvae.data import (
+    PREPROCESSING,
+    READING,
+    Batches,
+    DataSet,
+    Split,
+    load,
+    own_batches,
+    to_unit,
+)
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.data.preprocessing import binarised_bits, unpacked
+from pyro_dpvae.decoders import images
+from pyro_dpvae.guides import AbstractGuide
+from pyro_dpvae.metrics import LikelihoodEstimates, log_likelihoods
 from pyro_dpvae.mixture import AggregatePosterior, has_product, posterior_means
+from pyro_dpvae.models import AbstractVAE
+from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.recipes.system import System, build_system
 from pyro_dpvae.runs import Checkpoint, RunFolder
 
@@ -27,6 +42,9 @@ _FLOWS = 2000
 @dataclass(frozen=True)
 class SavedSystem:
     """A run with its trained system, in evaluation mode.
+
+    Data that methods take are items as ``data`` holds them: images as uint8 levels or as shades
+    in [0, 1], vectors as they are. Images that methods return have shades in [0, 1].
 
     Attributes:
         run: the folder.
@@ -42,8 +60,150 @@ class SavedSystem:
     device: torch.device
     weights: str = "raw"
 
-    def data(self, root: str | None = None, *, source: str | None = None) -> DataSet:
-        """Return the data set of the run.
+    @property
+    def model(self) -> AbstractVAE:
+        """The model p(x, z)."""
+        return self.system.model
+
+    @property
+    def guide(self) -> AbstractGuide:
+        """The guide q(z | x)."""
+        return self.system.guide
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """What was trained, as ``config.json`` of the folder says it."""
+        return self.run.config
+
+    @property
+    def metrics(self) -> dict[str, Any]:
+        """What ``dpvae evaluate`` measured, by name: ``value``, ``standard_error``, ``settings``.
+
+        It is empty if nothing was measured of this checkpoint and these weights.
+        """
+        measured = self.run.read("evaluation.json")
+        basis = measured.get("basis", {})
+        here = basis.get("run") == self.checkpoint.digest
+        if not here or basis.get("weights", "raw") != self.weights:
+            return {}
+        return dict(measured["metrics"])
+
+    @property
+    def preprocessing(self) -> str:
+        """What is done to data before the model sees them, one of ``PREPROCESSING``."""
+        return str(self.checkpoint.state["preprocessing"])
+
+    @cached_property
+    def data(self) -> DataSet:
+        """The data set of the run."""
+        return self.load_data()
+
+    def encode(self, x: Tensor) -> Any:
+        """Return q(z | x), of batch shape (batch,) and event shape (L,).
+
+        Args:
+            x: data, of shape (batch, *item_shape).
+
+        Raises:
+            ValueError: if they have another shape.
+        """
+        with torch.no_grad():
+            return self.guide.posterior(self._seen(x))
+
+    def reconstruct(self, x: Tensor) -> Tensor:
+        """Return the mean of p(x | z) at the mean z of q(z | x), of the shape of x.
+
+        Of an autoregressive decoder it is a draw.
+
+        Args:
+            x: data, of shape (batch, *item_shape).
+        """
+        return self.decode(posterior_means(self.guide.posterior, [self._seen(x)]))
+
+    def sample(self, count: int, *, draw: bool = False, seed: int = 0) -> Tensor:
+        """Return samples of the model, of shape (count, *item_shape).
+
+        Args:
+            count: how many.
+            draw: whether x is drawn from p(x | z), in the place of its mean. Of an autoregressive
+                decoder it always is.
+            seed: of z, and of x if it is drawn.
+        """
+        check_positive_int("count", count)
+        with torch.no_grad(), forked_rng():
+            torch.manual_seed(seed)
+            return self.decode(self.model.prior().sample((count,)), draw=draw)
+
+    def interpolate(
+        self, a: Tensor, b: Tensor, *, steps: int = 8, space: str = "generation"
+    ) -> Tensor:
+        """Return the decoded path from one datum to another, of shape (steps, *item_shape).
+
+        The path is the straight line between the means of both posteriors, in one of the two
+        latent spaces.
+
+        Args:
+            a: the datum where the path starts, of shape (*item_shape).
+            b: the datum where it ends.
+            steps: the number of points, both ends among them.
+            space: ``"generation"`` or ``"representation"``.
+        """
+        check_choice("space", space, ("generation", "representation"))
+        if check_positive_int("steps", steps) < 2:
+            raise ValueError("steps must be at least 2, for both ends of the path, got 1")
+        prior = self.model.prior
+        with torch.no_grad():
+            ends = posterior_means(self.guide.posterior, [self._seen(torch.stack([a, b]))])
+            if space == "generation":
+                ends = prior.to_generation(ends)[0]
+            along = torch.linspace(0, 1, steps, device=ends.device)[:, None]
+            z = torch.lerp(ends[0], ends[1], along)
+            return self.decode(prior.to_representation(z) if space == "generation" else z)
+
+    def decode(self, z: Float[Tensor, "batch latent"], *, draw: bool = False) -> Tensor:
+        """Return the mean of p(x | z), or a draw, for representations z."""
+        with torch.no_grad():
+            x = self.model.decoder(z).sample() if draw else images(self.model.decoder, z)
+        return to_unit(x, self.preprocessing).cpu()
+
+    def log_likelihood(
+        self, x: Tensor, num_samples: int = 1000, *, seed: int = 0
+    ) -> LikelihoodEstimates:
+        """Estimate log p(x) of each datum by importance sampling.
+
+        Args:
+            x: data, of shape (batch, *item_shape).
+            num_samples: draws of q(z | x) for each datum.
+            seed: of the draws.
+        """
+        batches = self._seen(x).split(_BATCH)
+        with forked_rng():
+            torch.manual_seed(seed)
+            return log_likelihoods(
+                self.model, self.guide, batches, samples=num_samples, progress=False
+            )
+
+    def aggregate_posterior(self) -> AggregatePosterior:
+        """Return q(z), the mean of q(z | x) over the training data."""
+        return self.aggregate(self.data.train)
+
+    def _seen(self, x: Tensor) -> Tensor:
+        """Return items as the model sees them, with the noise of a first batch."""
+        shape = tuple(self.checkpoint.state["item_shape"])
+        if x.shape[1:] != shape or not len(x):
+            raise ValueError(
+                f"data must have the shape (batch, {', '.join(map(str, shape))}), got "
+                f"{tuple(x.shape)}; give items as the run's data hold them, one or more"
+            )
+        name = self.preprocessing
+        if name == "binary-static":
+            x = unpacked(binarised_bits(x.cpu()), shape)
+        noise = torch.Generator(self.device)
+        noise.manual_seed(seed_of(self.config.get("seed", 0), 0, 0, 0))
+        return PREPROCESSING[name](x.to(self.device), noise)
+
+    def load_data(self, root: str | None = None, *, source: str | None = None) -> DataSet:
+        """Load the data set of the run.
 
         Args:
             root: the folder of data sets by name; None takes the run's own.
@@ -75,9 +235,9 @@ class SavedSystem:
         return Batches(
             split,
             batch_size=min(check_positive_int("batch_size", batch_size), split_size(split)),
-            preprocessing=self.run.config["preprocessing"],
+            preprocessing=self.preprocessing,
             device=self.device,
-            seed=self.run.config["seed"],
+            seed=self.config.get("seed", 0),
             shuffle=False,
         )
 
@@ -121,8 +281,13 @@ def open_system(
     *,
     checkpoint: str | int = "last",
     weights: str | None = None,
+    model: nn.Module | None = None,
+    guide: nn.Module | None = None,
 ) -> SavedSystem:
     """Open a run folder: rebuild its system and load its weights.
+
+    The parts of a run that a program of the user's own has trained are built by that program:
+    give a model and a guide that are built as they were then.
 
     Args:
         path: the folder.
@@ -130,6 +295,8 @@ def open_system(
         checkpoint: ``"last"``, ``"best"``, or a step.
         weights: ``"raw"``, as training left them, or ``"average"``, their moving average; None
             takes the average if there is one.
+        model: the model of a run whose configuration does not name its parts.
+        guide: likewise the guide.
 
     Raises:
         FileNotFoundError: if no run with such a checkpoint is there.
@@ -139,12 +306,22 @@ def open_system(
     found = run.checkpoint(checkpoint)
     config, state = run.config, found.state
     kinds = ("model", "prior", "likelihood", "network", "pixels", "guide", "objective")
-    system = build_system(
-        state["item_shape"],
-        latent_dim=config["latent_dim"],
-        dataset_size=state["dataset_size"],
-        **{kind: config[kind] for kind in kinds if kind in config},
-    )
+    if model is not None and guide is not None:
+        system = System(model, guide, RegularizedELBO())  # type: ignore[arg-type]
+    elif "prior" in config:
+        system = build_system(
+            state["item_shape"],
+            latent_dim=config["latent_dim"],
+            dataset_size=state["dataset_size"],
+            **{kind: config[kind] for kind in kinds if kind in config},
+        )
+    else:
+        raise ValueError(
+            f"the configuration of {run.path} must name the parts of the run, and it does not: a "
+            f"program has trained {state['classes']['model']} with {state['classes']['guide']}; "
+            "build both as that program does, and open the run in Python by "
+            "open_run(path, model=..., guide=...)"
+        )
     if weights is None:
         weights = "average" if found.averaged else "raw"
     found.load({"model": system.model, "guide": system.guide}, weights=weights)

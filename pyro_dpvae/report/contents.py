@@ -149,7 +149,7 @@ def contents_of(
         )
     if saved is not None:
         with _noted(notes, "its data are not at hand, so there are no figures"):
-            data = saved.data(opening.root, source=opening.data)
+            data = saved.load_data(opening.root, source=opening.data)
             subject = Subject(saved, data, EvaluationConfig(), progress=False)
             unmeasured = [
                 name for name in applicable(subject) if name not in kept.get("groups", ())

@@ -223,7 +223,20 @@ class Trainer:
             "settings": self._settings,
             "environment": self._environment,
         }
-        state = {**self._extra, "step": self.place.step, "best": self.progress.best_step}
+        programs = {"model": self.model, "guide": self.guide}
+        classes = {
+            name: f"{type(part).__module__}.{type(part).__qualname__}"
+            for name, part in programs.items()
+        }
+        state = {
+            "item_shape": list(self.train.item_shape),
+            "dataset_size": self.train.size,
+            "preprocessing": self.train.preprocessing,
+            "classes": classes,
+            **self._extra,
+            "step": self.place.step,
+            "best": self.progress.best_step,
+        }
         path = self.run.save(self.weights, state, training=training)
         for callback in self._callbacks:
             callback.checkpointed(path)
