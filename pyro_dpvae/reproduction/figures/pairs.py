@@ -4,9 +4,8 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_dpvae.drawings import most_active
 from pyro_dpvae.evaluation import Subject
-from pyro_dpvae.plots import PathSpace, paths_figure
+from pyro_dpvae.plots import PathSpace, most_active, paths_figure
 from pyro_dpvae.reproduction.figures.systems import Subjects, decoded, title_of
 
 __all__ = ["held_out_pairs", "pair_paths", "traversals_of_pairs"]

@@ -10,15 +10,12 @@ from torch import Tensor
 from pyro_dpvae.evaluation import Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.metrics import assigned_clusters, leakage_curve, unit_activity
-from pyro_dpvae.plots import (
-    cluster_codes,
-    latent_figure,
-    layer_codes,
-    layers_figure,
-    leakage_figure,
-    pockets_figure,
-    traversal_figure,
-)
+from pyro_dpvae.plots.clusters import cluster_codes
+from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.layers import layer_codes, layers_figure
+from pyro_dpvae.plots.leakage import leakage_figure
+from pyro_dpvae.plots.pockets import pockets_figure
+from pyro_dpvae.plots.traversal import traversal_figure
 from pyro_dpvae.priors import ProductPrior
 
 __all__ = ["drawings_of", "most_active"]
