@@ -4,7 +4,7 @@ import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyro_dpvae.reproduction.words import (
+from papers.dpvae.words import (
     BESIDE,
     DIFFERENCES,
     column_titles,

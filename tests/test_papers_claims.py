@@ -6,8 +6,8 @@ from typing import Any
 import pytest
 from scipy import stats
 
-from pyro_dpvae.reproduction.claims import Claim, claims_of, mean_interval
-from pyro_dpvae.reproduction.paper import TABLE_1
+from papers.dpvae.claims import Claim, claims_of, mean_interval
+from papers.dpvae.paper import TABLE_1
 
 LOWER = Claim(name="fid", statement="", column="fid")
 KEPT = Claim(name="probe", statement="", column="probe", bound=-0.02, above=True)

@@ -6,9 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from papers.dpvae.budgets import steps_of
+from papers.dpvae.study import Study, run_path
 from pyro_dpvae.evaluation.kept import read_kept
-from pyro_dpvae.reproduction.budgets import steps_of
-from pyro_dpvae.reproduction.study import Study, run_path
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["COMMON", "SAMPLES", "Result", "measured", "results_of"]

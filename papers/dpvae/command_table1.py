@@ -1,4 +1,4 @@
-"""``dpvae reproduce table1``: the models of the paper's table, trained, measured, compared."""
+"""The target ``table1``: train, measure and compare the models of the paper's Table 1."""
 
 import json
 import shlex
@@ -9,12 +9,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pyro_dpvae._checks import check_choice
-from pyro_dpvae._files import write_whole
-from pyro_dpvae.cli.devices import chosen_device
-from pyro_dpvae.cli.jobs import Failure, Job, run_jobs, seconds_of
-from pyro_dpvae.cli.recipe_runs import recipe_arguments
-from pyro_dpvae.cli.studies import (
+from papers.dpvae.budgets import AUTHORS_CODE, steps_of
+from papers.dpvae.jobs import Failure, Job, run_jobs, seconds_of
+from papers.dpvae.markdown import as_markdown
+from papers.dpvae.options import PROGRAM
+from papers.dpvae.recipe_runs import recipe_arguments
+from papers.dpvae.studies import (
     at_once_of,
     budget_of,
     check_arguments,
@@ -22,29 +22,23 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
+from papers.dpvae.study import Study, alone, recalled, remember, run_path
+from papers.dpvae.table import table_of
+from papers.dpvae.text import as_text
+from papers.dpvae.words import counted
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae._files import write_whole
+from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.features.inception import inception_weights
 from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS
-from pyro_dpvae.reproduction import (
-    AUTHORS_CODE,
-    Study,
-    alone,
-    as_markdown,
-    as_text,
-    recalled,
-    remember,
-    run_path,
-    steps_of,
-    table_of,
-)
-from pyro_dpvae.reproduction.words import counted
 from pyro_dpvae.runs.changes import option
 
 __all__ = ["main"]
 
 
 def main(options: Namespace) -> int:
-    """Train, measure and write the table; returns the exit status, 1 if a run has failed."""
+    """Train, measure and write the table; returns the exit status, 1 if a run failed."""
     check_choice("data", options.data, DPVAE_DATA_SETS)
     data = load(options.data, root=options.root, download=options.download)
     out = Path(options.out or f"reproductions/table1-{options.data}")
@@ -62,22 +56,25 @@ def main(options: Namespace) -> int:
 def _reproduced(study: Study, out: Path, jobs: Sequence[Job], at_once: int, device: str) -> int:
     print(_budget(study, len(jobs), at_once, device), file=sys.stderr)
     try:
-        failures = run_jobs(jobs, at_once=at_once, logs=out / "logs")
+        failures = run_jobs(jobs, at_once=at_once, out=out)
     except KeyboardInterrupt as error:
-        error.add_note(f"what is done is kept in {out}, and the same command goes on")
+        error.add_note(f"{out} keeps the finished work; the same command continues")
         raise
     table = table_of(study, out)
-    command = f"dpvae reproduce table1 {shlex.join(_command(study))}"
+    command = f"{PROGRAM} table1 {shlex.join(_command(study))}"
     write_whole(out / "table.json", json.dumps(table, indent=2, allow_nan=False).encode())
     write_whole(out / "table.md", as_markdown(table, command).encode())
-    write_whole(out / "times.json", json.dumps(_times(jobs), indent=2).encode())
     print(as_text(table))
     print(_ending(jobs, failures, out))
     return 1 if failures else 0
 
 
 def _study(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> Study:
-    """Return what is asked for; what options do not say is as it was before, if anything was."""
+    """Build the study.
+
+    Options given now win; the rest comes from study.json of an earlier command, or from the
+    budget.
+    """
     budget = budget_of(options)
     own = options.variant == AUTHORS_CODE  # whose learning rates are among what it compares
     features = _features(options, data, before)
@@ -108,7 +105,10 @@ def _listed(names: str) -> list[str]:
 
 
 def _features(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> str:
-    """Return in which features samples are compared with data: as before, or of what is there."""
+    """Return the features that compare samples with data: those of an earlier command, or FID's.
+
+    Without the weights of FID's network these are the features of a domain network.
+    """
     if not data.is_images:
         return "distance"
     remembered = before.get("features")
@@ -124,7 +124,7 @@ def _features(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> s
 
 
 def _jobs(study: Study, out: Path, options: Namespace) -> list[Job]:
-    # All recipes of a seed before the next one: whoever stops early has whole tables.
+    # All recipes of a seed before the next seed: a user who stops early has a whole table.
     return [
         _job(study, out, options, recipe, seed)
         for seed in range(study.seeds)
@@ -156,7 +156,7 @@ def _flat(options: dict[str, str]) -> tuple[str, ...]:
 
 
 def _command(study: Study) -> list[str]:
-    """Return the options that ask for a study, whatever budgets hold."""
+    """Return the options that request a study, independently of the numbers of budgets."""
     arguments = ["--data", study.data, "--variant", study.variant, "--budget", "paper"]
     if study.regularizers != tuple(REGULARIZERS):
         arguments += ["--regularizers", ",".join(study.regularizers)]
@@ -179,17 +179,12 @@ def _budget(study: Study, runs: int, at_once: int, device: str) -> str:
     )
 
 
-def _times(jobs: Sequence[Job]) -> dict[str, Any]:
-    return {job.name: seconds_of(job) for job in jobs}
-
-
 def _ending(jobs: Sequence[Job], failures: Sequence[Failure], out: Path) -> str:
-    taken = sum(sum(seconds_of(job).values()) for job in jobs)
-    lines = [
-        f"{counted(len(jobs), 'run')} took {taken / 60:.1f} minutes of training and measuring"
-    ]
+    times = seconds_of(out)
+    taken = sum(sum(times.get(job.name, {}).values()) for job in jobs)
+    lines = [f"{counted(len(jobs), 'run')} took {taken / 60:.1f} processor minutes"]
     lines += [
         f"failed: {one.name}, exit status {one.status}, log {one.log}\n  {one.reason}"
         for one in failures
     ]
-    return "\n".join([*lines, f"kept in {out}: table.md and table.json"])
+    return "\n".join([*lines, f"written to {out}: table.md and table.json"])

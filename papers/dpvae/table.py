@@ -7,11 +7,11 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+from papers.dpvae.claims import FAILS, HOLDS, OPEN, Claim, claims_of, mean_interval
+from papers.dpvae.paper import SOURCE, TABLE_1
+from papers.dpvae.results import COMMON, SAMPLES, Result, results_of
+from papers.dpvae.study import Study
 from pyro_dpvae.recipes import REGULARIZERS
-from pyro_dpvae.reproduction.claims import FAILS, HOLDS, OPEN, Claim, claims_of, mean_interval
-from pyro_dpvae.reproduction.paper import SOURCE, TABLE_1
-from pyro_dpvae.reproduction.results import COMMON, SAMPLES, Result, results_of
-from pyro_dpvae.reproduction.study import Study
 
 __all__ = ["table_of"]
 

@@ -3,8 +3,8 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyro_dpvae.reproduction.budgets import AUTHORS_CODE
-from pyro_dpvae.reproduction.claims import COLUMNS
+from papers.dpvae.budgets import AUTHORS_CODE
+from papers.dpvae.claims import COLUMNS
 
 __all__ = [
     "BESIDE",

@@ -1,4 +1,4 @@
-"""What ``dpvae reproduce table1`` and ``figures`` share: amounts, overrides, checks of runs."""
+"""What the targets ``table1`` and ``figures`` share: budgets, overrides, checks of runs."""
 
 import json
 from collections.abc import Mapping, Sequence
@@ -8,12 +8,12 @@ from typing import Any
 
 from jsonargparse import Namespace
 
+from papers.dpvae.budgets import BUDGETS, Budget
+from papers.dpvae.jobs import Job, default_jobs
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
-from pyro_dpvae.cli.jobs import Job, default_jobs
 from pyro_dpvae.cli.options.train import parsed
 from pyro_dpvae.cli.updates import resolve_rate
-from pyro_dpvae.reproduction import BUDGETS, Budget
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import changes
 
@@ -26,8 +26,8 @@ __all__ = [
     "place_of",
 ]
 
-# What an override may not be: what the study compares, or has from options of its own; the rest
-# is where and how a command works.
+# Options that no override may change: the study compares them, or has options of its own for
+# them, or they say where and how a command works.
 _OWN = frozenset(
     {"prior", "recipe", "data", "steps", "epochs", "seed", "root", "device"}
     | {"out", "resume", "config", "checkpoint", "download", "override", "help", "print_config"}
@@ -37,13 +37,13 @@ _PLACE = frozenset({"root", "device", "out", "workers", "resume", "checkpoint", 
 
 
 def place_of(options: Namespace) -> tuple[str, ...]:
-    """Return the arguments of runs for where they are, from the options of a study's place."""
+    """Return the arguments of a run that say where it trains and where its data are."""
     root = () if options.root is None else ("--root", options.root)
     return ("--device", options.device, *root)
 
 
 def at_once_of(options: Namespace) -> int:
-    """Return how many runs there are at a time: as asked, or as many as the device takes.
+    """Return the number of processes at once: that of ``--jobs``, or what suits the device.
 
     Raises:
         ValueError: if it is not positive.
@@ -53,7 +53,7 @@ def at_once_of(options: Namespace) -> int:
 
 
 def budget_of(options: Namespace) -> Budget:
-    """Return the budget that is named, or the usual one of the device."""
+    """Return the budget of ``--budget``, or the default of the device."""
     usual = "hour" if choose_device(options.device).type == "cpu" else "paper"
     return BUDGETS[check_choice("budget", options.budget or usual, BUDGETS)]
 
@@ -61,15 +61,15 @@ def budget_of(options: Namespace) -> Budget:
 def overrides_of(
     options: Namespace, usual: Mapping[str, Any], before: Mapping[str, Any]
 ) -> tuple[str, ...]:
-    """Return the overrides of a study: a budget's, then those given; or what was asked before.
+    """Return the overrides of a study: the budget's, then those given; or those of before.
 
     Args:
         options: parsed, with ``budget`` and ``override``.
-        usual: those of the budget.
-        before: what was asked in the study's folder.
+        usual: the overrides of the budget.
+        before: the content of study.json in the output folder, if there is one.
 
     Raises:
-        ValueError: if one is of what the study compares or has from its own options.
+        ValueError: if an override changes what the study compares, or has an option of its own.
     """
     given = tuple(options.override)
     for one in given:
@@ -87,34 +87,34 @@ def _check_override(one: str) -> None:
         raise ValueError(f"an override must be KEY=VALUE, got {one!r}; give batch_size=50")
     if key.partition(".")[0] in _OWN or key in _REGULARIZER:
         raise ValueError(
-            f"an override must be of what all recipes may have alike, got {one!r}; priors and "
-            "regularizers are what is compared, and data, steps, seeds and place are options of "
-            "the command itself: leave it out"
+            f"an override must be an option that may be the same in all recipes, got {one!r}; the "
+            "study compares priors and regularizers, and the command has options of its own for "
+            "data, steps, seeds and folders: leave the override out"
         )
 
 
 def check_arguments(jobs: Sequence[Job]) -> None:
-    """Refuse what the parser of ``dpvae train`` refuses of all jobs before any is done.
+    """Check the training arguments of all jobs before the first one starts.
 
     Raises:
-        UsageError: if the arguments of a job are not those of a run.
+        UsageError: if the parser of ``dpvae train`` refuses the arguments of a job.
     """
     for job in jobs:
         _configuration(job.train)
 
 
 def check_runs(jobs: Sequence[Job]) -> None:
-    """Refuse runs that are of anything else than what is asked.
+    """Refuse runs in the output folder whose configuration is not the requested one.
 
     A run may have been trained when its recipe had other numbers, or changed by another command
-    since; it would stand under a name that is not its own.
+    since.
 
     Raises:
-        ValueError: if the run of a job has another configuration, with what differs.
+        ValueError: if the run of a job has another configuration, with each difference.
     """
     for job in jobs:
         asked, config = _configuration(job.train), _config(RunFolder(job.run))
-        # By default what suits the data; the run has what that is.
+        # Its default depends on the data; the configuration of a run holds the resolved value.
         left_out = _PLACE if asked["preprocessing"] else _PLACE | {"preprocessing"}
         # An entry that is null counts as none, as for the identity of a run.
         before, after = (
@@ -123,20 +123,20 @@ def check_runs(jobs: Sequence[Job]) -> None:
         )
         if differing := ", ".join(changes(before, after)):
             raise ValueError(
-                f"a run of a study must be what is asked for now, and {job.run} would change "
-                f"{differing}; remove that folder, or name another with --out"
+                f"a run of a study must have the requested configuration, and {job.run} would "
+                f"change {differing}; move that folder away, or name another with --out"
             )
 
 
 def _config(run: RunFolder) -> dict[str, Any] | None:
-    """Return the configuration of a run; None where none is, or is damaged: its job says so."""
+    """Return the configuration of a run; None if there is none, or if its job will refuse it."""
     with suppress(ValueError):
         return run.config if run.exists else None
     return None
 
 
 def _configuration(train: Sequence[str]) -> dict[str, Any]:
-    """Return the configuration that the arguments of a run come to."""
+    """Return the configuration that training arguments resolve to."""
     at = train.index("--seed")
     # Seeds of a recipe are parsed together: it takes a tenth of a second.
     whole = json.loads(_without_seed((*train[:at], *train[at + 2 :])))

@@ -1,13 +1,16 @@
 """Figure 4: the leakage score against its threshold."""
 
+import math
+from collections.abc import Mapping, Sequence
+
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from papers.dpvae.figures.systems import Subjects, title_of
 from pyro_dpvae.evaluation import Subject
 from pyro_dpvae.metrics import Estimate, leakage_curve
-from pyro_dpvae.plots import leakage_panels
-from pyro_dpvae.reproduction.figures.systems import Subjects, title_of
+from pyro_dpvae.plots.leakage import AXES, draw_leakage
 
 __all__ = ["leakage_with_and_without"]
 
@@ -45,10 +48,35 @@ def leakage_with_and_without(subjects: Subjects) -> Figure:
             )
             for key, subject in pair.items()
         }
-    return leakage_panels(panels)
+    return _panels(panels)
 
 
 def _ends(subject: Subject) -> Tensor:
     """Return between which log p(z) all but the tails of draws of q(z) lie, of shape (2,)."""
     log_p = subject.prior().log_prob(subject.aggregate.sample((subject.config.latent_samples,)))
     return log_p.quantile(log_p.new_tensor([_TAIL, 1 - _TAIL])).cpu()
+
+
+def _panels(panels: Mapping[str, Mapping[str, Sequence[Estimate]]]) -> Figure:
+    """Return a figure with a panel of leakage scores for each title.
+
+    Args:
+        panels: by title of the panel, curves by title, the same titles in each.
+    """
+    columns = min(3, len(panels))
+    rows = math.ceil(len(panels) / columns)
+    figure = Figure(figsize=(3.6 * columns, 2.9 * rows + 0.4), layout="constrained")
+    table = figure.subplots(rows, columns, squeeze=False)
+    for axes, (title, curves) in zip(table.flat, panels.items(), strict=False):
+        draw_leakage(axes, curves)
+        axes.set_title(title, fontsize=12)
+        axes.tick_params(labelsize=8)
+    for axes in table.flat[len(panels) :]:
+        axes.remove()
+    figure.supxlabel(AXES[0], fontsize=11)
+    figure.supylabel(AXES[1], fontsize=11)
+    handles, labels = table[0, 0].get_legend_handles_labels()
+    figure.legend(
+        handles, labels, loc="outside upper center", ncols=columns, frameon=False, fontsize=11
+    )
+    return figure

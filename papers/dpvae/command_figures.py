@@ -1,4 +1,4 @@
-"""``dpvae reproduce figures``: the paper's figures, from runs of its recipes."""
+"""The target ``figures``: draw the paper's figures, from runs of its recipes."""
 
 import sys
 from collections.abc import Mapping, Sequence
@@ -10,14 +10,12 @@ import torch
 from jsonargparse import Namespace
 from tqdm import tqdm
 
-from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae._devices import choose_device
-from pyro_dpvae.cli.devices import chosen_device
-from pyro_dpvae.cli.drawing import save_figure
-from pyro_dpvae.cli.jobs import Job, run_jobs
-from pyro_dpvae.cli.options.figures import IMAGES, MOONS
-from pyro_dpvae.cli.recipe_runs import recipe_arguments
-from pyro_dpvae.cli.studies import (
+from papers.dpvae.budgets import AUTHORS_CODE, steps_of
+from papers.dpvae.figures import FIGURES, SystemKey
+from papers.dpvae.jobs import Job, run_jobs
+from papers.dpvae.options import IMAGES, MOONS, PROGRAM
+from papers.dpvae.recipe_runs import recipe_arguments
+from papers.dpvae.studies import (
     at_once_of,
     budget_of,
     check_arguments,
@@ -25,19 +23,15 @@ from pyro_dpvae.cli.studies import (
     overrides_of,
     place_of,
 )
+from papers.dpvae.study import alone, recalled, remember, run_path
+from papers.dpvae.words import counted
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._devices import choose_device
+from pyro_dpvae.cli.devices import chosen_device
+from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.recipes import RECIPES, open_system
-from pyro_dpvae.reproduction import (
-    AUTHORS_CODE,
-    alone,
-    recalled,
-    remember,
-    run_path,
-    steps_of,
-)
-from pyro_dpvae.reproduction.figures import FIGURES, SystemKey
-from pyro_dpvae.reproduction.words import counted
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
@@ -47,7 +41,7 @@ Needs = Mapping[int, Mapping[SystemKey, str]]
 
 
 def main(options: Namespace) -> int:
-    """Train what is missing and draw the figures; returns the exit status, 1 if a run failed."""
+    """Train missing runs and draw the figures; returns the exit status, 1 if a run failed."""
     needs = _needs(options)
     out = Path(options.out)
     asked = _asked(options, recalled(out))
@@ -66,9 +60,9 @@ def main(options: Namespace) -> int:
             check_runs(jobs)
         print(_plan(jobs, there, asked, options), file=sys.stderr)
         try:
-            failures = run_jobs(jobs, at_once=at_once, logs=out / "logs")
+            failures = run_jobs(jobs, at_once=at_once, out=out)
         except KeyboardInterrupt as error:
-            error.add_note(f"what is trained is kept in {out}, and the same command goes on")
+            error.add_note(f"{out} keeps the trained runs; the same command continues")
             raise
         failed = {failure.name for failure in failures}
         runs = there | {job.name: job.run for job in jobs if job.name not in failed}
@@ -84,7 +78,7 @@ def main(options: Namespace) -> int:
 
 
 def _asked(options: Namespace, before: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what all runs are asked for; what options do not say is as it was before."""
+    """Return the settings of all runs: options given now win over those of an earlier command."""
     budget = budget_of(options)
     kept = before if options.budget is None else {}
     steps = kept.get("steps", budget.steps) if options.steps is None else options.steps
@@ -104,7 +98,7 @@ def _draw(
     config: EvaluationConfig,
     options: Namespace,
 ) -> None:
-    """Draw figures and write them."""
+    """Draw figures and write them to files."""
 
     @cache
     def subject(recipe: str) -> Subject:
@@ -124,7 +118,7 @@ def _draw(
 
 
 def _needs(options: Namespace) -> Needs:
-    """Return the recipe of each system of each figure that is asked for."""
+    """Return the recipe of each system, for each figure that is requested."""
     asked = [str(number) for number in FIGURES]
     if options.only is not None:
         asked = [number.strip() for number in options.only.split(",")]
@@ -142,14 +136,14 @@ def _recipes(needs: Needs) -> list[str]:
 
 
 def _runs_there(options: Namespace, needs: Needs) -> dict[str, Path]:
-    """Return the runs of the study that is named that have taken all their steps, by recipe."""
+    """Return the finished runs of the study that ``--runs`` names, by recipe."""
     if options.runs is None:
         return {}
     study = Path(options.runs)
     if not study.is_dir():
         raise FileNotFoundError(
-            f"--runs must be the folder of a study, and {study} is none; give the folder that "
-            "'dpvae reproduce table1 --out' wrote"
+            f"--runs must be the folder of a study, and {study} is none; give the output "
+            f"folder of '{PROGRAM} table1'"
         )
     found = {}
     for recipe in _recipes(needs):

@@ -4,9 +4,10 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from papers.dpvae.figures.paths import PathSpace, paths_figure
+from papers.dpvae.figures.systems import Subjects, decoded, title_of
 from pyro_dpvae.evaluation import Subject
-from pyro_dpvae.plots import PathSpace, most_active, paths_figure
-from pyro_dpvae.reproduction.figures.systems import Subjects, decoded, title_of
+from pyro_dpvae.plots import most_active
 
 __all__ = ["held_out_pairs", "pair_paths", "traversals_of_pairs"]
 

@@ -1,18 +1,22 @@
 """Figure 8: single coordinates of generation space, varied."""
 
+from collections.abc import Mapping, Sequence
+
 import torch
 from jaxtyping import Float
 from matplotlib.figure import Figure
+from matplotlib.patches import Rectangle
 from torch import Tensor
 
+from papers.dpvae.figures.systems import Subjects, decoded, title_of
 from pyro_dpvae.evaluation import Subject
-from pyro_dpvae.plots import rows_figure
-from pyro_dpvae.reproduction.figures.systems import Subjects, decoded, title_of
+from pyro_dpvae.plots.traversal import draw_rows
 
 __all__ = ["factor_lines", "traversals_of_factors"]
 
 _DIMS, _IMAGES, _REACH = 5, 7, 5.0  # as the authors' code
 _DATA = 3
+_FRAME = "#d55e00"
 
 
 def factor_lines(
@@ -69,10 +73,46 @@ def traversals_of_factors(subjects: Subjects) -> Figure:
     )
     steps = [f"{step:+.1f}" for step in torch.linspace(-_REACH, _REACH, _IMAGES).tolist()]
     steps[_IMAGES // 2] = "code"
-    return rows_figure(
+    return _panels_of_rows(
         panels,
         [f"$z_0$[{dim}]" for dim in dims],
         title=title,
         columns=steps,
         marked=_IMAGES // 2,
     )
+
+
+def _panels_of_rows(
+    panels: Mapping[str, Sequence[Tensor]],
+    labels: Sequence[str],
+    *,
+    title: str,
+    columns: Sequence[str],
+    marked: int,
+) -> Figure:
+    """Return a figure with panels of images in rows, side by side.
+
+    Args:
+        panels: by title, rows of images (steps, channels, height, width) in [0, 1], as many and
+            as long in each.
+        labels: of the rows.
+        title: of the figure.
+        columns: names of the images of a row, which stand below.
+        marked: the index of the column that is framed.
+    """
+    figure = Figure(layout="constrained")
+    for number, (axes, (name, rows)) in enumerate(
+        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
+    ):
+        ratio = draw_rows(axes, rows, labels if number == 0 else [""] * len(labels))
+        axes.set_title(name, fontsize=11)
+        count, _, height, width = rows[0].shape
+        axes.set_xticks([(width + 1) * (i + 0.5) - 1 for i in range(count)], columns, fontsize=9)
+        corner, tall = (marked * (width + 1) - 1, -1), len(rows) * (height + 1)
+        frame = Rectangle(corner, width + 1, tall, fill=False, ec=_FRAME, lw=2, clip_on=False)
+        axes.add_patch(frame)
+    # Titles have lines of 0.2 inches; below are the columns' names.
+    lines = 0.2 * (title.count("\n") + 1)
+    figure.set_size_inches(3.5 * len(panels) + 0.6, 3.4 * ratio + lines + 0.6)
+    figure.suptitle(title, fontsize=12)
+    return figure

@@ -11,14 +11,15 @@ from matplotlib.figure import Figure
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pyro_dpvae.cli import main
-from pyro_dpvae.cli.figures import _job
-from pyro_dpvae.cli.jobs import Failure, Job
+from papers.dpvae.__main__ import main
+from papers.dpvae.command_figures import _job
+from papers.dpvae.figures import FIGURES, Subjects, SystemKey
+from papers.dpvae.figures.factors import factor_lines
+from papers.dpvae.figures.pairs import held_out_pairs, pair_paths
+from papers.dpvae.jobs import Failure, Job
+from pyro_dpvae import cli
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.recipes import open_system
-from pyro_dpvae.reproduction.figures import FIGURES, Subjects, SystemKey
-from pyro_dpvae.reproduction.figures.factors import factor_lines
-from pyro_dpvae.reproduction.figures.pairs import held_out_pairs, pair_paths
 
 PLAIN, DECOUPLED = SystemKey("vae", False), SystemKey("vae", True)
 LOW, HIGH = "low-posterior samples (pockets)", "high-posterior samples (leaks)"
@@ -30,7 +31,7 @@ def opened(folder: Path, data: str) -> Subjects:
         run = str(folder / f"{data}-{prior}")
         arguments = ["--data", data, "--prior", prior, "--latent-dim", "2", "--steps", "20"]
         arguments += ["--backend", "eager"]
-        assert main(["train", *arguments, "--out", run]) == 0
+        assert cli.main(["train", *arguments, "--out", run]) == 0
         saved = open_system(run)
         config = EvaluationConfig(latent_samples=400)
         found[key] = Subject(saved, saved.data(), config, progress=False)
@@ -192,8 +193,8 @@ def test_the_command_draws_from_the_runs_of_a_study_and_trains_none_of_them(
     for recipe in ("two-moons-beta-vae-h", "two-moons-beta-vae-h-dp"):
         run = str(study / "runs" / recipe / "seed-0")
         arguments = ["--recipe", recipe, "--steps", "3", "--backend", "eager"]
-        assert main(["train", *arguments, "--out", run]) == 0
-    command = ["reproduce", "figures", "--only", "1", "--steps", "2", "--runs", str(study)]
+        assert cli.main(["train", *arguments, "--out", run]) == 0
+    command = ["figures", "--only", "1", "--steps", "2", "--runs", str(study)]
     assert main([*command, "--out", str(out)]) == 0
     said = capsys.readouterr().err
     assert "2 runs of" in said
@@ -216,8 +217,8 @@ def test_the_command_trains_what_is_missing(
         (tmp_path / "logs").mkdir(exist_ok=True)
         return [Failure(job.name, 2, tmp_path / "log", "no luck") for job in jobs]
 
-    monkeypatch.setattr("pyro_dpvae.cli.figures.run_jobs", train)
-    command = ["reproduce", "figures", "--only", "3", "--steps", "20", "--seed", "4"]
+    monkeypatch.setattr("papers.dpvae.command_figures.run_jobs", train)
+    command = ["figures", "--only", "3", "--steps", "20", "--seed", "4"]
     assert main([*command, "--override", "batch_size=10", "--out", str(tmp_path)]) == 1
     regularizers = ("beta-vae-h", "factor-vae", "beta-tcvae", "info-vae")
     assert [job.name for job in given] == [f"two-moons-{name}" for name in regularizers]
@@ -259,7 +260,7 @@ def test_published_configurations_keep_their_rates_and_proportions() -> None:
 def test_the_command_refuses(
     arguments: list[str], message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    command = ["reproduce", "figures", *arguments, "--out", str(tmp_path / "out")]
+    command = ["figures", *arguments, "--out", str(tmp_path / "out")]
     assert main(command) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()

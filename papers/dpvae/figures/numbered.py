@@ -6,13 +6,13 @@ from itertools import product
 
 from matplotlib.figure import Figure
 
+from papers.dpvae.figures.factors import traversals_of_factors
+from papers.dpvae.figures.leakage import leakage_with_and_without
+from papers.dpvae.figures.moons import pockets_and_leaks, with_and_without
+from papers.dpvae.figures.pairs import traversals_of_pairs
+from papers.dpvae.figures.samples import samples_with_and_without
+from papers.dpvae.figures.systems import Subjects, SystemKey
 from pyro_dpvae.recipes import REGULARIZERS, dpvae_recipe
-from pyro_dpvae.reproduction.figures.factors import traversals_of_factors
-from pyro_dpvae.reproduction.figures.leakage import leakage_with_and_without
-from pyro_dpvae.reproduction.figures.moons import pockets_and_leaks, with_and_without
-from pyro_dpvae.reproduction.figures.pairs import traversals_of_pairs
-from pyro_dpvae.reproduction.figures.samples import samples_with_and_without
-from pyro_dpvae.reproduction.figures.systems import Subjects, SystemKey
 
 __all__ = ["FIGURES", "NumberedFigure"]
 

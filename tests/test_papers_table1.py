@@ -1,49 +1,47 @@
-"""``dpvae reproduce table1``: the same table, whatever happens on the way."""
+"""``python -m papers.dpvae table1``: the same table, whatever interrupts it."""
 
 import json
 import os
 import select
 import shutil
 import signal
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from pyro_dpvae.cli import jobs, main
+from papers.dpvae import jobs
+from papers.dpvae.__main__ import main
+from papers.dpvae.markdown import as_markdown
+from papers.dpvae.study import Study, alone, remember
+from papers.dpvae.table import table_of
+from pyro_dpvae import cli
 from pyro_dpvae.recipes import REGULARIZERS
-from pyro_dpvae.reproduction import Study, alone, as_markdown, remember, table_of
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.training.trainer import Trainer
 from tests.children import end_of, fork, wait_for
-from tests.waiting import TIME_LIMIT, wait_until
+from tests.waiting import TIME_LIMIT
 
-STUDY = ["reproduce", "table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
+STUDY = ["table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
 STUDY += ["--steps", "20", "--seeds", "2", "--override", "backend=eager", "--jobs", "2"]
 STUDY += ["--nll-samples", "20", "--nll-data", "8", "--latent-samples", "40", "--out"]
 RECIPES = ("two-moons-beta-vae-b", "two-moons-beta-vae-b-dp")
-
-
-@pytest.fixture(scope="module", autouse=True)
-def forked(tmp_path_factory: pytest.TempPathFactory) -> Any:
-    """Workers as forks of this process, which has imported all that they need."""
-    first = ["--override", "backend=eager", "--steps", "1", "--out"]
-    assert (
-        main(["train", "--recipe", "two-moons-vae-dp", *first, str(tmp_path_factory.mktemp("a"))])
-        == 0
-    )
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(jobs, "_START", "fork")
-        yield
 
 
 @pytest.fixture(scope="module")
 def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that nothing has interrupted."""
     out = tmp_path_factory.mktemp("whole")
-    child = fork(lambda: os._exit(main([*STUDY, str(out)])))
-    assert end_of(child) == 0
+    command = [sys.executable, "-m", "papers.dpvae", *STUDY, str(out)]
+    subprocess.run(command, check=True, timeout=TIME_LIMIT)
     return out
+
+
+@pytest.fixture
+def no_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No job starts a process."""
+    monkeypatch.setattr(jobs, "_Process", lambda *_: pytest.fail("a process was started"))
 
 
 def tables(out: Path) -> tuple[bytes, bytes]:
@@ -65,30 +63,18 @@ def weights(out: Path) -> list[bytes]:
     return [(end / "weights.safetensors").read_bytes() for end in ends]
 
 
-def signalled(out: Path, signs: Path, number: signal.Signals, *, step: int) -> int:
-    """Return how the command ends on a signal, which comes when its runs have reached a step.
-
-    The two runs that work at once put a sign into a folder when they are there, and go on when
-    they get a signal themselves, so that it does not matter how fast they are.
-    """
+def signalled(out: Path, folder: Path, number: signal.Signals, *, step: int) -> int:
+    """Return how the command ends on a signal, sent when its two processes are at a step."""
 
     def command() -> None:
-        follow = Trainer.after_step
-
-        def held(trainer: Trainer, finite: bool) -> bool:
-            if trainer.place.step == step:
-                (signs / str(os.getpid())).touch()
-                wait_until(lambda: trainer._interrupts.signal is not None)
-            return follow(trainer, finite)
-
-        Trainer.after_step = held  # type: ignore[method-assign]
+        jobs._CHILD = (sys.executable, "-m", "tests.held_child", str(folder), str(step))
         os._exit(main([*STUDY, str(out)]))
 
-    signs.mkdir()
-    lives, held_open = os.pipe()  # by the command and its forks; at its end all have ended
+    folder.mkdir()
+    os.mkfifo(folder / "lives")  # open in the processes of the command: at its end all have ended
+    lives = os.open(folder / "lives", os.O_RDONLY | os.O_NONBLOCK)
     child = fork(command)
-    os.close(held_open)
-    wait_for(lambda: len(list(signs.iterdir())) == 2, child)
+    wait_for(lambda: len(list(folder.glob("held-*"))) == 2, child)
     os.kill(child, number)
     status = end_of(child)
     assert select.select([lives], [], [], TIME_LIMIT)[0], "processes of the command hang"
@@ -124,10 +110,15 @@ def test_a_run_that_fails_takes_no_other_along(
     damaged = out / "runs" / RECIPES[1] / "seed-1"
     (damaged / "config.json").write_text("{")
     started = []
-    start = jobs._started
-    monkeypatch.setattr(jobs, "_started", lambda job, log: started.append(job) or start(job, log))
+
+    class Noted(jobs._Process):
+        def __init__(self, job: jobs.Job, *rest: Any) -> None:
+            started.append(job.run)
+            super().__init__(job, *rest)
+
+    monkeypatch.setattr(jobs, "_Process", Noted)
     assert main([*STUDY, str(out)]) == 1
-    assert [job.run for job in started] == [damaged]
+    assert started == [damaged]
     said = capsys.readouterr().out
     assert f"failed: {RECIPES[1]}/seed-1, exit status 2, log {out / 'logs'}" in said
     assert f"config.json of {damaged} is damaged" in said
@@ -147,9 +138,9 @@ def test_numbers_of_another_measurement_are_measured_again(
     out = tmp_path / "out"
     shutil.copytree(whole, out)
     run = out / "runs" / RECIPES[0] / "seed-0"
-    assert main(["evaluate", str(run), "--metrics", "skl", "--latent-samples", "30"]) == 0
+    assert cli.main(["evaluate", str(run), "--metrics", "skl", "--latent-samples", "30"]) == 0
     with monkeypatch.context() as patch:
-        patch.setattr(jobs, "_started", lambda *_: pytest.fail("started"))
+        patch.setattr(jobs, "_Process", lambda *_: pytest.fail("started"))
         with pytest.raises(pytest.fail.Exception, match="started"):
             main([*STUDY, str(out)])
     study = json.loads((out / "study.json").read_bytes())
@@ -170,7 +161,7 @@ def test_a_run_of_another_configuration_is_refused_by_name(
     run.reconfigure({**run.config, "learning_rate": 0.5})
     assert main([*STUDY, str(out)]) == 2
     said = capsys.readouterr().err
-    assert f"{run.path} would change --learning-rate from 0.5 to 0.001; remove" in said
+    assert f"{run.path} would change --learning-rate from 0.5 to 0.001; move that" in said
 
 
 def test_two_commands_do_not_share_a_folder(
@@ -181,19 +172,18 @@ def test_two_commands_do_not_share_a_folder(
     assert "one command at a time" in capsys.readouterr().err
 
 
-def test_a_study_goes_on_as_it_was_asked_for(whole: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "_started", lambda *_: pytest.fail("a process was started"))
-    command = ["reproduce", "table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
+@pytest.mark.usefixtures("no_process")
+def test_a_study_continues_as_it_was_requested(whole: Path) -> None:
+    command = ["table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
     before = tables(whole)
     assert main([*command, "--out", str(whole)]) == 0
     assert tables(whole) == before
 
 
-def test_a_damaged_note_of_a_job_does_not_break_the_end(tmp_path: Path) -> None:
-    run = tmp_path / "run"
-    run.mkdir()
-    (run / "job.json").write_text('{"seconds": [1, 2]}')
-    assert jobs.seconds_of(jobs.Job(name="a", run=run, steps=1, train=())) == {}
+@pytest.mark.parametrize("content", ["{", "[1, 2]", '{"a": [1]}', '{"a": {"train": "long"}}'])
+def test_a_damaged_file_of_times_counts_as_none(content: str, tmp_path: Path) -> None:
+    (tmp_path / "times.json").write_text(content)
+    assert jobs.seconds_of(tmp_path) == {}
 
 
 def test_the_reason_of_a_failure_is_of_its_last_attempt(tmp_path: Path) -> None:
@@ -202,10 +192,30 @@ def test_the_reason_of_a_failure_is_of_its_last_attempt(tmp_path: Path) -> None:
     assert jobs._reason(log, -signal.SIGKILL) == "killed by SIGKILL"
 
 
-def test_what_is_finished_starts_no_process(
-    whole: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        (["table2"], "python -m papers.dpvae: error: the target must be one of table1, figures"),
+        (["table1", "--data", "foo"], "papers.dpvae table1: error: data must be one of celeba"),
+        (["table1", "--sedes", "2"], "did you mean --seeds?"),
+    ],
+)
+def test_a_wrong_command_line_is_refused(
+    typed: list[str], message: str, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(jobs, "_started", lambda *_: pytest.fail("a process was started"))
+    assert main(typed) == 2
+    assert message in capsys.readouterr().err
+
+
+def test_help_names_the_targets(capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([]) == 0
+    assert "papers.dpvae figures" in capsys.readouterr().out
+
+
+@pytest.mark.usefixtures("no_process")
+def test_a_finished_study_starts_no_process(
+    whole: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
     before = tables(whole)
     assert main([*STUDY, str(whole)]) == 0
     assert tables(whole) == before
@@ -234,15 +244,16 @@ def test_the_table_is_what_the_runs_have_measured(whole: Path) -> None:
     assert difference["seeds"] == [values[2] - values[0], values[3] - values[1]]
 
 
+@pytest.mark.usefixtures("no_process")
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (["--steps", "31"], "would change steps from 20 to 31; ask for the same, name"),
         (["--seeds", "1"], "would change seeds from 2 to 1"),
         (["--override", "batch_size=50"], "would change overrides from"),
-        (["--override", "seed=3"], "alike, got 'seed=3'; priors"),
-        (["--override=--prior.blocks=2"], "alike, got '--prior.blocks=2'"),
-        (["--override", "objective=elbo"], "alike, got 'objective=elbo'"),
+        (["--override", "seed=3"], "got 'seed=3'; the study compares"),
+        (["--override=--prior.blocks=2"], "the same in all recipes, got '--prior.blocks=2'"),
+        (["--override", "objective=elbo"], "the same in all recipes, got 'objective=elbo'"),
         (["--override", "evaluate-evry=3"], "there is no option --evaluate-evry"),
         (["--budget", "day"], "budget must be one of"),
         (["--regularizers", "vae,vae"], "each named once"),
@@ -254,10 +265,8 @@ def test_another_request_is_refused(
     arguments: list[str],
     message: str,
     whole: Path,
-    monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
 ) -> None:
-    monkeypatch.setattr(jobs, "_started", lambda *_: pytest.fail("a process was started"))
     before = (whole / "study.json").read_bytes()
     assert main([*STUDY, str(whole), *arguments]) == 2
     assert message in capsys.readouterr().err
@@ -287,6 +296,6 @@ def test_a_table_without_any_result_says_so(tmp_path: Path) -> None:
     table = table_of(study, tmp_path)
     assert [claim["undecided"] for claim in table["claims"]] == [6] * 5
     assert table["rows"][0]["model"] == "VAE"
-    document = as_markdown(table, "dpvae reproduce table1")
+    document = as_markdown(table, "python -m papers.dpvae table1")
     assert "| VAE | - (0/1) | 137.4 | - (0/1) | 165 | - (0/1) | - (0/1) | 1.26 |" in document
     assert "another scale" in document

@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from pyro_dpvae.reproduction.words import (
+from papers.dpvae.words import (
     BESIDE,
     DIFFERENCES,
     column_titles,

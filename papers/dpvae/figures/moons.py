@@ -3,10 +3,10 @@
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from papers.dpvae.figures.systems import Subjects, decoded, title_of
 from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.plots import Clouds, clouds_figure, moons_figure
 from pyro_dpvae.recipes import measure_moons
-from pyro_dpvae.reproduction.figures.systems import Subjects, decoded, title_of
 
 __all__ = ["pockets_and_leaks", "with_and_without"]
 
