@@ -11,8 +11,8 @@ from matplotlib.patches import Patch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from papers.posteriors.study import PosteriorResult
 from pyro_dpvae.metrics import PosteriorGrid, cell_kl
-from pyro_dpvae.recipes.posteriors import PosteriorResult
 
 __all__ = ["posteriors_figure"]
 
