@@ -1,6 +1,6 @@
 """The table as a document in Markdown."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from papers.dpvae.words import (
@@ -12,6 +12,7 @@ from papers.dpvae.words import (
     number,
     verdict_line,
 )
+from pyro_dpvae.evaluation.table import markdown_table
 
 __all__ = ["as_markdown"]
 
@@ -60,7 +61,7 @@ def _rows(table: Mapping[str, Any]) -> str:
             header.append(f"paper's {_PAPER[beside[column]]}")
             for cells, row in zip(rows, table["rows"], strict=True):
                 cells.append(number((row["paper"] or {}).get(beside[column])))
-    return _grid([header, *rows])
+    return markdown_table([header, *rows])
 
 
 def _differences(table: Mapping[str, Any]) -> str:
@@ -69,7 +70,7 @@ def _differences(table: Mapping[str, Any]) -> str:
     for pair in table["pairs"]:
         entries = [pair["differences"][name] for name in DIFFERENCES]
         rows.append([pair["regularizer"], *map(_difference, entries)])
-    return _grid(rows)
+    return markdown_table(rows)
 
 
 def _difference(entry: Mapping[str, Any]) -> str:
@@ -92,8 +93,3 @@ def _mean(found: Mapping[str, Any]) -> str:
 def _known(found: Mapping[str, Any], cell: str) -> str:
     """Return a cell that says so if some seeds are not known."""
     return cell if found["known"] == found["of"] else f"{cell} ({found['known']}/{found['of']})"
-
-
-def _grid(rows: Sequence[Sequence[str]]) -> str:
-    lines = [f"| {' | '.join(row)} |" for row in rows]
-    return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])

@@ -12,6 +12,7 @@ from papers.dpvae.words import (
     number,
     verdict_line,
 )
+from pyro_dpvae.evaluation.table import text_table
 
 __all__ = ["as_text"]
 
@@ -34,8 +35,8 @@ def as_text(table: Mapping[str, Any]) -> str:
         differences.append([pair["regularizer"], *map(_difference, entries)])
     return "\n\n".join(
         [
-            _aligned(rows),
-            f"{_aligned(differences)}\nyes: the claim holds, no: it does not, ?: undecided",
+            text_table(rows),
+            f"{text_table(differences)}\nyes: the claim holds, no: it does not, ?: undecided",
             _wrapped([verdict_line(claim) for claim in table["claims"]]),
             _wrapped(notes(table)),
         ]
@@ -51,17 +52,6 @@ def _difference(entry: Mapping[str, Any]) -> str:
     missing = "" if entry["known"] == entry["of"] else f" {entry['known']}/{entry['of']}"
     verdict = f" {_SHORT[entry['verdict']]}" if "verdict" in entry else ""
     return f"{number(entry['mean'])}{missing}{verdict}"
-
-
-def _aligned(rows: Sequence[Sequence[str]]) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    return "\n".join(
-        "  ".join(
-            [row[0].ljust(widths[0])]
-            + [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        )
-        for row in rows
-    )
 
 
 def _wrapped(sentences: Sequence[str]) -> str:

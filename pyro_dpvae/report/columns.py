@@ -8,8 +8,8 @@ from typing import final
 from scipy import stats
 
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
+from pyro_dpvae.evaluation.table import letter
 from pyro_dpvae.report.contents import RunContents
-from pyro_dpvae.report.numbers import letter
 
 __all__ = ["Column", "columns_of_runs", "columns_of_seeds", "half_width"]
 
