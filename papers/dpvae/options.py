@@ -4,7 +4,7 @@ from collections.abc import Callable
 from typing import Any
 
 from papers.dpvae.budgets import BUDGETS
-from pyro_dpvae.cli.options.runs import add_device
+from pyro_dpvae.cli.options import add_device
 from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS
 

@@ -12,7 +12,7 @@ from papers.dpvae.budgets import BUDGETS, Budget
 from papers.dpvae.jobs import Job, default_jobs
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
-from pyro_dpvae.cli.options.train import parsed
+from pyro_dpvae.cli.train_options import parsed
 from pyro_dpvae.cli.updates import resolve_rate
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import changes

@@ -9,16 +9,14 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
+from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.parser import UsageError
 
 __all__ = ["exit_status", "main"]
 
-# Each has a module of its name here, which does it, and one in ``options``, which reads its
-# options. They are imported for a command that needs them, for they take seconds.
-_COMMANDS = (
-    *("compare", "demo", "evaluate", "explore", "plot"),
-    *("recipes", "report", "sample", "train"),
-)
+# The module of the same name does the work of a command. It is imported when the command runs,
+# because imports of PyTorch take seconds; the parser of ``train`` needs PyTorch too.
+_COMMANDS = (*DESCRIPTIONS, "train")
 
 _HELP = """\
 usage: dpvae COMMAND [OPTIONS]
@@ -59,7 +57,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     def work() -> int:
-        options = import_module(f"pyro_dpvae.cli.options.{command}").parsed(rest)
+        if command == "train":
+            options = import_module("pyro_dpvae.cli.train_options").parsed(rest)
+        else:
+            options = parsed(command, rest)
         status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
         return status
 

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
-from pyro_dpvae.cli.options.runs import add_device
+from pyro_dpvae.cli.options import add_device
 from pyro_dpvae.cli.parts import PartParser, merge_files, spell_out
 from pyro_dpvae.cli.resume import with_configuration
 from pyro_dpvae.cli.updates import add_updates
