@@ -8,6 +8,8 @@ from typing import final
 import numpy as np
 from scipy import stats
 
+from pyro_dpvae.evaluation.compare import half_width
+
 __all__ = [
     "COLUMNS",
     "FAILS",
@@ -21,8 +23,6 @@ __all__ = [
     "gap",
     "mean_interval",
 ]
-
-_LEVEL = 0.95
 
 PROBE_MARGIN = 0.02
 """How much of a probe's accuracy may be lost by a representation that is said to be kept."""
@@ -69,7 +69,7 @@ def mean_interval(values: Sequence[int | float]) -> Interval:
     mean = float(np.mean(values))
     if count < 2:
         return Interval(mean, math.nan, math.nan, count)
-    half = float(stats.t.ppf((1 + _LEVEL) / 2, count - 1) * stats.sem(values))
+    half = half_width(stats.sem(values), repetitions=count)
     return Interval(mean, mean - half, mean + half, count)
 
 
