@@ -17,25 +17,41 @@ import pyro
 import torch
 from common import options
 from pyro.infer import SVI
-from torch import Tensor
+from torch import Tensor, nn
 
 from pyro_dpvae import (
     VAE,
     AmortizedGaussian,
+    Decoder,
     FlowGuide,
     GaussianEncoder,
     LaplaceGuide,
     RecursiveMixtureGuide,
     RegularizedELBO,
     SemiAmortizedGuide,
+    StandardNormal,
     WeightedGaussianEncoder,
 )
 from pyro_dpvae.guides import AbstractGuide
+from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.metrics import log_likelihoods, posterior_grid
 from pyro_dpvae.nn import ARCHITECTURES, Batched
-from pyro_dpvae.recipes.posteriors import fixed_model
+from pyro_dpvae.nn.mlp import mlp_decoder
 
 LATENT = 2
+
+
+def folded_model() -> VAE:
+    """Return the model in float64; its parameters take no gradient."""
+    network = mlp_decoder(LATENT, (2,), hidden=(4,))  # with ReLUs: |z| is relu(z) + relu(-z)
+    first, last = (layer for layer in network.modules() if isinstance(layer, nn.Linear))
+    with torch.no_grad():
+        first.weight.copy_(torch.tensor([[1.0, 0.0], [-1.0, 0.0], [0.0, 1.0], [0.0, -1.0]]))
+        last.weight.copy_(torch.tensor([[1.0, 1.0, 0.0, 0.0], [0.5, 0.5, 1.0, -1.0]]))
+        first.bias.zero_()
+        last.bias.zero_()
+    decoder = Decoder(network, GaussianLikelihood((2,), variance=0.3**2))
+    return VAE(StandardNormal(LATENT), decoder).double().requires_grad_(False).eval()
 
 
 def guides(model: VAE) -> dict[str, AbstractGuide]:
@@ -67,7 +83,7 @@ def fit(model: VAE, guide: AbstractGuide, batches: Sequence[Tensor]) -> None:
 def main() -> None:
     """Fit each guide, and print its bound beside log p(x)."""
     found = options(__doc__, steps=1000, data="drawn from the model")
-    model = fixed_model("folded").to(found.device)
+    model = folded_model().to(found.device)
     samples = 500 if found.smoke_test else 5000
     with torch.no_grad():
         batches = model(size=100 * found.steps).split(100)

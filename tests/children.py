@@ -18,9 +18,8 @@ from pyro_dpvae import cli
 from tests.waiting import TIME_LIMIT, wait_until
 
 # What commands import when they run: once, and not in every child.
-for _package in (cli, import_module("pyro_dpvae.cli.options")):
-    for _module in pkgutil.iter_modules(_package.__path__, f"{_package.__name__}."):
-        import_module(_module.name)
+for _module in pkgutil.iter_modules(cli.__path__, f"{cli.__name__}."):
+    import_module(_module.name)
 for _name in ("cluster", "datasets", "linear_model", "neighbors", "pipeline"):
     import_module(f"sklearn.{_name}")
 

@@ -27,21 +27,21 @@ def levels() -> dict[str, int]:
     return found
 
 
-def imported_rooms(path: Path) -> set[str]:
+def imported_modules(path: Path) -> set[str]:
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: import absolutely"
-            names = [node.module or ""]
+            found.add(node.module or "")
         elif isinstance(node, ast.Import):
-            names = [alias.name for alias in node.names]
-        else:
-            continue
-        for name in names:
-            assert name != "pyro_dpvae", f"{path}: import from the module, not from the root"
-            if name.startswith("pyro_dpvae."):
-                found.add(name.split(".")[1])
+            found |= {alias.name for alias in node.names}
+    assert "pyro_dpvae" not in found, f"{path}: import from the module, not from the root"
     return found
+
+
+def imported_rooms(path: Path) -> set[str]:
+    modules = imported_modules(path)
+    return {name.split(".")[1] for name in modules if name.startswith("pyro_dpvae.")}
 
 
 def test_every_room_is_in_the_picture() -> None:
@@ -60,11 +60,19 @@ def test_imports_run_downwards_only() -> None:
             assert not {here, there} <= apart, f"{path.relative_to(ROOT)} imports {there}"
 
 
+def test_the_library_imports_nothing_that_the_wheel_lacks() -> None:
+    beside = {"papers", "benchmarks", "examples", "tests"}
+    for path in FILES:
+        assert not {name.split(".")[0] for name in imported_modules(path)} & beside, path
+
+
 def test_files_are_small_and_say_what_they_hold() -> None:
     lengths = [len(path.read_text().splitlines()) for path in FILES]
     assert max(lengths) <= 400
     assert statistics.median(lengths) <= 150
-    for path in FILES:
+    papers = sorted((ROOT / "papers").rglob("*.py"))
+    assert max(len(path.read_text().splitlines()) for path in papers) <= 400
+    for path in (*FILES, *papers):
         assert ast.get_docstring(ast.parse(path.read_text())), path
 
 

@@ -14,7 +14,6 @@ from torch.distributions import kl_divergence
 
 from pyro_dpvae.data import DataSet
 from pyro_dpvae.decoders import Decoder
-from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.evaluate import applicable
@@ -26,7 +25,7 @@ from pyro_dpvae.metrics import held_out_accuracy, layer_clusters
 from pyro_dpvae.models import ClusteringLadderVAE, LadderVAE
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.objectives import MMD, BetaRate, RegularizedELBO
-from pyro_dpvae.plots import cluster_codes
+from pyro_dpvae.plots import cluster_codes, drawings_of
 from pyro_dpvae.priors import (
     AbstractPrior,
     CouplingPrior,

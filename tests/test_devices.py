@@ -95,7 +95,7 @@ def test_commands_and_examples_default_to_auto() -> None:
             ):
                 defaults = [one.value for one in node.keywords if one.arg == "default"]
                 found[path.relative_to(ROOT).as_posix()] = ast.literal_eval(defaults[0])
-    assert found == {"pyro_dpvae/cli/options/runs.py": "auto", "examples/common.py": "auto"}
+    assert found == {"pyro_dpvae/cli/options.py": "auto", "examples/common.py": "auto"}
 
 
 def test_fit_moves_all_parts(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -17,7 +17,7 @@ ROOMS = (
     *("", "priors", "guides", "objectives", "likelihoods", "nn", "models", "metrics"),
     *("importance", "inference", "training", "runs", "data", "evaluation", "recipes", "plots"),
     *("encoders", "decoders", "distributions", "mixture", "features", "export"),
-    *("drawings", "reproduction", "reproduction.figures", "report", "explore"),
+    *("report", "explore"),
 )
 
 

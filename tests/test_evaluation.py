@@ -528,7 +528,7 @@ def test_figures_are_saved_one_by_one(
     def interrupt(*parts: Any) -> Any:
         raise KeyboardInterrupt
 
-    monkeypatch.setattr("pyro_dpvae.drawings.run._latent", interrupt)
+    monkeypatch.setattr("pyro_dpvae.plots.run._latent", interrupt)
     run = evaluated / "standard-0"
     assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 130
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "samples.pdf"}

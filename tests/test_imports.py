@@ -11,16 +11,16 @@ from types import ModuleType
 import pytest
 
 import pyro_dpvae
-from pyro_dpvae import evaluation, recipes, reproduction
+from pyro_dpvae import evaluation, recipes
 from pyro_dpvae.evaluation.config import GROUP_NAMES
 
 HEAVY = {"sklearn", "scipy", "matplotlib", "torchvision", "arviz", "jsonargparse", "pandas"}
-LAZY = (pyro_dpvae, evaluation, recipes, reproduction)
+LAZY = (pyro_dpvae, evaluation, recipes)
 MODULES = [one.name for one in pkgutil.walk_packages(pyro_dpvae.__path__, "pyro_dpvae.")]
 MODULES.remove("pyro_dpvae.__main__")  # which runs the command
 
 HELP = (
-    *("--help", "--version", "recipes", "recipes mnist-vae-dp", "reproduce --help"),
+    *("--help", "--version", "recipes", "recipes mnist-vae-dp"),
     *(
         "compare --help",
         "data --help",
@@ -30,7 +30,6 @@ HELP = (
         "plot --help",
     ),
     *("recipes --help", "report --help", "sample --help"),
-    *("reproduce table1 --help", "reproduce figures --help"),
 )
 
 

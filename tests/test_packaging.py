@@ -36,6 +36,7 @@ def test_the_wheel_holds_the_package_and_nothing_at_the_top(tmp_path: Path) -> N
         names = archive.namelist()
         tops = {name.split("/")[0] for name in names}
         assert tops == {"pyro_dpvae", wheel.stem.split("-py3")[0] + ".dist-info"}
+        assert not [name for name in names if "reproduc" in name or "papers" in name]
         assert "pyro_dpvae/py.typed" in names
         assert "pyro_dpvae/models/vae.py" in names
         assert {"pyro_dpvae/report/page.css", "pyro_dpvae/report/page.js"} <= set(names)

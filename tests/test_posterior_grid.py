@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.distributions import kl_divergence
 
+from papers.posteriors.figure import posteriors_figure
+from papers.posteriors.study import POSTERIOR_MODELS, fixed_model, measure_posteriors
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.metrics import (
     PosteriorGrid,
@@ -17,9 +19,7 @@ from pyro_dpvae.metrics import (
     posterior_grid,
     posterior_kl,
 )
-from pyro_dpvae.plots import posteriors_figure
 from pyro_dpvae.priors import StandardNormal
-from pyro_dpvae.recipes import POSTERIOR_MODELS, fixed_model, measure_posteriors
 from tests.linear_gaussian import LinearGaussian
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.drawings import run as plot
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.metrics import symmetric_kl
+from pyro_dpvae.plots import run as plot
 from pyro_dpvae.recipes import open_system
 
 NAMES = ["coupling-mixture", "resampled"]

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from papers.dpvae.__main__ import main as papers_main
 from pyro_dpvae.cli import main
 from pyro_dpvae.cli.parser import CommandParser
 from tests.pages import PAGES, ROOT, blocks, commands, run_command, run_script
@@ -101,7 +102,10 @@ def test_commands_of_consoles_are_understood(
     for _, text in blocks(page, "console"):
         for words in commands(text):
             arguments = _of_dpvae(words)
-            if arguments is not None:
+            if words[:3] == ["python", "-m", "papers.dpvae"]:
+                with pytest.raises(_Parsed):
+                    papers_main(words[3:])
+            elif arguments is not None:
                 with pytest.raises(_Parsed):
                     main(arguments)
             elif words:

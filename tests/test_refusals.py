@@ -74,8 +74,6 @@ REFUSED = {
     "recipes nothing": "recipe must be one of those that 'dpvae recipes' lists, got 'nothing'",
     "demo --steps 0": "steps must be at least 1, got 0",
     "demo --seed -1": "seed must be from 0",
-    "reproduce table2": "must be one of table1, figures; got 'table2'",
-    "reproduce table1 --data foo": "data must be one of .* got 'foo'",
 }
 
 

@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from tqdm import tqdm
 
-from pyro_dpvae.plots import posteriors_figure
-from pyro_dpvae.recipes import POSTERIOR_MODELS, PosteriorResult, measure_posteriors
+from papers.posteriors.figure import posteriors_figure
+from papers.posteriors.study import POSTERIOR_MODELS, PosteriorResult, measure_posteriors
 
 STEPS = {"curved": 500, "curved, coupling prior": 500, "folded": 1000}
 SEEDS = range(3)

@@ -4,21 +4,19 @@ import os
 import signal
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
+from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.parser import UsageError
 
-__all__ = ["main"]
+__all__ = ["exit_status", "main"]
 
-# Each has a module of its name here, which does it, and one in ``options``, which reads its
-# options. They are imported for a command that needs them, for they take seconds.
-_COMMANDS = (
-    *("compare", "data", "demo", "evaluate", "explore", "plot"),
-    *("recipes", "report", "reproduce", "sample", "train"),
-)
+# The module of the same name does the work of a command. It is imported when the command runs,
+# because imports of PyTorch take seconds; the parser of ``train`` needs PyTorch too.
+_COMMANDS = (*DESCRIPTIONS, "train")
 
 _HELP = """\
 usage: dpvae COMMAND [OPTIONS]
@@ -33,7 +31,6 @@ Variational autoencoders in Pyro that represent and generate.
   dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation
   dpvae compare    set runs side by side, with paired differences; --evaluate measures them first
   dpvae plot       draw a trained run: samples, latent space, traversals, leakage
-  dpvae reproduce  train, measure and draw what the dpVAE paper shows: table1, figures
   dpvae report     write runs as one page of HTML: curves, metrics, differences, figures
   dpvae explore    walk through a trained run's latent spaces, on a page in the browser
 
@@ -42,11 +39,7 @@ Variational autoencoders in Pyro that represent and generate.
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; returns the exit status.
-
-    It is 0 if all is done, 2 if something is refused, 3 if training is not finite, and 128 with
-    the number of the signal if one has interrupted: 130 by Ctrl-C, 143 by SIGTERM.
-    """
+    """Run a command; returns the exit status, as :func:`exit_status` does."""
     arguments = sys.argv[1:] if arguments is None else arguments
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
@@ -64,23 +57,45 @@ def main(arguments: Sequence[str] | None = None) -> int:
         )
         return 2
 
+    def work() -> int:
+        if command == "train":
+            options = import_module("pyro_dpvae.cli.train_options").parsed(rest)
+        else:
+            options = parsed(command, rest)
+        status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
+        return status
+
+    return exit_status(f"dpvae {command}", work)
+
+
+def exit_status(command: str, work: Callable[[], int]) -> int:
+    """Do the work of a command, and print its warnings and errors as one line each.
+
+    Args:
+        command: the name of the command, which begins each line.
+        work: returns an exit status.
+
+    Returns:
+        The exit status of the work; 2 if it refuses its input, 3 if training is not finite, 1 if
+        another process of the command has failed, and 128 plus the number of the signal if one
+        interrupts it: 130 for Ctrl-C, 143 for SIGTERM.
+    """
+
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
         from tqdm import tqdm
 
         # Above a bar, if there is one.
-        tqdm.write(f"dpvae {command}: warning: {message}", file=sys.stderr)
+        tqdm.write(f"{command}: warning: {message}", file=sys.stderr)
 
     def end(status: int, how: str) -> int:
         if _first_to_fail():
-            print(f"dpvae {command}: {how}", file=sys.stderr)
+            print(f"{command}: {how}", file=sys.stderr)
         return status
 
     try:
         with _joined(), warnings.catch_warnings():
             warnings.showwarning = show
-            options = import_module(f"pyro_dpvae.cli.options.{command}").parsed(rest)
-            status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
-            return status
+            return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
         return end(3 if _not_finite(error) else 2, f"error: {error}")
     except KeyboardInterrupt as error:

@@ -7,12 +7,11 @@ from jsonargparse import Namespace
 from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
+from pyro_dpvae.evaluation.table import letter, text_table
 from pyro_dpvae.recipes import open_system
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
-
-_WIDTH = 24
 
 
 def main(options: Namespace) -> int:
@@ -28,28 +27,21 @@ def main(options: Namespace) -> int:
 
 
 def _table(comparison: Comparison) -> str:
-    letters = [chr(ord("A") + index) for index in range(len(comparison.columns))]
-    lines = [
-        f"{letter}  {title}" for letter, title in zip(letters, comparison.columns, strict=True)
+    letters = [letter(index) for index in range(len(comparison.columns))]
+    titles = [f"{one}  {title}" for one, title in zip(letters, comparison.columns, strict=True)]
+    options = [
+        f"   {option}: {'  |  '.join(found)}" for option, found in comparison.differing.items()
     ]
-    for option, found in comparison.differing.items():
-        lines.append(f"   {option}: {'  |  '.join(found)}")
-    name_width = max(map(len, comparison.values), default=0) + 2
-    header = "".join(f"{letter:>{_WIDTH}}" for letter in letters)
-    header += "".join(f"{letter + ' - A':>{_WIDTH}}" for letter in letters[1:])
-    lines += ["", f"{'':{name_width}}{header}"]
+    rows = [["", *letters, *(f"{one} - A" for one in letters[1:])]]
     for name, values in comparison.values.items():
-        row = "".join(f"{_value(value):>{_WIDTH}}" for value in values)
-        row += "".join(f"{_difference(one):>{_WIDTH}}" for one in comparison.differences[name])
-        lines.append(f"{name:{name_width}}{row}")
+        rows.append([name, *map(_value, values), *map(_difference, comparison.differences[name])])
     kinds = {one.how for row in comparison.differences.values() for one in row if one is not None}
-    lines += [
-        "",
+    notes = [
         "values +- standard errors; differences +- half their interval of 95 %, "
         f"from {', '.join(sorted(kinds))}",
         "* an interval without zero; p: paired",
     ]
-    return "\n".join(lines)
+    return "\n".join([*titles, *options, "", text_table(rows), "", *notes])
 
 
 def _value(value: tuple[float, float] | None) -> str:

@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.drawing import save_figure
+from pyro_dpvae.evaluation.table import text_table
 from pyro_dpvae.plots import moons_figure
 from pyro_dpvae.recipes import MoonsResult, measure_moons, train_moons
 
@@ -35,14 +36,11 @@ def main(options: Namespace) -> int:
 
 
 def _table(results: dict[str, MoonsResult]) -> str:
-    header = f"{'':12}{'symmetric KL':>20}{'distance, prior':>22}{'distance, low-post.':>22}"
-    lines = [
-        f"{title:12}{result.symmetric_kl!s:>20}"
-        f"{result.prior_distance!s:>22}{result.low_distance!s:>22}"
-        for title, result in results.items()
-    ]
+    rows = [["", "symmetric KL", "distance, prior", "distance, low-post."]]
+    for title, one in results.items():
+        rows.append([title, *map(str, (one.symmetric_kl, one.prior_distance, one.low_distance))])
     note = (
         "symmetric KL: prior against aggregate posterior, in nats; distance: of decoded prior\n"
         "and low-posterior samples to the nearest datum, in its units (+- standard errors)"
     )
-    return "\n".join(["", header, *lines, "", note])
+    return "\n".join(["", text_table(rows), "", note])

@@ -7,6 +7,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.evaluation.table import text_table
 
 __all__ = ["main"]
 
@@ -21,14 +22,13 @@ def main(options: Namespace) -> int:
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    width = max(map(len, metrics), default=0)
-    lines = []
+    rows = []
     for name, entry in metrics.items():
         error = entry["standard_error"]
         spread = "" if error is None else f"+- {error:.4f}"
         shown = ", ".join(f"{key} {_short(value)}" for key, value in entry["settings"].items())
-        lines.append(f"{name:{width}} {entry['value']:12.4f} {spread:12}  {shown}")
-    return "\n".join(lines)
+        rows.append([name, f"{entry['value']:.4f}", spread, shown])
+    return text_table(rows, align="<><")
 
 
 def _short(value: Any) -> str:

@@ -10,8 +10,8 @@ from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import open_run
-from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
+from pyro_dpvae.plots import drawings_of
 
 __all__ = ["main"]
 

@@ -12,7 +12,6 @@ from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.cli.devices import in_words
-from pyro_dpvae.cli.options.train import EPOCHS
 from pyro_dpvae.cli.parts import PARTS
 from pyro_dpvae.cli.resume import (
     check_data,
@@ -21,6 +20,7 @@ from pyro_dpvae.cli.resume import (
     resumed,
     which_checkpoint,
 )
+from pyro_dpvae.cli.train_options import EPOCHS
 from pyro_dpvae.cli.updates import resolve_rate, updates
 from pyro_dpvae.data import DATA_SETS, READING, Batches, load
 from pyro_dpvae.data.dataset import DataSet, split_size

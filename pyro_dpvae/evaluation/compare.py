@@ -12,13 +12,19 @@ from scipy import stats
 from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept
 from pyro_dpvae.runs import RunFolder
 
-__all__ = ["Comparison", "Difference", "compare_runs", "compare_seeds", "observed_kind"]
+__all__ = [
+    "Comparison",
+    "Difference",
+    "compare_runs",
+    "compare_seeds",
+    "half_width",
+    "observed_kind",
+]
 
 _LEVEL = 0.95
 
 # What may differ between runs that are repetitions of each other.
 _INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
-
 
 _DENSITIES = ("nll", "elbo")
 # Of values, whose logarithms compare with each other whatever levels a likelihood has beside them.
@@ -133,6 +139,25 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
     return Comparison(columns, values, differences, _differing(firsts), members)
 
 
+def half_width(error: float | None, *, repetitions: int | None = None) -> float:
+    """Return half the interval of 95 % of a standard error; NaN if the error is unknown.
+
+    Args:
+        error: the standard error of a mean.
+        repetitions: the number of values in the mean, for Student's t; None for the normal
+            distribution.
+
+    Example:
+        >>> round(half_width(1.0), 2), round(half_width(1.0, repetitions=3), 2), half_width(None)
+        (1.96, 4.3, nan)
+    """
+    if error is None:
+        return math.nan
+    side = (1 + _LEVEL) / 2
+    factor = stats.norm.ppf(side) if repetitions is None else stats.t.ppf(side, repetitions - 1)
+    return float(factor * error)
+
+
 def observed_kind(preprocessing: str, likelihood: str) -> tuple[str, str]:
     """Return what log p(x) is of: runs in which it differs have likelihoods that do not compare.
 
@@ -223,9 +248,8 @@ def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Differen
         one, two = (run.per_datum.get(name) for run in (first, other))
         if one is not None and two is not None and len(one) == len(two):
             gaps = (two - one).numpy()
-            return Difference(float(gaps.mean()), _half_width(gaps), "paired data")
-    width = stats.norm.ppf((1 + _LEVEL) / 2) * math.hypot(a[1], b[1])
-    return Difference(b[0] - a[0], float(width), "standard errors")
+            return _paired(gaps, "paired data")
+    return Difference(b[0] - a[0], half_width(math.hypot(a[1], b[1])), "standard errors")
 
 
 def _of_seeds(group: Sequence[_Evaluated], name: str) -> Any:
@@ -244,15 +268,16 @@ def _seed_difference(
     if sorted(seeds[0]) == sorted(seeds[1]):
         order = [np.argsort(one) for one in seeds]
         gaps = other[order[1]] - first[order[0]]
-        return Difference(float(gaps.mean()), _half_width(gaps), "paired seeds")
+        return _paired(gaps, "paired seeds")
     result = stats.ttest_ind(other, first, equal_var=False)
     low, high = result.confidence_interval(_LEVEL)
     value = float(other.mean() - first.mean())
     return Difference(value, float(high - low) / 2, "seeds")
 
 
-def _half_width(gaps: Any) -> float:
-    return float(stats.t.ppf((1 + _LEVEL) / 2, len(gaps) - 1) * stats.sem(gaps))
+def _paired(gaps: Any, how: str) -> Difference:
+    width = half_width(stats.sem(gaps), repetitions=len(gaps))
+    return Difference(float(gaps.mean()), width, how)
 
 
 def _differing(runs: Sequence[_Evaluated]) -> dict[str, list[str]]:

@@ -1,34 +1,29 @@
-"""Figures from arrays."""
+"""Figures from arrays, and the figures of a trained run."""
 
 from pyro_dpvae.plots.clouds import CLOUD_COLORS, Clouds, clouds_figure
 from pyro_dpvae.plots.clusters import cluster_codes
 from pyro_dpvae.plots.latent import latent_figure
 from pyro_dpvae.plots.layers import layer_codes, layers_figure
-from pyro_dpvae.plots.leakage import leakage_figure, leakage_panels
-from pyro_dpvae.plots.paths import PathSpace, paths_figure
-from pyro_dpvae.plots.pockets import pockets_figure, samples_table
-from pyro_dpvae.plots.posteriors import posteriors_figure
+from pyro_dpvae.plots.leakage import leakage_figure
+from pyro_dpvae.plots.pockets import pockets_figure
+from pyro_dpvae.plots.run import drawings_of, most_active
 from pyro_dpvae.plots.samples import sample_figure
-from pyro_dpvae.plots.traversal import rows_figure, traversal_figure
+from pyro_dpvae.plots.traversal import traversal_figure
 from pyro_dpvae.plots.two_moons import moons_figure
 
 __all__ = [
     "CLOUD_COLORS",
     "Clouds",
-    "PathSpace",
     "clouds_figure",
     "cluster_codes",
+    "drawings_of",
     "latent_figure",
     "layer_codes",
     "layers_figure",
     "leakage_figure",
-    "leakage_panels",
     "moons_figure",
-    "paths_figure",
+    "most_active",
     "pockets_figure",
-    "posteriors_figure",
-    "rows_figure",
     "sample_figure",
-    "samples_table",
     "traversal_figure",
 ]

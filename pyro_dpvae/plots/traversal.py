@@ -1,18 +1,15 @@
 """Traversals: what the decoder makes of lines through latent space."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.patches import Rectangle
 from torch import Tensor
 
 from pyro_dpvae.plots.samples import image_grid
 
-__all__ = ["draw_rows", "rows_figure", "traversal_figure"]
-
-_FRAME = "#d55e00"
+__all__ = ["draw_rows", "traversal_figure"]
 
 
 def traversal_figure(
@@ -68,39 +65,3 @@ def draw_rows(axes: Axes, rows: Sequence[Tensor], labels: Sequence[str]) -> floa
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
     return grid.shape[0] / grid.shape[1]
-
-
-def rows_figure(
-    panels: Mapping[str, Sequence[Tensor]],
-    labels: Sequence[str],
-    *,
-    title: str,
-    columns: Sequence[str],
-    marked: int,
-) -> Figure:
-    """Return a figure with panels of images in rows, side by side.
-
-    Args:
-        panels: by title, rows of images (steps, channels, height, width) in [0, 1], as many and
-            as long in each.
-        labels: of the rows.
-        title: of the figure.
-        columns: names of the images of a row, which stand below.
-        marked: the index of the column that is framed.
-    """
-    figure = Figure(layout="constrained")
-    for number, (axes, (name, rows)) in enumerate(
-        zip(figure.subplots(1, len(panels), squeeze=False)[0], panels.items(), strict=True)
-    ):
-        ratio = draw_rows(axes, rows, labels if number == 0 else [""] * len(labels))
-        axes.set_title(name, fontsize=11)
-        count, _, height, width = rows[0].shape
-        axes.set_xticks([(width + 1) * (i + 0.5) - 1 for i in range(count)], columns, fontsize=9)
-        corner, tall = (marked * (width + 1) - 1, -1), len(rows) * (height + 1)
-        frame = Rectangle(corner, width + 1, tall, fill=False, ec=_FRAME, lw=2, clip_on=False)
-        axes.add_patch(frame)
-    # Titles have lines of 0.2 inches; below are the columns' names.
-    lines = 0.2 * (title.count("\n") + 1)
-    figure.set_size_inches(3.5 * len(panels) + 0.6, 3.4 * ratio + lines + 0.6)
-    figure.suptitle(title, fontsize=12)
-    return figure

@@ -9,12 +9,6 @@ if TYPE_CHECKING:
     from pyro_dpvae.recipes.guides import GUIDES
     from pyro_dpvae.recipes.models import MODELS
     from pyro_dpvae.recipes.named import RECIPES, named_recipe
-    from pyro_dpvae.recipes.posteriors import (
-        POSTERIOR_MODELS,
-        PosteriorResult,
-        fixed_model,
-        measure_posteriors,
-    )
     from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
     from pyro_dpvae.recipes.recipe import Recipe
     from pyro_dpvae.recipes.saved import SavedSystem, open_system
@@ -25,21 +19,17 @@ __all__ = [
     "DPVAE_DATA_SETS",
     "GUIDES",
     "MODELS",
-    "POSTERIOR_MODELS",
     "RECIPES",
     "REGULARIZERS",
     "SYSTEM_PRIORS",
     "MoonsResult",
-    "PosteriorResult",
     "Recipe",
     "Regularizer",
     "SavedSystem",
     "System",
     "build_system",
     "dpvae_recipe",
-    "fixed_model",
     "measure_moons",
-    "measure_posteriors",
     "named_recipe",
     "open_system",
     "start_from_data",
@@ -52,6 +42,6 @@ if not TYPE_CHECKING:
         __all__,
         modules=[
             *("recipe", "dpvae", "named", "guides", "models", "priors"),
-            *("system", "saved", "two_moons", "posteriors"),
+            *("system", "saved", "two_moons"),
         ],
     )

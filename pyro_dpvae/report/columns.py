@@ -1,19 +1,15 @@
 """The columns of a page's metrics: runs, or groups of seeds, with differences from the first."""
 
-import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import final
 
-from scipy import stats
-
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
+from pyro_dpvae.evaluation.compare import half_width
+from pyro_dpvae.evaluation.table import letter
 from pyro_dpvae.report.contents import RunContents
-from pyro_dpvae.report.numbers import letter
 
-__all__ = ["Column", "columns_of_runs", "columns_of_seeds", "half_width"]
-
-_LEVEL = 0.95
+__all__ = ["Column", "columns_of_runs", "columns_of_seeds"]
 
 
 @final
@@ -73,20 +69,6 @@ def columns_of_seeds(paths: Sequence[str]) -> list[Column]:
         differences, incomparable = _against_first(comparison, index) if index else ({}, [])
         columns.append(Column(letter(index), members, values, differences, incomparable))
     return columns
-
-
-def half_width(error: float | None, *, repetitions: int | None = None) -> float:
-    """Return half the interval of 95 % of a standard error: normal, or Student's t of repetitions.
-
-    Example:
-        >>> round(half_width(1.0), 2), round(half_width(1.0, repetitions=3), 2), half_width(None)
-        (1.96, 4.3, nan)
-    """
-    if error is None:
-        return math.nan
-    side = (1 + _LEVEL) / 2
-    factor = stats.norm.ppf(side) if repetitions is None else stats.t.ppf(side, repetitions - 1)
-    return float(factor * error)
 
 
 def _against_first(comparison: Comparison, index: int) -> tuple[dict[str, Difference], list[str]]:

@@ -9,10 +9,10 @@ import torch
 from tqdm import tqdm
 
 from pyro_dpvae._ranks import forked_rng
-from pyro_dpvae.drawings import drawings_of
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.evaluation.kept import read_kept
+from pyro_dpvae.plots import drawings_of
 from pyro_dpvae.recipes import SavedSystem, open_system
 from pyro_dpvae.report.pictures import png
 from pyro_dpvae.runs import RunFolder

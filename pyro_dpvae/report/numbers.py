@@ -3,7 +3,7 @@
 import math
 from collections.abc import Sequence
 
-__all__ = ["finite", "letter", "plain_number", "ticks", "with_interval"]
+__all__ = ["finite", "plain_number", "ticks", "with_interval"]
 
 _MINUS = "\N{MINUS SIGN}"
 _DIGITS = 4  # of a number whose error is not known
@@ -80,17 +80,6 @@ def ticks(low: int | float, high: int | float, *, most: int = 6) -> list[float]:
     places = max(0, 1 - math.floor(math.log10(step)))
     first, last = math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9)
     return [round(number * step, places) + 0.0 for number in range(first, last + 1)]
-
-
-def letter(index: int) -> str:
-    """Return the name of a column: A, B ... Z, AA, AB ...
-
-    Example:
-        >>> letter(0), letter(27)
-        ('A', 'AB')
-    """
-    last = chr(ord("A") + index % 26)
-    return last if index < 26 else letter(index // 26 - 1) + last
 
 
 def finite(values: Sequence[int | float]) -> list[int | float]:

@@ -1,0 +1,1 @@
+"""The experiments of papers, made again with the library; none of it is in the wheel."""

@@ -1,0 +1,140 @@
+"""Table 1 anew: rows, paired differences and verdicts, as plain data."""
+
+import math
+import statistics
+from collections import Counter
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from papers.dpvae.claims import FAILS, HOLDS, OPEN, Claim, claims_of, mean_interval
+from papers.dpvae.paper import SOURCE, TABLE_1
+from papers.dpvae.results import COMMON, SAMPLES, Result, results_of
+from papers.dpvae.study import Study
+from pyro_dpvae.recipes import REGULARIZERS
+
+__all__ = ["table_of"]
+
+# Differences that are shown without a verdict: the paper claims nothing of them.
+_SHOWN = (
+    Claim(name="nll", statement="NLL", column="nll"),
+    Claim(name="leakage_-1", statement="leakage at -1", column="leakage_-1"),
+)
+
+
+def table_of(study: Study, out: Path) -> dict[str, Any]:
+    """Return the table of a study from what its runs have measured, as JSON holds it.
+
+    It is the same for the same runs, whenever and wherever they were trained: it has neither times
+    nor paths.
+
+    Raises:
+        ValueError: if runs were measured with several feature networks.
+    """
+    results = results_of(study, out)
+    pairs = [
+        _pair(
+            study,
+            regularizer,
+            *(results[study.recipe(regularizer, decoupled=one)] for one in (False, True)),
+        )
+        for regularizer in study.regularizers
+    ]
+    networks = [one.network for found in results.values() for one in found if one.network]
+    return {
+        "paper": SOURCE,
+        "study": study.as_dict(),
+        "network": networks[0] if networks else None,
+        "rows": [
+            _row(study, regularizer, decoupled, results)
+            for regularizer in study.regularizers
+            for decoupled in (False, True)
+        ],
+        "pairs": pairs,
+        "claims": [_over_all(claim, pairs) for claim in claims_of(study.features)],
+    }
+
+
+def _row(
+    study: Study, regularizer: str, decoupled: bool, results: dict[str, list[Result]]
+) -> dict[str, Any]:
+    recipe = study.recipe(regularizer, decoupled=decoupled)
+    names = REGULARIZERS[regularizer]
+    kind = "dp" if decoupled else "plain"
+    paper = TABLE_1.get(study.data, {}).get(regularizer, {}).get(kind)
+    found = results[recipe]
+    return {
+        "recipe": recipe,
+        "model": names.decoupled if decoupled else names.plain,
+        "paper": None if paper is None else paper._asdict(),
+        "means": {
+            column: _interval([one.values[column] for one in found])
+            for column in (*SAMPLES[study.features], *COMMON)
+        },
+        "seeds": [
+            {"seed": one.seed, "failed": one.failed, "values": _plain(one.values)} for one in found
+        ],
+    }
+
+
+def _pair(
+    study: Study, regularizer: str, plain: Sequence[Result], decoupled: Sequence[Result]
+) -> dict[str, Any]:
+    before, after = ([one.values for one in found] for found in (plain, decoupled))
+    found: dict[str, Any] = {"regularizer": regularizer, "differences": {}}
+    for claim in (*claims_of(study.features), *_SHOWN):
+        differences = claim.differences(before, after)
+        entry = {"seeds": _plain(differences), **_interval(differences)}
+        if claim not in _SHOWN:
+            quantities = [claim.quantity(one) for one in (*before, *after)]
+            absent = claim.name == "leakage" and not any(quantities)
+            verdict = claim.verdict(differences, absent=absent)
+            entry |= {"verdict": verdict.verdict, "reason": verdict.reason}
+        if claim.name == "gap":
+            entry["gaps"] = {
+                kind: _interval([claim.quantity(one) for one in values])
+                for kind, values in (("plain", before), ("dp", after))
+            }
+        found["differences"][claim.name] = entry
+    return found
+
+
+def _over_all(claim: Claim, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    entries = [pair["differences"][claim.name] for pair in pairs]
+    verdicts = Counter(entry["verdict"] for entry in entries)
+    # Of pairs with all their seeds: others are of fewer, and of those that went well.
+    whole = [entry["mean"] for entry in entries if entry["known"] == entry["of"]]
+    known = [float(mean) for mean in whole if mean is not None]
+    return {
+        "name": claim.name,
+        "statement": claim.statement,
+        "pairs": len(pairs),
+        "holds": verdicts[HOLDS],
+        "does_not_hold": verdicts[FAILS],
+        "undecided": verdicts[OPEN],
+        "median": _plain(statistics.median(known)) if known else None,
+        "known": len(known),
+    }
+
+
+def _interval(values: Sequence[float | None]) -> dict[str, Any]:
+    known = [value for value in values if value is not None and not math.isnan(value)]
+    interval = mean_interval(known)
+    return {
+        "mean": _plain(interval.mean),
+        "low": _plain(interval.low),
+        "high": _plain(interval.high),
+        "known": len(known),
+        "of": len(values),
+    }
+
+
+def _plain(value: Any) -> Any:
+    """Return what JSON can hold: of numbers that are not finite, null for NaN, else their name."""
+    if isinstance(value, dict):
+        return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_plain(item) for item in value]
+    if isinstance(value, float) and not math.isfinite(value):
+        return None if math.isnan(value) else str(value)
+    return value

@@ -1,0 +1,133 @@
+"""What the table says in words, in a terminal and in a document alike."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from papers.dpvae.budgets import AUTHORS_CODE
+from papers.dpvae.claims import COLUMNS
+
+__all__ = [
+    "BESIDE",
+    "DIFFERENCES",
+    "column_titles",
+    "counted",
+    "features_in_words",
+    "notes",
+    "number",
+    "verdict_line",
+]
+
+BESIDE = {"fid": "fid", "fid_low": "fid_low", "skl_nearest": "skl", "nll": "nll"}
+"""Columns that have one of the paper's beside them, and which."""
+
+DIFFERENCES = ("fid", "gap", "skl", "probe", "leakage", "leakage_-1", "nll")
+"""The differences in the order of the table: those of claims, then those that are shown alone."""
+
+
+def number(value: float | str | None) -> str:
+    """Return a number in four digits; ``-`` where there is none.
+
+    Example:
+        >>> number(137.4), number(0.00123456), number(None), number("inf")
+        ('137.4', '0.001235', '-', 'inf')
+    """
+    if value is None:
+        return "-"
+    return value if isinstance(value, str) else f"{value:.4g}"
+
+
+def counted(count: int, what: str) -> str:
+    """Return how many there are of something.
+
+    Example:
+        >>> counted(1, "seed"), counted(3, "seed")
+        ('1 seed', '3 seeds')
+    """
+    return f"{count} {what}{'' if count == 1 else 's'}"
+
+
+def column_titles(features: str) -> dict[str, str]:
+    """Return the titles of columns and of differences."""
+    first, low = COLUMNS[features]
+    return {
+        "fid": first,
+        "fid_low": low,
+        "gap": "gap",
+        "skl": "sKL",
+        "skl_nearest": "sKL 1-NN",
+        "nll": "NLL",
+        "leakage": "leakage -10",
+        "leakage_-10": "leakage -10",
+        "leakage_-1": "leakage -1",
+        "probe": "probe",
+    }
+
+
+def features_in_words(table: Mapping[str, Any]) -> str:
+    """Return what the columns of samples are measured in, and how it stands to the paper's."""
+    network = table["network"] or "no run has been measured"
+    return {
+        "fid": f"FID is in Inception features ({network}).",
+        "domain": "FD is the Frechet distance in the features of a small classifier of the data "
+        f"set ({network}), as the weights of FID's Inception network were not at hand: the "
+        "paper's FID beside it is on another scale, and differences compare by their sign alone.",
+        "distance": "distance is that of decoded samples to the nearest training datum; the paper "
+        "has no such row.",
+    }[table["study"]["features"]]
+
+
+def verdict_line(claim: Mapping[str, Any]) -> str:
+    """Return what has become of a claim over all pairs."""
+    over = counted(claim["known"], "pair")
+    if claim["known"] < claim["pairs"]:
+        over += " with all seeds known"
+    return (
+        f"{claim['statement']}: holds in {claim['holds']} of {counted(claim['pairs'], 'pair')}, "
+        f"does not in {claim['does_not_hold']}, undecided in {claim['undecided']}; median "
+        f"difference of {over} {number(claim['median'])}"
+    )
+
+
+def notes(table: Mapping[str, Any]) -> list[str]:
+    """Return what is to be known of the numbers, a sentence or two each."""
+    study = table["study"]
+    first, low = COLUMNS[study["features"]]
+    found = [
+        features_in_words(table),
+        f"Differences are of the model with the decoupled prior less the one without, paired over "
+        f"{counted(study['seeds'], 'seed')}; intervals are Student's t, 95 %. A claim holds for a "
+        "pair if its whole interval is on the claim's side, does not if the whole is on the other "
+        "side, and is undecided otherwise. The median difference is of the pairs' means, of pairs "
+        "with all seeds known: it has no interval, as pairs are of several scales and no sample "
+        "of anything.",
+        f"The gap is |{low} - {first}|, per run.",
+        "sKL is of exact densities, by draws, and has the verdict. sKL 1-NN is the estimate by "
+        "nearest neighbours, which the paper's numbers are of: it alone stands beside them.",
+        "Leakage at t is E_q[log q(z) - log p(z)] over the aggregate posterior where log p(z) < "
+        "t, as a part of the whole: draws above the threshold count as 0. The threshold is the "
+        "same for all latent sizes, but log p(z) is not: of N(0, I) in L dimensions its mean is "
+        "-1.42 L, so that for L of 8 or more nearly all draws count, and it is nearly the "
+        "whole KL(q(z) || p(z)) and says nothing of pockets.",
+        "NLL is -log p(x) per held-out datum in nats, by importance sampling. Its differences "
+        "have no verdict: the paper's NLL is of a unit that it does not say, and is not lower in "
+        "every row.",
+    ]
+    if study["variant"] == AUTHORS_CODE:
+        found.append(
+            "These configurations differ within pairs in more than the prior. They keep their own "
+            f"learning rates and proportions of steps: {study['steps']} are those of a "
+            "configuration of 100,000."
+        )
+    if unknown := _unknown(table["pairs"]):
+        found.append(f"Undecided for another reason than the interval: {unknown}.")
+    return found
+
+
+def _unknown(pairs: Sequence[Mapping[str, Any]]) -> str:
+    """Return why verdicts are undecided beside what intervals say, by reason."""
+    reasons: dict[str, list[str]] = {}
+    for pair in pairs:
+        for name, entry in pair["differences"].items():
+            if reason := entry.get("reason"):
+                reasons.setdefault(reason, []).append(f"{pair['regularizer']} {name}")
+    return "; ".join(f"{reason} ({', '.join(where)})" for reason, where in reasons.items())

@@ -1,0 +1,274 @@
+"""The options of all commands but ``dpvae train``, which are parsed without PyTorch."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from jsonargparse import Namespace
+
+from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae.evaluation.config import GROUP_NAMES, EvaluationConfig
+
+__all__ = ["DESCRIPTIONS", "add_device", "add_reading", "parsed"]
+
+DESCRIPTIONS = {
+    "compare": "Compare evaluated runs with the first: values with standard errors, then "
+    "differences with intervals of 95 %, paired where the data or the seeds are the same.",
+    "data": "Show how a data set is read: splits, shape, type and range of its numbers, labels, "
+    "factors, and what the numbers are taken for. Draws 32 of its items. Nothing is trained.",
+    "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
+    "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. What is "
+    "there already, of the same checkpoint and numbers, is not measured again.",
+    "explore": "Serve a page, to this machine alone, on which one moves a point through "
+    "generation space and representation space and sees what it decodes to, the densities of "
+    "prior and aggregate posterior, pockets and leaks. Ctrl-C ends it.",
+    "plot": "Draw a trained run: samples of the prior, its pockets and its leaks; latent "
+    "space; traversals, of a ladder also layer by layer, and draws of each layer's "
+    "clusters; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
+    "recipes": "List the systems of the papers, one a line; or show the numbers of one, with "
+    "their sources, and what is unknown and was chosen instead.",
+    "report": "Write one page of HTML of a run, or of several side by side: configuration, "
+    "curves of training, metrics with intervals and differences from the first run, figures. "
+    "The page needs no network and no other file.",
+    "sample": "Draw z from the prior of a run and decode it to the mean of p(x|z), or to a "
+    "draw from it where the decoder is autoregressive.",
+}
+"""By command, what it does."""
+
+
+def parsed(command: str, arguments: Sequence[str]) -> Namespace:
+    """Return the options of a command line.
+
+    Raises:
+        UsageError: if an option does not exist, or has a value that it cannot take.
+        ValueError: for a comparison of a single run, or one that has options of an evaluation
+            without ``--evaluate``.
+    """
+    parser = CommandParser(prog=f"dpvae {command}", description=DESCRIPTIONS[command])
+    _OPTIONS[command](parser)
+    options = parser.parse_args(list(arguments))
+    if command == "compare":
+        _check_compared(options)
+    return options
+
+
+def add_device(parser: Any) -> None:
+    """Add ``--device`` to a parser or a group of one."""
+    parser.add_argument(
+        "--device",
+        type=str,
+        default="auto",
+        help="auto (a GPU if CUDA finds one, otherwise the CPU), cpu, cuda, cuda:1 ...",
+    )
+
+
+def add_reading(parser: Any) -> None:
+    """Add where data sets by name are, and how files are read, to a parser or a group of one."""
+    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+    parser.add_argument(
+        "--layout",
+        type=str | None,
+        help="what the items of a file are: images, sequences or vectors (default: decided by "
+        "shape and type, and said)",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float | str | None,
+        help="the share of a file without splits that is held out at random, or none (default: "
+        "0.1)",
+    )
+    parser.add_argument(
+        "--background",
+        type=str | None,
+        help="what shows where images of a folder are transparent: white or black (default: "
+        "white)",
+    )
+
+
+def _compare(parser: CommandParser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument(
+        "--seeds",
+        action="store_true",
+        help="take runs that differ in their seed alone as repetitions of one system",
+    )
+    parser.add_argument(
+        "--evaluate",
+        action="store_true",
+        help="measure first what 'dpvae evaluate' has not yet measured of the runs; the options "
+        "below are of this",
+    )
+    _add_evaluation(parser)
+
+
+def _check_compared(options: Namespace) -> None:
+    if len(options.runs) < 2:
+        raise ValueError(f"a comparison needs at least two runs, got {len(options.runs)}")
+    evaluation = CommandParser()
+    _add_evaluation(evaluation)
+    for name, usual in evaluation.get_defaults().items():
+        if not options.evaluate and options[name] != usual:
+            option = f"--{name.replace('_', '-')}"
+            raise ValueError(
+                f"options of an evaluation need --evaluate, got {option} without it; add "
+                f"--evaluate, or leave {option} out"
+            )
+
+
+def _add_evaluation(parser: CommandParser) -> None:
+    """Add the options of a comparison that measures runs first."""
+    _add_measuring(parser)
+    _add_root(parser)
+    add_device(parser)
+
+
+def _data(parser: CommandParser) -> None:
+    parser.add_argument("data", type=str, help="a data set's name, a file, or a folder of images")
+    add_reading(parser)
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="the picture of 32 training items (default: NAME-data.png, here)",
+    )
+
+
+def _demo(parser: CommandParser) -> None:
+    parser.add_argument("--out", type=str, default="demo", help="the folder for the picture")
+    parser.add_argument("--beta", type=float, default=2.0, help="the weight of the rate")
+    parser.add_argument("--steps", type=int, default=2500, help="training steps of each")
+    parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
+
+
+def _evaluate(parser: CommandParser) -> None:
+    _add_run(parser)
+    _add_data(parser)
+    _add_measuring(parser)
+
+
+def _explore(parser: CommandParser) -> None:
+    _add_run(parser)
+    _add_data(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of the samples that are shown")
+    parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: a free one)")
+    parser.add_argument("--open", action="store_true", help="open the page in the browser")
+
+
+def _plot(parser: CommandParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--count", type=int, default=100, help="samples in a panel")
+    _add_data(parser)
+    parser.add_argument("--seed", type=int, default=0, help="of samples and pairs")
+    parser.add_argument("--out", type=str | None, help="the folder (default: RUN/plots)")
+
+
+def _recipes(parser: CommandParser) -> None:
+    parser.add_argument("name", type=str | None, nargs="?", help="the recipe to show")
+
+
+def _report(parser: CommandParser) -> None:
+    parser.add_argument("runs", nargs="+", type=str, help="run folders")
+    parser.add_argument(
+        "--out", type=str | None, help="the file (default: RUN/report.html, or report.html here)"
+    )
+    parser.add_argument(
+        "--seeds",
+        action="store_true",
+        help="take runs that differ in their seed alone as repetitions of one system, and draw "
+        "the first of each",
+    )
+    _add_weights(parser)
+    _add_data(parser)
+    parser.add_argument("--count", type=int, default=100, help="samples in a panel")
+    parser.add_argument("--seed", type=int, default=0, help="of what figures draw")
+    parser.add_argument("--no-figures", action="store_true", help="leave figures out")
+
+
+def _sample(parser: CommandParser) -> None:
+    _add_run(parser)
+    parser.add_argument("--count", type=int, default=100, help="how many samples")
+    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="the picture; the array lies beside it as .npy (default: RUN/samples.png)",
+    )
+
+
+_OPTIONS: dict[str, Callable[[CommandParser], None]] = {
+    "compare": _compare,
+    "data": _data,
+    "demo": _demo,
+    "evaluate": _evaluate,
+    "explore": _explore,
+    "plot": _plot,
+    "recipes": _recipes,
+    "report": _report,
+    "sample": _sample,
+}
+
+
+def _add_run(parser: CommandParser) -> None:
+    """Add the run folder, and the options of :func:`_add_weights`."""
+    parser.add_argument("run", type=str, help="the run folder")
+    _add_weights(parser)
+
+
+def _add_weights(parser: CommandParser) -> None:
+    """Add the options for the checkpoint and weights to open, and for the device."""
+    parser.add_argument(
+        "--checkpoint",
+        type=str,
+        default="last",
+        help="last, best (of the best score in what the run's --monitor watches), or a step",
+    )
+    parser.add_argument(
+        "--weights",
+        type=str | None,
+        help="raw, as training left them, or average, their moving average (default: average, if "
+        "the run has one)",
+    )
+    add_device(parser)
+
+
+def _add_root(parser: CommandParser) -> None:
+    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
+
+
+def _add_data(parser: CommandParser) -> None:
+    """Add the options that say where the data of the run are."""
+    _add_root(parser)
+    parser.add_argument(
+        "--data", type=str | None, help="the file or folder of the run's data, if it has moved"
+    )
+
+
+def _add_measuring(parser: CommandParser) -> None:
+    """Add the options for the groups of metrics, and for how much work measures them."""
+    defaults = EvaluationConfig()
+    parser.add_argument(
+        "--metrics",
+        type=str | None,
+        help=f"some of {','.join(GROUP_NAMES)} (default: all that the data allow, but fid)",
+    )
+    for name, what in (
+        ("nll_samples", "draws of z for each datum's likelihood"),
+        ("nll_data", "held-out data whose likelihood is measured"),
+        ("latent_samples", "draws for divergences, leakage, the split of the rate"),
+        ("images", "samples and reference images in feature space"),
+        ("seed", "of all draws"),
+    ):
+        option = f"--{name.replace('_', '-')}"
+        parser.add_argument(option, type=int, default=getattr(defaults, name), help=what)
+    parser.add_argument(
+        "--compile",
+        action="store_true",
+        help="compile the draws of likelihoods: ten seconds, which pay where they take minutes",
+    )
+    parser.add_argument("--inception", type=str | None, help="the file of FID's network weights")
+    parser.add_argument(
+        "--download", action="store_true", help="fetch those weights if they are missing (91 MB)"
+    )
+    parser.add_argument(
+        "--cache",
+        type=str | None,
+        help="the folder of domain networks and reference features (default: the user's cache)",
+    )

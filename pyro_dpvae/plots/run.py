@@ -1,0 +1,208 @@
+"""The figures of a trained run: what is drawn of it, and how it is found."""
+
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+
+import torch
+from matplotlib.figure import Figure
+from torch import Tensor
+
+from pyro_dpvae.evaluation import Subject
+from pyro_dpvae.guides import ClusteringLadderGuide
+from pyro_dpvae.metrics import assigned_clusters, leakage_curve, unit_activity
+from pyro_dpvae.plots.clusters import cluster_codes
+from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.layers import layer_codes, layers_figure
+from pyro_dpvae.plots.leakage import leakage_figure
+from pyro_dpvae.plots.pockets import pockets_figure
+from pyro_dpvae.plots.traversal import traversal_figure
+from pyro_dpvae.priors import ProductPrior
+
+__all__ = ["drawings_of", "most_active"]
+
+_CLOUD, _EXTREME = 2000, 200  # points in latent space
+_STEPS, _PAIRS = 11, 5  # of pair traversals
+_FACTORS, _REACH, _FACTOR_STEPS = 5, 3.0, 7  # of factor traversals; in standard deviations
+_THRESHOLDS = 25
+_OF_CLUSTER = 12  # draws of each cluster
+
+
+def drawings_of(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]:
+    """Return what draws each figure of a run, by its name; nothing is drawn yet.
+
+    These are samples of the prior, its pockets and its leaks; latent space; traversals of pairs of
+    held-out data and of single coordinates; leakage; of a ladder also its layers and their
+    clusters. Call them without gradients.
+
+    Args:
+        subject: the run.
+        count: samples in a panel.
+    """
+    lines = cache(lambda: _lines(subject))
+    drawings = {
+        "samples": lambda: _samples(subject, count),
+        "latent": lambda: _latent(subject, lines()),
+        "pairs": lambda: _pairs(subject, lines()),
+        "factors": lambda: _factors(subject),
+        "leakage": lambda: _leakage(subject),
+    }
+    prior, guide = subject.prior, subject.guide
+    if isinstance(prior, ProductPrior):
+        drawings["layers"] = lambda: _layers(subject, prior)
+        if isinstance(guide, ClusteringLadderGuide):
+            assigned = cache(lambda: _assigned(subject, guide))
+            for layer in range(1, len(prior.priors) + 1):
+                drawings[f"clusters_layer_{layer}"] = partial(
+                    _clusters, subject, prior, layer, assigned=assigned
+                )
+    return drawings
+
+
+def _samples(subject: Subject, count: int) -> Figure:
+    drawn = {
+        "prior samples": subject.prior().sample((count,)),
+        "low-posterior samples (pockets)": subject.low_posterior(count),
+        "high-posterior samples (leaks)": subject.high_posterior(count),
+    }
+    decoded = {title: _decode(subject, z) for title, z in drawn.items()}
+    return pockets_figure(decoded, _points(subject))
+
+
+def _lines(subject: Subject) -> list[Tensor]:
+    """Traversals of pairs of held-out data, each straight in generation space."""
+    ends = subject.test_means.to(subject.saved.device)
+    if len(ends) < 2:
+        ends = torch.cat([ends, subject.aggregate.loc[:1]])
+    pairs = min(_PAIRS, len(ends) // 2)
+    chosen = ends[torch.randperm(len(ends))[: 2 * pairs].to(ends.device)]
+    start, end = subject.prior.to_generation(chosen)[0].chunk(2)
+    fractions = torch.linspace(0, 1, _STEPS, device=start.device)[:, None]
+    return [a + fractions * (b - a) for a, b in zip(start, end, strict=False)]
+
+
+def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
+    """Latent space with the traversals of pairs, which representation space shows curved."""
+    prior, aggregate = subject.prior, subject.aggregate
+    clouds = {
+        "aggregate posterior": aggregate.sample((_CLOUD,)),
+        "prior": prior().sample((_CLOUD,)),
+        "low-posterior (pockets)": subject.low_posterior(_EXTREME),
+        "high-posterior (leaks)": subject.high_posterior(_EXTREME),
+    }
+    shown = {
+        "representation space": (clouds, [prior.to_representation(line) for line in lines]),
+        "generation space": (
+            {title: prior.to_generation(z)[0] for title, z in clouds.items()},
+            lines,
+        ),
+    }
+    symbols = {"representation space": "z", "generation space": "z_0"}
+    spaces, curves, names = {}, {}, {}
+    for title, (points, paths) in shown.items():
+        dims = most_active(subject, title)
+        spaces[title] = {label: cloud[:, dims] for label, cloud in points.items()}
+        curves[title] = [path[:, dims] for path in paths]
+        first, second = (f"${symbols[title]}$[{dim}]" for dim in dims)
+        names[title] = first, second
+    return latent_figure(spaces, names=names, curves=curves)
+
+
+def _pairs(subject: Subject, lines: Sequence[Tensor]) -> Figure:
+    """What the traversals of pairs decode to."""
+    rows = _decode_lines(subject, lines)
+    labels = [f"pair {number + 1}" for number in range(len(rows))]
+    return traversal_figure(
+        rows, labels, title="held-out pairs, straight in generation space", data=_points(subject)
+    )
+
+
+def most_active(subject: Subject, space: str) -> list[int]:
+    """Return the two coordinates whose means vary most, of one space."""
+    if space == "representation space":
+        spread = unit_activity(subject.aggregate)
+    else:
+        spread = subject.generation_spread
+    if len(spread) == 1:
+        return [0, 0]
+    return sorted(spread.topk(2).indices.tolist())
+
+
+def _factors(subject: Subject) -> Figure:
+    """One datum's code, moved along the coordinates of generation space that vary most."""
+    means = subject.test_means.to(subject.saved.device)
+    code = means[torch.randint(len(means), (1,)).item() :][:1]
+    origin = subject.prior.to_generation(code)[0]
+    spread, (centre, scale) = subject.generation_spread, subject.base_moments
+    lines, labels = [], []
+    for dim in spread.topk(min(_FACTORS, len(spread))).indices.tolist():
+        moved = origin.repeat(_FACTOR_STEPS, 1)
+        steps = torch.linspace(-_REACH, _REACH, _FACTOR_STEPS, device=moved.device)
+        moved[:, dim] = centre[dim] + scale[dim] * steps
+        lines.append(moved)
+        labels.append(f"$z_0$[{dim}]")
+    title = f"one coordinate of generation space, within {_REACH:g} standard deviations"
+    rows = _decode_lines(subject, lines)
+    return traversal_figure(rows, labels, title=title, data=_points(subject))
+
+
+def _layers(subject: Subject, prior: ProductPrior) -> Figure:
+    """One datum's code, varied layer by layer."""
+    means = subject.test_means.to(subject.saved.device)
+    origin = means[int(torch.randint(len(means), (1,)))]
+    codes = layer_codes(prior, origin)
+    return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
+
+
+def _clusters(
+    subject: Subject, prior: ProductPrior, layer: int, *, assigned: Callable[[], Tensor]
+) -> Figure:
+    """A row of draws of each cluster of a layer; other layers are drawn from their priors."""
+    codes = cluster_codes(prior, layer, count=_OF_CLUSTER)
+    rows = _decode(subject, codes.flatten(0, 1)).split(_OF_CLUSTER)
+    of_data = assigned()[:, layer - 1]
+    shares = of_data.bincount(minlength=len(codes)) / len(of_data)
+    labels = [
+        f"$y_{{{layer}}}$ = {number} ({100 * share:.0f} %)"
+        for number, share in enumerate(shares.tolist())
+    ]
+    title = f"draws of the clusters of layer {layer}, and their shares of the training data"
+    return traversal_figure(rows, labels, title=title, data=_points(subject))
+
+
+def _assigned(subject: Subject, guide: ClusteringLadderGuide) -> Tensor:
+    """Return the cluster of each training datum in each layer, of shape (data, layers)."""
+    batches = subject.saved.batches(subject.data.train).epoch(0)
+    return assigned_clusters(map(guide.cluster_probabilities, batches))
+
+
+def _leakage(subject: Subject) -> Figure:
+    z = subject.aggregate.sample((_CLOUD,))
+    log_p = subject.prior().log_prob(z)
+    low, high = float(log_p.quantile(0.001)), float(log_p.quantile(0.999))
+    thresholds = torch.linspace(low, high, _THRESHOLDS).tolist()
+    curves = {}
+    for conditional, title in ((False, "unconditional"), (True, "conditional")):
+        curves[title] = leakage_curve(
+            subject.prior,
+            subject.aggregate,
+            thresholds=thresholds,
+            samples=5000,
+            conditional=conditional,
+        )
+    return leakage_figure(curves)
+
+
+def _decode_lines(subject: Subject, lines: Sequence[Tensor]) -> Sequence[Tensor]:
+    """Return what lines of generation space decode to, all of the same number of points."""
+    # At once: what is sequential in a prior or decoder is gone through only once.
+    z = subject.prior.to_representation(torch.cat(list(lines)))
+    return _decode(subject, z).split(len(lines[0]))
+
+
+def _decode(subject: Subject, z: Tensor) -> Tensor:
+    return torch.cat(list(subject.decoded(z))).cpu()
+
+
+def _points(subject: Subject) -> Tensor | None:
+    data = subject.data.train
+    return data if isinstance(data, Tensor) and data.shape[1:] == (2,) else None
