@@ -91,7 +91,7 @@ class SavedSystem:
     @property
     def preprocessing(self) -> str:
         """What is done to data before the model sees them, one of ``PREPROCESSING``."""
-        return str(self.checkpoint.state["preprocessing"])
+        return str({**self.checkpoint.state, **self.config}["preprocessing"])
 
     @cached_property
     def data(self) -> DataSet:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from signal import Signals
 from typing import Any, final
@@ -18,9 +18,10 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, end_all
 from pyro_dpvae.training.checks import check_resumed, hold_together
-from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
-from pyro_dpvae.training.events import average_norms, undone_if_interrupted
-from pyro_dpvae.training.guard import NonFiniteError, finite_parameters
+from pyro_dpvae.training.config import TrainConfig
+from pyro_dpvae.training.events import average_norms
+from pyro_dpvae.training.guard import NonFiniteError
+from pyro_dpvae.training.guide_changes import GuideChanges
 from pyro_dpvae.training.held_out import evaluate_elbo, evaluate_loss, finite_evaluation
 from pyro_dpvae.training.history import History
 from pyro_dpvae.training.interrupts import Interrupts
@@ -98,6 +99,16 @@ class Trainer:
         self._callbacks = list(callbacks) if ranks().index == 0 else []
         self._random = RandomStates(config.seed)
         self._interrupts = Interrupts(never=self.several)
+        self._changes = GuideChanges(
+            model,
+            guide,
+            objective,
+            train=train,
+            config=config,
+            place=self.place,
+            steps=self.steps,
+            interrupts=self._interrupts,
+        )
         self._signal: Signals | None = None  # that all ranks know of
         self._saved: int | None = None
         self._recordings = 0
@@ -333,10 +344,10 @@ class Trainer:
         """Do what follows a step: the guide's own changes, then evaluation and checkpoints."""
         place, config = self.place, self.config
         try:
-            if place.growth and place.growth[0] <= place.step:
-                self._grow()
-            if place.cluster_step is not None and place.cluster_step <= place.step:
-                self._start_clusters()
+            for changed in self._changes.make(progress=not self._bar.disable):
+                self.record({"step": place.step, **changed})
+                words = (f"{name} {value}" for name, value in changed.items())
+                self._bar.set_description(", ".join(words))
         except KeyboardInterrupt:
             self._interrupts.note()  # and the change is undone: it comes when the run goes on
             return
@@ -346,52 +357,6 @@ class Trainer:
             self.save()
         elif config.checkpoint_every and place.step % config.checkpoint_every == 0:
             self.save()
-
-    def _grow(self) -> None:
-        guide, config = self.guide, self.config
-        assert isinstance(guide, Growing)
-        self._change(
-            lambda: guide.grow(
-                self.model,
-                self.train.whole().epoch,
-                steps=config.growth_steps,
-                learning_rate=config.learning_rate_at(self.place.step),
-                progress=not self._bar.disable,
-            )
-        )
-        self.place.growth = self.place.growth[1:]
-        self.record({"step": self.place.step, "components": guide.active})
-        self._bar.set_description(f"{guide.active} components")
-
-    def _start_clusters(self) -> None:
-        guide = self.guide
-        assert isinstance(guide, Clustering)
-        self._bar.set_description("placing clusters")
-        self._change(
-            lambda: guide.initialise_clusters(
-                self.model.prior,
-                self.train.whole().epoch,
-                seed=self.config.seed,
-                progress=not self._bar.disable,
-            )
-        )
-        self.place.cluster_step = None
-        self.record({"step": self.place.step, "clusters": "from data"})
-        self._bar.set_description("clusters from data")
-
-    def _change(self, change: Callable[[], None]) -> None:
-        """Let the guide change itself and the model, whole or not at all.
-
-        The first rank does it, with whole batches, and others take on what it came to.
-        """
-        with (
-            finite_parameters(self.place.step, self.steps.advice),
-            undone_if_interrupted(self.model, self.guide),
-            self._interrupts.at_once(),
-        ):
-            on_first_rank(change)
-        synchronize(self.model, self.guide, self.objective)
-        self.steps.changed()
 
     def _end(self) -> None:
         """Write what is left; after a signal the checkpoint first."""
