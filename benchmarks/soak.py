@@ -158,7 +158,7 @@ class Soak:
         """Use a killed run as it is, now and then."""
         if self.random.random() < 0.7:
             return []
-        found = end(start(["sample", str(run), "--count", "4"], run.with_suffix(".log")))
+        found = end(start(["sample", str(run), "--number", "4"], run.with_suffix(".log")))
         return [f"sample of a killed run: {found.message}"] if found.status else []
 
     def _evaluated(self, runs: Sequence[Path], place: Path, tally: Tally) -> list[str]:

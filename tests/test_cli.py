@@ -48,11 +48,11 @@ def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert (checkpoint.step, checkpoint.state["item_shape"]) == (3, [1, 8, 8])
     assert checkpoint.state["dataset_size"] == 1617
 
-    assert main(["sample", str(out), "--count", "7"]) == 0
+    assert main(["sample", str(out), "--number", "7"]) == 0
     samples = np.load(out / "samples.npy")
     assert samples.shape == (7, 1, 8, 8)
     assert 0 <= samples.min() <= samples.max() <= 1
-    assert main(["sample", str(out), "--count", "7", "--out", str(tmp_path / "again.png")]) == 0
+    assert main(["sample", str(out), "--number", "7", "--out", str(tmp_path / "again.png")]) == 0
     assert np.array_equal(np.load(tmp_path / "again.npy"), samples)
 
 
@@ -112,7 +112,7 @@ def test_every_likelihood_and_preprocessing(
     options = ["--preprocessing", preprocessing, "--likelihood", likelihood, "--network", network]
     options += ["--prior", "standard"]
     assert train("--data", "digits", *options, "--out", out) == 0
-    assert main(["sample", out, "--count", "4"]) == 0
+    assert main(["sample", out, "--number", "4"]) == 0
 
 
 def save(folder: Path, **arrays: np.ndarray) -> str:

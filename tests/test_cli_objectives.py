@@ -31,7 +31,7 @@ def test_every_objective_trains_and_samples(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     quick = ["--objective.hidden", "[8]"] if name == "factor" else []
     assert train("--objective", name, *quick, "--out", str(out)) == 0
-    assert main(["sample", str(out), "--count", "3"]) == 0
+    assert main(["sample", str(out), "--number", "3"]) == 0
     assert objective_of(out)["name"] == OBJECTIVES[name].__name__
 
 

@@ -399,7 +399,7 @@ def test_samples_of_a_table_have_its_columns(tmp_path: Path) -> None:
     text = "\n".join(",".join(map(str, row)) for row in rows)
     (tmp_path / "t.csv").write_text(f"width,height,depth\n{text}\n")
     assert train(tmp_path / "t.csv", tmp_path / "run") == 0
-    assert main(["sample", str(tmp_path / "run"), "--count", "5"]) == 0
+    assert main(["sample", str(tmp_path / "run"), "--number", "5"]) == 0
     lines = (tmp_path / "run" / "samples.csv").read_text().splitlines()
     assert lines[0] == "width,height,depth"
     samples = np.load(tmp_path / "run" / "samples.npy")

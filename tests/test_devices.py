@@ -157,7 +157,7 @@ def test_a_run_keeps_what_was_asked_and_resumes_elsewhere(
     assert main(resume) == 2
     assert "got 'cuda:99'" in capsys.readouterr().err
     assert main([*resume, "--device", "auto"]) == 0
-    assert main(["sample", str(run), "--count", "4"]) == 0
+    assert main(["sample", str(run), "--number", "4"]) == 0
     assert "device: cpu (chosen by --device auto)\n" in capsys.readouterr().err
-    assert main(["sample", str(run), "--count", "4", "--device", "cpu"]) == 0
+    assert main(["sample", str(run), "--number", "4", "--device", "cpu"]) == 0
     assert "device:" not in capsys.readouterr().err

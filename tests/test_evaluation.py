@@ -484,7 +484,7 @@ def test_pictures_are_drawn_as_png_and_pdf(
     name: str, evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = tmp_path / "plots"
-    assert main(["plot", str(evaluated / name), "--count", "9", "--out", str(out)]) == 0
+    assert main(["plot", str(evaluated / name), "--number", "9", "--out", str(out)]) == 0
     for picture in ("samples", "latent", "pairs", "factors", "leakage"):
         for suffix in ("png", "pdf"):
             assert (out / f"{picture}.{suffix}").stat().st_size > 3000
@@ -496,7 +496,7 @@ def test_pictures_of_longer_vectors_and_one_latent(tmp_path: Path) -> None:
     np.save(path, np.random.default_rng(0).normal(size=(200, 5)).astype(np.float32))
     arguments = ["--data", str(path), "--latent-dim", "1", "--prior", "standard"]
     run = train(tmp_path, "run", *arguments)
-    assert main(["plot", str(run), "--count", "4"]) == 0
+    assert main(["plot", str(run), "--number", "4"]) == 0
     assert (run / "plots" / "latent.pdf").exists()
 
 
@@ -530,5 +530,5 @@ def test_figures_are_saved_one_by_one(
 
     monkeypatch.setattr("pyro_dpvae.plots.run._latent", interrupt)
     run = evaluated / "standard-0"
-    assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 130
+    assert main(["plot", str(run), "--number", "4", "--out", str(tmp_path)]) == 130
     assert {path.name for path in tmp_path.iterdir()} == {"samples.png", "samples.pdf"}

@@ -82,8 +82,8 @@ def replace(content: Any, data: st.DataObject) -> None:
 
 COMMANDS = [
     ["evaluate", "RUN", "--metrics=elbo,distance", "--latent-samples=20"],
-    ["sample", "RUN", "--count=2"],
-    ["sample", "RUN", "--count=2", "--checkpoint=best"],
+    ["sample", "RUN", "--number=2"],
+    ["sample", "RUN", "--number=2", "--checkpoint=best"],
     ["compare", "RUN", "WHOLE"],
     ["compare", "WHOLE", "RUN"],
     ["train", "--resume", "RUN", "--steps=8"],

@@ -324,5 +324,5 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     for drawn in ("_samples", "_latent", "_pairs", "_factors", "_leakage"):  # of other tests
         monkeypatch.setattr(f"pyro_dpvae.plots.run.{drawn}", lambda *parts: Figure())
     monkeypatch.setattr("pyro_dpvae.cli.plot.open_run", lambda options: saved)
-    assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 0
+    assert main(["plot", str(run), "--number", "4", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "layers.png").stat().st_size > 3000

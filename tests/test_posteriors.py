@@ -348,5 +348,5 @@ def test_runs_of_every_posterior_are_evaluated(
 
     if family == "flow":
         monkeypatch.setattr("pyro_dpvae.cli.plot.open_run", lambda options: saved)
-        assert main(["plot", str(run), "--count", "4", "--out", str(tmp_path)]) == 0
+        assert main(["plot", str(run), "--number", "4", "--out", str(tmp_path)]) == 0
         assert (tmp_path / "latent.png").exists()

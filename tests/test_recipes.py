@@ -87,7 +87,7 @@ def test_a_recipe_trains_opens_and_samples(name: str, tmp_path: Path) -> None:
     clusters = [record["step"] for record in records if "clusters" in record]
     assert clusters == ([2] if "vlac" in name else [])
     assert type(model) is MODELS.get(options.get("model", {}).get("name"), VAE)
-    assert main(["sample", str(out), "--count", "2"]) == 0
+    assert main(["sample", str(out), "--number", "2"]) == 0
     assert (out / "samples.png").stat().st_size > 1000
 
 

@@ -79,7 +79,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
 @pytest.fixture(scope="module")
 def page(runs: list[Path]) -> Path:
     out = runs[0].parent / "page.html"
-    command("report", *runs, "--out", out, "--count", 20)
+    command("report", *runs, "--out", out, "--number", 20)
     return out
 
 

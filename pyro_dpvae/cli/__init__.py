@@ -23,16 +23,19 @@ usage: dpvae COMMAND [OPTIONS]
 
 Variational autoencoders in Pyro that represent and generate.
 
-  dpvae demo       train a beta-VAE and a beta-dpVAE on two moons and draw both
-  dpvae recipes    list the systems of the papers, with the source of each number
-  dpvae data       show how a data file is read, without training anything
-  dpvae train      train a system on a data set by name, file or folder; writes a run folder
-  dpvae sample     draw samples from a trained run
-  dpvae evaluate   measure a trained run: likelihood, pockets, leaks, features, representation
-  dpvae compare    set runs side by side, with paired differences; --evaluate measures them first
-  dpvae plot       draw a trained run: samples, latent space, traversals, leakage
-  dpvae report     write runs as one page of HTML: curves, metrics, differences, figures
-  dpvae explore    walk through a trained run's latent spaces, on a page in the browser
+  dpvae demo        train a beta-VAE and a beta-dpVAE on two moons and draw both
+  dpvae recipes     list the systems of the papers, with the source of each number
+  dpvae data        show how a data file is read, without training anything
+  dpvae train       train a system on a data set by name, file or folder; writes a run folder
+  dpvae sample      draw samples from a trained run
+  dpvae encode      write the latents of all data of a run
+  dpvae reconstruct draw held-out data beside their reconstructions
+  dpvae interpolate decode the path between two held-out data
+  dpvae evaluate    measure a trained run: likelihood, pockets, leaks, features, representation
+  dpvae compare     set runs side by side, with paired differences; --evaluate measures them first
+  dpvae plot        draw a trained run: samples, latent space, traversals, leakage
+  dpvae report      write runs as one page of HTML: curves, metrics, differences, figures
+  dpvae explore     walk through a trained run's latent spaces, on a page in the browser
 
 'dpvae COMMAND --help' lists the options of a command, 'dpvae --version' prints the version.
 """

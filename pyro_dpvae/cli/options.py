@@ -16,16 +16,22 @@ DESCRIPTIONS = {
     "data": "Show how a data set is read: splits, shape, type and range of its numbers, labels, "
     "factors, and what the numbers are taken for. Draws 32 of its items. Nothing is trained.",
     "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
+    "encode": "Write the latents of all data of a run, the means of q(z|x), in the order of the "
+    "file, with the split that each datum was in and its label.",
     "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. What is "
     "there already, of the same checkpoint and numbers, is not measured again.",
     "explore": "Serve a page, to this machine alone, on which one moves a point through "
     "generation space and representation space and sees what it decodes to, the densities of "
     "prior and aggregate posterior, pockets and leaks. Ctrl-C ends it.",
+    "interpolate": "Decode the straight line between two held-out data in generation space, in "
+    "representation space, or in both.",
     "plot": "Draw a trained run: samples of the prior, its pockets and its leaks; latent "
     "space; traversals, of a ladder also layer by layer, and draws of each layer's "
     "clusters; leakage. Pictures lie in RUN/plots, as PNG and PDF.",
     "recipes": "List the systems of the papers, one a line; or show the numbers of one, with "
     "their sources, and what is unknown and was chosen instead.",
+    "reconstruct": "Draw held-out data beside their reconstructions: the mean of p(x|z) at the "
+    "mean of q(z|x).",
     "report": "Write one page of HTML of a run, or of several side by side: configuration, "
     "curves of training, metrics with intervals and differences from the first run, figures. "
     "The page needs no network and no other file.",
@@ -138,6 +144,12 @@ def _demo(parser: CommandParser) -> None:
     parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
 
 
+def _encode(parser: CommandParser) -> None:
+    _add_run(parser)
+    _add_data(parser)
+    _add_file(parser, "latents.npy", "npy, csv or h5ad")
+
+
 def _evaluate(parser: CommandParser) -> None:
     _add_run(parser)
     _add_data(parser)
@@ -152,9 +164,21 @@ def _explore(parser: CommandParser) -> None:
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
 
+def _interpolate(parser: CommandParser) -> None:
+    _add_run(parser)
+    _add_data(parser)
+    parser.add_argument("--start", type=int, default=0, help="the held-out datum of the start")
+    parser.add_argument("--end", type=int, default=1, help="the held-out datum of the end")
+    parser.add_argument("--steps", type=int, default=10, help="points of the path, with both ends")
+    parser.add_argument(
+        "--space", type=str | None, help="generation or representation (default: both)"
+    )
+    _add_file(parser, "interpolation.png", "png, pdf, npy or csv")
+
+
 def _plot(parser: CommandParser) -> None:
     _add_run(parser)
-    parser.add_argument("--count", type=int, default=100, help="samples in a panel")
+    parser.add_argument("--number", type=int, default=100, help="samples in a panel")
     _add_data(parser)
     parser.add_argument("--seed", type=int, default=0, help="of samples and pairs")
     parser.add_argument("--out", type=str | None, help="the folder (default: RUN/plots)")
@@ -162,6 +186,13 @@ def _plot(parser: CommandParser) -> None:
 
 def _recipes(parser: CommandParser) -> None:
     parser.add_argument("name", type=str | None, nargs="?", help="the recipe to show")
+
+
+def _reconstruct(parser: CommandParser) -> None:
+    _add_run(parser)
+    _add_data(parser)
+    parser.add_argument("--number", type=int, default=30, help="how many data")
+    _add_file(parser, "reconstructions.png", "png, pdf, npy or csv")
 
 
 def _report(parser: CommandParser) -> None:
@@ -177,19 +208,22 @@ def _report(parser: CommandParser) -> None:
     )
     _add_weights(parser)
     _add_data(parser)
-    parser.add_argument("--count", type=int, default=100, help="samples in a panel")
+    parser.add_argument("--number", type=int, default=100, help="samples in a panel")
     parser.add_argument("--seed", type=int, default=0, help="of what figures draw")
     parser.add_argument("--no-figures", action="store_true", help="leave figures out")
 
 
 def _sample(parser: CommandParser) -> None:
     _add_run(parser)
-    parser.add_argument("--count", type=int, default=100, help="how many samples")
+    parser.add_argument("--number", type=int, default=100, help="how many samples")
     parser.add_argument("--seed", type=int, default=0, help="of the samples")
     parser.add_argument(
-        "--out",
-        type=str | None,
-        help="the picture; the array lies beside it as .npy (default: RUN/samples.png)",
+        "--draw", action="store_true", help="draw x from p(x|z), in the place of its mean"
+    )
+    _add_file(
+        parser,
+        "samples.png, with the array beside it as samples.npy",
+        "png, pdf, npy, csv or h5ad",
     )
 
 
@@ -197,10 +231,13 @@ _OPTIONS: dict[str, Callable[[CommandParser], None]] = {
     "compare": _compare,
     "data": _data,
     "demo": _demo,
+    "encode": _encode,
     "evaluate": _evaluate,
     "explore": _explore,
+    "interpolate": _interpolate,
     "plot": _plot,
     "recipes": _recipes,
+    "reconstruct": _reconstruct,
     "report": _report,
     "sample": _sample,
 }
@@ -227,6 +264,14 @@ def _add_weights(parser: CommandParser) -> None:
         "the run has one)",
     )
     add_device(parser)
+
+
+def _add_file(parser: CommandParser, usual: str, formats: str) -> None:
+    """Add the options that name the file that a command writes, and its format."""
+    parser.add_argument("--out", type=str | None, help=f"the file (default: RUN/{usual})")
+    parser.add_argument(
+        "--to", type=str | None, help=f"its format: {formats} (default: that of its ending)"
+    )
 
 
 def _add_root(parser: CommandParser) -> None:

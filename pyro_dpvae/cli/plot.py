@@ -18,7 +18,7 @@ __all__ = ["main"]
 
 def main(options: Namespace) -> int:
     """Draw a run's pictures, each as PNG and PDF; returns the exit status."""
-    count = check_positive_int("count", options.count)
+    count = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
     saved = open_run(options)
     subject = Subject(

@@ -32,7 +32,7 @@ def main(options: Namespace) -> int:
         root=options.root,
         data=options.data,
         seed=options.seed,
-        count=None if options.no_figures else check_positive_int("count", options.count),
+        count=None if options.no_figures else check_positive_int("number", options.number),
     )
     drawn = [one.members[0] for one in columns_of_seeds(paths)] if options.seeds else paths
     runs = [contents_of(path, opening, figures=path in drawn) for path in paths]

@@ -1,52 +1,40 @@
 """``dpvae sample RUN``: samples of a trained run, as a picture and as an array."""
 
-import csv
-from collections.abc import Sequence
-from io import BytesIO, StringIO
-
-import numpy as np
-import pyro
-import torch
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int, check_seed
-from pyro_dpvae._files import write_whole
 from pyro_dpvae.cli.drawing import picture_file, save_figure
 from pyro_dpvae.cli.opening import open_run
-from pyro_dpvae.data import to_unit
-from pyro_dpvae.decoders import images
+from pyro_dpvae.cli.tables import TABLES, chosen_file, write_rows
 from pyro_dpvae.plots import sample_figure
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
 
 def main(options: Namespace) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
-    count = check_positive_int("count", options.count)
+    number = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
-    picture = None if options.out is None else picture_file(options.out)
+    usual = RunFolder.open(options.run).path / "samples.png"
+    if options.to in TABLES:
+        path = chosen_file(options.out, options.to, usual=usual, formats=TABLES)
+    else:
+        formats = ("png", "pdf") if options.out is None or options.to else (options.to,)
+        path = usual if options.out is None else picture_file(options.out)
+        if options.to is not None:
+            path = chosen_file(options.out, options.to, usual=usual, formats=formats)
     saved = open_run(options)
-    run, model = saved.run, saved.system.model
-    picture = picture or run.path / "samples.png"
-    pyro.set_rng_seed(seed)
-    with torch.no_grad():
-        decoded = images(model.decoder, model.prior().sample((count,))).cpu()
-    x = to_unit(decoded, saved.preprocessing)
+    x = saved.sample(number, draw=options.draw, seed=seed)
     columns = saved.checkpoint.state.get("columns")
-    save_figure(sample_figure(x, columns), picture)
-    array = BytesIO()
-    np.save(array, x.numpy())
-    write_whole(picture.with_suffix(".npy"), array.getvalue())
-    files = [picture, picture.with_suffix(".npy")]
-    if columns is not None:
-        table = picture.with_suffix(".csv")
-        write_whole(table, _table(columns, x.tolist()))
-        files.append(table)
-    print(f"{count} samples: {', '.join(map(str, files))}")
+    files = [path]
+    if path.suffix.removeprefix(".") in TABLES:
+        files = write_rows(path, x, columns=columns)
+    else:
+        save_figure(sample_figure(x, columns), path)
+        if options.to is None:
+            files += write_rows(path.with_suffix(".npy"), x)
+            if columns is not None:
+                files += write_rows(path.with_suffix(".csv"), x, columns=columns)
+    print(f"{number} samples: {', '.join(map(str, files))}")
     return 0
-
-
-def _table(columns: Sequence[str], rows: Sequence[Sequence[float]]) -> bytes:
-    text = StringIO(newline="")
-    csv.writer(text).writerows([columns, *rows])
-    return text.getvalue().encode()

@@ -6,6 +6,7 @@ from pyro_dpvae.plots.latent import latent_figure
 from pyro_dpvae.plots.layers import layer_codes, layers_figure
 from pyro_dpvae.plots.leakage import leakage_figure
 from pyro_dpvae.plots.pockets import pockets_figure
+from pyro_dpvae.plots.reconstructions import reconstruction_figure
 from pyro_dpvae.plots.run import drawings_of, most_active
 from pyro_dpvae.plots.samples import sample_figure
 from pyro_dpvae.plots.traversal import traversal_figure
@@ -24,6 +25,7 @@ __all__ = [
     "moons_figure",
     "most_active",
     "pockets_figure",
+    "reconstruction_figure",
     "sample_figure",
     "traversal_figure",
 ]

@@ -8,7 +8,7 @@ __all__ = ["library"]
 
 
 def library(name: str, path: Path) -> Any:
-    """Return a library that reads a file.
+    """Return a library that reads or writes a file.
 
     Raises:
         ImportError: if it is not installed, with the extra that brings it.
@@ -17,6 +17,6 @@ def library(name: str, path: Path) -> Any:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"reading {path} needs {name.partition('.')[0]}, which is not installed; install "
+            f"the file {path} needs {name.partition('.')[0]}, which is not installed; install "
             "pyro-dpvae[formats]"
         ) from error

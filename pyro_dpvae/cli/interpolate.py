@@ -1,0 +1,42 @@
+"""``dpvae interpolate RUN``: the decoded paths between two held-out data."""
+
+import torch
+from jsonargparse import Namespace
+
+from pyro_dpvae.cli.drawing import save_figure
+from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.tables import chosen_file, write_rows
+from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.plots import traversal_figure
+from pyro_dpvae.runs import RunFolder
+
+__all__ = ["main"]
+
+_SPACES = ("generation", "representation")
+
+
+def main(options: Namespace) -> int:
+    """Decode the straight line between two data in latent space; returns the exit status."""
+    usual = RunFolder.open(options.run).path / "interpolation.png"
+    path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
+    saved = open_run(options)
+    data = saved.load_data(options.root, source=options.data)
+    size = split_size(data.test)
+    for place in (options.start, options.end):
+        if not 0 <= place < size:
+            raise ValueError(
+                f"start and end must be held-out data, from 0 to {size - 1}, got {place}"
+            )
+    a, b = data.test[options.start], data.test[options.end]
+    spaces = _SPACES if options.space is None else (options.space,)
+    rows = {one: saved.interpolate(a, b, steps=options.steps, space=one) for one in spaces}
+    if path.suffix in (".npy", ".csv"):
+        about = {"space": [one for one in spaces for _ in range(options.steps)]}
+        write_rows(path, torch.cat(list(rows.values())), columns=data.columns, about=about)
+    else:
+        title = f"from held-out datum {options.start} to {options.end}"
+        behind = data.test[:] if data.item_shape == (2,) else None
+        labels = [f"{one} space" for one in spaces]
+        save_figure(traversal_figure(list(rows.values()), labels, title=title, data=behind), path)
+    print(f"{options.steps} points in {' and '.join(spaces)} space: {path}")
+    return 0

@@ -1,0 +1,104 @@
+"""Files of rows that commands write: arrays, tables of text, AnnData."""
+
+import csv
+from collections.abc import Mapping, Sequence
+from io import BytesIO, StringIO
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae._files import write_whole
+from pyro_dpvae.data.formats.extras import library
+
+__all__ = ["TABLES", "chosen_file", "write_rows"]
+
+TABLES = ("npy", "csv", "h5ad")
+"""The formats of rows, by their endings."""
+
+
+def chosen_file(out: str | None, to: str | None, *, usual: Path, formats: Sequence[str]) -> Path:
+    """Return the file that ``--out`` and ``--to`` name.
+
+    Args:
+        out: ``--out``, a file; None takes the usual one.
+        to: ``--to``, a format; None takes that of the file's ending.
+        usual: the usual file, with its ending.
+        formats: what can be written.
+
+    Raises:
+        ValueError: if the format is none of them, or the file has another ending.
+    """
+    if to is not None:
+        check_choice("--to", to, formats)
+    if out is None:
+        return usual if to is None else usual.with_suffix(f".{to}")
+    path = Path(out)
+    ending = path.suffix.removeprefix(".").lower()
+    if path.is_dir() or ending not in formats or to not in (None, ending):
+        wanted = formats if to is None else (to,)
+        raise ValueError(
+            f"--out must name a file that ends in {' or '.join(f'.{one}' for one in wanted)}, got "
+            f"{out!r}; give {path.with_suffix(f'.{wanted[0]}')}"
+        )
+    return path
+
+
+def write_rows(
+    path: Path,
+    rows: Tensor,
+    *,
+    columns: Sequence[str] | None = None,
+    about: Mapping[str, Sequence[object]] | None = None,
+) -> list[Path]:
+    """Write rows to a file in the format of its ending; returns the files that were written.
+
+    A ``.csv`` has what is known about each row behind its numbers, a ``.h5ad`` as its
+    observations; a ``.npy`` has the numbers alone, and a ``.csv`` of the rest lies beside it.
+
+    Args:
+        path: the file.
+        rows: of shape (count, ...).
+        columns: the names of the numbers of a row.
+        about: what is known about each row, by name.
+
+    Raises:
+        ValueError: for a format that the library for is missing, with the extra that brings it.
+    """
+    about = about or {}
+    flat = rows.flatten(1)
+    names = list(columns or [f"x{number + 1}" for number in range(flat.shape[1])])
+    if path.suffix == ".npy":
+        content = BytesIO()
+        np.save(content, rows.numpy())
+        write_whole(path, content.getvalue())
+        if not about:
+            return [path]
+        beside = path.with_suffix(".rows.csv")
+        write_whole(beside, _text(list(about), zip(*about.values(), strict=True)))
+        return [path, beside]
+    if path.suffix == ".csv":
+        lines = zip(flat.tolist(), *about.values(), strict=True)
+        every = ([*numbers, *known] for numbers, *known in lines)
+        write_whole(path, _text([*names, *about], every))
+        return [path]
+    anndata = library("anndata", path)
+    pd: Any = library("pandas", path)
+
+    places = [str(number) for number in range(len(flat))]
+    observed = pd.DataFrame({name: list(values) for name, values in about.items()}, index=places)
+    table = anndata.AnnData(flat.numpy(), obs=observed, var=pd.DataFrame(index=names))
+    part = path.with_name(f".{path.name}.part")
+    table.write_h5ad(part)
+    part.replace(path)
+    return [path]
+
+
+def _text(names: Sequence[str], lines: object) -> bytes:
+    text = StringIO(newline="")
+    writer = csv.writer(text)
+    writer.writerow(names)
+    writer.writerows(lines)  # type: ignore[arg-type]
+    return text.getvalue().encode()
