@@ -198,7 +198,7 @@ def test_the_command_draws_from_the_runs_of_a_study_and_trains_none_of_them(
     assert main([*command, "--out", str(out)]) == 0
     said = capsys.readouterr().err
     assert "2 runs of" in said
-    assert "two-moons-beta-vae-h: 3 steps, and not 2 as asked" in said
+    assert "two-moons-beta-vae-h: 3 steps, and not the requested 2" in said
     assert sorted(path.name for path in out.iterdir()) == [
         ".lock",
         "figure-1.pdf",

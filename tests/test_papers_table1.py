@@ -248,7 +248,7 @@ def test_the_table_is_what_the_runs_have_measured(whole: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--steps", "31"], "would change steps from 20 to 31; ask for the same, name"),
+        (["--steps", "31"], "would change steps from 20 to 31; give the same options"),
         (["--seeds", "1"], "would change seeds from 2 to 1"),
         (["--override", "batch_size=50"], "would change overrides from"),
         (["--override", "seed=3"], "got 'seed=3'; the study compares"),

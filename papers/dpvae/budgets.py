@@ -1,4 +1,4 @@
-"""How much a reproduction trains and measures: the paper's numbers, or what fits into an hour."""
+"""How long a reproduction trains and how much it measures: as the paper, or for an hour."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,21 +10,21 @@ from pyro_dpvae.recipes.named import RECIPES
 __all__ = ["AUTHORS_CODE", "BUDGETS", "EVALUATION", "Budget", "steps_of"]
 
 AUTHORS_CODE = "authors-code"
-"""The variant of recipes whose numbers differ within pairs."""
+"""The variant of recipes in which the two models of a pair differ in more than the prior."""
 
 EVALUATION = ("nll_samples", "nll_data", "latent_samples", "images")
-"""What of an ``EvaluationConfig`` a budget decides."""
+"""The fields of an ``EvaluationConfig`` that a budget sets."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Budget:
-    """How much is trained and measured.
+    """How long runs train and how much is measured.
 
     Attributes:
-        steps: of each run.
-        seeds: how many runs of each recipe.
-        overrides: options that go before those of the recipes.
-        evaluation: the numbers of an evaluation that are not its defaults.
+        steps: training steps of each run.
+        seeds: number of runs of each recipe.
+        overrides: training options that replace those of the recipes.
+        evaluation: numbers of the evaluation that differ from its defaults.
     """
 
     steps: int
@@ -34,7 +34,7 @@ class Budget:
 
     @property
     def measured(self) -> dict[str, int]:
-        """All numbers of the evaluation, those of ``EVALUATION``."""
+        """All numbers of the evaluation, by the names in ``EVALUATION``."""
         usual = EvaluationConfig()
         return {name: self.evaluation.get(name, getattr(usual, name)) for name in EVALUATION}
 
@@ -43,18 +43,18 @@ BUDGETS: dict[str, Budget] = {
     "paper": Budget(steps=100_000),
     "hour": Budget(
         steps=800,
-        overrides={"learning_rate": 1e-3},  # the recipes' own is for 100,000 steps
+        overrides={"learning_rate": 1e-3},  # the recipes' rate is for 100,000 steps
         evaluation={"nll_samples": 500, "nll_data": 100, "latent_samples": 2000, "images": 2000},
     ),
 }
-"""``paper`` has the steps of the paper and the draws of an evaluation; ``hour`` what two
-processors do of MNIST in about an hour."""
+"""By name: ``paper`` has the paper's number of steps; ``hour`` takes two processors about an hour
+on MNIST."""
 
 
 def steps_of(recipe: str, steps: int) -> int:
-    """Return how many steps a run takes where those of the paper's recipes take ``steps``.
+    """Return the number of steps of a recipe if a recipe of 100,000 steps trains ``steps``.
 
-    The published configurations keep their proportions: one has twice the steps of the others.
+    The configurations of the authors' code keep their proportions: one has 200,000 steps.
 
     Example:
         >>> steps_of("mnist-beta-tcvae-dp", 800), steps_of("mnist-beta-tcvae-dp-authors-code", 800)

@@ -1,4 +1,4 @@
-"""The claims of the paper on pairs of models, and what seeds say of them."""
+"""The claims of the paper about pairs of models, and tests of them over several seeds."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -25,7 +25,7 @@ __all__ = [
 ]
 
 PROBE_MARGIN = 0.02
-"""How much of a probe's accuracy may be lost by a representation that is said to be kept."""
+"""The largest loss of a probe's accuracy that counts as keeping the representation."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
 
@@ -34,13 +34,13 @@ Values = Mapping[str, float | None]
 
 @dataclass(frozen=True)
 class Interval:
-    """A mean with its interval of 95 %, Student's t; without one where there are too few values.
+    """A mean with its interval of 95 % by Student's t, if there are enough values for one.
 
     Attributes:
-        mean: of the values; NaN where there is none.
+        mean: the mean of the values; NaN without values.
         low: the lower end; NaN for fewer than two values.
         high: the upper end; NaN for fewer than two values.
-        count: how many values there are.
+        count: the number of values.
     """
 
     mean: float
@@ -52,7 +52,7 @@ class Interval:
 def mean_interval(values: Sequence[int | float]) -> Interval:
     r"""Return :math:`\bar d \pm t_{n-1} \, s / \sqrt n` of values d_1 ... d_n.
 
-    Values that are infinite have an infinite mean, or none if they are of both signs, and no
+    With infinite values the mean is infinite, or NaN if they have both signs, and there is no
     interval.
 
     Example:
@@ -74,18 +74,18 @@ def mean_interval(values: Sequence[int | float]) -> Interval:
 
 
 def gap(values: Values) -> float | None:
-    """Return ``|FID(LP) - FID|`` of one run; None where one is not known."""
+    """Return ``|FID(LP) - FID|`` of one run; None if one of the two was not measured."""
     fid, low = values.get("fid"), values.get("fid_low")
     return None if fid is None or low is None else abs(low - fid)
 
 
 @dataclass(frozen=True)
 class Verdict:
-    """What is found of a claim.
+    """The result of testing a claim.
 
     Attributes:
         verdict: ``holds``, ``does not hold`` or ``undecided``.
-        reason: why it is undecided, where that is not the interval itself; else empty.
+        reason: why it is undecided if the interval is not the reason; otherwise empty.
     """
 
     verdict: str
@@ -95,14 +95,14 @@ class Verdict:
 @final
 @dataclass(frozen=True, kw_only=True)
 class Claim:
-    """A claim of a quantity, that with the decoupled prior less that without, and a bound.
+    """A claim that a quantity with the decoupled prior, minus that without, is beyond a bound.
 
     Attributes:
-        name: in JSON.
-        statement: in words.
-        column: the quantity; ``gap`` is ``|FID(LP) - FID|``.
-        bound: what the difference is compared with.
-        above: whether it must lie above the bound; else below.
+        name: the key in JSON.
+        statement: the claim in words.
+        column: the name of the quantity; ``gap`` is ``|FID(LP) - FID|``.
+        bound: the bound of the difference.
+        above: whether the difference must lie above the bound; otherwise below.
     """
 
     name: str
@@ -112,14 +112,14 @@ class Claim:
     above: bool = False
 
     def quantity(self, values: Values) -> float | None:
-        """Return the quantity of one run; None where it is not known or not a number."""
+        """Return the quantity of one run; None if it was not measured or is not a number."""
         found = gap(values) if self.column == "gap" else values.get(self.column)
         return None if found is None or math.isnan(found) else found
 
     def differences(self, plain: Sequence[Values], decoupled: Sequence[Values]) -> list[float]:
-        """Return decoupled less plain for each seed, NaN where it is not known.
+        """Return decoupled minus plain for each seed; NaN if one of them was not measured.
 
-        It is infinite where one of them is: a model that has diverged.
+        The difference is infinite if one of them is: that model has diverged.
         """
         found = []
         for one, other in zip(plain, decoupled, strict=True):
@@ -128,11 +128,11 @@ class Claim:
         return found
 
     def verdict(self, differences: Sequence[float], *, absent: bool = False) -> Verdict:
-        """Return what differences over seeds, NaN where one is not known, say of the claim.
+        """Test the claim with the differences of several seeds.
 
         Args:
-            differences: one for each seed. Infinite ones decide for their side.
-            absent: whether the quantity is exactly 0 in all runs, so that nothing can be said.
+            differences: one for each seed; NaN if it is unknown. An infinite difference decides.
+            absent: whether the quantity is exactly 0 in all runs, which leaves the claim open.
         """
         unknown = [str(seed) for seed, one in enumerate(differences) if math.isnan(one)]
         if unknown:
@@ -146,7 +146,7 @@ class Claim:
             return Verdict(OPEN, "infinite with the prior in some seeds, without it in others")
         if math.isinf(interval.mean):
             return Verdict(HOLDS if (interval.mean > 0) == self.above else FAILS)
-        # With the claim's side below the bound, whichever it is.
+        # Mirror claims of the other direction, so that each claim is now that the gap is below 0.
         low, high = interval.low - self.bound, interval.high - self.bound
         if self.above:
             low, high = -high, -low
@@ -160,12 +160,16 @@ COLUMNS: dict[str, tuple[str, str]] = {
     "domain": ("FD", "FD(LP)"),
     "distance": ("distance", "distance(LP)"),
 }
-"""What the first two columns are called, by features: FID; the same Frechet distance between
-features of a domain network; or the distance of decoded samples to the data."""
+"""The titles of the first two columns, by features: FID; the Frechet distance between features of
+a domain network; or the distance of decoded samples to the data."""
 
 
 def claims_of(features: str) -> tuple[Claim, ...]:
-    """Return the claims, in terms of what is measured of samples, a key of ``COLUMNS``."""
+    """Return the claims of the paper.
+
+    Args:
+        features: the features that compare samples with data, a key of ``COLUMNS``.
+    """
     first, low = COLUMNS[features]
     return (
         Claim(name="fid", statement=f"{first} is lower", column="fid"),

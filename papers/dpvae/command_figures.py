@@ -174,7 +174,7 @@ def _plan(
         lines.append(f"{counted(len(there), 'run')} of {options.runs}, as they are there:")
         for recipe, path in there.items():
             found, wanted = RunFolder(path).config["steps"], steps_of(recipe, asked["steps"])
-            other = "" if found == wanted else f", and not {wanted} as asked"
+            other = "" if found == wanted else f", and not the requested {wanted}"
             lines.append(f"  {recipe}: {counted(found, 'step')}{other}")
     usual = [f"{key}={value}" for key, value in asked["budget"].items()]
     shown = ", ".join([*usual, *asked["overrides"]])

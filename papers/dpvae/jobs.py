@@ -198,7 +198,7 @@ def finished(job: Job) -> bool:
 
 
 def seconds_of(out: Path) -> dict[str, dict[str, float]]:
-    """Return the processor seconds of each command, by job; those of killed processes lack."""
+    """Return the processor seconds of each command by job, without processes that were killed."""
     with suppress(OSError, ValueError, TypeError, AttributeError):  # no file, or a damaged one
         return {
             name: {command: float(one) for command, one in seconds.items() if math.isfinite(one)}

@@ -25,7 +25,7 @@ def as_markdown(table: Mapping[str, Any], command: str) -> str:
 
     Args:
         table: as ``table_of`` returns it.
-        command: that asks for it.
+        command: the command that makes the table.
     """
     study = table["study"]
     settings = [
@@ -91,5 +91,5 @@ def _mean(found: Mapping[str, Any]) -> str:
 
 
 def _known(found: Mapping[str, Any], cell: str) -> str:
-    """Return a cell that says so if some seeds are not known."""
+    """Return a cell with the number of known seeds, if some are unknown."""
     return cell if found["known"] == found["of"] else f"{cell} ({found['known']}/{found['of']})"

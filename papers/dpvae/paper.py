@@ -8,13 +8,13 @@ SOURCE = "Bhalodia, Lee, Elhabian (2020), dpVAEs: Fixing Sample Generation for R
 
 
 class PaperRow(NamedTuple):
-    """What the paper prints of one model on one data set; lower is better in all.
+    """The numbers that the paper prints for one model on one data set; lower is always better.
 
     Attributes:
-        fid: of prior samples, in Inception features; how many samples is not said.
-        fid_low: of low-posterior samples, FID(LP).
+        fid: FID of prior samples; the paper does not say how many.
+        fid_low: FID of low-posterior samples, FID(LP).
         skl: symmetric KL divergence of prior and aggregate posterior, by nearest neighbours.
-        nll: negative log likelihood, of a unit that the paper does not say.
+        nll: negative log-likelihood; the paper does not say in which unit.
     """
 
     fid: float

@@ -1,4 +1,4 @@
-"""The arguments of ``dpvae train`` that make a run of a recipe, in any number of steps."""
+"""The arguments of ``dpvae train`` for a run of a recipe, with any number of steps."""
 
 from collections.abc import Sequence
 
@@ -10,13 +10,13 @@ __all__ = ["recipe_arguments"]
 def recipe_arguments(
     recipe: str, *, seed: int, steps: int, overrides: Sequence[str]
 ) -> tuple[str, ...]:
-    """Return the arguments of a recipe's run, with its schedules in proportion to the steps.
+    """Return the arguments of a run, with the schedules of the recipe in proportion to the steps.
 
     Args:
-        recipe: its name.
-        seed: of the run.
-        steps: how many it takes.
-        overrides: of options, each ``key=value``; they go before the schedules in proportion.
+        recipe: the name of the recipe.
+        seed: the seed of the run.
+        steps: the number of training steps.
+        overrides: options, each ``key=value``; they replace those of the recipe.
 
     Example:
         >>> arguments = recipe_arguments("mnist-vae", seed=1, steps=50, overrides=["batch_size=5"])

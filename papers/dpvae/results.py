@@ -1,4 +1,4 @@
-"""What the runs of a study have measured, in the columns of the table."""
+"""The metrics of the runs of a study, in the columns of the table."""
 
 from collections.abc import Mapping
 from contextlib import suppress
@@ -18,7 +18,7 @@ SAMPLES: dict[str, dict[str, str]] = {
     "domain": {"fid": "frechet_domain", "fid_low": "frechet_low_posterior_domain"},
     "distance": {"fid": "distance", "fid_low": "distance_low_posterior"},
 }
-"""By features: the columns of what samples are like, and the metrics that fill them."""
+"""By features: the columns about samples, and the metrics that fill them."""
 
 COMMON: dict[str, str] = {
     "skl": "skl",
@@ -33,12 +33,12 @@ COMMON: dict[str, str] = {
 
 @dataclass(frozen=True)
 class Result:
-    """What one run has measured.
+    """The metrics of one run.
 
     Attributes:
-        seed: of the run.
-        values: by column; None where there is none, all of them where the run has failed.
-        network: the feature network, where there is one.
+        seed: the seed of the run.
+        values: the metric of each column; None if it is missing. A failed run lacks all.
+        network: the feature network, if there is one.
     """
 
     seed: int
@@ -47,7 +47,7 @@ class Result:
 
     @property
     def failed(self) -> bool:
-        """Whether nothing is known of the run."""
+        """Whether the run has no metric."""
         return all(value is None for value in self.values.values())
 
 
@@ -55,7 +55,7 @@ def results_of(study: Study, out: Path) -> dict[str, list[Result]]:
     """Return the results of a study by recipe, one for each seed.
 
     Raises:
-        ValueError: if feature networks differ, so that their numbers do not compare.
+        ValueError: if the runs were measured with several feature networks.
     """
     found = {
         recipe: [_result(study, out, recipe, seed) for seed in range(study.seeds)]
@@ -64,19 +64,19 @@ def results_of(study: Study, out: Path) -> dict[str, list[Result]]:
     networks = {one.network for results in found.values() for one in results} - {None}
     if len(networks) > 1:
         raise ValueError(
-            f"{study.features} must be of one feature network, got {sorted(map(str, networks))} "
-            f"in {out}; remove the evaluation.json of the runs, and reproduce again with one"
+            f"{study.features} must be measured with one feature network in all runs, got "
+            f"{sorted(map(str, networks))} in {out}; evaluate the runs again with one network"
         )
     return found
 
 
 def measured(run: RunFolder, numbers: Mapping[str, Mapping[str, Any]]) -> dict[str, Any]:
-    """Return the metrics of a run as they are measured by default; empty if any is not there.
+    """Return the metrics of the last checkpoint of a run; empty unless all groups are there.
 
     Args:
-        run: the folder; the metrics are of its last checkpoint.
-        numbers: by group, what its metrics are to be measured with. Others, as of a user's own
-            evaluation, would stand in one table with runs that they do not compare with.
+        run: the run folder.
+        numbers: by group of metrics, the settings that they must have been measured with: in one
+            table all runs are measured alike.
 
     Raises:
         ValueError: if something in the folder is damaged.
@@ -96,7 +96,7 @@ def _result(study: Study, out: Path, recipe: str, seed: int) -> Result:
     columns = {**SAMPLES[study.features], **COMMON}
     metrics = {}
     run = RunFolder(run_path(out, recipe, seed))
-    with suppress(ValueError):  # damaged: its job has failed and said so
+    with suppress(ValueError):  # damaged files, which the job of the run has reported
         if run.steps()[-1:] == [steps_of(recipe, study.steps)]:
             metrics = measured(run, study.numbers)
     values = {

@@ -1,4 +1,4 @@
-"""What a reproduction of Table 1 is asked for, and the file that remembers it."""
+"""The settings of a reproduction, and the file study.json that remembers them."""
 
 import json
 from collections.abc import Mapping
@@ -16,26 +16,26 @@ from pyro_dpvae.runs.lock import locked
 __all__ = ["FEATURES", "Study", "alone", "recalled", "remember", "run_path"]
 
 FEATURES = ("fid", "domain", "distance")
-"""What stands in the column of FID: Inception features, a domain network's, or, for vectors, the
-distance of decoded samples to the data."""
+"""How samples are compared with data: by Inception features, by those of a domain network, or, for
+vectors, by the distance of decoded samples to the data."""
 
 _FILE = "study.json"
 
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """Models with and without the decoupled prior, in pairs, over several seeds.
+    """The settings of Table 1: pairs of models, with and without the decoupled prior.
 
     Attributes:
         data: the data set.
-        variant: of the recipes.
-        regularizers: the rows of Table 1, each with and without the decoupled prior.
-        steps: of each run.
-        seeds: how many, from 0 on.
-        overrides: options before those of the recipes, each ``key=value``.
-        evaluation: numbers of the evaluation.
+        variant: the variant of the recipes.
+        regularizers: the regularizers of the pairs.
+        steps: training steps of each run.
+        seeds: number of seeds, counted from 0.
+        overrides: training options that replace those of the recipes, each ``key=value``.
+        evaluation: numbers of samples and items in the evaluation.
         features: one of ``FEATURES``.
-        groups: of metrics that are measured.
+        groups: the groups of metrics to measure.
     """
 
     data: str
@@ -63,7 +63,7 @@ class Study:
             check_repeated(name, count)
 
     def recipe(self, regularizer: str, *, decoupled: bool) -> str:
-        """Return the name of a recipe of the study."""
+        """Return the name of the recipe of a regularizer and a prior."""
         variant: Any = self.variant
         return dpvae_recipe(self.data, regularizer, decoupled=decoupled, variant=variant)
 
@@ -78,7 +78,7 @@ class Study:
 
     @property
     def numbers(self) -> dict[str, dict[str, Any]]:
-        """What the metrics of each group are to be measured with."""
+        """By group of metrics, the settings to measure them with."""
         counts: dict[str, Any] = dict(self.evaluation)
         config = EvaluationConfig(**counts)
         return {group: numbers_of(group, config) for group in self.groups}
@@ -95,7 +95,7 @@ def run_path(out: Path, recipe: str, seed: int) -> Path:
 
 
 def alone(out: Path) -> AbstractContextManager[None]:
-    """Hold a study's folder for this command.
+    """Lock the folder of a study for this command.
 
     Raises:
         BlockingIOError: on entry, if another command holds it.
@@ -104,10 +104,10 @@ def alone(out: Path) -> AbstractContextManager[None]:
 
 
 def recalled(out: Path) -> dict[str, Any]:
-    """Return what was asked in a study's folder before, empty where nothing was.
+    """Return the settings in the study.json of a folder; empty if there is none.
 
     Raises:
-        ValueError: if the file that says so is damaged.
+        ValueError: if the file is damaged.
     """
     path = out / _FILE
     if not path.exists():
@@ -116,19 +116,20 @@ def recalled(out: Path) -> dict[str, Any]:
         return dict(json.loads(path.read_bytes()))
     except (ValueError, TypeError) as error:
         raise ValueError(
-            f"{path} must hold what a study asks, and is damaged: {error}; remove it"
+            f"{path} must hold the settings of a study, and is damaged: {error}; restore it, or "
+            "name another folder with --out"
         ) from error
 
 
 def remember(asked: Mapping[str, Any], out: Path) -> None:
-    """Write what is asked into a study's folder, or find it there.
+    """Write settings to study.json in a folder, or compare them with those that are there.
 
     Args:
-        asked: all that runs and measurements depend on, as JSON holds it.
+        asked: all settings that runs and measurements depend on, as JSON holds them.
         out: the folder.
 
     Raises:
-        ValueError: if something else was asked there, but for fewer seeds.
+        ValueError: if the folder has other settings, unless they have fewer seeds.
     """
     if before := recalled(out):
         differing = [
@@ -139,8 +140,8 @@ def remember(asked: Mapping[str, Any], out: Path) -> None:
         ]
         if differing:
             raise ValueError(
-                f"a study goes on with what it was asked for, or with more seeds, and {out} would "
-                f"change {', '.join(differing)}; ask for the same, name another folder with "
-                "--out, or remove it"
+                f"a study continues with the same settings, or with more seeds, and {out} would "
+                f"change {', '.join(differing)}; give the same options, or name another folder "
+                "with --out"
             )
     write_whole(out / _FILE, json.dumps(asked, indent=2).encode())

@@ -1,4 +1,4 @@
-"""Table 1 anew: rows, paired differences and verdicts, as plain data."""
+"""The reproduced Table 1: rows, paired differences and verdicts, as plain data."""
 
 import math
 import statistics
@@ -15,7 +15,7 @@ from pyro_dpvae.recipes import REGULARIZERS
 
 __all__ = ["table_of"]
 
-# Differences that are shown without a verdict: the paper claims nothing of them.
+# Differences that are shown without a verdict: the paper claims nothing about them.
 _SHOWN = (
     Claim(name="nll", statement="NLL", column="nll"),
     Claim(name="leakage_-1", statement="leakage at -1", column="leakage_-1"),
@@ -23,10 +23,10 @@ _SHOWN = (
 
 
 def table_of(study: Study, out: Path) -> dict[str, Any]:
-    """Return the table of a study from what its runs have measured, as JSON holds it.
+    """Return the table of a study from the metrics of its runs, as JSON holds it.
 
-    It is the same for the same runs, whenever and wherever they were trained: it has neither times
-    nor paths.
+    The same runs give the same table, whenever and wherever they were trained: it has no times and
+    no paths.
 
     Raises:
         ValueError: if runs were measured with several feature networks.
@@ -102,7 +102,7 @@ def _pair(
 def _over_all(claim: Claim, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
     entries = [pair["differences"][claim.name] for pair in pairs]
     verdicts = Counter(entry["verdict"] for entry in entries)
-    # Of pairs with all their seeds: others are of fewer, and of those that went well.
+    # Pairs with a failed seed would bias the median to seeds that went well.
     whole = [entry["mean"] for entry in entries if entry["known"] == entry["of"]]
     known = [float(mean) for mean in whole if mean is not None]
     return {
@@ -130,7 +130,7 @@ def _interval(values: Sequence[float | None]) -> dict[str, Any]:
 
 
 def _plain(value: Any) -> Any:
-    """Return what JSON can hold: of numbers that are not finite, null for NaN, else their name."""
+    """Return values that JSON can hold: None for NaN, and the text ``inf`` or ``-inf``."""
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
     if isinstance(value, list):

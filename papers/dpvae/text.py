@@ -1,4 +1,4 @@
-"""The table as text for a terminal, of at most 120 columns."""
+"""The table as text for a terminal, at most 120 characters wide."""
 
 import textwrap
 from collections.abc import Mapping, Sequence
@@ -22,7 +22,7 @@ _COLUMNS = ("fid", "fid_low", "skl", "skl_nearest", "nll", "leakage_-10", "leaka
 
 
 def as_text(table: Mapping[str, Any]) -> str:
-    """Return the means over seeds, the paper's numbers in brackets, differences and verdicts."""
+    """Return means over seeds with the paper's numbers in brackets, differences and verdicts."""
     titles = column_titles(table["study"]["features"])
     rows = [["model", *(titles[column] for column in _COLUMNS)]]
     for row in table["rows"]:

@@ -1,4 +1,4 @@
-"""What the table says in words, in a terminal and in a document alike."""
+"""The words of the table, the same in a terminal and in Markdown."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -18,14 +18,14 @@ __all__ = [
 ]
 
 BESIDE = {"fid": "fid", "fid_low": "fid_low", "skl_nearest": "skl", "nll": "nll"}
-"""Columns that have one of the paper's beside them, and which."""
+"""By column, the column of the paper's table that stands beside it."""
 
 DIFFERENCES = ("fid", "gap", "skl", "probe", "leakage", "leakage_-1", "nll")
-"""The differences in the order of the table: those of claims, then those that are shown alone."""
+"""The differences in the order of the table: those with a verdict, then those without."""
 
 
 def number(value: float | str | None) -> str:
-    """Return a number in four digits; ``-`` where there is none.
+    """Return a number with four digits; ``-`` for None.
 
     Example:
         >>> number(137.4), number(0.00123456), number(None), number("inf")
@@ -37,7 +37,7 @@ def number(value: float | str | None) -> str:
 
 
 def counted(count: int, what: str) -> str:
-    """Return how many there are of something.
+    """Return a number with its noun.
 
     Example:
         >>> counted(1, "seed"), counted(3, "seed")
@@ -64,7 +64,7 @@ def column_titles(features: str) -> dict[str, str]:
 
 
 def features_in_words(table: Mapping[str, Any]) -> str:
-    """Return what the columns of samples are measured in, and how it stands to the paper's."""
+    """Return the meaning of the columns about samples, and how they relate to the paper's."""
     network = table["network"] or "no run has been measured"
     return {
         "fid": f"FID is in Inception features ({network}).",
@@ -77,7 +77,7 @@ def features_in_words(table: Mapping[str, Any]) -> str:
 
 
 def verdict_line(claim: Mapping[str, Any]) -> str:
-    """Return what has become of a claim over all pairs."""
+    """Return the verdicts on a claim over all pairs."""
     over = counted(claim["known"], "pair")
     if claim["known"] < claim["pairs"]:
         over += " with all seeds known"
@@ -89,7 +89,7 @@ def verdict_line(claim: Mapping[str, Any]) -> str:
 
 
 def notes(table: Mapping[str, Any]) -> list[str]:
-    """Return what is to be known of the numbers, a sentence or two each."""
+    """Return explanations of the numbers, one or two sentences each."""
     study = table["study"]
     first, low = COLUMNS[study["features"]]
     found = [
@@ -124,7 +124,7 @@ def notes(table: Mapping[str, Any]) -> list[str]:
 
 
 def _unknown(pairs: Sequence[Mapping[str, Any]]) -> str:
-    """Return why verdicts are undecided beside what intervals say, by reason."""
+    """Return the reasons for undecided verdicts other than their intervals."""
     reasons: dict[str, list[str]] = {}
     for pair in pairs:
         for name, entry in pair["differences"].items():

@@ -22,9 +22,9 @@ class NumberedFigure:
     """A figure of the paper.
 
     Attributes:
-        draw: from the trained systems; to be called without gradients.
-        systems: which these are.
-        moons: whether they are trained on two moons, and not on images.
+        draw: draws the figure from trained systems; to be called without gradients.
+        systems: the systems that the figure shows.
+        moons: whether they are trained on two moons; otherwise on images.
     """
 
     draw: Callable[[Subjects], Figure]
@@ -35,8 +35,8 @@ class NumberedFigure:
         """Return the recipe of each system.
 
         Args:
-            data: the images, where the figure is not of two moons.
-            variant: of the recipes, likewise.
+            data: the data set, for figures of images.
+            variant: the variant of the recipes, for figures of images.
 
         Example:
             >>> list(FIGURES[8].recipes("mnist").values())
