@@ -335,8 +335,8 @@ def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--version"]) == 0
     assert main(["nonesuch"]) == 2
     assert (
-        "must be one of compare, data, demo, evaluate, explore, plot, recipes, report, sample, "
-        "train; got 'nonesuch'" in capsys.readouterr().err
+        "must be one of compare, data, demo, encode, evaluate, explore, interpolate, plot, "
+        "recipes, reconstruct, report, sample, train; got 'nonesuch'" in capsys.readouterr().err
     )
     with pytest.raises(SystemExit, match="0"):
         main(["train", "--help"])

@@ -1,7 +1,9 @@
 """A trained run, opened in Python: what it encodes, decodes, draws and measures."""
 
+import csv
 from pathlib import Path
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -162,3 +164,88 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
     with torch.no_grad():
         expected = guide.posterior(x).mean
     torch.testing.assert_close(opened.encode(x).mean, expected)
+
+
+@pytest.mark.parametrize("to", ["npy", "csv", "h5ad"])
+def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to: str) -> None:
+    x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
+    y = np.arange(60) % 4
+    np.savez(tmp_path / "own.npz", x=x, y=y)
+    run = str(tmp_path / "run")
+    train = ["train", "--data", str(tmp_path / "own.npz"), "--network", "mlp", *STEPS]
+    assert main([*train, "--batch-size", "20", "--out", run]) == 0
+    out = tmp_path / f"latents.{to}"
+    assert main(["encode", run, "--out", str(out)]) == 0
+    opened = open_system(run)
+    with torch.no_grad():
+        expected = opened.encode(torch.from_numpy(x)).mean.numpy()
+    held_out = set(opened.data.held_out.tolist())
+    splits = ["test" if row in held_out else "train" for row in range(60)]
+    if to == "npy":
+        found, rows = np.load(out), out.with_suffix(".rows.csv")
+        about = list(csv.DictReader(rows.read_text().splitlines()))
+    elif to == "csv":
+        about = list(csv.DictReader(out.read_text().splitlines()))
+        found = np.array([[float(row[f"z{k}"]) for k in (1, 2, 3)] for row in about])
+    else:
+        anndata = pytest.importorskip("anndata")
+        table = anndata.read_h5ad(out)
+        found, about = table.X, table.obs.to_dict("records")
+        assert list(table.var_names) == ["z1", "z2", "z3"]
+    np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
+    assert [row["split"] for row in about] == splits
+    assert [row["label"] for row in about] == [str(label) for label in y]
+
+
+@pytest.mark.parametrize("name", ["grey", "points"])
+def test_commands_write_what_the_run_returns(
+    runs: dict[str, Path], name: str, tmp_path: Path
+) -> None:
+    run, folder = open_system(runs[name]), str(runs[name])
+    a, b = run.data.test[2], run.data.test[5]
+    made = {
+        "reconstruct": (
+            ["--number", "4"],
+            run.reconstruct(run.data.test[:: len(run.data.test) // 4][:4]),
+        ),
+        "interpolate": (
+            ["--start", "2", "--end", "5", "--steps", "3", "--space", "representation"],
+            run.interpolate(a, b, steps=3, space="representation"),
+        ),
+        "sample": (["--number", "5", "--draw"], run.sample(5, draw=True)),
+    }
+    for command, (options, expected) in made.items():
+        array, picture = tmp_path / f"{command}.npy", tmp_path / f"{command}.png"
+        assert (
+            main(
+                [command, folder, *options, "--out", str(array)]
+                + (["--to", "npy"] if command == "sample" else [])
+            )
+            == 0
+        )
+        np.testing.assert_allclose(np.load(array), expected.numpy(), rtol=1e-5, atol=1e-5)
+        assert main([command, folder, *options, "--to", "png", "--out", str(picture)]) == 0
+        assert picture.read_bytes().startswith(b"\x89PNG")
+        assert (
+            main([command, folder, *options, "--to", "csv", "--out", str(tmp_path / "x.csv")]) == 0
+        )
+        lines = list(csv.reader((tmp_path / "x.csv").read_text().splitlines()))
+        assert len(lines) == 1 + len(expected)
+
+
+@pytest.mark.parametrize(
+    ("command", "message"),
+    [
+        ("encode RUN --to xlsx", "--to must be one of csv, h5ad, npy; got 'xlsx'"),
+        ("encode RUN --out x.png", "ends in .npy or .csv or .h5ad, got 'x.png'; give x.npy"),
+        ("sample RUN --to npy --out x.csv", "ends in .npy, got 'x.csv'; give x.npy"),
+        ("interpolate RUN --end 4000", "held-out data, from 0 to 199, got 4000"),
+        ("interpolate RUN --space z", "space must be one of generation, representation; got 'z'"),
+        ("reconstruct RUN --number 0", "number must be at least 1, got 0"),
+    ],
+)
+def test_files_and_places_that_do_not_exist_are_refused(
+    runs: dict[str, Path], command: str, message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(command.replace("RUN", str(runs["points"])).split()) == 2
+    assert message in capsys.readouterr().err

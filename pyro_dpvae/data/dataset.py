@@ -51,7 +51,8 @@ class DataSet:
         label_names: what the classes are called, by number.
         factor_names: what the factors are called.
         columns: what the numbers of a vector are called.
-        held_out: where the held-out data were in the file, if they were chosen at random.
+        places: where each datum was in the file, of train and then of test, if the held-out data
+            were chosen at random.
         meaning: what the numbers mean, if tensors are items already; None decides.
         notes: what a user should know of how the data were read.
 
@@ -75,7 +76,7 @@ class DataSet:
     label_names: tuple[str, ...] | None = None
     factor_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
-    held_out: Tensor | None = None
+    places: Tensor | None = None
     meaning: Meaning | None = None
     notes: tuple[str, ...] = ()
 
@@ -119,6 +120,11 @@ class DataSet:
         """The splits by name: train, valid where there is one, test."""
         every = {"train": self.train, "valid": self.valid, "test": self.test}
         return {name: split for name, split in every.items() if split is not None}
+
+    @property
+    def held_out(self) -> Tensor | None:
+        """Where the held-out data were in the file, if they were chosen at random."""
+        return None if self.places is None else self.places[split_size(self.train) :]
 
     @property
     def watched(self) -> Split:

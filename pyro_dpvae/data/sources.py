@@ -117,7 +117,7 @@ def data_set(
                     f"{what} must have a row per item, got {len(values)} for "
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
-    chosen = None
+    places = None
     if len(splits) == 1 and share == 0:
         notes.append("nothing is held out: held-out numbers are those of the training data")
         splits["test"] = splits["train"]
@@ -127,7 +127,7 @@ def data_set(
     elif len(splits) == 1:
         share = _HELD_OUT if share is None else share
         train, test = _order(split_size(splits["train"]), share, source.where)
-        chosen = test
+        places = torch.cat([train, test])
         notes.append(f"a random {100 * share:g} % is held out, the same each time")
         splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
         for table in (labels, factors):
@@ -150,7 +150,7 @@ def data_set(
         label_names=label_names,
         factor_names=source.factor_names if factors else None,
         columns=source.columns,
-        held_out=chosen,
+        places=places,
         meaning=meaning,
         notes=tuple(notes),
     )

@@ -32,7 +32,7 @@ def reconstruction_figure(x: Tensor, found: Tensor) -> Figure:
             labels.append(name)
         pairs = [row for both in zip(*rows, strict=True) for row in both]
         ratio = draw_rows(figure.subplots(), pairs, labels * (len(pairs) // 2))
-        figure.set_size_inches(9.5, 8 * ratio + 0.3)
+        figure.set_size_inches(8.2 + 0.14 * len("reconstructions"), 8 * ratio + 0.3)
     elif x.dim() == 2 and x.shape[1] == 2:
         axes = figure.subplots()
         lines = torch.stack([x, found], 1).cpu()
