@@ -16,6 +16,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance.summation import Summation, summable
 from pyro_dpvae.importance.traces import checked_plates, paired_traces
 from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.recording import (
     Guards,
     NotRecordableError,
@@ -67,6 +68,8 @@ class ImportanceSampler:
 
     as long as no draw depends on them under q and they lie in the data plate alone: weights of z
     vary less than those of z and y.
+
+    Modules are in evaluation mode while they run.
 
     Args:
         model: p(x, z), a Pyro model.
@@ -130,7 +133,12 @@ class ImportanceSampler:
         x = _data(args, kwargs)
         size = min(num_samples, _default_chunk(x) if self.chunk is None else self.chunk)
         devices = [x.device] if x.device.type == "cuda" else []
-        with self._guards.watching(), torch.no_grad(), torch.random.fork_rng(devices=devices):
+        with (
+            self._guards.watching(),
+            in_evaluation(self.model, self.guide),
+            torch.no_grad(),
+            torch.random.fork_rng(devices=devices),
+        ):
             pairs = [paired_traces(self.model, self.guide, *args, **kwargs) for _ in range(2)]
             plate, nesting = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
             summation = summable(
@@ -161,7 +169,11 @@ class ImportanceSampler:
 
     def _eager_chunk(self, args: Any, kwargs: Any, size: int, summation: Summation) -> Tensor:
         # The checks of the single draws have seen shapes and supports.
-        with torch.no_grad(), pyro.validation_enabled(False):
+        with (
+            in_evaluation(self.model, self.guide),
+            torch.no_grad(),
+            pyro.validation_enabled(False),
+        ):
             plate = pyro.plate("importance", size, dim=-summation.nesting - 1)
             guide = summation.enumerated(plate(self.guide))
             traces = paired_traces(plate(self.model), guide, *args, **kwargs)
@@ -303,8 +315,8 @@ def log_weights(
         TypeError: if there are no data among the arguments.
         ValueError: if a latent or observed site lies outside the plate over the batch, if the
             plate is not found, subsamples, or a site is scaled, if the two programs do not share
-            their latent sites or cannot make several draws at once, if a batch norm or dropout is
-            in training mode, if there are no data, or if a count is below 1.
+            their latent sites or cannot make several draws at once, if there are no data, or if
+            a count is below 1.
 
     References:
         Rezende, Mohamed, Wierstra (2014), Stochastic backpropagation, appendix E.

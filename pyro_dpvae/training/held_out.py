@@ -7,6 +7,7 @@ import pyro
 from torch import Tensor, nn
 
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
+from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
@@ -41,7 +42,7 @@ def evaluate_elbo(
         return len(x), [float(objective.terms[name]) * len(x) for name in names]
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
     count = sum(size for size, _ in found)
     totals = [sum(column) for column in zip(*(terms for _, terms in found), strict=True)]
     terms = {name: total / count for name, total in zip(names, totals, strict=True)}
@@ -81,7 +82,7 @@ def evaluate_loss(
         return len(x), float(objective.terms["loss"]) * len(x)
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
     objective.terms = before
     count = sum(size for size, _ in found)
     if not count:
