@@ -9,10 +9,15 @@ from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import pad
 
 __all__ = ["DiagonalNormalMixture", "map_draws", "soft_value"]
 
+# Numbers of each coordinate, component and point that are held at once. On a CPU those of the
+# first stay in its caches, which takes a tenth of the time; the second makes fewer operations,
+# which a GPU starts and a recording holds one by one.
+_TILE, _LARGE_TILE = 2**17, 2**22
 
 _PARAMETERS = {
     "logits": constraints.real_vector,
@@ -130,6 +135,15 @@ class DiagonalNormalMixture(TorchDistribution):
         """Return log q(z), in nats, of z of shape (..., L)."""
         if self._validate_args:
             self._validate_sample(value)
+        if torch.is_grad_enabled() or self.batch_shape or value.dim() < 2:
+            return self._log_prob(value)
+        # Of one mixture without gradients, in tiles: points x K x L numbers may fill any memory.
+        fused = value.device.type != "cpu" or get_proxy_mode() is not None
+        tile = _LARGE_TILE if fused else _TILE
+        tiles = value.flatten(0, -2).split(max(1, tile // self.loc.numel()))
+        return torch.cat([self._log_prob(tile) for tile in tiles]).reshape(value.shape[:-1])
+
+    def _log_prob(self, value: Tensor) -> Tensor:
         log_densities = _log_normal(value.unsqueeze(-2), self.loc, self.scale)[1]
         return torch.logsumexp(self.logits + log_densities.sum(-1), -1)
 

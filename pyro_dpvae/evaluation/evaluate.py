@@ -187,6 +187,7 @@ def _likelihood(subject: Subject) -> Estimates:
         subject.guide,
         batches,
         samples=config.nll_samples,
+        chunk=config.chunk,
         compile=config.compile,
         progress=subject.progress,
     )
