@@ -135,17 +135,24 @@ class DiagonalNormalMixture(TorchDistribution):
         """Return log q(z), in nats, of z of shape (..., L)."""
         if self._validate_args:
             self._validate_sample(value)
-        if torch.is_grad_enabled() or self.batch_shape or value.dim() < 2:
-            return self._log_prob(value)
-        # Of one mixture without gradients, in tiles: points x K x L numbers may fill any memory.
+        parts = self.logits, self.loc, self.scale
+        batch = len(self.batch_shape)
+        # Of one mixture, which may have been expanded, without gradients: in tiles, as points x
+        # K x L numbers may fill any memory.
+        one = all(not any(part.stride()[:batch]) for part in parts)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        if torch.is_grad_enabled() or not one or not shape:
+            return _log_mixture(value, *parts)
+        parts = tuple(part[(0,) * batch] for part in parts)
         fused = value.device.type != "cpu" or get_proxy_mode() is not None
-        tile = _LARGE_TILE if fused else _TILE
-        tiles = value.flatten(0, -2).split(max(1, tile // self.loc.numel()))
-        return torch.cat([self._log_prob(tile) for tile in tiles]).reshape(value.shape[:-1])
-
-    def _log_prob(self, value: Tensor) -> Tensor:
-        log_densities = _log_normal(value.unsqueeze(-2), self.loc, self.scale)[1]
-        return torch.logsumexp(self.logits + log_densities.sum(-1), -1)
+        size = max(1, (_LARGE_TILE if fused else _TILE) // parts[1].numel())
+        points = value.expand(*shape, value.shape[-1]).reshape(-1, value.shape[-1])
+        dtype = torch.promote_types(points.dtype, self.loc.dtype)
+        found = points.new_empty(len(points), dtype=dtype)
+        # Into one tensor: small results in between would leave holes in the memory.
+        for tile, place in zip(points.split(size), found.split(size), strict=True):
+            place.copy_(_log_mixture(tile, *parts))
+        return found.reshape(shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return draws without gradients, of shape (*sample_shape, *batch_shape, L)."""
@@ -204,6 +211,12 @@ def map_draws(function: Callable[..., Tensor], *draws: Tensor) -> Tensor:
     if any(soft is not draw for soft, draw in zip(softened, draws, strict=True)):
         result._unquantize = function(*softened)  # type: ignore[attr-defined]
     return result
+
+
+def _log_mixture(z: Tensor, logits: Tensor, loc: Tensor, scale: Tensor) -> Tensor:
+    """Return log sum_k pi_k N(z; mu_k, diag sigma_k^2)."""
+    log_densities = _log_normal(z.unsqueeze(-2), loc, scale)[1]
+    return torch.logsumexp(logits + log_densities.sum(-1), -1)
 
 
 def _log_normal(z: Tensor, loc: Tensor, scale: Tensor) -> tuple[Tensor, Tensor]:
