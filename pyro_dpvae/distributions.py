@@ -143,15 +143,15 @@ class DiagonalNormalMixture(TorchDistribution):
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         if torch.is_grad_enabled() or not one or not shape:
             return _log_mixture(value, *parts)
-        parts = tuple(part[(0,) * batch] for part in parts)
+        logits, loc, scale = (part[(0,) * batch] for part in parts)
         fused = value.device.type != "cpu" or get_proxy_mode() is not None
-        size = max(1, (_LARGE_TILE if fused else _TILE) // parts[1].numel())
+        size = max(1, (_LARGE_TILE if fused else _TILE) // loc.numel())
         points = value.expand(*shape, value.shape[-1]).reshape(-1, value.shape[-1])
         dtype = torch.promote_types(points.dtype, self.loc.dtype)
         found = points.new_empty(len(points), dtype=dtype)
         # Into one tensor: small results in between would leave holes in the memory.
         for tile, place in zip(points.split(size), found.split(size), strict=True):
-            place.copy_(_log_mixture(tile, *parts))
+            place.copy_(_log_mixture(tile, logits, loc, scale))
         return found.reshape(shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
