@@ -16,6 +16,7 @@ from pyro_dpvae.likelihoods import (
     LIKELIHOODS,
     AbstractLikelihood,
     BernoulliLikelihood,
+    CategoricalLikelihood,
     ContinuousBernoulliLikelihood,
     DiscretizedLogisticLikelihood,
     DiscretizedLogisticMixtureLikelihood,
@@ -24,6 +25,9 @@ from pyro_dpvae.likelihoods import (
     GaussianPixelVarianceLikelihood,
     LaplaceLearnedScaleLikelihood,
     LaplaceLikelihood,
+    MixedLikelihood,
+    NegativeBinomialLikelihood,
+    PoissonLikelihood,
 )
 
 GRID = torch.arange(256, dtype=torch.float64)[:, None] / 255
@@ -37,6 +41,8 @@ def valid(name: str, *batch: int, shape: tuple[int, ...] = SHAPE) -> Tensor:
     x = torch.rand(*batch, *shape)
     if name == "bernoulli":
         return x.round()
+    if name in ("categorical", "negative-binomial", "poisson"):
+        return (10 * x).floor()
     return (x * 255).round() / 255 if name.startswith("logistic") else x
 
 
@@ -337,7 +343,8 @@ def test_logistic_samples_follow_the_probabilities(raw: tuple[float, float]) -> 
 def test_shapes(name: str, batch: tuple[int, ...]) -> None:
     likelihood, p = built(name)
     # For each of 10 components of a mixture: 1 logit, 2 means, 2 scales, 1 coefficient.
-    channels = {"gaussian-pixel": 4, "logistic": 4, "logistic-mixture": 60}.get(name, 2)
+    more = {"categorical": 20, "gaussian-pixel": 4, "logistic": 4, "logistic-mixture": 60}
+    channels = more.get(name, 2)
     assert likelihood.raw_shape == (channels, 3, 4)
     p_x = p(*batch)
     assert p_x.batch_shape == batch
@@ -429,6 +436,21 @@ def test_data_must_be_finite(name: str, bad: float) -> None:
         ("logistic", 256 / 255, r"on the grid 0, 1/255, \.\.\., 1, got 1\.00392 .*; divide"),
         ("logistic", -1 / 255, r"on the grid 0, 1/255, \.\.\., 1, got -0\.00392"),
         ("logistic", 1.01 / 255, r"on the grid .*, got 0\.0039"),
+        (
+            "poisson",
+            2.5,
+            r"Poisson likelihood takes counts 0, 1, 2, \.\.\., got 2\.5 .*; give the",
+        ),
+        ("poisson", -1.0, r"takes counts .*, got -1 among values in \[-1, 9\]; give the counts"),
+        ("negative-binomial", 0.1, r"negative binomial likelihood takes counts .*, got 0\.1 "),
+        ("negative-binomial", -3.0, r"takes counts 0, 1, 2, \.\.\., got -3 .*; give the counts"),
+        (
+            "categorical",
+            10.0,
+            r"takes codes 0, 1, \.\.\., 9 of 10 categories, got 10 .*; number the",
+        ),
+        ("categorical", 0.5, r"takes codes .*, got 0\.5 .*; number the categories from 0"),
+        ("categorical", -1.0, r"takes codes .*, got -1"),
     ],
 )
 def test_data_must_lie_in_the_support(name: str, value: float, message: str) -> None:
@@ -483,6 +505,7 @@ def test_bad_numbers_are_refused() -> None:
 def test_likelihoods_are_named() -> None:
     assert {
         "bernoulli": BernoulliLikelihood,
+        "categorical": CategoricalLikelihood,
         "continuous-bernoulli": ContinuousBernoulliLikelihood,
         "gaussian": GaussianLikelihood,
         "gaussian-learned": GaussianLearnedVarianceLikelihood,
@@ -491,6 +514,9 @@ def test_likelihoods_are_named() -> None:
         "laplace-learned": LaplaceLearnedScaleLikelihood,
         "logistic": DiscretizedLogisticLikelihood,
         "logistic-mixture": DiscretizedLogisticMixtureLikelihood,
+        "mixed": MixedLikelihood,
+        "negative-binomial": NegativeBinomialLikelihood,
+        "poisson": PoissonLikelihood,
     } == LIKELIHOODS
     assert all(isinstance(built(name)[1](2), dist.Independent) for name in NAMES)
 
@@ -502,6 +528,8 @@ def test_likelihoods_are_named() -> None:
         ("continuous-bernoulli", (0.0, 0.3, 1.0)),
         ("gaussian", (-1.0, 0.5)),
         ("gaussian-learned", (-1.0, 0.5)),
+        ("negative-binomial", (0.0, 3.0, 70.0)),
+        ("poisson", (0.0, 3.0, 70.0)),
     ],
 )
 def test_the_expansion_is_the_first_two_derivatives(name: str, data: tuple[float, ...]) -> None:

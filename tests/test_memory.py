@@ -13,7 +13,9 @@ import pytest
 import torch
 
 from pyro_dpvae.data import Batches, dataset, load
-from pyro_dpvae.recipes import build_system
+from pyro_dpvae.importance.memory import draws_that_fit, peak_bytes
+from pyro_dpvae.metrics import log_likelihoods
+from pyro_dpvae.recipes import GUIDES, SYSTEM_PRIORS, build_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
 from tests.children import in_new_process
@@ -32,10 +34,10 @@ OBJECTIVES: list[dict[str, Any]] = [
 ]
 
 
-def own_memory() -> int:
+def own_memory(what: str = "RssAnon") -> int:
     """Return the bytes of this process that are in memory and are not pages of a file."""
     lines = Path("/proc/self/status").read_text().splitlines()
-    return 1024 * int(next(line for line in lines if line.startswith("RssAnon")).split()[1])
+    return 1024 * int(next(line for line in lines if line.startswith(what)).split()[1])
 
 
 def tensors() -> int:
@@ -176,3 +178,59 @@ def test_loading_needs_half_of_the_data_beside_them(tmp_path: Path) -> None:
     peaks = in_new_process(peaks_of_loading, tmp_path, size)
     print({kind: f"{peak / size:.2f} times the data" for kind, peak in peaks.items()})
     assert all(peak < 1.5 * size + (24 << 20) for peak in peaks.values()), peaks
+
+
+# Importance samples.
+
+
+def peak_of_likelihoods(parts: dict[str, Any], latent_dim: int, samples: int) -> int:
+    """Return how many bytes more than before the likelihoods of 32 small images take."""
+    torch.set_num_threads(1)
+    system = build_system(
+        (1, 8, 8),
+        latent_dim=latent_dim,
+        dataset_size=1000,
+        likelihood={"name": "bernoulli"},
+        network={"name": "mlp"},
+        objective={"name": "elbo"},
+        **{"prior": {"name": "standard"}, "guide": {"name": "amortized"}, **parts},
+    )
+    x = torch.bernoulli(torch.full((32, 1, 8, 8), 0.3))
+    Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is
+    before = own_memory("VmRSS")
+    log_likelihoods(system.model, system.guide, x, samples=samples, progress=False)
+    return own_memory("VmHWM") - before
+
+
+MANY = {"mixture": {"components": 1000}, "coupling-mixture": {"components": 1000}, "vamp": {}}
+SAMPLED = [
+    *({"prior": {"name": name, **MANY.get(name, {})}} for name in SYSTEM_PRIORS),
+    *({"guide": {"name": name}} for name in GUIDES),
+]
+
+
+@pytest.mark.parametrize("parts", SAMPLED, ids=lambda parts: next(iter(parts.values()))["name"])
+def test_likelihoods_take_less_than_a_gigabyte(parts: dict[str, Any]) -> None:
+    assert in_new_process(peak_of_likelihoods, parts, 40, 512) < 1 << 30
+
+
+def test_the_draws_that_fit_are_counted_by_what_they_take() -> None:
+    """A run that holds 800 bytes, 1,000 for each draw, and 2,000 more for each of the first 5."""
+    made: list[int] = []
+
+    def run(draws: int) -> None:
+        made.append(draws)
+        held = torch.zeros(100), torch.zeros(draws, 250), torch.zeros(min(draws, 5), 500)
+        assert len(held[0].add(0)) == 100  # and 400 that are gone at once
+
+    def expected(draws: int) -> int:
+        return 400 + 1000 * draws + 2000 * min(draws, 5) + 400
+
+    for draws in (1, 4, 9):
+        assert peak_bytes(lambda draws=draws: run(draws)) == expected(draws)
+    for budget in (4000, 20_000, 40_000, 100_000, 10**9):
+        made.clear()
+        found = draws_that_fit(run, 64, budget=budget)
+        assert found == 1 or expected(found) <= budget
+        assert found == 64 or expected(found + 8) > budget or found < 8
+        assert max(made) == 3 or expected(max(made)) <= budget

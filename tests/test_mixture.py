@@ -314,17 +314,6 @@ def test_means_are_those_of_the_posteriors() -> None:
     batches = torch.arange(100).split(40)
     exact = posterior_means(lambda c: rows(q, c), batches)
     assert torch.equal(exact, q.loc)
-    assert torch.equal(posterior_means(lambda c: rows(q, c), batches, limit=50), q.loc[:50])
     drawn = posterior_means(lambda c: flows(q, c), batches, draws=50)
     scores = (drawn - q.loc) / q.stddev * 50**0.5
     assert float(scores.std()) == pytest.approx(1.0, abs=0.2)
-
-
-def test_the_limit_is_of_flows_alone() -> None:
-    q = full(100, 2)
-    batches = torch.arange(100).split(20)
-    for some, size in ((rows, 100), (flows, 40)):
-        aggregate = AggregatePosterior.of(lambda c, some=some: some(q, c), batches, limit=30)
-        assert len(aggregate.loc) == size
-    expected = mean_of_densities(rows(q, torch.arange(40)), 40, q.loc)
-    torch.testing.assert_close(aggregate.log_prob(q.loc), expected)

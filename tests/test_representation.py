@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_dpvae.metrics import (
     DISENTANGLEMENT,
+    Estimate,
     cluster_accuracy,
     cluster_information,
     dci,
@@ -155,12 +156,23 @@ def test_bad_factors_are_refused(name: str) -> None:
     score = DISENTANGLEMENT[name]
     with pytest.raises(ValueError, match="needs its factors, got 10 and 4000"):
         score(torch.randn(10, 3), FACTORS)
-    constant = FACTORS.clone()
-    constant[:, 1] = 3
-    with pytest.raises(
-        ValueError, match=r"every factor must vary, got one value in columns \[1\]"
-    ):
-        score(aligned(), constant)
+    with pytest.raises(ValueError, match="a factor must vary, got one value in each of 4 columns"):
+        score(aligned(), torch.ones_like(FACTORS))
+
+
+@pytest.mark.parametrize("name", DISENTANGLEMENT)
+def test_a_constant_factor_changes_no_score_and_is_named(name: str) -> None:
+    score, z = DISENTANGLEMENT[name], aligned()[:400]
+    factors = FACTORS[:400, [0, 1]]
+    more = torch.stack([factors[:, 0], torch.full((400,), 3), factors[:, 1]], 1)
+    found, expected = score(z, more), score(z, factors)
+    if isinstance(found, Estimate):
+        found, expected = {"": found}, {"": expected}
+    for part, one in found.items():
+        assert one.value == expected[part].value
+        assert one.standard_error == expected[part].standard_error
+        assert one.settings == {**expected[part].settings, "constant_factors": "1"}
+        assert "constant_factors" not in expected[part].settings
 
 
 def test_errors_are_the_spread_of_repetitions() -> None:

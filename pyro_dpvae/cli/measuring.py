@@ -32,6 +32,7 @@ def measure(
         latent_samples=options.latent_samples,
         images=options.images,
         seed=options.seed,
+        chunk=options.chunk,
         compile=options.compile,
         inception=options.inception,
         download=options.download,

@@ -304,6 +304,12 @@ def _add_measuring(parser: CommandParser) -> None:
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=int, default=getattr(defaults, name), help=what)
     parser.add_argument(
+        "--chunk",
+        type=int | None,
+        help="how many draws of z are made at once for each datum's likelihood; fewer take less "
+        "memory (default: as many as suit caches, and take less than 1 GB)",
+    )
+    parser.add_argument(
         "--compile",
         action="store_true",
         help="compile the draws of likelihoods: ten seconds, which pay where they take minutes",

@@ -1,14 +1,13 @@
 """``dpvae reconstruct RUN``: held-out data, and what encoder and decoder make of them."""
 
-import torch
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import open_run
 from pyro_dpvae.cli.tables import chosen_file, write_rows
 from pyro_dpvae.data import shades
-from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import reconstruction_figure
 from pyro_dpvae.runs import RunFolder
 
@@ -22,9 +21,7 @@ def main(options: Namespace) -> int:
     path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
     saved = open_run(options)
     data = saved.load_data(options.root, source=options.data)
-    size = split_size(data.test)
-    rows = [place * size // number for place in range(number)] if number < size else range(size)
-    x = torch.stack([data.test[row] for row in rows])
+    x = stacked(data.test, number)
     found = saved.reconstruct(x)
     if path.suffix in (".npy", ".csv"):
         write_rows(path, found, columns=data.columns)

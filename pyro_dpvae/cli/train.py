@@ -2,6 +2,7 @@
 
 import os
 import sys
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,12 @@ from pyro_dpvae.cli.resume import (
     resumed,
     which_checkpoint,
 )
-from pyro_dpvae.cli.train_options import EPOCHS
+from pyro_dpvae.cli.train_options import (
+    EPOCHS,
+    LATENT_DIM,
+    LEAST_STEPS_OF_IMAGES,
+    LEAST_STEPS_OF_VECTORS,
+)
 from pyro_dpvae.cli.updates import resolve_rate, updates
 from pyro_dpvae.data import DATA_SETS, READING, Batches, load
 from pyro_dpvae.data.dataset import DataSet, split_size
@@ -34,6 +40,7 @@ from pyro_dpvae.training import (
     evaluate_elbo,
     fit,
 )
+from pyro_dpvae.training.diagnosis import ignores_latents
 
 __all__ = ["main"]
 
@@ -47,6 +54,15 @@ _SAME = (
     "log_every",
     "seed",
 )
+
+_OF_SIZE = ("vae", "lossy")  # models that take a size of z; ladders have that of their layers
+_COLLAPSED = """the rate is near 0 ({rate:.3f} nats): z says next to nothing of the data, and \
+samples will look all alike. Remedies, in this order:
+  train longer:                      --steps
+  begin with little noise:           --likelihood gaussian --likelihood.variance 0.01
+  let the rate come in slowly:       --objective beta --objective.schedule.beta linear \
+--objective.schedule.beta.steps 1000
+  weigh it less:                     --objective beta --objective.beta 0.5"""
 
 
 def main(options: dict[str, Any]) -> int:
@@ -69,6 +85,8 @@ def main(options: dict[str, Any]) -> int:
     start = None if resume is None else resumed(resume, which)
     if start is not None:
         check_data(start, options["data"], data)
+    if start is None and options["latent_dim"] is None and options["model"]["name"] in _OF_SIZE:
+        options["latent_dim"] = min(LATENT_DIM, max(2, prod(data.item_shape)))
     if options["preprocessing"] is None:
         options["preprocessing"] = "grey" if data.is_images else "none"
     if resume is not None:
@@ -96,7 +114,7 @@ def main(options: dict[str, Any]) -> int:
     watched_size = min(batch_size, split_size(data.watched))
     watched = Batches(data.watched, batch_size=watched_size, shuffle=False, **cut)
     start_from_data(system, train.epoch(0))
-    steps = _steps(options, len(train))
+    steps = _steps(options, len(train), images=data.is_images)
     resolve_rate(options, steps)
     config = TrainConfig(
         steps=steps, **updates(options), **{name: options[name] for name in _SAME}
@@ -149,6 +167,8 @@ def main(options: dict[str, Any]) -> int:
             f"{what} ELBO {held_out['elbo']:.3f} nats per datum "
             f"(distortion {held_out['distortion']:.3f}, rate {held_out['rate']:.3f})"
         )
+        if ignores_latents(held_out):
+            print(_COLLAPSED.format(rate=held_out["rate"]), file=sys.stderr)
     if history.stopped:
         print(
             f"nothing had improved for {config.patience} evaluations after step {history.step} of "
@@ -220,7 +240,7 @@ def _locate(options: dict[str, Any], resume: str | None) -> None:
         options["root"] = os.path.abspath(options["root"])
 
 
-def _steps(options: dict[str, Any], per_epoch: int) -> int:
+def _steps(options: dict[str, Any], per_epoch: int, *, images: bool) -> int:
     if options["steps"] is not None and options["epochs"] is not None:
         raise ValueError(
             "give --steps or --epochs, not both; "
@@ -228,8 +248,10 @@ def _steps(options: dict[str, Any], per_epoch: int) -> int:
         )
     if options["steps"] is not None:
         return check_positive_int("steps", options["steps"])
-    epochs = EPOCHS if options["epochs"] is None else options["epochs"]
-    return check_positive_int("epochs", epochs) * per_epoch
+    if options["epochs"] is not None:
+        return check_positive_int("epochs", options["epochs"]) * per_epoch
+    # Ten passes over a few hundred data are a few steps, which teach next to nothing.
+    return max(EPOCHS * per_epoch, LEAST_STEPS_OF_IMAGES if images else LEAST_STEPS_OF_VECTORS)
 
 
 def _shared(count: int) -> str:

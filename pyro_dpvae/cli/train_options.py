@@ -9,10 +9,22 @@ from pyro_dpvae.cli.resume import with_configuration
 from pyro_dpvae.cli.updates import add_updates
 from pyro_dpvae.data import DATA_SETS, PREPROCESSING
 
-__all__ = ["EPOCHS", "parsed"]
+__all__ = [
+    "EPOCHS",
+    "LATENT_DIM",
+    "LEAST_STEPS_OF_IMAGES",
+    "LEAST_STEPS_OF_VECTORS",
+    "parsed",
+]
 
 EPOCHS = 10
 """How often training goes through the data, if options do not say."""
+
+LEAST_STEPS_OF_IMAGES, LEAST_STEPS_OF_VECTORS = 1000, 3000
+"""How many steps there are at least, if options do not say; those of vectors take little time."""
+
+LATENT_DIM = 10
+"""The size of z, if options do not say and a datum has as many numbers."""
 
 
 def parsed(arguments: Sequence[str]) -> dict[str, Any]:
@@ -83,7 +95,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     parser.add_argument_group("representation").add_argument(
         "--latent-dim",
         type=int | None,
-        help="the size of z (default: 10, or the sum of a ladder's layers)",
+        help=f"the size of z (default: {LATENT_DIM}, or as many as a datum has numbers if these "
+        "are fewer, or the sum of a ladder's layers)",
     )
     parser.add_parts()
     training = parser.add_argument_group("training")
@@ -93,7 +106,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     training.add_argument(
         "--epochs",
         type=int | None,
-        help=f"how many passes over the data, instead of --steps (default: {EPOCHS})",
+        help=f"how many passes over the data, instead of --steps (default: {EPOCHS}, but at least "
+        f"{LEAST_STEPS_OF_IMAGES} steps of images and {LEAST_STEPS_OF_VECTORS} of vectors)",
     )
     training.add_argument(
         "--growth-steps",

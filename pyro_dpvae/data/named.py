@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -87,7 +88,11 @@ def _svhn(root: Path, download: bool) -> DataSet:
 
 
 def _omniglot(root: Path, download: bool) -> DataSet:
-    """The background alphabets train, the evaluation alphabets are held out; ink is 255."""
+    """The background alphabets train, the evaluation alphabets are held out; ink is 255.
+
+    No character is in both, so that the classes of the second go on counting where those of the
+    first end.
+    """
 
     def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
         from PIL import Image
@@ -101,7 +106,10 @@ def _omniglot(root: Path, download: bool) -> DataSet:
                 labels.append(label)
         return torch.stack(images)[:, None], torch.tensor(labels)
 
-    return _pair("omniglot", root, download, split)
+    data = _pair("omniglot", root, download, split)
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    return replace(data, test_labels=data.test_labels + data.train_labels.max() + 1)
 
 
 class _Faces(Dataset[Tensor]):

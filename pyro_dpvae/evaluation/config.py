@@ -4,7 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyro_dpvae._checks import check_repeated, check_seed
+from pyro_dpvae._checks import check_positive_int, check_repeated, check_seed
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
 
@@ -31,6 +31,8 @@ class EvaluationConfig:
         latent_samples: draws for divergences, leakage and the split of the rate.
         images: samples, and reference images of the training split, in feature space.
         seed: of all draws.
+        chunk: how many draws of z are made at once for each datum's likelihood; None takes as
+            many as suit memory.
         compile: whether the draws of likelihoods are compiled, which takes some ten seconds, and
             changes values by rounding alone.
         inception: the file of the Inception network's weights; None for torch.hub's cache.
@@ -46,6 +48,7 @@ class EvaluationConfig:
     latent_samples: int = 5000
     images: int = 10_000
     seed: int = 0
+    chunk: int | None = None
     compile: bool = False
     inception: str | None = None
     download: bool = False
@@ -55,3 +58,5 @@ class EvaluationConfig:
         for name in ("nll_samples", "nll_data", "latent_samples", "images"):
             check_repeated(name, getattr(self, name))
         check_seed(self.seed)
+        if self.chunk is not None:
+            check_positive_int("chunk", self.chunk)

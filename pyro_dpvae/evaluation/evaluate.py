@@ -12,8 +12,10 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_object
+from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_per_datum, read_kept
 from pyro_dpvae.evaluation.needs import (
@@ -28,38 +30,26 @@ from pyro_dpvae.evaluation.needs import (
 )
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
-from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.metrics import (
-    DISENTANGLEMENT,
     Estimate,
     FeatureStatistics,
     active_units,
-    assigned_clusters,
-    cluster_accuracy,
-    cluster_information,
     distance_to_data,
     frechet_estimate,
-    k_means,
     kernel_distance,
-    layer_accuracies,
-    layer_clusters,
     leakage_curve,
-    linear_probe_accuracy,
     log_likelihoods,
-    nearest_neighbour_accuracy,
     negative_log_likelihood,
     precision_and_recall,
     rate_split,
     symmetric_kl,
 )
 from pyro_dpvae.metrics.estimate import mean_estimate
-from pyro_dpvae.priors import ProductPrior
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 
 _ELBO_SAMPLES = 10
-_PROBE_DATA = 10_000
 _PER_DATUM = ("elbo", "nll")  # groups with a value of each datum
 
 Estimates = dict[str, Estimate]
@@ -197,6 +187,7 @@ def _likelihood(subject: Subject) -> Estimates:
         subject.guide,
         batches,
         samples=config.nll_samples,
+        chunk=config.chunk,
         compile=config.compile,
         progress=subject.progress,
     )
@@ -206,9 +197,7 @@ def _likelihood(subject: Subject) -> Estimates:
 
 def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
     """Return held-out data from all over their split, in batches of 32 but for the last."""
-    # Not the first: files may be sorted by class.
-    size = split_size(subject.data.test)
-    chosen = torch.arange(min(count, size)) * size // min(count, size)
+    chosen = evenly_spaced(count, split_size(subject.data.test))
     parts, start = [], 0
     for x in subject.test.epoch(0):
         here = chosen[(chosen >= start) & (chosen < start + len(x))] - start
@@ -296,86 +285,9 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
     }
 
 
-def _probe(subject: Subject) -> Estimates:
-    labelled = _labelled(subject)
-    return {
-        "probe": linear_probe_accuracy(*labelled),
-        "nearest_neighbours": nearest_neighbour_accuracy(*labelled),
-    }
-
-
-def _layers(subject: Subject) -> Estimates:
-    assert isinstance(subject.prior, ProductPrior)
-    labelled, sizes = _labelled(subject), subject.prior.latent_dims
-    classifiers = {
-        "probe": linear_probe_accuracy,
-        "nearest_neighbours": nearest_neighbour_accuracy,
-    }
-    return {
-        f"{name}_layer_{layer}": found
-        for name, classifier in classifiers.items()
-        for layer, found in enumerate(
-            layer_accuracies(*labelled, sizes=sizes, classifier=classifier), 1
-        )
-    }
-
-
-def _labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return means and labels of the first training data, and of the held-out data."""
-    train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
-    assert train_labels is not None
-    assert test_labels is not None
-    train = subject.train_means(_PROBE_DATA), train_labels[:_PROBE_DATA]
-    return *train, subject.test_means, test_labels
-
-
-def _clusters(subject: Subject) -> Estimates:
-    labels = subject.data.test_labels
-    assert labels is not None
-    found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
-    return {
-        "cluster_accuracy": cluster_accuracy(found, labels),
-        "cluster_majority": cluster_accuracy(found, labels, matching="majority"),
-        "cluster_nmi": cluster_information(found, labels),
-    }
-
-
-def _layer_clusters(subject: Subject) -> Estimates:
-    assert isinstance(subject.guide, ClusteringLadderGuide)
-    guide = subject.guide
-
-    def assigned(x: Tensor) -> Tensor:
-        with torch.no_grad():
-            return assigned_clusters([guide.cluster_probabilities(x)])
-
-    train, test = (
-        torch.cat(map_over_ranks(assigned, own_batches(batches)))
-        for batches in (subject.saved.batches(subject.data.train), subject.test)
-    )
-    labels = subject.data.train_labels, subject.data.test_labels
-    assert labels[0] is not None
-    assert labels[1] is not None
-    return layer_clusters(train, labels[0], test, labels[1])
-
-
-def _disentanglement(subject: Subject) -> Estimates:
-    factors = subject.data.test_factors
-    assert factors is not None
-    found: Estimates = {}
-    for name, score in DISENTANGLEMENT.items():
-        try:
-            result = score(subject.test_means, factors)
-        except ValueError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
-            continue
-        if isinstance(result, Estimate):
-            found[name.replace("-", "_")] = result
-        else:
-            found.update({f"{name}_{part}": estimate for part, estimate in result.items()})
-    return found
-
-
 _LATENT = ("latent_samples",)
+# Stands among the numbers, so that a value of other data is not kept.
+_SPACED = {"data": "evenly spaced"}
 
 GROUPS: dict[str, _Group] = {
     "elbo": _Group(_elbo),
@@ -383,14 +295,13 @@ GROUPS: dict[str, _Group] = {
     "leakage": _Group(_leakage, _LATENT),
     "split": _Group(_split, _LATENT),
     "distance": _Group(_distances, _LATENT, needs=(VECTORS,)),
-    "probe": _Group(_probe, needs=(LABELS,)),
-    "layers": _Group(_layers, needs=(LABELS, LAYERS)),
-    "clusters": _Group(_clusters, needs=(LABELS,)),
-    "layer-clusters": _Group(_layer_clusters, needs=(LABELS, CLUSTERED_LAYERS)),
-    "disentanglement": _Group(_disentanglement, needs=(FACTORS,)),
-    "domain": _Group(_domain, ("images",), needs=(IMAGES, LABELS, IN_MEMORY)),
-    "fid": _Group(_inception, ("images", "inception"), needs=(IMAGES,)),
-    # Which data it is of stands among the numbers, so that a value of others is not kept.
-    "nll": _Group(_likelihood, ("nll_samples", "nll_data"), fixed={"data": "evenly spaced"}),
+    "probe": _Group(labelled.probe, fixed=_SPACED, needs=(LABELS,)),
+    "layers": _Group(labelled.layers, fixed=_SPACED, needs=(LABELS, LAYERS)),
+    "clusters": _Group(labelled.clusters, needs=(LABELS,)),
+    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERED_LAYERS)),
+    "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
+    "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, LABELS, IN_MEMORY)),
+    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),
+    "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }
 """What can be measured of a run, by the names of the command line."""

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
+from pyro_dpvae._subsets import spread, stacked
 from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.decoders import images
@@ -64,7 +65,7 @@ class Subject:
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
-        """q(z) over the training split; of flows, over its first data."""
+        """q(z) over the training split; of flows, over some of its data, evenly spaced."""
         with self._own_draws():
             return self.saved.aggregate(self.data.train)
 
@@ -74,10 +75,10 @@ class Subject:
         return self.saved.batches(self.data.test)
 
     def train_means(self, count: int) -> Tensor:
-        """Return the means of q(z | x) over the first data of the training split, on the CPU."""
-        count = min(count, split_size(self.data.train))
-        if len(self.aggregate.loc) >= count:
-            return self.aggregate.loc[:count].cpu()
+        """Return the means of q(z | x) over evenly spaced training data, on the CPU."""
+        size = split_size(self.data.train)
+        if len(self.aggregate.loc) == size:
+            return spread(self.aggregate.loc, count).cpu()
         with self._own_draws():
             return self.saved.means(self.data.train, limit=count).cpu()
 
@@ -142,11 +143,8 @@ class Subject:
 
     @cached_property
     def reference_images(self) -> Tensor:
-        """The first images of the training split, uint8."""
-        if isinstance(self.data.train, Tensor):
-            return self.data.train[: self.config.images]
-        count = min(self.config.images, split_size(self.data.train))
-        return torch.stack([self.data.train[index] for index in range(count)])
+        """Evenly spaced images of the training split, uint8."""
+        return stacked(self.data.train, self.config.images)
 
     def reference_features(self, network: AbstractFeatures) -> Tensor:
         """Return the features of the reference images, from the cache if they are there."""

@@ -9,8 +9,8 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae._subsets import spread, stacked
 from pyro_dpvae.data import to_unit
-from pyro_dpvae.data.dataset import Split, split_size
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.evaluation import Subject
 from pyro_dpvae.metrics import unit_activity
@@ -80,9 +80,10 @@ class Explored:
             where their own side draws most, from the most extreme log q(z) - log p(z) on.
         spread: by space, how much each coordinate varies over the data, of shape (L,).
         origin: the mean of the distribution in generation space, of shape (L,).
-        held_out: the first held-out data as they are shown, images as grey values in [0, 1].
+        held_out: some held-out data, evenly spaced, as they are shown, images as grey values in
+            [0, 1].
         held_out_means: the means of q(z | x) of these, of shape (data, L).
-        points: the first training data, if they are points of a plane.
+        points: some training data, evenly spaced, if they are points of a plane.
     """
 
     title: str
@@ -120,7 +121,8 @@ def explored(subject: Subject) -> Explored:
         torch.manual_seed(subject.config.seed)
         of_prior = place(prior, aggregate, prior().sample((count,)), "representation")
         of_data = place(prior, aggregate, aggregate.sample((count,)), "representation")
-        x = next(saved.batches(subject.data.test, batch_size=_HELD_OUT).epoch(0))
+        shown = spread(subject.data.test, _HELD_OUT)
+        x = next(saved.batches(shown, batch_size=_HELD_OUT).epoch(0))
         means = posterior_means(saved.system.guide.posterior, [x])
     clouds = {
         "aggregate": of_data,
@@ -150,7 +152,7 @@ def explored(subject: Subject) -> Explored:
         origin=subject.base_moments[0].cpu(),
         held_out=to_unit(x, config["preprocessing"]).cpu(),
         held_out_means=means.cpu(),
-        points=_first(subject.data.train) if subject.data.item_shape == (2,) else None,
+        points=stacked(subject.data.train, _DATA) if subject.data.item_shape == (2,) else None,
     )
 
 
@@ -196,10 +198,6 @@ def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
     after = 2 * (ratio > -RATIO).int() + (own < own.median()).int()
     by_ratio = ratio.argsort()
     return draws[kept[by_ratio[after[by_ratio].argsort(stable=True)]]]
-
-
-def _first(split: Split) -> Tensor:
-    return torch.stack([split[index] for index in range(min(_DATA, split_size(split)))])
 
 
 def _name(options: object) -> str:

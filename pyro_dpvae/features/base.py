@@ -8,6 +8,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from pyro_dpvae._subsets import as_batches
+from pyro_dpvae.nn.modes import in_evaluation
+
 __all__ = ["AbstractFeatures", "extract"]
 
 
@@ -42,8 +45,7 @@ def extract(
     Raises:
         ValueError: for values outside [0, 1], or tensors that are no images.
     """
-    network.eval()
-    for images in tqdm(batches, label, unit="batch", disable=not progress):
+    for images in tqdm(as_batches(batches), label, unit="batch", disable=not progress):
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
                 f"features are of images (batch, 1 or 3, height, width), got {tuple(images.shape)}"
@@ -53,5 +55,6 @@ def extract(
             raise ValueError(
                 f"images must have values in [0, 1], got [{low:g}, {high:g}]; clamp or scale them"
             )
-        with torch.no_grad():
-            yield network(images).float().cpu()
+        with torch.no_grad(), in_evaluation(network):
+            features = network(images).float().cpu()
+        yield features

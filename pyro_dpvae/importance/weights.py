@@ -1,6 +1,6 @@
 """Log weights of draws made together, and the check that they are those of single draws."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from functools import partial
 from typing import Any
 
@@ -10,10 +10,7 @@ from jaxtyping import Float
 from pyro import poutine
 from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
-from torch.nn.modules.dropout import _DropoutNd
-from torch.nn.modules.module import register_module_forward_pre_hook
+from torch import Tensor
 
 from pyro_dpvae.distributions import map_draws
 from pyro_dpvae.importance.summation import Summation, summed_out
@@ -80,12 +77,6 @@ def check_vectorized(
     except (RuntimeError, ValueError, IndexError) as error:
         same, reason = False, f"fail: {error}".splitlines()[0]
     if not same:
-        learning = _in_training(lambda: paired_traces(model, guide, *args, **kwargs))
-        if learning:
-            raise ValueError(
-                "importance weights need networks that take each datum by itself, got "
-                f"{learning} in training mode; call .eval() on model and guide first"
-            )
         raise ValueError(
             "several draws at once need model and guide to take dimensions to the left of their "
             f"plates, and with them they {reason}; count dimensions from the right, as in "
@@ -95,19 +86,3 @@ def check_vectorized(
 
 def _stacked(pads: tuple[int, ...], *draws: Tensor) -> Tensor:
     return torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
-
-
-def _in_training(run: Callable[[], Any]) -> str:
-    """Return the kinds of batch norm and dropout in training mode that programs call."""
-    found = set()
-
-    def look(module: nn.Module, _args: Any) -> None:
-        if module.training and isinstance(module, _BatchNorm | _DropoutNd):
-            found.add(type(module).__name__)
-
-    handle = register_module_forward_pre_hook(look)
-    try:
-        run()
-    finally:
-        handle.remove()
-    return " and ".join(sorted(found))

@@ -2,6 +2,7 @@
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
+from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
 from pyro_dpvae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
 from pyro_dpvae.likelihoods.gaussian import (
     GaussianLearnedVarianceLikelihood,
@@ -11,11 +12,15 @@ from pyro_dpvae.likelihoods.gaussian import (
 from pyro_dpvae.likelihoods.laplace import LaplaceLearnedScaleLikelihood, LaplaceLikelihood
 from pyro_dpvae.likelihoods.logistic import DiscretizedLogisticLikelihood
 from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixtureLikelihood
+from pyro_dpvae.likelihoods.mixed import MixedLikelihood
+from pyro_dpvae.likelihoods.negative_binomial import NegativeBinomialLikelihood
+from pyro_dpvae.likelihoods.poisson import PoissonLikelihood
 
 __all__ = [
     "LIKELIHOODS",
     "AbstractLikelihood",
     "BernoulliLikelihood",
+    "CategoricalLikelihood",
     "ContinuousBernoulliLikelihood",
     "DiscretizedLogisticLikelihood",
     "DiscretizedLogisticMixtureLikelihood",
@@ -24,10 +29,14 @@ __all__ = [
     "GaussianPixelVarianceLikelihood",
     "LaplaceLearnedScaleLikelihood",
     "LaplaceLikelihood",
+    "MixedLikelihood",
+    "NegativeBinomialLikelihood",
+    "PoissonLikelihood",
 ]
 
 LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "bernoulli": BernoulliLikelihood,
+    "categorical": CategoricalLikelihood,
     "continuous-bernoulli": ContinuousBernoulliLikelihood,
     "gaussian": GaussianLikelihood,
     "gaussian-learned": GaussianLearnedVarianceLikelihood,
@@ -36,5 +45,8 @@ LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "laplace-learned": LaplaceLearnedScaleLikelihood,
     "logistic": DiscretizedLogisticLikelihood,
     "logistic-mixture": DiscretizedLogisticMixtureLikelihood,
+    "mixed": MixedLikelihood,
+    "negative-binomial": NegativeBinomialLikelihood,
+    "poisson": PoissonLikelihood,
 }
 """The likelihoods by the names of the command line."""

@@ -35,9 +35,9 @@ class AbstractLikelihood(nn.Module, ABC):
 
     values_per_pixel: ClassVar[int] = 1
     """How many raw values the decoder gives for each pixel."""
-    rule: ClassVar[str]
+    rule: str
     """What data the likelihood takes, the first part of the error message."""
-    remedy: ClassVar[str] = "drop or repair these data"
+    remedy: str = "drop or repair these data"
     """What to do with other data, the last part of the error message."""
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -68,6 +68,9 @@ class AbstractLikelihood(nn.Module, ABC):
         Where the channels of a pixel depend on each other, it is that of the whole datum, of
         batch shape (*batch,) and event shape ``shape``.
         """
+
+    def start_at(self, data: Float[Tensor, "data ..."]) -> None:
+        """Move parameters to where they suit data, (N, *shape), before training; here, none."""
 
     @final
     def at_pixel(self) -> "AbstractLikelihood":

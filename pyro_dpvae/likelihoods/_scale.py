@@ -1,5 +1,6 @@
-"""Scales that are learned: positive, above a floor, and 1 at the start."""
+"""Scales that are learned: positive, above a floor, and 1 at the start or the data's own."""
 
+from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from math import expm1, log
 
@@ -8,6 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from pyro_dpvae._checks import check_trailing_shape
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
 __all__ = ["AbstractLearnedScale", "floored_scale"]
@@ -22,14 +24,53 @@ def floored_scale(raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
     return _FLOOR + F.softplus(raw)
 
 
-class AbstractLearnedScale(AbstractLikelihood):
-    """A likelihood with one scale for all pixels, 0.001 + softplus(parameter), 1 at the start."""
+class AbstractLearnedScale(AbstractLikelihood, ABC):
+    """A likelihood with one scale for all pixels, or for each channel.
 
-    def __init__(self, shape: Sequence[int]) -> None:
+    It is 0.001 + softplus(parameter), and 1 at the start. Where data vary by less than that,
+    :meth:`start_at` moves it to their own deviation: from a scale that is too large, errors weigh
+    little, and a model may learn to ignore z before the scale has come down.
+
+    Args:
+        shape: of a datum, (C, H, W) or (D,).
+        by_channel: whether each channel of an image, or column of a vector, has a scale of its
+            own, as columns in different units need.
+    """
+
+    def __init__(self, shape: Sequence[int], *, by_channel: bool = False) -> None:
         super().__init__(shape)
-        self.raw_scale = nn.Parameter(torch.tensor(log(expm1(1 - _FLOOR))))
+        size = (self.shape[0],) if by_channel else ()
+        self.raw_scale = nn.Parameter(torch.full(size, log(expm1(1 - _FLOOR))))
 
     @property
-    def scale(self) -> Float[Tensor, ""]:
-        """The scale of a pixel."""
+    def scale(self) -> Float[Tensor, "*channels"]:
+        """The scale of a pixel, or of each channel."""
         return floored_scale(self.raw_scale)
+
+    @torch.no_grad()
+    def start_at(self, data: Float[Tensor, "data ..."]) -> None:
+        """Move the scale to how far data lie from their mean datum, of shape (N, *shape).
+
+        Raises:
+            ValueError: if the data are of another shape.
+        """
+        check_trailing_shape("data", data.shape, self.shape)
+        data = data.reshape(-1, *self.shape).double()
+        over = [dim for dim in range(data.dim()) if not (self._each and dim == 1)]
+        deviation = self._deviation(data, over)
+        # softplus(raw) = deviation - floor; below twice the floor nothing is left to learn.
+        above = deviation.clamp(min=2 * _FLOOR) - _FLOOR
+        self.raw_scale.copy_(above + torch.log(-torch.expm1(-above)))
+
+    @staticmethod
+    @abstractmethod
+    def _deviation(data: Float[Tensor, "data ..."], over: list[int]) -> Tensor:
+        """Return the scale that fits data around each pixel's middle, over some dimensions."""
+
+    @property
+    def _each(self) -> bool:
+        return self.raw_scale.dim() == 1
+
+    def _placed(self) -> Tensor:
+        """Return the scales in the dimension of the channels."""
+        return self.scale.reshape(-1, *(1 for _ in self.shape[1:])) if self._each else self.scale

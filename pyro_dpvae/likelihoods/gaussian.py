@@ -81,32 +81,44 @@ class GaussianLikelihood(AbstractLikelihood):
 class GaussianLearnedVarianceLikelihood(AbstractLearnedScale):
     """N(x; raw, scale^2 I), with one scale for all pixels, learned with the decoder.
 
-    The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
-    density bounded where the data can be fitted exactly.
+    The scale is 0.001 + softplus(parameter), and starts at 1, or where ``start_at(data)`` puts it:
+    at the standard deviation of pixels around their own mean. The floor of 0.001 keeps the density
+    bounded where the data can be fitted exactly.
 
     Args:
         shape: of a datum, (C, H, W) or (D,).
+        by_channel: whether each channel of an image, or column of a vector, has a scale of its
+            own, as columns in different units need.
 
     References:
         Rybkin, Daniilidis, Levine (2021), Simple and Effective VAE Training with Calibrated
         Decoders, section 3.1 (sigma-VAE).
 
     Example:
-        >>> GaussianLearnedVarianceLikelihood((2,)).scale
-        tensor(1.0000, grad_fn=<AddBackward0>)
+        >>> import torch
+        >>> likelihood = GaussianLearnedVarianceLikelihood((2,))
+        >>> likelihood.scale.detach()
+        tensor(1.0000)
+        >>> likelihood.start_at(torch.tensor([[7.0, -0.5], [7.2, -0.3]]))
+        >>> likelihood.scale.detach()
+        tensor(0.1000)
     """
 
     rule = _RULE
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
-        return dist.Normal(raw, self.scale)
+        return dist.Normal(raw, self._placed())
 
     def expansion(
         self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
-        """Return (x - raw) / scale^2 and 1 / scale^2, of shape ()."""
-        return _gaussian_expansion(x, raw, self.scale.square())
+        """Return (x - raw) / scale^2 and 1 / scale^2, of a shape that broadcasts."""
+        return _gaussian_expansion(x, raw, self._placed().square())
+
+    @staticmethod
+    def _deviation(data: Float[Tensor, "data ..."], over: list[int]) -> Tensor:
+        return (data - data.mean(0)).square().mean(over).sqrt()
 
 
 @final

@@ -57,19 +57,26 @@ class LaplaceLikelihood(AbstractLikelihood):
 class LaplaceLearnedScaleLikelihood(AbstractLearnedScale):
     """The Laplace density around the raw value, with one scale for all, learned with the decoder.
 
-    The scale is 0.001 + softplus(parameter), and starts at 1. The floor of 0.001 keeps the
-    density bounded where the data can be fitted exactly.
+    The scale is 0.001 + softplus(parameter), and starts at 1, or where ``start_at(data)`` puts it:
+    at the mean distance of pixels from their own median. The floor of 0.001 keeps the density
+    bounded where the data can be fitted exactly.
 
     Args:
         shape: of a datum, (C, H, W) or (D,).
+        by_channel: whether each channel of an image, or column of a vector, has a scale of its
+            own, as columns in different units need.
 
     Example:
-        >>> LaplaceLearnedScaleLikelihood((2,)).scale
-        tensor(1.0000, grad_fn=<AddBackward0>)
+        >>> LaplaceLearnedScaleLikelihood((2,)).scale.detach()
+        tensor(1.0000)
     """
 
     rule = _RULE
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the Laplace distributions of the pixels."""
-        return dist.Laplace(raw, self.scale)
+        return dist.Laplace(raw, self._placed())
+
+    @staticmethod
+    def _deviation(data: Float[Tensor, "data ..."], over: list[int]) -> Tensor:
+        return (data - data.median(0).values).abs().mean(over)

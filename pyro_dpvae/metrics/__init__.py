@@ -7,6 +7,7 @@ from pyro_dpvae.metrics.clustering import (
 )
 from pyro_dpvae.metrics.disentanglement import (
     DISENTANGLEMENT,
+    constant_factors,
     dci,
     factor_vae_score,
     mig,
@@ -54,6 +55,7 @@ __all__ = [
     "cell_kl",
     "cluster_accuracy",
     "cluster_information",
+    "constant_factors",
     "dci",
     "distance_to_data",
     "factor_vae_score",

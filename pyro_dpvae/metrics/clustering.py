@@ -9,6 +9,7 @@ from torch import Tensor
 
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 from pyro_dpvae.metrics.representation import cluster_information
+from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["assigned_clusters", "held_out_accuracy", "layer_clusters"]
 
@@ -31,7 +32,10 @@ def assigned_clusters(
         tensor([[1, 0],
                 [1, 0]])
     """
-    found = [torch.stack([one.argmax(-1) for one in batch], -1).cpu() for batch in probabilities]
+    with in_evaluation():
+        found = [
+            torch.stack([one.argmax(-1) for one in batch], -1).cpu() for batch in probabilities
+        ]
     if not found:
         raise ValueError("clusters need data, got no batch; give at least one")
     return torch.cat(found)

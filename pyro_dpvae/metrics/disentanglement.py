@@ -11,12 +11,33 @@ from torch import Tensor
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
-__all__ = ["DISENTANGLEMENT", "dci", "factor_vae_score", "mig", "modularity", "sap"]
+__all__ = [
+    "DISENTANGLEMENT",
+    "constant_factors",
+    "dci",
+    "factor_vae_score",
+    "mig",
+    "modularity",
+    "sap",
+]
 
 _BINS = 20
 _RESAMPLES = 20
 
 Array = NDArray[Any]
+
+
+def constant_factors(factors: Int[Tensor, "rows factors"]) -> list[int]:
+    """Return the columns of factors that have one value for all data.
+
+    No score can tell anything of them: the scores leave them out, and ``settings`` names them.
+
+    Example:
+        >>> import torch
+        >>> constant_factors(torch.tensor([[0, 3], [1, 3]]))
+        [1]
+    """
+    return [f for f in range(factors.shape[1]) if len(factors[:, f].unique()) < 2]
 
 
 def mig(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
@@ -26,19 +47,19 @@ def mig(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
     H(v); the mean over factors. Coordinates are cut into 20 bins of equal width.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, or a factor does not vary.
+        ValueError: if the shapes do not fit, z has one coordinate, or no factor varies.
 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, section 4.1.
     """
-    _check(z, factors, least=2)
+    factors, left_out = _varying(z, factors, least=2)
 
     def score(codes: Array, values: Array) -> float:
         information = _information(codes, values)
         top = np.sort(information, 0)[-2:]
         return float(((top[1] - top[0]) / _entropies(values)).mean())
 
-    return _resampled(score, z, factors, {"bins": _BINS})
+    return _resampled(score, z, factors, {"bins": _BINS, **left_out})
 
 
 def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
@@ -49,15 +70,15 @@ def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows facto
     factor count as 0.
 
     Raises:
-        ValueError: if the shapes do not fit, or there is one factor or one that does not vary.
+        ValueError: if the shapes do not fit, or fewer than two factors vary.
 
     References:
         Ridgeway, Mozer (2018), Learning deep disentangled embeddings with the F-statistic loss,
         section 3.
     """
-    _check(z, factors, least=1)
+    factors, left_out = _varying(z, factors, least=1)
     if factors.shape[1] < 2:
-        raise ValueError("modularity compares factors, got one")
+        raise ValueError("modularity compares factors, got one that varies")
 
     def score(codes: Array, values: Array) -> float:
         squares = np.square(_information(codes, values))
@@ -67,7 +88,7 @@ def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows facto
             of_coordinate = 1 - others / (largest * (squares.shape[1] - 1))
         return float(np.where(largest > 0, of_coordinate, 0.0).mean())
 
-    return _resampled(score, z, factors, {"bins": _BINS})
+    return _resampled(score, z, factors, {"bins": _BINS, **left_out})
 
 
 def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
@@ -77,7 +98,7 @@ def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
     a single coordinate; the mean over factors. Half of the data are held out.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, or a factor does not vary.
+        ValueError: if the shapes do not fit, z has one coordinate, or no factor varies.
 
     References:
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
@@ -85,7 +106,7 @@ def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
     """
     from sklearn.svm import LinearSVC
 
-    _check(z, factors, least=2)
+    factors, left_out = _varying(z, factors, least=2)
 
     def score(codes: Array, values: Array) -> float:
         half = len(codes) // 2
@@ -100,7 +121,7 @@ def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
         top = np.sort(accuracies, 0)[-2:]
         return float((top[1] - top[0]).mean())
 
-    settings: Settings = {"classifier": "linear SVM, C 0.01, balanced"}
+    settings: Settings = {"classifier": "linear SVM, C 0.01, balanced", **left_out}
     return _resampled(score, z, factors, settings, resamples=5)
 
 
@@ -115,8 +136,8 @@ def dci(
     accuracy. Entropies are to the base of their number of outcomes. Half of the data are held out.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, there is one factor, or one
-            that does not vary.
+        ValueError: if the shapes do not fit, z has one coordinate, or fewer than two factors
+            vary.
 
     References:
         Eastwood, Williams (2018), A framework for the quantitative evaluation of disentangled
@@ -124,9 +145,9 @@ def dci(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    _check(z, factors, least=2)
+    factors, left_out = _varying(z, factors, least=2)
     if factors.shape[1] < 2:
-        raise ValueError("disentanglement compares factors, got one")
+        raise ValueError("disentanglement compares factors, got one that varies")
 
     def scores(codes: Array, values: Array) -> Array:
         half = len(codes) // 2
@@ -156,7 +177,11 @@ def dci(
         ]
     )
     errors = repeats.std(0, ddof=1)  # as of halves in _resampled
-    settings: Settings = {"classifier": "random forest of 30, depth 10", "data": len(codes)}
+    settings: Settings = {
+        "classifier": "random forest of 30, depth 10",
+        "data": len(codes),
+        **left_out,
+    }
     names = ("disentanglement", "completeness", "informativeness")
     return {
         name: Estimate(float(value), float(error), settings)
@@ -186,12 +211,12 @@ def factor_vae_score(
         seed: of the votes.
 
     Raises:
-        ValueError: if the shapes do not fit or a factor does not vary.
+        ValueError: if the shapes do not fit or no factor varies.
 
     References:
         Kim, Mnih (2018), Disentangling by factorising, section 4 and appendix B.
     """
-    _check(z, factors, least=1)
+    factors, left_out = _varying(z, factors, least=1)
     check_positive_int("votes", votes)
     codes, values = _arrays(z, factors)
     spread = codes.var(0)
@@ -211,7 +236,12 @@ def factor_vae_score(
     predicted = table[0].argmax(1)
     hits = table[1][np.arange(len(predicted)), predicted].sum()
     tested = table[1].sum()
-    settings: Settings = {"votes": votes, "batch": batch, "active": int(active.sum())}
+    settings: Settings = {
+        "votes": votes,
+        "batch": batch,
+        "active": int(active.sum()),
+        **left_out,
+    }
     return share_estimate(int(hits), int(tested), settings)
 
 
@@ -262,16 +292,23 @@ def _resampled(
     return Estimate(value, error, {**settings, "data": len(codes), "error": f"{resamples} halves"})
 
 
-def _check(z: Tensor, factors: Tensor, *, least: int) -> None:
+def _varying(z: Tensor, factors: Tensor, *, least: int) -> tuple[Tensor, Settings]:
+    """Return the factors that vary, and what settings say of the others, for a checked z."""
     if len(z) != len(factors) or len(z) < 4:
         raise ValueError(
             f"every representation needs its factors, got {len(z)} and {len(factors)}"
         )
     if z.shape[1] < least:
         raise ValueError(f"this score compares coordinates of z, got {z.shape[1]}")
-    constant = [f for f in range(factors.shape[1]) if len(factors[:, f].unique()) < 2]
-    if constant:
-        raise ValueError(f"every factor must vary, got one value in columns {constant}")
+    constant = constant_factors(factors)
+    kept = [f for f in range(factors.shape[1]) if f not in constant]
+    if not kept:
+        raise ValueError(
+            f"a factor must vary, got one value in each of {factors.shape[1]} columns; give data "
+            "that differ in a factor"
+        )
+    left_out: Settings = {"constant_factors": ", ".join(map(str, constant))} if constant else {}
+    return factors[:, kept], left_out
 
 
 def _arrays(z: Tensor, factors: Tensor) -> tuple[Array, Array]:

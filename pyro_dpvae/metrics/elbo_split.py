@@ -7,6 +7,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["active_units", "rate_split", "unit_activity"]
@@ -14,6 +15,7 @@ __all__ = ["active_units", "rate_split", "unit_activity"]
 _ACTIVE = 0.01
 
 
+@in_evaluation()
 def rate_split(
     prior: AbstractPrior, aggregate: AggregatePosterior, *, samples: int = 5000
 ) -> dict[str, Estimate]:

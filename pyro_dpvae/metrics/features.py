@@ -46,7 +46,14 @@ def kernel_distance(
     least = min(len(samples), len(reference))
     size = min(check_positive_int("block_size", block_size), max(2, least // 10))
     blocks = least // size
-    a, b = (one[: blocks * size].double().split(size) for one in (samples, reference))
+    # In a random order: data come sorted by class, and samples by density.
+    generator = torch.Generator().manual_seed(0)
+    a, b = (
+        one[torch.randperm(len(one), generator=generator)[: blocks * size].to(one.device)]
+        .double()
+        .split(size)
+        for one in (samples, reference)
+    )
     values = torch.stack(
         [
             mmd_squared(_kernel(p, p), _kernel(q, q), _kernel(p, q))

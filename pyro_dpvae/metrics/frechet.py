@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.metrics.estimate import Estimate
 
 __all__ = ["FeatureStatistics", "frechet_distance", "frechet_estimate"]
@@ -28,8 +29,8 @@ class FeatureStatistics:
     count: int
 
     @classmethod
-    def of(cls, batches: Iterable[Float[Tensor, "batch features"]]) -> "FeatureStatistics":
-        """Return the statistics of batches of features, in fixed memory.
+    def of(cls, batches: Iterable[Tensor]) -> "FeatureStatistics":
+        """Return the statistics of batches of features, (batch, features), in fixed memory.
 
         Batches are merged pairwise about their own means, so that nothing is lost to large
         offsets (Chan, Golub, LeVeque, 1983).
@@ -38,7 +39,7 @@ class FeatureStatistics:
             ValueError: if there are fewer than 2 data, or a feature is not finite.
         """
         count, mean, scatter = 0, torch.zeros(()), torch.zeros(())
-        for features in batches:
+        for features in as_batches(batches):
             rows = features.double()
             own = rows.mean(0)
             centred = rows - own

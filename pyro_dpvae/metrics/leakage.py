@@ -8,6 +8,7 @@ import torch
 from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["THRESHOLDS", "leakage_curve"]
@@ -18,6 +19,7 @@ THRESHOLDS = (-90.0, -70.0, -50.0, -30.0, -10.0, -1.0)
 _FEW = 10
 
 
+@in_evaluation()
 def leakage_curve(
     prior: AbstractPrior,
     aggregate: AggregatePosterior,

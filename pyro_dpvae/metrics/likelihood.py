@@ -11,6 +11,7 @@ from tqdm import tqdm
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import map_over_ranks
+from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.importance import ImportanceSampler, pareto_k_of_tail, tail_length
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
@@ -56,13 +57,14 @@ def log_likelihoods(
 ) -> LikelihoodEstimates:
     """Estimate log p(x) of each datum with K samples of q(z | x), in fixed memory.
 
+    Modules are in evaluation mode meanwhile.
     Draws are seeded batch by batch, from the random state of the process. Ranks share the batches,
     so that all must call it, and estimates are the same for any number of them.
 
     Args:
         model: p(x, z), a Pyro model called with a batch.
         guide: q(z | x), a Pyro guide called with a batch.
-        batches: all the data, on every rank.
+        batches: all the data, on every rank; one tensor is one batch.
         samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
         chunk: how many samples are drawn at once; by default as many as suit memory and caches.
         compile: whether sampling is compiled, which takes some ten seconds, and changes values by
@@ -77,7 +79,7 @@ def log_likelihoods(
     """
     check_positive_int("samples", samples)
     sampler = ImportanceSampler(model, guide, chunk=chunk, compile=compile)
-    own = tqdm(own_batches(batches), "log p(x)", unit="batch", disable=not progress)
+    own = tqdm(own_batches(as_batches(batches)), "log p(x)", unit="batch", disable=not progress)
     parts = map_over_ranks(lambda x: _of_batch(sampler, x, samples), own)
     if not parts:
         raise ValueError("a likelihood needs at least one batch of data, got none")

@@ -6,11 +6,13 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["high_posterior_samples", "low_posterior_samples"]
 
 
+@in_evaluation()
 def low_posterior_samples(
     prior: AbstractPrior,
     aggregate: AggregatePosterior,
@@ -49,6 +51,7 @@ def low_posterior_samples(
         return z[aggregate.log_prob(z.double()).argsort()[:samples]]
 
 
+@in_evaluation()
 def high_posterior_samples(
     prior: AbstractPrior,
     aggregate: AggregatePosterior,

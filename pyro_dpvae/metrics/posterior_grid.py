@@ -13,6 +13,7 @@ from torch.distributions import Distribution
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["PosteriorGrid", "cell_kl", "log_cell_mass", "posterior_grid", "posterior_kl"]
@@ -61,6 +62,7 @@ class PosteriorGrid:
         )
 
 
+@in_evaluation()
 def posterior_grid(
     prior: AbstractPrior,
     decoder: AbstractDecoder,
@@ -131,7 +133,7 @@ def log_cell_mass(
         ValueError: if the masses Q of a datum add up to less than 0.999 or more than 1.001, as
             they do if the grid is too small or too coarse for q(z | x).
     """
-    with torch.no_grad():
+    with torch.no_grad(), in_evaluation(posterior):
         points = grid.z.to(grid.x.dtype)[:, None]
         log_densities = [
             posterior(few).log_prob(points.expand(-1, len(few), -1)).double().T

@@ -9,6 +9,7 @@ from torch.distributions import Distribution
 from pyro_dpvae._checks import check_choice, check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["symmetric_kl"]
@@ -16,6 +17,7 @@ __all__ = ["symmetric_kl"]
 _ESTIMATORS = ("exact", "nearest")
 
 
+@in_evaluation()
 def symmetric_kl(
     prior: AbstractPrior | Distribution,
     aggregate: AggregatePosterior | Distribution,

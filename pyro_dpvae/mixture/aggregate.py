@@ -9,7 +9,9 @@ from pyro.distributions import TorchDistribution
 from torch import Tensor
 from torch.distributions import constraints
 
-from pyro_dpvae.mixture.components import AbstractComponents, Normals, components_of, has_product
+from pyro_dpvae._subsets import as_batches
+from pyro_dpvae.mixture.components import AbstractComponents, Normals, components_of
+from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["AggregatePosterior"]
 
@@ -82,19 +84,19 @@ class AggregatePosterior(TorchDistribution):
         batches: Iterable[Tensor],
         *,
         dtype: torch.dtype = torch.float64,
-        limit: int | None = None,
         collect: Callable[[list[Any]], list[Any]] = list,
     ) -> "AggregatePosterior":
         """Return the aggregate posterior of q(z | x) over batches of data.
+
+        Modules are in evaluation mode meanwhile.
 
         Args:
             posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,), such as an
                 encoder or a guide's ``posterior``. Of a family other than normals and
                 ``DiagonalNormalMixture``, ``log_prob`` takes z of shape (points, batch, L).
-            batches: tensors of shape (batch, *data) that make up the data set.
+            batches: tensors of shape (batch, *data) that make up the data set; one tensor is one
+                batch.
             dtype: of the matrix product in ``log_prob``.
-            limit: where there is no matrix product, as with flows, how many data are enough: no
-                batch is read after these. None reads all.
             collect: where ranks share the data and there is a matrix product, makes the
                 parameters of all batches of those of the batches given.
 
@@ -104,9 +106,8 @@ class AggregatePosterior(TorchDistribution):
         """
         _check_dtype(dtype)
         posteriors: list[Any] = []
-        size = 0
-        with torch.no_grad():
-            for x in batches:
+        with torch.no_grad(), in_evaluation(posterior):
+            for x in as_batches(batches):
                 q = posterior(x)
                 if tuple(getattr(q, "batch_shape", ())) != (len(x),) or len(q.event_shape) != 1:
                     raise TypeError(
@@ -114,9 +115,6 @@ class AggregatePosterior(TorchDistribution):
                         f"shape (batch,) = ({len(x)},) and event shape (L,), got {q}"
                     )
                 posteriors.append(q)
-                size += len(x)
-                if limit is not None and size >= limit and not has_product(q):
-                    break
             components = components_of(posteriors, dtype, collect=collect)
         _check_moments(components.loc, components.scale)
         return _aggregate(components)

@@ -18,6 +18,7 @@ from torch.distributions import (
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.mixture.exponents import diagonal_exponents, full_exponents
 from pyro_dpvae.mixture.moments import draw_moments
+from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = [
     "AbstractComponents",
@@ -157,6 +158,7 @@ class Others(AbstractComponents):
         moments = [draw_moments(q, _DRAWS) for q in self._posteriors]
         self.loc, self.scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
 
+    @in_evaluation()
     def log_prob(self, points: Tensor) -> Tensor:
         """Return log q(z) from the density of every datum at every point."""
         total = points.new_full(points.shape[:1], -math.inf)
@@ -169,6 +171,7 @@ class Others(AbstractComponents):
             total = torch.logaddexp(total, torch.cat(sums)) if sums else total
         return total - math.log(len(self.loc))
 
+    @in_evaluation()
     def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
         z = self.loc.new_empty((*chosen.shape, *self.loc.shape[1:]), dtype=dtype)

@@ -7,6 +7,9 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from pyro_dpvae._subsets import as_batches
+from pyro_dpvae.nn.modes import in_evaluation
+
 __all__ = ["draw_moments", "posterior_means"]
 
 _AT_ONCE = 16
@@ -36,27 +39,21 @@ def posterior_means(
     batches: Iterable[Tensor],
     *,
     draws: int = 64,
-    limit: int | None = None,
 ) -> Float[Tensor, "data latent"]:
-    """Return the mean of q(z | x) for each datum.
+    """Return the mean of q(z | x) for each datum; modules are in evaluation mode meanwhile.
 
     Args:
         posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,).
-        batches: tensors of shape (batch, *data).
+        batches: tensors of shape (batch, *data); one tensor is one batch.
         draws: how many draws give the mean of a q that has none in closed form, such as a flow,
             at least 2.
-        limit: how many data, the first; None takes all.
     """
     means: list[Tensor] = []
-    size = 0
-    with torch.no_grad():
-        for x in batches:
+    with torch.no_grad(), in_evaluation(posterior):
+        for x in as_batches(batches):
             q = posterior(x)
             try:
                 means.append(q.mean)
             except NotImplementedError:
                 means.append(draw_moments(q, draws)[0])
-            size += len(x)
-            if limit is not None and size >= limit:
-                break
-    return torch.cat(means)[:limit]
+    return torch.cat(means)

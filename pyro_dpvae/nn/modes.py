@@ -5,29 +5,46 @@ from contextlib import contextmanager
 from typing import Any
 
 from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 
 __all__ = ["in_evaluation"]
 
 
 @contextmanager
 def in_evaluation(*programs: Any) -> Iterator[None]:
-    """Evaluation mode for the modules among programs; modes are as before at the end.
+    """Evaluation mode for every module that runs meanwhile; modes are as before at the end.
+
+    Modules among the programs, and modules whose methods are among them, change their mode at
+    once. Any other module changes it when it is first called, so that a module which a function
+    calls is in evaluation mode too. ``@in_evaluation()`` before a function is the same for
+    each of its calls.
 
     Example:
-        >>> module = nn.Dropout()
-        >>> with in_evaluation(module):
-        ...     module.training
-        False
-        >>> module.training
+        >>> import torch
+        >>> dropout = nn.Dropout()
+        >>> with in_evaluation():
+        ...     dropout(torch.ones(2))
+        tensor([1., 1.])
+        >>> dropout.training
         True
     """
-    modules = [program for program in programs if isinstance(program, nn.Module)]
-    parts = [part for module in modules for part in module.modules()]
-    modes = [part.training for part in parts]
-    for part in parts:
-        part.training = False
+    before: dict[nn.Module, bool] = {}
+
+    def evaluate(module: nn.Module, _inputs: Any = None) -> None:
+        if not module.training:
+            return
+        for part in module.modules():
+            before.setdefault(part, part.training)
+            part.training = False
+
+    for program in programs:
+        owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
+        for part in owner.modules() if isinstance(owner, nn.Module) else ():
+            evaluate(part)
+    handle = register_module_forward_pre_hook(evaluate)
     try:
         yield
     finally:
-        for part, mode in zip(parts, modes, strict=True):
+        handle.remove()
+        for part, mode in before.items():
             part.training = mode

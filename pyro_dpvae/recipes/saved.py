@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks, seed_of
+from pyro_dpvae._subsets import spread
 from pyro_dpvae.data import (
     PREPROCESSING,
     READING,
@@ -245,15 +246,16 @@ class SavedSystem:
         """Return q(z) over a split, of which ranks share the batches.
 
         Over all its data, if the guide's q(z | x) are normals or mixtures of diagonal ones; over
-        the first 2,000 otherwise, as with flows, on each rank.
+        2,000 evenly spaced ones otherwise, as with flows, on each rank.
         """
         batches, posterior = self.batches(split), self.system.guide.posterior
-        if ranks().count == 1:
-            return AggregatePosterior.of(posterior, batches.epoch(0), limit=_FLOWS)
         with torch.no_grad(), forked_rng():
             first = posterior(next(batches.epoch(0)))
         if not has_product(first):
-            return AggregatePosterior.of(posterior, batches.epoch(0), limit=_FLOWS)
+            few = self.batches(spread(split, _FLOWS))
+            return AggregatePosterior.of(posterior, few.epoch(0))
+        if ranks().count == 1:
+            return AggregatePosterior.of(posterior, batches.epoch(0))
         collect = partial(gather_shares, device=self.device)
         return AggregatePosterior.of(posterior, own_batches(batches), collect=collect)
 
@@ -264,15 +266,14 @@ class SavedSystem:
 
         Args:
             split: the data.
-            limit: how many of its data, the first; None takes all.
+            limit: how many of its data, evenly spaced; None takes all.
         """
         posterior = self.system.guide.posterior
-        batches = self.batches(split)
-        wanted = len(batches) if limit is None else -(-limit // batches.batch_size)
+        batches = self.batches(split if limit is None else spread(split, limit))
         means = map_over_ranks(
-            lambda x: posterior_means(posterior, [x]).cpu(), own_batches(batches, first=wanted)
+            lambda x: posterior_means(posterior, [x]).cpu(), own_batches(batches)
         )
-        return torch.cat(means)[:limit].to(self.device)
+        return torch.cat(means).to(self.device)
 
 
 def open_system(

@@ -4,7 +4,7 @@ import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -12,7 +12,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide
-from pyro_dpvae.likelihoods import LIKELIHOODS
+from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
 from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, RegularizedELBO
@@ -28,6 +28,7 @@ Part = Mapping[str, Any]
 
 _PLAIN: Part = {"name": "vae"}
 _AUTO: Part = {"name": "auto"}
+_DATA_OF_SCALES = 1000
 
 
 @dataclass(frozen=True)
@@ -116,7 +117,7 @@ def build_system(
 def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
     """Move the parts of a system that start at data there.
 
-    These are the pseudo-inputs of a vamp prior.
+    These are the pseudo-inputs of a vamp prior, and the learned scale of a likelihood.
 
     Args:
         system: before training.
@@ -126,12 +127,19 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
         ValueError: if there are too few data, or they lie outside the bounds of pseudo-inputs.
     """
     prior = system.model.prior
+    likelihood = cast(AbstractLikelihood, system.model.decoder.likelihood)
+    starts = type(likelihood).start_at is not AbstractLikelihood.start_at
+    wanted = _DATA_OF_SCALES if starts else 0
     if isinstance(prior, VampPrior):
-        taken: list[Tensor] = []
-        for x in batches:
-            taken.append(x)
-            if sum(map(len, taken)) >= prior.components:
-                break
+        wanted = max(wanted, prior.components)
+    taken: list[Tensor] = []
+    for x in batches if wanted else ():
+        taken.append(x)
+        if sum(map(len, taken)) >= wanted:
+            break
+    if starts:
+        likelihood.start_at(torch.cat(taken))
+    if isinstance(prior, VampPrior):
         try:
             prior.start_at(torch.cat(taken))
         except ValueError as error:

@@ -1,6 +1,7 @@
 """Where a step lost its finite numbers: by sites, terms of the loss, and gradients."""
 
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, final
 
@@ -12,8 +13,17 @@ from torch import Tensor, nn
 from pyro_dpvae._ranks import gather_objects
 from pyro_dpvae.objectives import RegularizedELBO
 
-__all__ = ["Diagnosis", "Sites", "diagnose", "extreme_rows", "noise_state", "set_noise_state"]
+__all__ = [
+    "Diagnosis",
+    "Sites",
+    "diagnose",
+    "extreme_rows",
+    "ignores_latents",
+    "noise_state",
+    "set_noise_state",
+]
 
+_NEAR_ZERO = 0.5  # nats of a datum: less than what tells two kinds of data apart
 _EXTREME = 1e3  # times the median: a datum that no scaling of the data explains
 
 
@@ -60,6 +70,23 @@ class Diagnosis:
         """Return all of it as JSON holds it, with numbers that are not finite as strings."""
         terms = {k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()}
         return {**asdict(self), "terms": terms}
+
+
+def ignores_latents(terms: Mapping[str, float]) -> bool:
+    """Return whether z says next to nothing of a datum: a posterior collapse.
+
+    Args:
+        terms: of an evaluation, per datum, in nats; their ``rate`` counts.
+
+    References:
+        Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio (2016), Generating sentences from a
+        continuous space, section 3.1.
+
+    Example:
+        >>> ignores_latents({"rate": 0.02, "distortion": 31.0})
+        True
+    """
+    return terms["rate"] < _NEAR_ZERO
 
 
 def diagnose(

@@ -8,6 +8,7 @@ import pyro
 from torch import nn
 
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
+from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
@@ -45,7 +46,7 @@ def evaluate_elbo(
         return size, [float(objective.terms[name]) * size for name in names]
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
     count = sum(size for size, _ in found)
     totals = [sum(column) for column in zip(*(terms for _, terms in found), strict=True)]
     terms = {name: total / count for name, total in zip(names, totals, strict=True)}
@@ -87,7 +88,7 @@ def evaluate_loss(
         return size, float(objective.terms["loss"]) * size
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(batches), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
     objective.terms = before
     count = sum(size for size, _ in found)
     if not count:

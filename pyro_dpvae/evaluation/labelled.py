@@ -1,0 +1,137 @@
+"""Groups of metrics that hold representations against labels and factors of variation."""
+
+import warnings
+
+import torch
+from torch import Tensor
+
+from pyro_dpvae._ranks import map_over_ranks
+from pyro_dpvae._subsets import spread
+from pyro_dpvae.data import own_batches
+from pyro_dpvae.evaluation.subject import Subject
+from pyro_dpvae.guides import ClusteringLadderGuide
+from pyro_dpvae.metrics import (
+    DISENTANGLEMENT,
+    Estimate,
+    assigned_clusters,
+    cluster_accuracy,
+    cluster_information,
+    constant_factors,
+    k_means,
+    layer_accuracies,
+    layer_clusters,
+    linear_probe_accuracy,
+    nearest_neighbour_accuracy,
+)
+from pyro_dpvae.priors import ProductPrior
+
+__all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
+
+_PROBE_DATA = 10_000
+
+Estimates = dict[str, Estimate]
+
+
+def probe(subject: Subject) -> Estimates:
+    """Return how well labels can be read off the means of q(z | x)."""
+    data = labelled(subject)
+    return {
+        "probe": linear_probe_accuracy(*data),
+        "nearest_neighbours": nearest_neighbour_accuracy(*data),
+    }
+
+
+def layers(subject: Subject) -> Estimates:
+    """Return how well labels can be read off each layer of a ladder alone."""
+    assert isinstance(subject.prior, ProductPrior)
+    data, sizes = labelled(subject), subject.prior.latent_dims
+    classifiers = {
+        "probe": linear_probe_accuracy,
+        "nearest_neighbours": nearest_neighbour_accuracy,
+    }
+    return {
+        f"{name}_layer_{layer}": found
+        for name, classifier in classifiers.items()
+        for layer, found in enumerate(
+            layer_accuracies(*data, sizes=sizes, classifier=classifier), 1
+        )
+    }
+
+
+def labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """Return means and labels of training data, evenly spaced, and of the held-out data.
+
+    Where the splits have no class in common, as those of Omniglot, the first pair is every second
+    datum of each class of the held-out split, and the second pair is the rest of that split.
+    """
+    train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
+    assert train_labels is not None
+    assert test_labels is not None
+    if not torch.isin(test_labels, train_labels).any():
+        by_class = test_labels.argsort(stable=True)
+        fitted, tested = by_class[::2], by_class[1::2]
+        means = subject.test_means
+        return means[fitted], test_labels[fitted], means[tested], test_labels[tested]
+    labels = spread(train_labels, _PROBE_DATA)
+    return subject.train_means(_PROBE_DATA), labels, subject.test_means, test_labels
+
+
+def clusters(subject: Subject) -> Estimates:
+    """Return how well clusters that k-means finds among the means fit the labels."""
+    labels = subject.data.test_labels
+    assert labels is not None
+    found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
+    return {
+        "cluster_accuracy": cluster_accuracy(found, labels),
+        "cluster_majority": cluster_accuracy(found, labels, matching="majority"),
+        "cluster_nmi": cluster_information(found, labels),
+    }
+
+
+def own_clusters(subject: Subject) -> Estimates:
+    """Return how well the clusters of a ladder's own layers fit the labels."""
+    assert isinstance(subject.guide, ClusteringLadderGuide)
+    guide = subject.guide
+
+    def assigned(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            return assigned_clusters([guide.cluster_probabilities(x)])
+
+    train, test = (
+        torch.cat(map_over_ranks(assigned, own_batches(batches)))
+        for batches in (subject.saved.batches(subject.data.train), subject.test)
+    )
+    labels = subject.data.train_labels, subject.data.test_labels
+    assert labels[0] is not None
+    assert labels[1] is not None
+    if not torch.isin(labels[1], labels[0]).any():
+        raise ValueError(
+            "clusters take their labels from the training split, and the splits of "
+            f"{subject.data.name!r} have no class in common; measure 'clusters' and 'probe', "
+            "which compare held-out data with each other"
+        )
+    return layer_clusters(train, labels[0], test, labels[1])
+
+
+def disentanglement(subject: Subject) -> Estimates:
+    """Return how coordinates of the means and factors of variation correspond."""
+    factors = subject.data.test_factors
+    assert factors is not None
+    if constant := constant_factors(factors):
+        warnings.warn(
+            f"factors that do not vary are left out, got one value in columns {constant} of the "
+            f"held-out factors of {subject.data.name!r}",
+            stacklevel=2,
+        )
+    found: Estimates = {}
+    for name, score in DISENTANGLEMENT.items():
+        try:
+            result = score(subject.test_means, factors)
+        except ValueError as error:
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            continue
+        if isinstance(result, Estimate):
+            found[name.replace("-", "_")] = result
+        else:
+            found.update({f"{name}_{part}": estimate for part, estimate in result.items()})
+    return found

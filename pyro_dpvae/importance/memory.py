@@ -1,0 +1,106 @@
+"""How many draws fit into memory at once: measured on a few of them."""
+
+import gc
+import weakref
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+__all__ = ["draws_that_fit", "peak_bytes"]
+
+
+def draws_that_fit(run: Callable[[int], object], most: int, *, budget: int) -> int:
+    """Return how many draws can be made at once: ``most``, or fewer where memory says so.
+
+    What a draw takes is measured, not computed: whatever prior, guide, decoder and likelihood
+    keep counts, those of a user's own program too. Memory may grow by less than the draws do, as
+    where a prior scores its draws in tiles, so that a first estimate from three draws is followed
+    up to twice as many draws at a time. No measurement is expected to exceed the budget.
+
+    Args:
+        run: makes a number of draws.
+        most: the largest number of interest.
+        budget: bytes of all tensors that are alive at once.
+
+    Example:
+        >>> draws_that_fit(lambda draws: torch.zeros(draws, 250), 64, budget=10_000)
+        10
+    """
+    size, small = min(3, most), peak_bytes(lambda: run(1))
+    peak = peak_bytes(lambda: run(size))
+    slope = (peak - small) / max(size - 1, 1)
+    while size < most:
+        fits = most if slope <= 0 else size + int((budget - peak) // slope)
+        if fits >= most:
+            return most
+        if fits < 2 * size:
+            return max(fits, 1)
+        before, earlier, size = size, peak, 2 * size
+        peak = peak_bytes(lambda: run(size))  # noqa: B023  # run at once
+        slope = (peak - earlier) / (size - before)
+    return most
+
+
+def peak_bytes(run: Callable[[], object]) -> int:
+    """Return the most bytes of tensors made by a run that were alive at once.
+
+    Memory that an operation uses inside itself is not seen. Garbage is not collected meanwhile,
+    so that two measurements of one run are equal.
+
+    Example:
+        >>> peak_bytes(lambda: (torch.zeros(100) + 1).sum())
+        800
+    """
+    meter = _Meter()
+    with _no_collection(), meter:
+        run()
+    return meter.peak
+
+
+@final
+class _Meter(TorchDispatchMode):
+    """Counts the bytes of storages that operations return, while they are alive."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.peak = 0
+        self._alive: dict[int, int] = {}
+        self._total = 0
+
+    @classmethod
+    def _should_skip_dynamo(cls) -> bool:
+        return False  # else the first operation imports the compiler, which takes a second
+
+    def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        found = func(*args, **(kwargs or {}))
+        for leaf in tree_leaves(found):
+            if isinstance(leaf, Tensor):
+                self._count(leaf.untyped_storage())
+        return found
+
+    def _count(self, storage: Any) -> None:
+        key = storage._cdata
+        if key in self._alive:
+            return
+        self._alive[key] = storage.nbytes()
+        self._total += storage.nbytes()
+        self.peak = max(self.peak, self._total)
+        weakref.finalize(storage, self._forget, key)
+
+    def _forget(self, key: int) -> None:
+        self._total -= self._alive.pop(key, 0)
+
+
+@contextmanager
+def _no_collection() -> Iterator[None]:
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
