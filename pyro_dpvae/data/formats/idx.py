@@ -40,7 +40,10 @@ def read_idx(path: Path) -> Source:
             if other is not None and split != "train":
                 parts[split] = _part(other)
     name = re.split(r"[-_.]?train|[-.]idx", path.name)[0]
-    return Source(name or path.parent.name or "idx", parts, str(path))
+    source = Source(name or path.parent.name or "idx", parts, str(path))
+    if "emnist" in path.name.lower():
+        source.notes.append("images are turned and mirrored, as in the files of EMNIST")
+    return source
 
 
 def _part(path: Path) -> Part:
