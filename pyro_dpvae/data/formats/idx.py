@@ -17,6 +17,7 @@ from pyro_dpvae.data.sources import Part, Source
 __all__ = ["is_idx", "read_idx"]
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_UNREADABLE = (ValueError, OSError, EOFError, IndexError, MemoryError, OverflowError, zlib.error)
 # What follows the split in the names of images and of labels.
 _IMAGES, _LABELS = re.compile("images?([-.])idx3"), r"labels\1idx1"
 _OTHERS = {"train": "train", "valid": "valid", "test": "test", "t10k": "test"}
@@ -74,7 +75,7 @@ def _array(path: Path) -> Rows:
             if not packed and not fits_in_memory(size):
                 return MappedRows(path, dtype, offset, shape)
             content: Any = bytearray(file.read(size + 1))
-    except (ValueError, OSError, EOFError, IndexError, MemoryError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} must be an idx file, and cannot be read: {error}") from error
     if len(content) != size:
         raise ValueError(f"{path} must be an idx file of shape {shape}, and has not its size")
