@@ -123,7 +123,9 @@ def test_real_numbers_stay_real_and_sequences_are_no_images(tmp_path: Path) -> N
 def test_levels_are_those_of_all_splits_together(tmp_path: Path) -> None:
     train = np.arange(40, dtype=np.uint8).reshape(10, 2, 2) * 6
     np.savez(tmp_path / "x.npz", train=train, test=np.ones((3, 2, 2), np.uint8))
-    assert load(tmp_path / "x.npz").test.max() == 1
+    data = load(tmp_path / "x.npz")
+    assert torch.as_tensor(data.test).max() == 1
+    assert float(everything(data.test, "grey").max()) == pytest.approx(1 / 255)
 
 
 def test_numbers_that_hint_at_a_mistake_are_told(tmp_path: Path) -> None:

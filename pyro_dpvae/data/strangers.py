@@ -1,4 +1,4 @@
-"""Map-style data sets of users: what their items mean, and that all items keep to it."""
+"""Splits that come from anywhere: what their items mean, and that all items keep to it."""
 
 from typing import Any, final
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_dpvae.data.dataset import split_shape, split_size
+from pyro_dpvae.data.dataset import Split, split_shape, split_size
 from pyro_dpvae.data.meaning import Meaning, meaning_of
 
 __all__ = ["as_items"]
@@ -14,11 +14,11 @@ __all__ = ["as_items"]
 _FEW = 16  # items that are looked at before all others are read
 
 
-def as_items(data: Dataset[Any]) -> tuple[Meaning, Dataset[Any]]:
-    """Return what the items of a data set mean, and a data set of them.
+def as_items(data: Split) -> tuple[Meaning, Split]:
+    """Return what a tensor or the items of a map-style data set mean, and the items.
 
-    The meaning is decided from a few items, evenly spaced. An item that contradicts it is an error
-    when it is read.
+    What a ``DataSet`` has decided for its splits stays. Of a user's data set a few items, evenly
+    spaced, decide, and an item that contradicts them is an error when it is read.
 
     Raises:
         TypeError: if items are no tensors.
@@ -27,6 +27,9 @@ def as_items(data: Dataset[Any]) -> tuple[Meaning, Dataset[Any]]:
     known = getattr(data, "meaning", None)
     if isinstance(known, Meaning):
         return known, data
+    if isinstance(data, Tensor):
+        meaning = meaning_of({"split": data})
+        return meaning, meaning.items(data)
     split_shape(data)  # which says what is wrong with items
     size = split_size(data)
     few = torch.stack([data[index] for index in range(0, size, -(-size // _FEW))])
