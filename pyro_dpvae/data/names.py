@@ -87,7 +87,7 @@ def by_name(
     if "train" not in data:
         data["train"] = data.pop(None) if None in data else data.pop(next(iter(data)))
     data.pop(None, None)
-    used, parts = set(data.values()), {}
+    used, parts, several = set(data.values()), {}, set[str]()
     for split, key in data.items():
         assert split is not None
         part = parts[split] = Part(arrays[key])
@@ -96,12 +96,17 @@ def by_name(
             if of in spoken and other not in used and role in _LABELS | _FACTORS:
                 used.add(other)
                 values = _values(arrays[other], len(arrays[key]), f"{other!r} of {where}")
-                if role in _FACTORS or is_factors(values):
+                if role in _FACTORS:
                     part.factors = values
+                elif is_factors(values):
+                    part.factors = values
+                    several.add(other)
                 else:
                     part.labels = values
     said = roles[data["train"]][1] in _IMAGES
     source = Source(name, parts, where, "images" if said else None)
+    if several:
+        source.notes.append(f"factors of variation: {', '.join(map(repr, sorted(several)))}")
     if left := sorted(set(arrays) - used):
         source.notes.append(f"arrays that are left out: {', '.join(map(repr, left))}")
     if objects:
