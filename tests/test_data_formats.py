@@ -83,6 +83,16 @@ def test_3dshapes(tmp_path: Path, held: bool, monkeypatch: pytest.MonkeyPatch) -
     assert data.factor_names[0] == "floor hue"
 
 
+def test_texts_of_hdf5_are_labels(tmp_path: Path) -> None:
+    with h5py.File(tmp_path / "x.h5", "w") as file:
+        file["train/x"], file["test/x"] = levels(6, 4, 4), levels(3, 4, 4)
+        file["train/y"], file["test/y"] = ["bee", "ant"] * 3, ["ant", "bee", "ant"]
+    data = load(tmp_path / "x.h5")
+    assert numbers(data.train_labels) == [1, 0] * 3
+    assert numbers(data.test_labels) == [0, 1, 0]
+    assert data.label_names == ("ant", "bee")
+
+
 def test_mpi3d_implies_its_factors(tmp_path: Path) -> None:
     sizes = (4, 4, 2, 3, 3, 40, 40)
     images = np.zeros((*sizes, 2, 2, 3), np.uint8)
@@ -393,4 +403,9 @@ def test_nothing_is_unpickled(tmp_path: Path) -> None:
             load(tmp_path / name)
     np.savez(tmp_path / "y.npz", images=levels(5, 4, 4), metadata=bomb)
     load(tmp_path / "y.npz")
+    np.savez(tmp_path / "y.npz", images=levels(5, 4, 4), labels=bomb)
+    with pytest.warns(
+        UserWarning, match=r"got objects in 'labels' .*store them with \.astype\(str"
+    ):
+        load(tmp_path / "y.npz")
     assert not (tmp_path / "exploded").exists()

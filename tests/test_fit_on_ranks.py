@@ -58,9 +58,9 @@ def test_what_one_rank_refuses_is_refused_by_all(tmp_path: Path) -> None:
         data = load("two-moons").train[:102].clone()
         alone = Batches(data, **cut)
         norms = Batches(data, **cut, rank=ranks().index, ranks=2)
-        if ranks().index == 1:
-            data[:] = torch.nan
         bad = Batches(data, **cut, rank=ranks().index, ranks=2)
+        if ranks().index == 1:  # batches share the memory of data, and would refuse these
+            data[:] = torch.nan
         RunFolder.create(tmp_path / "there", {})
         return [
             error_of(lambda: fit(*parts, train=alone, **options)),

@@ -1,5 +1,7 @@
 """Data files with anything in them: a data set, or a message that names the file."""
 
+import functools
+import gzip
 import io
 import struct
 import warnings
@@ -7,7 +9,10 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import h5py
 import numpy as np
+import pandas
+import scipy.io
 from hypothesis import given
 from hypothesis import strategies as st
 from PIL import Image
@@ -120,6 +125,53 @@ def pictures(draw: st.DrawFn) -> dict[str, bytes]:
     return files
 
 
+def norb(array: Array) -> bytes:
+    """Return an array as smallNORB's files have it."""
+    return struct.pack(f"<ii{array.ndim}i", 0x1E3D4C55, array.ndim, *array.shape) + array.tobytes()
+
+
+def hdf5(**arrays: Array) -> bytes:
+    """Return an HDF5 file of arrays."""
+    buffer = io.BytesIO()
+    with h5py.File(buffer, "w") as file:
+        for name, array in arrays.items():
+            file[name] = array
+    return buffer.getvalue()
+
+
+def matlab(**arrays: Array) -> bytes:
+    """Return a MATLAB file of arrays."""
+    buffer = io.BytesIO()
+    scipy.io.savemat(buffer, arrays)
+    return buffer.getvalue()
+
+
+def parquet(**columns: Array) -> bytes:
+    """Return a Parquet file of columns."""
+    buffer = io.BytesIO()
+    pandas.DataFrame(columns).to_parquet(buffer)
+    return buffer.getvalue()
+
+
+@functools.cache
+def of_formats() -> dict[str, bytes]:
+    """Return a sound file of each format, by its name."""
+    images, numbers = np.arange(90, dtype=np.uint8).reshape(5, 1, 3, 6), np.arange(5.0)
+    pair = np.arange(5 * 2 * 12, dtype=np.uint8).reshape(5, 2, 3, 4)
+    return {
+        "x.amat": b"0 1 1 0\n1 1 0 0\n" * 3,
+        "x.csv": b"a,b,label\n1,2.5,x\n3,4.5,y\n" * 1,
+        "x.h5": hdf5(images=images, labels=np.arange(5)),
+        "x.mat": matlab(images=images, labels=np.arange(5)),
+        "svhn.mat": matlab(X=np.zeros((32, 32, 3, 4), np.uint8), y=np.ones((4, 1))),
+        "x-dat.mat": norb(pair),
+        "x.parquet": parquet(a=numbers, b=numbers**2),
+        "x.tsv": b"a\tb\n1\t2.5\n3\t4.5\n5\t6\n",
+        "x-images-idx3-ubyte": idx(images[:, 0]),
+        "x-images-idx3-ubyte.gz": gzip.compress(idx(images[:, 0])),
+    }
+
+
 def idx(array: Array) -> bytes:
     """Return an array as MNIST's files have it."""
     return struct.pack(f">HBB{array.ndim}I", 0, 8, array.ndim, *array.shape) + array.tobytes()
@@ -149,6 +201,14 @@ def test_any_array_file_is_data_or_refused_by_name(file: tuple[str, bytes]) -> N
         path = folder / file[0]
         path.write_bytes(file[1])
         holds(path)
+
+
+@given(st.data())
+def test_any_file_of_a_format_is_data_or_refused_by_name(drawn: st.DataObject) -> None:
+    name = drawn.draw(st.sampled_from([*of_formats()]))
+    with scratch() as folder:
+        (folder / name).write_bytes(drawn.draw(damaged(of_formats()[name])))
+        holds(folder / name)
 
 
 @given(pictures())

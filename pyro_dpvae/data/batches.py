@@ -13,7 +13,6 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks as present_ranks
 from pyro_dpvae._ranks import seed_of
 from pyro_dpvae.data.dataset import Split, first_of, split_size
-from pyro_dpvae.data.meaning import meaning_of
 from pyro_dpvae.data.preprocessing import (
     PREPROCESSING,
     binarised_bits,
@@ -87,12 +86,7 @@ class Batches:
         self.size = split_size(split)
         if self.size == 0:
             raise ValueError("batches need data, got none")
-        as_given = preprocessing == "none"
-        if isinstance(split, Tensor):
-            self.meaning = meaning_of({"split": split}, as_given=as_given)
-            split = self.meaning.items(split)
-        else:
-            self.meaning, split = as_items(split, as_given=as_given)
+        self.meaning, split = as_items(split, as_given=preprocessing == "none")
         self.item_shape = self.meaning.item_shape
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.rank, self.ranks = _checked_share(batch_size, rank, ranks)

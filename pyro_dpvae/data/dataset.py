@@ -110,6 +110,9 @@ class DataSet:
             object.__setattr__(self, "meaning", meaning)
         if self.meaning is None:
             object.__setattr__(self, "meaning", getattr(self.train, "meaning", None))
+        for split in self.splits.values():
+            if isinstance(split, Tensor):  # as other splits do, it knows what it means
+                vars(split)["meaning"] = self.meaning
         if self.test_factors is not None:
             factors, names = varying(self.test_factors, self.factor_names, repr(self.name))
             object.__setattr__(self, "test_factors", factors)

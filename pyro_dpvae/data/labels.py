@@ -56,38 +56,54 @@ def class_numbers(
     )
 
 
-def factor_numbers(factors: Mapping[str, Array], where: str) -> dict[str, Tensor]:
-    """Return the factors of each split as whole numbers, of shape (count, factors).
+def factor_numbers(
+    factors: Mapping[str, Array], names: tuple[str, ...] | None, where: str
+) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
+    """Return the factors of each split as whole numbers, and their names.
 
     Real numbers become the numbers of their values, in ascending order.
 
     Args:
         factors: by split, of shape (count, factors) or (count,).
+        names: of the factors.
         where: what messages call the data.
 
     Raises:
-        ValueError: if a factor has a value of its own for most items.
+        ValueError: if factors are no numbers.
+
+    Warns:
+        UserWarning: if a factor of real numbers has a value of its own for most items, and is left
+            out.
     """
     if not factors:
-        return {}
+        return {}, None
     tables = {split: array.reshape(len(array), -1) for split, array in factors.items()}
     every = np.concatenate(list(tables.values()))
     if every.dtype.kind not in "buif":
         raise ValueError(f"factors of variation must be numbers, got {every.dtype} in {where}")
-    if every.dtype.kind != "f" or (every % 1 == 0).all():
-        return {split: _integers(table) for split, table in tables.items()}
-    coded = {split: np.empty(table.shape, np.int64) for split, table in tables.items()}
+    columns: dict[int, dict[str, Array]] = {}
     for column in range(every.shape[1]):
-        values = np.unique(every[:, column])
-        if len(values) > max(2, min(_MANY, len(every) // 2)):
-            raise ValueError(
-                f"a factor of variation must have few values, which many items share; got "
-                f"{len(values)} of {len(every)} items in column {column} of {where}; leave it "
-                "out, or round it"
-            )
-        for split, table in tables.items():
-            coded[split][:, column] = np.searchsorted(values, table[:, column])
-    return {split: torch.from_numpy(table) for split, table in coded.items()}
+        of_splits = {split: table[:, column] for split, table in tables.items()}
+        if every.dtype.kind == "f":
+            values = np.unique(every[:, column])
+            real = (values % 1 != 0).any()
+            if real and len(values) > max(2, min(_MANY, len(every) // 2)):
+                warnings.warn(
+                    f"a factor of variation must have few values, which many items share; column "
+                    f"{column} of {where} has {len(values)} for {len(every)} items, and is left "
+                    "out; round it",
+                    stacklevel=2,
+                )
+                continue
+            of_splits = {split: np.searchsorted(values, own) for split, own in of_splits.items()}
+        columns[column] = of_splits
+    if not columns:
+        return {}, None
+    coded = {
+        split: _integers(np.stack([of_splits[split] for of_splits in columns.values()], 1))
+        for split in tables
+    }
+    return coded, None if names is None else tuple(names[column] for column in columns)
 
 
 def is_factors(labels: Array) -> bool:

@@ -1,7 +1,8 @@
 """What the arrays of an archive are, by their names."""
 
 import re
-from collections.abc import Mapping
+import warnings
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
@@ -54,15 +55,26 @@ def split_of(name: str) -> tuple[str | None, str]:
     return None, name
 
 
-def by_name(arrays: Mapping[str, Rows], name: str, where: str) -> Source:
+def by_name(
+    arrays: Mapping[str, Rows], name: str, where: str, objects: Sequence[str] = ()
+) -> Source:
     """Return what an archive of named arrays holds.
 
     Names have a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a
     role (``images``, ``x``, ``data`` or nothing; ``labels``, ``y``, ``targets``; ``factors``), in
     any order. An array alone is the data whatever its name.
 
+    Args:
+        arrays: by name.
+        name: of the data set.
+        where: what messages call the data.
+        objects: names of arrays of objects, which are not read.
+
     Raises:
         ValueError: if the names do not say which array is the data.
+
+    Warns:
+        UserWarning: if labels or factors are arrays of objects.
     """
     roles = {key: split_of(key) for key in arrays}
     data: dict[str | None, str] = {}
@@ -75,7 +87,7 @@ def by_name(arrays: Mapping[str, Rows], name: str, where: str) -> Source:
     if "train" not in data:
         data["train"] = data.pop(None) if None in data else data.pop(next(iter(data)))
     data.pop(None, None)
-    used, parts = set(data.values()), {}
+    used, parts, several = set(data.values()), {}, set[str]()
     for split, key in data.items():
         assert split is not None
         part = parts[split] = Part(arrays[key])
@@ -84,14 +96,28 @@ def by_name(arrays: Mapping[str, Rows], name: str, where: str) -> Source:
             if of in spoken and other not in used and role in _LABELS | _FACTORS:
                 used.add(other)
                 values = _values(arrays[other], len(arrays[key]), f"{other!r} of {where}")
-                if role in _FACTORS or is_factors(values):
+                if role in _FACTORS:
                     part.factors = values
+                elif is_factors(values):
+                    part.factors = values
+                    several.add(other)
                 else:
                     part.labels = values
     said = roles[data["train"]][1] in _IMAGES
     source = Source(name, parts, where, "images" if said else None)
+    if several:
+        source.notes.append(f"factors of variation: {', '.join(map(repr, sorted(several)))}")
     if left := sorted(set(arrays) - used):
         source.notes.append(f"arrays that are left out: {', '.join(map(repr, left))}")
+    if objects:
+        source.notes.append(f"objects that are not unpickled: {', '.join(map(repr, objects))}")
+    for key in objects:
+        if split_of(key)[1] in _LABELS | _FACTORS:
+            warnings.warn(
+                f"labels and factors must be arrays of numbers or texts, got objects in {key!r} "
+                f"of {where}, which are not unpickled; store them with .astype(str)",
+                stacklevel=2,
+            )
     _name_factors(source, arrays)
     return source
 

@@ -17,7 +17,7 @@ __all__ = ["Part", "Source", "check_held_out", "data_set"]
 
 _HELD_OUT = 0.1
 _SEED = 0
-_BLOCK = 1 << 22  # bytes of the columns that are moved at a time
+_BLOCK, _BLOCKS = 1 << 22, 16  # columns are moved in so many blocks, of at least so many bytes
 
 
 @dataclass
@@ -109,7 +109,9 @@ def data_set(
         warnings.warn(caution, stacklevel=2)
     splits: dict[str, Split] = {split: _items(part.data, meaning) for split, part in parts.items()}
     labels, label_names = class_numbers(_given(parts, "labels"), source.where)
-    factors = factor_numbers(_given(parts, "factors"), source.where)
+    factors, factor_names = factor_numbers(
+        _given(parts, "factors"), source.factor_names, source.where
+    )
     for what, found in (("labels", labels), ("factors", factors)):
         for split, values in found.items():
             if len(values) != split_size(splits[split]):
@@ -148,7 +150,7 @@ def data_set(
         factors.get("test"),
         valid=splits.get("valid"),
         label_names=label_names,
-        factor_names=source.factor_names if factors else None,
+        factor_names=factor_names,
         columns=source.columns,
         places=places,
         meaning=meaning,
@@ -181,8 +183,9 @@ def _cut(data: Split, train: Tensor, test: Tensor) -> tuple[Split, Split]:
     assert isinstance(data, Tensor)
     order = torch.cat([test, train])
     rows = data.view(len(data), -1)
-    width = max(1, _BLOCK // (len(data) * data.element_size()))
-    for start in range(0, rows.shape[1], width):  # in place: a copy would double the memory
+    # In place, some columns at a time: a copy of all would double the memory.
+    width = max(_BLOCK // (len(data) * data.element_size()), rows.shape[1] // _BLOCKS, 1)
+    for start in range(0, rows.shape[1], width):
         block = rows[:, start : start + width]
         block.copy_(block[order])
     return data[len(test) :], data[: len(test)]

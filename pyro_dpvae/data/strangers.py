@@ -1,4 +1,4 @@
-"""Map-style data sets of users: what their items mean, and that all items keep to it."""
+"""Splits that come from anywhere: what their items mean, and that all items keep to it."""
 
 from typing import Any, final
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.utils.data import Dataset
 
-from pyro_dpvae.data.dataset import first_of, split_shape, split_size
+from pyro_dpvae.data.dataset import Split, first_of, split_shape, split_size
 from pyro_dpvae.data.meaning import Meaning, meaning_of
 
 __all__ = ["as_items"]
@@ -14,15 +14,15 @@ __all__ = ["as_items"]
 _FEW = 16  # items that are looked at before all others are read
 
 
-def as_items(data: Dataset[Any], *, as_given: bool = False) -> tuple[Meaning, Dataset[Any]]:
-    """Return what the items of a data set mean, and a data set of them.
+def as_items(data: Split, *, as_given: bool = False) -> tuple[Meaning, Split]:
+    """Return what a tensor or the items of a map-style data set mean, and the items.
 
-    The meaning is decided from a few items, evenly spaced. An item that contradicts it is an error
-    when it is read. Of items that are tuples it is that of the first entry; the others, such as
-    labels, become tensors.
+    What a ``DataSet`` has decided for its splits stays. Of a user's data set a few items, evenly
+    spaced, decide, and an item that contradicts them is an error when it is read. Of items that
+    are tuples the first entry is the datum; the others, such as labels, become tensors.
 
     Args:
-        data: the data set.
+        data: the tensor or the data set.
         as_given: whether images of real numbers are taken as they are.
 
     Raises:
@@ -32,6 +32,9 @@ def as_items(data: Dataset[Any], *, as_given: bool = False) -> tuple[Meaning, Da
     known = getattr(data, "meaning", None)
     if isinstance(known, Meaning):
         return known, data
+    if isinstance(data, Tensor):
+        meaning = meaning_of({"split": data}, as_given=as_given)
+        return meaning, meaning.items(data)
     split_shape(data)  # which says what is wrong with items
     size = split_size(data)
     few = torch.stack([first_of(data[index]) for index in range(0, size, -(-size // _FEW))])

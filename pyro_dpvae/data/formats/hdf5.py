@@ -31,18 +31,24 @@ def read_hdf5(path: Path) -> Source:
     """Return the arrays of an HDF5 file; those too large to be held are read as needed."""
     h5py = library("h5py", path)
     arrays: dict[str, Rows] = {}
+    objects: list[str] = []
 
     def take(name: str, found: Any) -> None:
-        if not isinstance(found, h5py.Dataset) or found.dtype.hasobject:
+        if not isinstance(found, h5py.Dataset) or found.shape is None:
             return
-        arrays[name] = found[()] if fits_in_memory(found.nbytes) else HDF5Rows(path, name)
+        if h5py.check_string_dtype(found.dtype):
+            arrays[name] = np.array(found.asstr()[()], dtype=str)
+        elif found.dtype.hasobject:
+            objects.append(name)
+        else:
+            arrays[name] = found[()] if fits_in_memory(found.nbytes) else HDF5Rows(path, name)
 
     try:
         with h5py.File(path, "r") as file:
             file.visititems(take)
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
         raise ValueError(f"{path} must be an HDF5 file, and cannot be read: {error}") from error
-    return by_name(arrays, path.stem, str(path))
+    return by_name(arrays, path.stem, str(path), objects)
 
 
 def read_anndata(path: Path) -> Source:

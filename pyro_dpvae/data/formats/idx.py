@@ -17,6 +17,7 @@ from pyro_dpvae.data.sources import Part, Source
 __all__ = ["is_idx", "read_idx"]
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
+_UNREADABLE = (ValueError, OSError, EOFError, IndexError, MemoryError, OverflowError, zlib.error)
 # What follows the split in the names of images and of labels.
 _IMAGES, _LABELS = re.compile("images?([-.])idx3"), r"labels\1idx1"
 _OTHERS = {"train": "train", "valid": "valid", "test": "test", "t10k": "test"}
@@ -40,7 +41,10 @@ def read_idx(path: Path) -> Source:
             if other is not None and split != "train":
                 parts[split] = _part(other)
     name = re.split(r"[-_.]?train|[-.]idx", path.name)[0]
-    return Source(name or path.parent.name or "idx", parts, str(path))
+    source = Source(name or path.parent.name or "idx", parts, str(path))
+    if "emnist" in path.name.lower():
+        source.notes.append("images are turned and mirrored, as in the files of EMNIST")
+    return source
 
 
 def _part(path: Path) -> Part:
@@ -71,7 +75,7 @@ def _array(path: Path) -> Rows:
             if not packed and not fits_in_memory(size):
                 return MappedRows(path, dtype, offset, shape)
             content: Any = bytearray(file.read(size + 1))
-    except (ValueError, OSError, EOFError, IndexError, MemoryError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} must be an idx file, and cannot be read: {error}") from error
     if len(content) != size:
         raise ValueError(f"{path} must be an idx file of shape {shape}, and has not its size")

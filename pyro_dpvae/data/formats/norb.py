@@ -22,6 +22,7 @@ _TYPES = {
     0x1E3D4C55: "<u1",
     0x1E3D4C56: "<i2",
 }
+_UNREADABLE = (ValueError, KeyError, OSError, EOFError, MemoryError, OverflowError, zlib.error)
 _CLASSES = ("animal", "human", "airplane", "truck", "car")
 _FACTORS = ("category", "instance", "elevation", "azimuth", "lighting")
 
@@ -109,5 +110,5 @@ def _matrix(path: Path) -> Any:
                 return MappedRows(path, dtype, offset, shape)
             content = bytearray(file.read(size))
         return np.frombuffer(content, dtype).reshape(shape)
-    except (ValueError, KeyError, OSError, EOFError, MemoryError, zlib.error) as error:
+    except _UNREADABLE as error:
         raise ValueError(f"{path} must be a file of smallNORB, and cannot be read") from error

@@ -75,10 +75,7 @@ def read_npz(path: Path) -> Source:
         raise _refusal(path) from error
     if not arrays and objects:
         raise _refusal(path)
-    source = by_name(arrays, path.stem, str(path))
-    if objects:
-        source.notes.append(f"objects that are not unpickled: {', '.join(map(repr, objects))}")
-    return source
+    return by_name(arrays, path.stem, str(path), objects)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:

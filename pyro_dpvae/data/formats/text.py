@@ -28,7 +28,8 @@ def read_amat(path: Path) -> Source:
             width = width or len(rows[0].split())
             if len(numbers) != width * len(rows):
                 raise ValueError(f"all lines of {path} must have as many numbers, got others")
-            whole = numbers.astype(np.uint8)
+            with np.errstate(invalid="ignore"):  # NaN is equal to nothing
+                whole = numbers.astype(np.uint8)
             blocks.append((whole if (whole == numbers).all() else numbers).reshape(-1, width))
     if not blocks:
         raise ValueError(f"a data set needs data, got none in {path}")
