@@ -119,7 +119,7 @@ def measure(key: tuple[str, str, int], options: argparse.Namespace) -> dict[str,
         module.eval()
     batches = [part for x in test.epoch(0) for part in x.split(50)]
     found = log_likelihoods(
-        system.model, system.guide, batches, samples=options.samples, progress=False
+        system.model, system.guide, batches, num_samples=options.samples, progress=False
     )
     log_p = found.log_likelihood
     return {

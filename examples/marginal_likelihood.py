@@ -91,7 +91,7 @@ def main() -> None:
     dpvae = VAE(CouplingPrior(2), decoder)
     guide = AmortizedGaussian(GaussianEncoder(networks.encoder((2,)), 2))
     train(dpvae, guide, RegularizedELBO(), batches, steps=found.steps)
-    estimates = log_likelihoods(dpvae, guide, [held_out], samples=samples, progress=False)
+    estimates = log_likelihoods(dpvae, guide, [held_out], num_samples=samples, progress=False)
     nll = negative_log_likelihood(estimates)
     print(
         f"a dpVAE of two moons: -log p(x) = {nll} nats, of which from the draws of z: "

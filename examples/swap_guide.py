@@ -104,7 +104,7 @@ def main() -> None:
             fit(model, guide, batches)
         guide.eval()
         elbo = -RegularizedELBO(num_particles=50).loss(model, guide, x) / len(x)
-        log_p = log_likelihoods(model, guide, [x], samples=samples, progress=False)
+        log_p = log_likelihoods(model, guide, [x], num_samples=samples, progress=False)
         estimate = log_p.log_likelihood.mean()
         error = f"{estimate:.3f} +- {log_p.monte_carlo_error:.3f}"
         unreliable = (log_p.pareto_k > 0.7).double().mean()

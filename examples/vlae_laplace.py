@@ -31,7 +31,7 @@ def main() -> None:
     guide = LaplaceGuide(encoder, model.decoder, prior=model.prior, steps=2)
     train(model, guide, RegularizedELBO(), batches, steps=found.steps)
 
-    estimates = log_likelihoods(model, guide, [x[:20]], samples=100)
+    estimates = log_likelihoods(model, guide, [x[:20]], num_samples=100)
     print(f"-log p(x): {negative_log_likelihood(estimates).value:.2f} nats per image")
 
 

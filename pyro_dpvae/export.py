@@ -22,7 +22,7 @@ def to_arviz(
     model: Callable[..., Any],
     guide: Callable[..., Any],
     *args: Any,
-    samples: int = 500,
+    num_samples: int = 500,
     **kwargs: Any,
 ) -> Any:
     """Return draws of z from guide and prior, the data and log p(x | z), for ArviZ.
@@ -38,24 +38,24 @@ def to_arviz(
             observations are ignored.
         guide: q(z | x), a Pyro guide of the same arguments.
         args: of both: data, of shape (batch, *data), and what else they take, such as labels.
-        samples: how many draws.
+        num_samples: how many draws.
         kwargs: of both.
 
     Returns:
         An ``arviz.InferenceData``, or from ArviZ 1 on an ``xarray.DataTree``.
 
     Raises:
-        ValueError: if ``samples`` is below 1, or model and guide differ in their latent sites.
+        ValueError: if ``num_samples`` is below 1, or model and guide differ in their latent sites.
     """
     import arviz  # here alone: its first import of a day warns of its next version
 
-    check_positive_int("samples", samples)
+    check_positive_int("num_samples", num_samples)
     draws: dict[str, dict[str, list[Tensor]]] = {
         group: defaultdict(list) for group in ("posterior", "prior", "log_likelihood")
     }
     observed: dict[str, Tensor] = {}
     with torch.no_grad():
-        for _ in range(samples):
+        for _ in range(num_samples):
             model_trace, guide_trace = paired_traces(model, guide, *args, **kwargs)
             check_latents(model_trace, guide_trace)
             model_trace.compute_log_prob()

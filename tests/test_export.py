@@ -21,7 +21,7 @@ def group(tree: Any, name: str) -> Any:
 def test_groups_shapes_and_densities() -> None:
     exact = LinearGaussian()
     x = exact.data(5)
-    tree = to_arviz(exact.model, exact.guide, x, samples=400)
+    tree = to_arviz(exact.model, exact.guide, x, num_samples=400)
     z = group(tree, "posterior")["z"].values
     assert z.shape == (1, 400, 5, 2)
     assert group(tree, "prior")["z"].values.shape == (1, 400, 5, 2)
@@ -36,7 +36,7 @@ def test_groups_shapes_and_densities() -> None:
     summary = arviz.summary(tree, var_names=["z"])
     assert len(summary) == 10
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
-        to_arviz(exact.model, exact.guide, x, samples=0)
+        to_arviz(exact.model, exact.guide, x, num_samples=0)
 
 
 def test_masks_factors_and_other_guides(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -51,7 +51,7 @@ def test_masks_factors_and_other_guides(monkeypatch: pytest.MonkeyPatch) -> None
                 pyro.sample("x", exact.model.decoder(z), obs=x)
             pyro.factor("regularizer", -z.square().sum(-1))
 
-    tree = to_arviz(model, exact.guide, x, samples=5)
+    tree = to_arviz(model, exact.guide, x, num_samples=5)
     found = group(tree, "log_likelihood")
     assert list(found.data_vars) == ["x"]
     assert (found["x"].values[..., 1] == 0).all()
@@ -62,7 +62,7 @@ def test_masks_factors_and_other_guides(monkeypatch: pytest.MonkeyPatch) -> None
             pyro.sample("zz", exact.guide.encoder(x))
 
     with pytest.raises(ValueError, match=r"the same latent sites, got \['z'\] and \['zz'\]"):
-        to_arviz(exact.model, misspelt, x, samples=5)
+        to_arviz(exact.model, misspelt, x, num_samples=5)
 
 
 def test_the_layout_follows_the_version_of_arviz(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,5 +74,5 @@ def test_the_layout_follows_the_version_of_arviz(monkeypatch: pytest.MonkeyPatch
         return "tree"
 
     monkeypatch.setattr(arviz, "from_dict", version_one)
-    assert to_arviz(exact.model, exact.guide, exact.data(3), samples=2) == "tree"
+    assert to_arviz(exact.model, exact.guide, exact.data(3), num_samples=2) == "tree"
     assert set(calls[0]) == {"posterior", "prior", "log_likelihood", "observed_data"}

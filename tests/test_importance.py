@@ -57,7 +57,7 @@ def test_likelihoods_are_exact_within_their_error(exact: LinearGaussian) -> None
     x = exact.data(300)
     guide = Widened(exact, 1.4)
     estimates = log_likelihoods(
-        exact.model, guide, x.split(70), samples=4000, chunk=500, progress=False
+        exact.model, guide, x.split(70), num_samples=4000, chunk=500, progress=False
     )
     differences = estimates.log_likelihood - exact.log_prob(x)
     error = (1 / estimates.effective_samples - 1 / 4000).sqrt()
@@ -78,7 +78,7 @@ def test_intervals_cover_the_entropy_of_the_data(exact: LinearGaussian) -> None:
     covered = 0
     for _ in range(200):
         estimate = negative_log_likelihood(
-            log_likelihoods(exact.model, guide, [exact.data(60)], samples=200, progress=False)
+            log_likelihoods(exact.model, guide, [exact.data(60)], num_samples=200, progress=False)
         )
         covered += abs(estimate.value - entropy) < 1.96 * estimate.standard_error
     assert 0.90 <= covered / 200 <= 0.99
@@ -93,7 +93,7 @@ def test_the_chunk_size_changes_nothing(exact: LinearGaussian, chunk: int | None
     for size in (100, chunk):
         pyro.set_rng_seed(0)
         found.append(
-            log_likelihoods(exact.model, guide, [x], samples=100, chunk=size, progress=False)
+            log_likelihoods(exact.model, guide, [x], num_samples=100, chunk=size, progress=False)
         )
     for name in ("log_likelihood", "effective_samples", "pareto_k"):
         torch.testing.assert_close(
@@ -242,7 +242,7 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         log_weights(exact.model, exact.guide, x, num_samples=0)
     with pytest.raises(ValueError, match="needs at least one batch of data"):
-        log_likelihoods(exact.model, exact.guide, [], samples=3, progress=False)
+        log_likelihoods(exact.model, exact.guide, [], num_samples=3, progress=False)
     with pytest.raises(ValueError, match=r"need data, got a batch of shape \(0, 3\)"):
         log_weights(exact.model, exact.guide, x[:0], num_samples=10)
 

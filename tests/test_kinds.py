@@ -60,7 +60,7 @@ def test_distributions_stand_on_either_side_of_the_divergence() -> None:
     q = dist.Normal(torch.tensor([m]), s).to_event(1)
     exact = (s**2 + m**2 + 1 / s**2 + m**2 / s**2) / 2 - 1
     for one in (p, StandardNormal(1)):
-        found = symmetric_kl(one, q, samples=20_000)
+        found = symmetric_kl(one, q, num_samples=20_000)
         assert abs(found.value - exact) < 4 * found.standard_error
         assert not math.isnan(found.standard_error)
 

@@ -99,7 +99,7 @@ def test_the_likelihood_of_a_linear_ladder_is_exact_within_its_error(linear: Lin
     encode.weight.data = torch.cat([gain, torch.zeros_like(gain)])
     encode.bias.data = torch.cat([-gain @ linear.bias.detach(), torch.full((SIZE,), 0.0).double()])
     found = log_likelihoods(
-        linear.model("standard"), linear.guide, [x], samples=5000, progress=False
+        linear.model("standard"), linear.guide, [x], num_samples=5000, progress=False
     )
     error = found.log_likelihood - linear.log_prob(x)
     assert float(error.abs().max()) < 0.1

@@ -68,7 +68,7 @@ def exact_symmetric_kl(densities: tuple[Tensor, Tensor]) -> float:
 
 def test_symmetric_kl_is_its_integral(densities: tuple[Tensor, Tensor]) -> None:
     exact = exact_symmetric_kl(densities)
-    found = symmetric_kl(StandardNormal(2), some_posteriors(), samples=50_000)
+    found = symmetric_kl(StandardNormal(2), some_posteriors(), num_samples=50_000)
     assert abs(found.value - exact) < 3 * found.standard_error
     assert found.standard_error < exact / 20
 
@@ -85,18 +85,18 @@ def coverage(exact: float, estimate: Callable[[], Estimate]) -> float:
 def test_intervals_of_symmetric_kl_cover(densities: tuple[Tensor, Tensor]) -> None:
     exact = exact_symmetric_kl(densities)
     q = some_posteriors()
-    share = coverage(exact, lambda: symmetric_kl(StandardNormal(2), q, samples=4000))
+    share = coverage(exact, lambda: symmetric_kl(StandardNormal(2), q, num_samples=4000))
     assert 0.90 <= share <= 0.99
 
 
 def test_the_nearest_neighbour_estimate_is_near(densities: tuple[Tensor, Tensor]) -> None:
     exact = exact_symmetric_kl(densities)
     q = some_posteriors()
-    found = symmetric_kl(StandardNormal(2), q, samples=5000, estimator="nearest")
+    found = symmetric_kl(StandardNormal(2), q, num_samples=5000, estimator="nearest")
     assert found.value == pytest.approx(exact, rel=0.2)
     assert found.settings["estimator"] == "nearest"
     same = AggregatePosterior(torch.zeros(1, 2), torch.ones(1, 2))
-    zero = symmetric_kl(StandardNormal(2), same, samples=5000, estimator="nearest")
+    zero = symmetric_kl(StandardNormal(2), same, num_samples=5000, estimator="nearest")
     assert abs(zero.value) < 0.2
     assert math.isnan(zero.standard_error)
     with pytest.raises(ValueError, match="estimator must be one of"):
@@ -116,7 +116,7 @@ def test_leakage_is_its_integral(
         StandardNormal(2),
         some_posteriors(),
         thresholds=[threshold],
-        samples=50_000,
+        num_samples=50_000,
         conditional=conditional,
     )
     assert abs(found.value - exact) < 3 * found.standard_error
@@ -160,7 +160,7 @@ def test_the_rate_splits_into_its_integrals(densities: tuple[Tensor, Tensor]) ->
         "dimension_wise_kl": integral(q.exp() * (product - p)),
         "marginal_kl": integral(q.exp() * (q - p)),
     }
-    found = rate_split(StandardNormal(2), aggregate, samples=50_000)
+    found = rate_split(StandardNormal(2), aggregate, num_samples=50_000)
     for name, value in exact.items():
         assert abs(found[name].value - value) < 3 * found[name].standard_error, name
     loc, scale = aggregate.loc.double(), aggregate.scale.double()
@@ -171,7 +171,7 @@ def test_the_rate_splits_into_its_integrals(densities: tuple[Tensor, Tensor]) ->
 
     share = coverage(
         exact["mutual_information"],
-        lambda: rate_split(StandardNormal(2), aggregate, samples=1000)["mutual_information"],
+        lambda: rate_split(StandardNormal(2), aggregate, num_samples=1000)["mutual_information"],
     )
     assert 0.90 <= share <= 0.99
 
@@ -188,7 +188,7 @@ def test_an_exact_vae_has_no_divergence_and_known_information() -> None:
     information = -exact.guide.encoder(x[:1]).base_dist.scale.detach().log().sum()
     assert found["mutual_information"].value == pytest.approx(float(information), abs=0.05)
     assert abs(found["total_correlation"].value) < 0.02
-    for score in leakage_curve(prior, aggregate, samples=20_000):
+    for score in leakage_curve(prior, aggregate, num_samples=20_000):
         assert abs(score.value) < 0.02
     assert active_units(aggregate).value == LATENT
 
@@ -208,13 +208,13 @@ def test_a_coupling_prior_with_an_identity_flow_changes_nothing() -> None:
         torch.manual_seed(0)
         found.append(
             [
-                symmetric_kl(prior, aggregate, samples=500).value,
-                symmetric_kl(prior, aggregate, samples=500, estimator="nearest").value,
+                symmetric_kl(prior, aggregate, num_samples=500).value,
+                symmetric_kl(prior, aggregate, num_samples=500, estimator="nearest").value,
                 *(score.value for score in leakage_curve(prior, aggregate)),
                 *(score.value for score in leakage_curve(prior, aggregate, conditional=True)),
-                *(term.value for term in rate_split(prior, aggregate, samples=500).values()),
-                float(low_posterior_samples(prior, aggregate, samples=9, candidates=99).sum()),
-                float(high_posterior_samples(prior, aggregate, samples=9, candidates=99).sum()),
+                *(term.value for term in rate_split(prior, aggregate, num_samples=500).values()),
+                float(low_posterior_samples(prior, aggregate, num_samples=99, keep=9).sum()),
+                float(high_posterior_samples(prior, aggregate, num_samples=99, keep=9).sum()),
             ]
         )
     assert found[0] == pytest.approx(found[1], rel=1e-6)
@@ -227,8 +227,8 @@ def test_batches_of_the_data_change_nothing() -> None:
     parts = AggregatePosterior.of(exact.guide.encoder, x[torch.randperm(100)].split(7))
     z = torch.randn(20, LATENT, dtype=torch.float64)
     torch.testing.assert_close(whole.log_prob(z), parts.log_prob(z))
-    for name, found in rate_split(exact.model.prior, whole, samples=4000).items():
-        other = rate_split(exact.model.prior, parts, samples=4000)[name]
+    for name, found in rate_split(exact.model.prior, whole, num_samples=4000).items():
+        other = rate_split(exact.model.prior, parts, num_samples=4000)[name]
         error = math.hypot(found.standard_error, other.standard_error)
         assert abs(found.value - other.value) < 4 * error, name
 
@@ -247,13 +247,13 @@ def test_order_and_repetition_of_the_data_change_nothing() -> None:
 def test_high_posterior_samples_are_the_least_of_p() -> None:
     torch.manual_seed(5)
     prior = CouplingPrior(2).double()
-    z = high_posterior_samples(prior, some_posteriors(), samples=50, candidates=1000)
+    z = high_posterior_samples(prior, some_posteriors(), num_samples=1000, keep=50)
     with torch.no_grad():
         z0, log_det = prior.to_generation(z)
         density = log_p(z0) + log_det
     assert torch.equal(density.argsort(stable=True), torch.arange(50))
-    with pytest.raises(ValueError, match="got 10 candidates for 20 samples"):
-        high_posterior_samples(prior, some_posteriors(), samples=20, candidates=10)
+    with pytest.raises(ValueError, match="at most num_samples, got 20 of 10 samples"):
+        high_posterior_samples(prior, some_posteriors(), num_samples=10, keep=20)
 
 
 def test_active_units_count_the_spread_of_means() -> None:

@@ -95,7 +95,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 def subject_of(run: Path, data: DataSet | None = None, **numbers: Any) -> Subject:
     saved = open_system(run)
     config = EvaluationConfig(**numbers)
-    return Subject(saved, saved.data() if data is None else data, config, progress=False)
+    return Subject(saved, saved.load_data() if data is None else data, config, progress=False)
 
 
 @pytest.mark.parametrize("guide", ["amortized", "flow"])
@@ -115,7 +115,7 @@ def test_probes_and_features_see_all_classes_of_a_sorted_file(
     else:
         assert len(subject.aggregate.loc) == 20
         means = subject.aggregate.loc.reshape(CLASSES, 5, 2).mean(1)
-        seen = posterior_means(subject.guide.posterior, x, draws=500).reshape(CLASSES, 10, 2)
+        seen = posterior_means(subject.guide.posterior, x, num_samples=500).reshape(CLASSES, 10, 2)
         torch.testing.assert_close(means, seen.mean(1), rtol=0, atol=0.2)
     levels = subject.reference_images.float().mean((1, 2, 3)).div(60).floor()
     assert torch.equal(levels.long().bincount(), torch.full((CLASSES,), 10))
@@ -204,7 +204,7 @@ def parts() -> tuple[VAE, AmortizedGaussian, Tensor]:
     """A model and guide that were trained for three steps, in training mode, and data."""
     torch.manual_seed(0)
     x = torch.randn(60, 2)
-    encoder = GaussianEncoder(network(2, 4))
+    encoder = GaussianEncoder(network(2, 4), 2)
     prior = VampPrior(encoder, x[:5], bounds=None)
     model = VAE(prior, Decoder(network(2, 2), GaussianLikelihood((2,), variance=0.5)))
     guide = AmortizedGaussian(encoder)
@@ -219,7 +219,7 @@ def test_one_tensor_is_one_batch(parts: tuple[VAE, AmortizedGaussian, Tensor]) -
     found = []
     for batches in ([x], x):
         torch.manual_seed(1)
-        found.append(log_likelihoods(model, guide, batches, samples=20, progress=False))
+        found.append(log_likelihoods(model, guide, batches, num_samples=20, progress=False))
     assert torch.equal(found[0].log_likelihood, found[1].log_likelihood)
     assert negative_log_likelihood(found[1]).settings["data"] == len(x)
     assert len(AggregatePosterior.of(guide.posterior, x).loc) == len(x)
@@ -264,20 +264,20 @@ MEASURED: dict[str, Callable[[VAE, AmortizedGaussian, Tensor], Any]] = {
     ),
     "means": lambda model, guide, x: posterior_means(guide.posterior, x),
     "skl": lambda model, guide, x: (
-        symmetric_kl(model.prior, of_posterior(model, guide, x), samples=50).value
+        symmetric_kl(model.prior, of_posterior(model, guide, x), num_samples=50).value
     ),
     "split": lambda model, guide, x: (
-        rate_split(model.prior, of_posterior(model, guide, x), samples=50)["rate"].value
+        rate_split(model.prior, of_posterior(model, guide, x), num_samples=50)["rate"].value
     ),
     "leakage": lambda model, guide, x: (
-        leakage_curve(model.prior, of_posterior(model, guide, x), samples=50)[-1].value
+        leakage_curve(model.prior, of_posterior(model, guide, x), num_samples=50)[-1].value
     ),
     "pockets": lambda model, guide, x: low_posterior_samples(
-        model.prior, of_posterior(model, guide, x), samples=5, candidates=20
+        model.prior, of_posterior(model, guide, x), num_samples=20, keep=5
     ),
     "weights": lambda model, guide, x: log_weights(model, guide, x, num_samples=7),
     "likelihood": lambda model, guide, x: (
-        log_likelihoods(model, guide, x, samples=20, progress=False).log_likelihood
+        log_likelihoods(model, guide, x, num_samples=20, progress=False).log_likelihood
     ),
     "bound": lambda model, guide, x: evaluate_elbo(model, guide, x)["elbo"],
     "grid": lambda model, guide, x: (

@@ -198,7 +198,7 @@ def peak_of_likelihoods(parts: dict[str, Any], latent_dim: int, samples: int) ->
     x = torch.bernoulli(torch.full((32, 1, 8, 8), 0.3))
     Path("/proc/self/clear_refs").write_text("5")  # the peak is what there is
     before = own_memory("VmRSS")
-    log_likelihoods(system.model, system.guide, x, samples=samples, progress=False)
+    log_likelihoods(system.model, system.guide, x, num_samples=samples, progress=False)
     return own_memory("VmHWM") - before
 
 

@@ -18,14 +18,14 @@ def test_symmetric_kl_equals_the_closed_form(mean: float, deviation: float) -> N
     q = torch.distributions.Normal(mean, deviation)
     kl = torch.distributions.kl_divergence
     exact = 2 * float(kl(p, q) + kl(q, p))
-    estimate = symmetric_kl(StandardNormal(2), gaussian(mean, deviation), samples=20_000)
+    estimate = symmetric_kl(StandardNormal(2), gaussian(mean, deviation), num_samples=20_000)
     assert abs(estimate.value - exact) <= 4 * estimate.standard_error + 1e-6
     assert estimate.settings["samples"] == 20_000
 
 
 def test_standard_errors_are_the_spread_of_repetitions() -> None:
     q = gaussian(0.5, 0.8)
-    runs = [symmetric_kl(StandardNormal(2), q, samples=500) for _ in range(200)]
+    runs = [symmetric_kl(StandardNormal(2), q, num_samples=500) for _ in range(200)]
     spread = float(torch.tensor([run.value for run in runs]).std())
     stated = float(torch.tensor([run.standard_error for run in runs]).mean())
     assert stated == pytest.approx(spread, rel=0.2)
@@ -43,14 +43,14 @@ def test_symmetric_kl_is_the_same_in_either_space() -> None:
 
 def test_low_posterior_samples_are_the_least_of_q() -> None:
     q = gaussian(2.0, 0.5)
-    z = low_posterior_samples(StandardNormal(2), q, samples=100, candidates=2000)
+    z = low_posterior_samples(StandardNormal(2), q, num_samples=2000, keep=100)
     densities = q.log_prob(z.double())
     assert torch.equal(densities, densities.sort().values)
     torch.manual_seed(1)
     rest = q.log_prob(StandardNormal(2)().sample((2000,)).double())
     assert float((rest < densities.max()).double().mean()) == pytest.approx(0.05, abs=0.02)
-    with pytest.raises(ValueError, match="got 10 candidates for 20 samples"):
-        low_posterior_samples(StandardNormal(2), q, samples=20, candidates=10)
+    with pytest.raises(ValueError, match="at most num_samples, got 20 of 10 samples"):
+        low_posterior_samples(StandardNormal(2), q, num_samples=10, keep=20)
 
 
 def test_distance_to_data() -> None:
@@ -66,4 +66,4 @@ def test_distance_to_data() -> None:
 
 def test_too_few_samples_are_refused() -> None:
     with pytest.raises(ValueError, match="at least 2 for a standard error, got 1"):
-        symmetric_kl(StandardNormal(2), gaussian(0.0, 1.0), samples=1)
+        symmetric_kl(StandardNormal(2), gaussian(0.0, 1.0), num_samples=1)

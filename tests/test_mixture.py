@@ -287,7 +287,7 @@ def test_the_split_of_a_gaussian_flow_is_that_of_the_gaussian() -> None:
     splits = []
     for some in (rows, flows):
         aggregate = AggregatePosterior.of(lambda c, some=some: some(q, c), [chosen])
-        splits.append(rate_split(StandardNormal(2).double(), aggregate, samples=4000))
+        splits.append(rate_split(StandardNormal(2).double(), aggregate, num_samples=4000))
     for name, exact in splits[0].items():
         of_flow = splits[1][name]
         error = math.hypot(exact.standard_error, of_flow.standard_error)
@@ -314,6 +314,6 @@ def test_means_are_those_of_the_posteriors() -> None:
     batches = torch.arange(100).split(40)
     exact = posterior_means(lambda c: rows(q, c), batches)
     assert torch.equal(exact, q.loc)
-    drawn = posterior_means(lambda c: flows(q, c), batches, draws=50)
+    drawn = posterior_means(lambda c: flows(q, c), batches, num_samples=50)
     scores = (drawn - q.loc) / q.stddev * 50**0.5
     assert float(scores.std()) == pytest.approx(1.0, abs=0.2)

@@ -66,7 +66,7 @@ def test_the_plate_may_have_any_name(exact: LinearGaussian, vectorize: bool) -> 
     assert loss(named, *programs, x) == expected
     weights = log_weights(*programs, x, num_samples=4)
     torch.testing.assert_close(weights, exact.log_prob(x).expand(4, BATCH), rtol=0, atol=1e-6)
-    tree = to_arviz(*programs, x, samples=3)
+    tree = to_arviz(*programs, x, num_samples=3)
     found = tree["log_likelihood"] if not hasattr(tree, "groups") else tree.log_likelihood
     assert found["x"].shape == (1, 3, BATCH)
 
@@ -199,7 +199,7 @@ def test_weights_take_labels(exact: LinearGaussian) -> None:
     weights = log_weights(model, guide, x, y, num_samples=4, chunk=3, shift=1.0)
     expected = exact.log_prob(x - 1.0) + log_p_of_y[y]
     torch.testing.assert_close(weights, expected.expand(4, BATCH), rtol=0, atol=1e-6)
-    tree = to_arviz(model, guide, x, y, samples=2, shift=1.0)
+    tree = to_arviz(model, guide, x, y, num_samples=2, shift=1.0)
     found = tree["observed_data"] if not hasattr(tree, "groups") else tree.observed_data
     assert set(found.data_vars) == {"x", "y"}
     with pytest.raises(TypeError, match="need the data that model and guide are called with"):

@@ -287,7 +287,7 @@ def test_weights_of_a_mixture_have_no_bias(exact: LinearGaussian) -> None:
     assert float(scores.abs().max()) < 4
     assert float(scores.std()) == pytest.approx(1.0, abs=0.3)
     assert float(ratios.std()) > 0.1
-    found = log_likelihoods(exact.model, Scattered(exact), [x], samples=4000, progress=False)
+    found = log_likelihoods(exact.model, Scattered(exact), [x], num_samples=4000, progress=False)
     torch.testing.assert_close(found.log_likelihood, exact.log_prob(x), rtol=0, atol=0.1)
 
 

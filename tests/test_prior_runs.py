@@ -82,4 +82,4 @@ def test_a_resampled_prior_is_measured(runs: Path) -> None:
 def symmetric_kl_of(run: Path) -> float:
     subject = subject_of(run)
     torch.manual_seed(0)
-    return symmetric_kl(subject.prior, subject.aggregate, samples=100).value
+    return symmetric_kl(subject.prior, subject.aggregate, num_samples=100).value

@@ -186,7 +186,7 @@ def _likelihood(subject: Subject) -> Estimates:
         subject.model,
         subject.guide,
         batches,
-        samples=config.nll_samples,
+        num_samples=config.nll_samples,
         chunk=config.chunk,
         compile=config.compile,
         progress=subject.progress,
@@ -209,9 +209,9 @@ def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
 def _symmetric_kl(subject: Subject) -> Estimates:
     samples = subject.config.latent_samples
     return {
-        "skl": symmetric_kl(subject.prior, subject.aggregate, samples=samples),
+        "skl": symmetric_kl(subject.prior, subject.aggregate, num_samples=samples),
         "skl_nearest": symmetric_kl(
-            subject.prior, subject.aggregate, samples=samples, estimator="nearest"
+            subject.prior, subject.aggregate, num_samples=samples, estimator="nearest"
         ),
     }
 
@@ -222,7 +222,7 @@ def _leakage(subject: Subject) -> Estimates:
         curve = leakage_curve(
             subject.prior,
             subject.aggregate,
-            samples=subject.config.latent_samples,
+            num_samples=subject.config.latent_samples,
             conditional=conditional,
         )
         for estimate in curve:
@@ -231,7 +231,7 @@ def _leakage(subject: Subject) -> Estimates:
 
 
 def _split(subject: Subject) -> Estimates:
-    split = rate_split(subject.prior, subject.aggregate, samples=subject.config.latent_samples)
+    split = rate_split(subject.prior, subject.aggregate, num_samples=subject.config.latent_samples)
     return {**split, "active_units": active_units(subject.aggregate)}
 
 

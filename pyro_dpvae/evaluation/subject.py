@@ -36,7 +36,7 @@ __all__ = ["Subject"]
 
 _BATCH = 250
 _MOMENT_DRAWS = 2000
-_CANDIDATES = 5  # draws for each low- or high-posterior sample: the least fifth, as the authors
+_SAMPLED = 5  # samples for each low- or high-posterior sample: the least fifth, as the authors
 
 
 @final
@@ -98,13 +98,13 @@ class Subject:
     def low_posterior(self, count: int) -> Tensor:
         """Return the fifth of prior draws of least q(z)."""
         return low_posterior_samples(
-            self.prior, self.aggregate, samples=count, candidates=_CANDIDATES * count
+            self.prior, self.aggregate, num_samples=_SAMPLED * count, keep=count
         )
 
     def high_posterior(self, count: int) -> Tensor:
         """Return the fifth of draws of q(z) of least p(z)."""
         return high_posterior_samples(
-            self.prior, self.aggregate, samples=count, candidates=_CANDIDATES * count
+            self.prior, self.aggregate, num_samples=_SAMPLED * count, keep=count
         )
 
     @cached_property

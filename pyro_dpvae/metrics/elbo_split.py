@@ -17,7 +17,7 @@ _ACTIVE = 0.01
 
 @in_evaluation()
 def rate_split(
-    prior: AbstractPrior, aggregate: AggregatePosterior, *, samples: int = 5000
+    prior: AbstractPrior, aggregate: AggregatePosterior, *, num_samples: int = 5000
 ) -> dict[str, Estimate]:
     """Return mutual information, total correlation and dimension-wise KL of a data set, in nats.
 
@@ -37,10 +37,10 @@ def rate_split(
     Args:
         prior: p(z).
         aggregate: q(z).
-        samples: the draws of n and z, at least 2.
+        num_samples: the draws of n and z, at least 2.
 
     Raises:
-        ValueError: if ``samples`` is below 2.
+        ValueError: if ``num_samples`` is below 2.
 
     References:
         Hoffman, Johnson (2016), ELBO surgery. Chen et al. (2018), Isolating sources of
@@ -52,15 +52,15 @@ def rate_split(
         >>> print(rate_split(StandardNormal(1), q)["mutual_information"])  # log 2
         0.6931 +- 0.0000
     """
-    check_repeated("samples", samples)
+    check_repeated("num_samples", num_samples)
     with torch.no_grad():
-        z, own = aggregate.sample_pairs(samples)
+        z, own = aggregate.sample_pairs(num_samples)
         joint = aggregate.log_prob(z)
         product = torch.stack(
             [q.log_prob(z[:, d : d + 1]) for d, q in enumerate(aggregate.marginals())]
         ).sum(0)
         log_p = prior().log_prob(z.to(aggregate.loc)).double()
-    settings: Settings = {"samples": samples, "components": len(aggregate.loc)}
+    settings: Settings = {"samples": num_samples, "components": len(aggregate.loc)}
     if aggregate.moment_draws is not None and z.shape[1] > 1:
         settings = {**settings, "marginals": f"normal, of {aggregate.moment_draws} draws"}
     terms = {

@@ -25,7 +25,7 @@ def leakage_curve(
     aggregate: AggregatePosterior,
     *,
     thresholds: Sequence[float] = THRESHOLDS,
-    samples: int = 3000,
+    num_samples: int = 3000,
     conditional: bool = False,
 ) -> list[Estimate]:
     """Return the leakage score at each threshold tau, in nats, from one set of draws of q(z).
@@ -43,11 +43,11 @@ def leakage_curve(
         prior: p(z).
         aggregate: q(z).
         thresholds: tau, in nats.
-        samples: the draws of q(z), at least 2.
+        num_samples: the draws of q(z), at least 2.
         conditional: which form.
 
     Raises:
-        ValueError: if ``samples`` is below 2.
+        ValueError: if ``num_samples`` is below 2.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 5.1, equation 6.
@@ -59,9 +59,9 @@ def leakage_curve(
         >>> abs(score.value - 18) < 4 * score.standard_error
         True
     """
-    check_repeated("samples", samples)
+    check_repeated("num_samples", num_samples)
     with torch.no_grad():
-        z = aggregate.sample((samples,))
+        z = aggregate.sample((num_samples,))
         log_p = prior().log_prob(z).double()
         excess = aggregate.log_prob(z.double()) - log_p
     curve = []
@@ -73,7 +73,7 @@ def leakage_curve(
         error = float(values.std()) / math.sqrt(len(values)) if known else math.nan
         settings = {
             "threshold": threshold,
-            "samples": samples,
+            "samples": num_samples,
             "share_below": float(below.double().mean()),
             "form": "conditional" if conditional else "unconditional",
             "components": len(aggregate.loc),

@@ -27,13 +27,13 @@ class LikelihoodEstimates:
         log_likelihood: log 1/K sum w, in nats, of shape (data,), float64.
         effective_samples: (sum w)^2 / sum w^2, from 1 to K.
         pareto_k: k-hat; below 0.7 the estimate can be relied on.
-        samples: K.
+        num_samples: K.
     """
 
     log_likelihood: Tensor
     effective_samples: Tensor
     pareto_k: Tensor
-    samples: int
+    num_samples: int
 
     def __len__(self) -> int:
         return len(self.log_likelihood)
@@ -41,7 +41,7 @@ class LikelihoodEstimates:
     @property
     def monte_carlo_error(self) -> float:
         """The standard error of the mean from the draws of z alone, by the delta method."""
-        variances = 1 / self.effective_samples - 1 / self.samples
+        variances = 1 / self.effective_samples - 1 / self.num_samples
         return float(variances.clamp(min=0).sum().sqrt()) / len(self)
 
 
@@ -50,7 +50,7 @@ def log_likelihoods(
     guide: Callable[..., Any],
     batches: Iterable[Tensor],
     *,
-    samples: int = 21_000,
+    num_samples: int = 21_000,
     chunk: int | None = None,
     compile: bool = False,
     progress: bool = True,
@@ -65,7 +65,7 @@ def log_likelihoods(
         model: p(x, z), a Pyro model called with a batch.
         guide: q(z | x), a Pyro guide called with a batch.
         batches: all the data, on every rank; one tensor is one batch.
-        samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
+        num_samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
         chunk: how many samples are drawn at once; by default as many as suit memory and caches.
         compile: whether sampling is compiled, which takes some ten seconds, and changes values by
             rounding alone; see :class:`pyro_dpvae.importance.ImportanceSampler`.
@@ -77,14 +77,14 @@ def log_likelihoods(
     Warns:
         UserWarning: if sampling cannot be compiled.
     """
-    check_positive_int("samples", samples)
+    check_positive_int("num_samples", num_samples)
     sampler = ImportanceSampler(model, guide, chunk=chunk, compile=compile)
     own = tqdm(own_batches(as_batches(batches)), "log p(x)", unit="batch", disable=not progress)
-    parts = map_over_ranks(lambda x: _of_batch(sampler, x, samples), own)
+    parts = map_over_ranks(lambda x: _of_batch(sampler, x, num_samples), own)
     if not parts:
         raise ValueError("a likelihood needs at least one batch of data, got none")
     log_likelihood, effective, pareto = (torch.cat(part) for part in zip(*parts, strict=True))
-    return LikelihoodEstimates(log_likelihood, effective, pareto, samples)
+    return LikelihoodEstimates(log_likelihood, effective, pareto, num_samples)
 
 
 def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
@@ -105,7 +105,7 @@ def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
     """
     values = -estimates.log_likelihood
     settings = {
-        "samples": estimates.samples,
+        "samples": estimates.num_samples,
         "data": len(estimates),
         "monte_carlo_error": estimates.monte_carlo_error,
         "effective_samples_median": float(estimates.effective_samples.median()),
@@ -116,13 +116,13 @@ def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
 
 
 def _of_batch(
-    sampler: ImportanceSampler, x: Tensor, samples: int
+    sampler: ImportanceSampler, x: Tensor, num_samples: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Return log p(x), effective samples and k-hat of a batch, from running sums and a tail."""
-    kept = tail_length(samples) + 1
+    kept = tail_length(num_samples) + 1
     total = torch.full((len(x),), -math.inf, dtype=torch.float64, device=x.device)
     squares, tail = total, total.new_empty(0, len(x))
-    for weights in sampler.chunks(x, num_samples=samples):
+    for weights in sampler.chunks(x, num_samples=num_samples):
         total = torch.logaddexp(total, weights.logsumexp(0))
         squares = torch.logaddexp(squares, (2 * weights).logsumexp(0))
         largest = torch.cat([tail, weights])
@@ -134,4 +134,4 @@ def _of_batch(
             "model gives them no density, or a weight is NaN"
         )
     effective = (2 * total - squares).exp()
-    return (total - math.log(samples)).cpu(), effective.cpu(), pareto_k_of_tail(tail)
+    return (total - math.log(num_samples)).cpu(), effective.cpu(), pareto_k_of_tail(tail)

@@ -17,10 +17,10 @@ def low_posterior_samples(
     prior: AbstractPrior,
     aggregate: AggregatePosterior,
     *,
-    samples: int,
-    candidates: int,
-) -> Float[Tensor, "samples latent"]:
-    """Return the ``samples`` of ``candidates`` prior draws of least q(z), the least first.
+    num_samples: int,
+    keep: int,
+) -> Float[Tensor, "kept latent"]:
+    """Return the ``keep`` of ``num_samples`` prior samples of least q(z), the least first.
 
     They lie in pockets: likely under the prior, and covered by no datum. The ranking is by the
     exact mixture over the whole data set and all dimensions of z.
@@ -28,11 +28,11 @@ def low_posterior_samples(
     Args:
         prior: p(z).
         aggregate: q(z).
-        samples: how many are kept.
-        candidates: how many are drawn from the prior, at least ``samples``.
+        num_samples: how many are drawn from the prior.
+        keep: how many of them are returned, at most ``num_samples``.
 
     Raises:
-        ValueError: if ``candidates`` is below ``samples``, or a count is below 1.
+        ValueError: if ``keep`` is above ``num_samples``, or a count is below 1.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1, after Rosca, Lakshminarayanan,
@@ -41,14 +41,14 @@ def low_posterior_samples(
     Example:
         >>> from pyro_dpvae.priors import StandardNormal
         >>> q = AggregatePosterior(torch.zeros(1, 2), torch.ones(1, 2))
-        >>> z = low_posterior_samples(StandardNormal(2), q, samples=10, candidates=1000)
+        >>> z = low_posterior_samples(StandardNormal(2), q, num_samples=1000, keep=10)
         >>> bool((z.norm(dim=-1) > 2.5).all())
         True
     """
-    _check_counts(samples, candidates)
+    _check_counts(num_samples, keep)
     with torch.no_grad():
-        z = prior().sample((candidates,))
-        return z[aggregate.log_prob(z.double()).argsort()[:samples]]
+        z = prior().sample((num_samples,))
+        return z[aggregate.log_prob(z.double()).argsort()[:keep]]
 
 
 @in_evaluation()
@@ -56,10 +56,10 @@ def high_posterior_samples(
     prior: AbstractPrior,
     aggregate: AggregatePosterior,
     *,
-    samples: int,
-    candidates: int,
-) -> Float[Tensor, "samples latent"]:
-    """Return the ``samples`` of ``candidates`` draws of q(z) of least p(z), the least first.
+    num_samples: int,
+    keep: int,
+) -> Float[Tensor, "kept latent"]:
+    """Return the ``keep`` of ``num_samples`` samples of q(z) of least p(z), the least first.
 
     They lie in leaks: representations of data that the prior hardly generates. p(z) is the
     density in representation space, with the log-determinant of the prior's map.
@@ -67,11 +67,11 @@ def high_posterior_samples(
     Args:
         prior: p(z).
         aggregate: q(z).
-        samples: how many are kept.
-        candidates: how many are drawn from q(z), at least ``samples``.
+        num_samples: how many are drawn from q(z).
+        keep: how many of them are returned, at most ``num_samples``.
 
     Raises:
-        ValueError: if ``candidates`` is below ``samples``, or a count is below 1.
+        ValueError: if ``keep`` is above ``num_samples``, or a count is below 1.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1.
@@ -79,20 +79,20 @@ def high_posterior_samples(
     Example:
         >>> from pyro_dpvae.priors import StandardNormal
         >>> q = AggregatePosterior(torch.tensor([[0.0, 0.0], [9.0, 9.0]]), torch.ones(2, 2))
-        >>> z = high_posterior_samples(StandardNormal(2), q, samples=10, candidates=100)
+        >>> z = high_posterior_samples(StandardNormal(2), q, num_samples=100, keep=10)
         >>> bool((z > 5).all())
         True
     """
-    _check_counts(samples, candidates)
+    _check_counts(num_samples, keep)
     with torch.no_grad():
-        z = aggregate.sample((candidates,))
-        return z[prior().log_prob(z).argsort()[:samples]]
+        z = aggregate.sample((num_samples,))
+        return z[prior().log_prob(z).argsort()[:keep]]
 
 
-def _check_counts(samples: int, candidates: int) -> None:
-    check_positive_int("samples", samples)
-    if check_positive_int("candidates", candidates) < samples:
+def _check_counts(num_samples: int, keep: int) -> None:
+    check_positive_int("keep", keep)
+    if check_positive_int("num_samples", num_samples) < keep:
         raise ValueError(
-            f"candidates must be at least samples, got {candidates} candidates "
-            f"for {samples} samples"
+            f"keep must be at most num_samples, got {keep} of {num_samples} samples; draw more, "
+            "or keep fewer"
         )

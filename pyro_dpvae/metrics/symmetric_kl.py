@@ -22,12 +22,12 @@ def symmetric_kl(
     prior: AbstractPrior | Distribution,
     aggregate: AggregatePosterior | Distribution,
     *,
-    samples: int = 5000,
+    num_samples: int = 5000,
     estimator: str = "exact",
 ) -> Estimate:
     """Return KL(p || q) + KL(q || p) between the prior p(z) and the aggregate posterior q(z).
 
-    The expectations are averages over ``samples`` draws from each side. The logarithms of the
+    The expectations are averages over ``num_samples`` draws from each side. The logarithms of the
     densities' ratio are
 
     - ``exact``: those of the densities themselves, q(z) over the whole data set;
@@ -40,14 +40,14 @@ def symmetric_kl(
     Args:
         prior: p(z), a prior or a distribution.
         aggregate: q(z), or another distribution.
-        samples: the draws from each side, at least 2.
+        num_samples: the draws from each side, at least 2.
         estimator: ``exact`` or ``nearest``.
 
     Returns:
         The divergence in nats, with the standard error of the two averages.
 
     Raises:
-        ValueError: if ``samples`` is below 2, or for an unknown estimator.
+        ValueError: if ``num_samples`` is below 2, or for an unknown estimator.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 5.1. Perez-Cruz (2008), Kullback-Leibler
@@ -60,11 +60,11 @@ def symmetric_kl(
         >>> abs(estimate.value - 1) < 4 * estimate.standard_error
         True
     """
-    check_repeated("samples", samples)
+    check_repeated("num_samples", num_samples)
     check_choice("estimator", estimator, _ESTIMATORS)
     with torch.no_grad():
         p = prior if isinstance(prior, Distribution) else prior()
-        of_p, of_q = p.sample((samples,)), aggregate.sample((samples,))
+        of_p, of_q = p.sample((num_samples,)), aggregate.sample((num_samples,))
         if estimator == "nearest":
             forward, backward = _nearest_ratios(of_p, of_q), _nearest_ratios(of_q, of_p)
         else:
@@ -74,11 +74,11 @@ def symmetric_kl(
         {"components": len(aggregate.loc)} if isinstance(aggregate, AggregatePosterior) else {}
     )
     value = forward.mean() + backward.mean()
-    error = ((forward.var() + backward.var()) / samples).sqrt()
+    error = ((forward.var() + backward.var()) / num_samples).sqrt()
     return Estimate(
         float(value),
         math.nan if estimator == "nearest" else float(error),
-        {"samples": samples, **components, "estimator": estimator},
+        {"samples": num_samples, **components, "estimator": estimator},
     )
 
 

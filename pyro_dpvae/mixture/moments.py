@@ -38,15 +38,15 @@ def posterior_means(
     posterior: Callable[[Tensor], Any],
     batches: Iterable[Tensor],
     *,
-    draws: int = 64,
+    num_samples: int = 64,
 ) -> Float[Tensor, "data latent"]:
     """Return the mean of q(z | x) for each datum; modules are in evaluation mode meanwhile.
 
     Args:
         posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,).
         batches: tensors of shape (batch, *data); one tensor is one batch.
-        draws: how many draws give the mean of a q that has none in closed form, such as a flow,
-            at least 2.
+        num_samples: how many samples give the mean of a q that has none in closed form, such as
+            a flow, at least 2.
     """
     means: list[Tensor] = []
     with torch.no_grad(), in_evaluation(posterior):
@@ -55,5 +55,5 @@ def posterior_means(
             try:
                 means.append(q.mean)
             except NotImplementedError:
-                means.append(draw_moments(q, draws)[0])
+                means.append(draw_moments(q, num_samples)[0])
     return torch.cat(means)

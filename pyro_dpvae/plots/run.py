@@ -186,7 +186,7 @@ def _leakage(subject: Subject) -> Figure:
             subject.prior,
             subject.aggregate,
             thresholds=thresholds,
-            samples=5000,
+            num_samples=5000,
             conditional=conditional,
         )
     return leakage_figure(curves)

@@ -181,7 +181,7 @@ class SavedSystem:
         with forked_rng():
             torch.manual_seed(seed)
             return log_likelihoods(
-                self.model, self.guide, batches, samples=num_samples, progress=False
+                self.model, self.guide, batches, num_samples=num_samples, progress=False
             )
 
     def aggregate_posterior(self) -> AggregatePosterior:

@@ -15,9 +15,9 @@ from pyro_dpvae.training import TrainConfig, fit
 
 __all__ = ["MoonsResult", "measure_moons", "train_moons"]
 
-# The paper's figures show thirty; the measurements take 5 % of their candidates.
+# The paper's figures show thirty; the measurements keep 5 % of their samples.
 _LOW = 250
-_CANDIDATES = 5000
+_SAMPLES = 5000
 
 
 @dataclass(frozen=True)
@@ -88,8 +88,8 @@ def measure_moons(system: System, data: DataSet, *, seed: int = 0) -> MoonsResul
     pyro.set_rng_seed(seed)
     with torch.no_grad():
         aggregate = AggregatePosterior.of(system.guide.posterior, [train])
-        z = prior().sample((_CANDIDATES,))
-        z_low = low_posterior_samples(prior, aggregate, samples=_LOW, candidates=_CANDIDATES)
+        z = prior().sample((_SAMPLES,))
+        z_low = low_posterior_samples(prior, aggregate, num_samples=_SAMPLES, keep=_LOW)
         z_data = aggregate.sample((2000,))
         x, x_low = decoder(z).mean, decoder(z_low).mean
         return MoonsResult(

@@ -44,7 +44,7 @@ def leakage_with_and_without(subjects: Subjects) -> Figure:
                 subject.prior,
                 subject.aggregate,
                 thresholds=thresholds,
-                samples=subject.config.latent_samples,
+                num_samples=subject.config.latent_samples,
             )
             for key, subject in pair.items()
         }

@@ -11,7 +11,7 @@ from pyro_dpvae.recipes import measure_moons
 __all__ = ["pockets_and_leaks", "with_and_without"]
 
 _SHOWN, _CLOUD = 1000, 2000  # prior samples; points of the aggregate posterior
-_EXTREME, _CANDIDATES = 250, 5000
+_EXTREME, _SAMPLES = 250, 5000
 _X, _Z = ("$x_1$", "$x_2$"), ("$z$[0]", "$z$[1]")
 
 
@@ -60,7 +60,7 @@ def pockets_and_leaks(subjects: Subjects) -> Figure:
         "(d) high-posterior,\ndecoded": {},
     }
     generated, latent, from_pockets, from_leaks = rows.values()
-    counts = {"samples": _EXTREME, "candidates": _CANDIDATES}
+    counts = {"num_samples": _SAMPLES, "keep": _EXTREME}
     for key, subject in subjects.items():
         prior, aggregate = subject.prior, subject.aggregate
         data = subject.data.train
