@@ -45,8 +45,9 @@ class RunFolder:
 
     It has ``config.json`` (what was trained, as resolved from the command line),
     ``metrics.jsonl`` (a JSON object a line), ``checkpoints/`` (a folder for each, by its step,
-    with weights as safetensors) and, once measured, ``evaluation.json``; of data without a split of
-    their own ``held-out.json``, of those with three ``test.json``. Nothing in it is ever unpickled.
+    with weights as safetensors) and, once measured, ``evaluation.json``; of data without a split
+    of their own ``held-out.json``, of those with three ``test.json``. Nothing in it is ever
+    unpickled.
 
     Use :meth:`create` for a new run and :meth:`open` for one that exists.
     """
