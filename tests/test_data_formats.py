@@ -311,6 +311,12 @@ def test_tables(tmp_path: Path) -> None:
         assert data.columns == ("length", "count", "wet")
         assert numbers(data.train_labels) == [1, 2, 0] * 4
         assert data.label_names == ("ant", "cat", "dog")
+    frame.set_index(pandas.Index([3, 1] * 6, name="number")).to_parquet(
+        tmp_path / "indexed.parquet"
+    )
+    data = whole(tmp_path / "indexed.parquet")
+    assert same(data.train, expected)
+    assert "left out, as the index: 'number'" in data.notes
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame[:3].to_csv(tmp_path / "val.csv", index=False)
     frame[3:5].to_csv(tmp_path / "test.csv", index=False)

@@ -15,7 +15,7 @@ from tqdm import tqdm
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae._subsets import spread, stacked
-from pyro_dpvae.data import Batches, DataSet, own_batches, to_unit
+from pyro_dpvae.data import Batches, DataSet, own_batches, shades, to_unit
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.decoders import images
 from pyro_dpvae.evaluation.config import EvaluationConfig
@@ -143,7 +143,7 @@ class Subject:
 
     @cached_property
     def reference_images(self) -> Tensor:
-        """Evenly spaced images of the training split, uint8."""
+        """Evenly spaced images of the training split, uint8 levels or float32 shades."""
         return stacked(self.data.train, self.config.images)
 
     def reference_features(self, network: AbstractFeatures) -> Tensor:
@@ -155,7 +155,7 @@ class Subject:
             return read_tensors(path)["features"]
 
         def features(images: Tensor) -> Tensor:
-            grey = images.float().to(self.saved.device) / 255
+            grey = shades(images.to(self.saved.device))
             return torch.cat(list(extract(network, [grey], progress=False)))
 
         parts = self._shown(self.reference_images.split(_BATCH), "reference features")

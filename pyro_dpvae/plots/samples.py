@@ -73,11 +73,14 @@ def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
 
     Args:
         images: of shape (count, channels, height, width).
-        columns: how many in a row; by default as many as make a square.
+        columns: how many in a row; by default as many as make a square, or some more if rows are
+            full then.
     """
     count, channels, height, width = images.shape
     if columns is None:
-        columns = math.ceil(math.sqrt(count * height / width))
+        square = math.ceil(math.sqrt(count * height / width))
+        wider = range(square, int(1.4 * square) + 1)
+        columns = next((number for number in wider if count % number == 0), square)
     rows = math.ceil(count / columns)
     canvas = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 0.5)
     for index, image in enumerate(images):

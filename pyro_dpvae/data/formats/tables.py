@@ -17,7 +17,7 @@ def read_table(path: Path) -> Source:
     """Return the columns of a table as vectors, with their names.
 
     A column called ``label``, ``class`` or ``target`` is the label, unless it has real numbers. A
-    column without a name, as pandas writes its index, is left out.
+    column without a name, or that pandas wrote as the index, is left out.
 
     Raises:
         ImportError: without pyarrow.
@@ -27,11 +27,12 @@ def read_table(path: Path) -> Source:
     types = library("pyarrow.types", path)
     labels = {name for name in names if not types.is_floating(table.schema.field(name).type)}
     label = next((name for name in _LABELS if name in labels), None)
-    index = {name for name in names if name in ("", "Unnamed: 0", "__index_level_0__")}
+    index = {name for name in names if name in ("", "Unnamed: 0")}
+    index |= {*names} & {*map(str, (table.schema.pandas_metadata or {}).get("index_columns", ()))}
     columns = [name for name in names if name not in {label, *index}]
     notes = [f"column {label!r} is the label"] if label else []
     if index:
-        notes.append("the column of row numbers is left out")
+        notes.append(f"left out, as the index: {', '.join(map(repr, sorted(index)))}")
     if len({*names}) < len(names):
         raise ValueError(
             f"the columns of a table must have different names, got {names} in {path}"
