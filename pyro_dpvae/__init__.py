@@ -46,6 +46,7 @@ if TYPE_CHECKING:
         VampPrior,
         ZukoPrior,
     )
+    from pyro_dpvae.recipes import Run, open_run
 
 __all__ = [
     "DIPELBO",
@@ -76,11 +77,13 @@ __all__ = [
     "RecursiveMixtureGuide",
     "RegularizedELBO",
     "ResampledPrior",
+    "Run",
     "SemiAmortizedGuide",
     "StandardNormal",
     "VampPrior",
     "WeightedGaussianEncoder",
     "ZukoPrior",
+    "open_run",
 ]
 
 if not TYPE_CHECKING:
@@ -89,8 +92,8 @@ if not TYPE_CHECKING:
         [*__all__, "__version__"],
         modules=[
             *("_version", "decoders", "encoders", "guides", "mixture", "models", "objectives"),
-            *("priors", "data", "distributions", "evaluation", "export", "features"),
-            *("importance", "inference", "likelihoods", "metrics", "nn", "plots", "recipes"),
+            *("priors", "recipes", "data", "distributions", "evaluation", "export", "features"),
+            *("importance", "inference", "likelihoods", "metrics", "nn", "plots"),
             *("runs", "training"),
         ],
     )

@@ -106,11 +106,13 @@ def test_public_names_are_these() -> None:
         "RecursiveMixtureGuide",
         "RegularizedELBO",
         "ResampledPrior",
+        "Run",
         "SemiAmortizedGuide",
         "StandardNormal",
         "VampPrior",
         "WeightedGaussianEncoder",
         "ZukoPrior",
+        "open_run",
     ]
     for name in pyro_dpvae.__all__:
         assert getattr(pyro_dpvae, name).__doc__

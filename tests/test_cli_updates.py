@@ -8,7 +8,7 @@ import pytest
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.objectives import CosineSchedule
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from pyro_dpvae.runs import RunFolder
 from tests.test_training_features import read
 
@@ -37,7 +37,7 @@ def test_a_run_has_what_its_options_ask_for(
         (step, pytest.approx(elbo)) for step, elbo in held_out
     ]
 
-    averaged, raw = open_system(out), open_system(out, weights="raw")
+    averaged, raw = open_run(out), open_run(out, weights="raw")
     assert (averaged.weights, raw.weights) == ("average", "raw")
     samples = []
     for options in ([], ["--weights", "average"], ["--weights", "raw"]):

@@ -33,7 +33,7 @@ from pyro_dpvae.priors import (
     ProductPrior,
     StandardNormal,
 )
-from pyro_dpvae.recipes import SavedSystem, System
+from pyro_dpvae.recipes import Run, System
 from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.sites import PLATE, layer_site
@@ -346,7 +346,7 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {"preprocessing": "none", "seed": 0})
     run.save({"model": model, "guide": guide}, {"step": 1})
     system = System(model, guide, RegularizedELBO())
-    saved = SavedSystem(run, run.checkpoint(), system, torch.device("cpu"))
+    saved = Run(run, run.checkpoint(), system, torch.device("cpu"))
     subject = Subject(saved, content, EvaluationConfig(), progress=False)
     bound = evaluate_run(subject, ["elbo"])["elbo"]  # y summed out, so of the ladder without y
     plain = LadderVAE(list(model.prior.priors), model.decoder)

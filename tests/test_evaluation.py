@@ -25,7 +25,7 @@ from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.importance import log_mean_exp, log_weights
 from pyro_dpvae.plots import latent_figure
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
 
@@ -88,7 +88,7 @@ def test_the_file_holds_every_applicable_metric(evaluated: Path) -> None:
 
 def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: Path) -> None:
     run = evaluated / "coupling-0"
-    saved = open_system(run)
+    saved = open_run(run)
     x = torch.cat(list(saved.batches(saved.load_data().test).epoch(0)))
     x = x[[k * len(x) // 40 for k in range(40)]]
     torch.manual_seed(1)
@@ -102,7 +102,7 @@ def test_the_likelihood_is_of_held_out_data_from_all_over_the_split(evaluated: P
 
 
 def test_the_data_of_likelihoods_are_evenly_spaced_and_none_comes_twice(folder: Path) -> None:
-    saved = open_system(folder / "coupling-0")
+    saved = open_run(folder / "coupling-0")
     subject = Subject(saved, saved.load_data(), EvaluationConfig(), progress=False)
     assert isinstance(subject.data.test, torch.Tensor)
     size = len(subject.data.test)
@@ -502,7 +502,7 @@ def test_pictures_of_longer_vectors_and_one_latent(tmp_path: Path) -> None:
 
 def test_evaluation_is_the_same_from_python(evaluated: Path) -> None:
     run = evaluated / "coupling-1"
-    saved = open_system(run)
+    saved = open_run(run)
     config = EvaluationConfig(nll_samples=60, nll_data=40, latent_samples=300, images=120)
     found = evaluate_run(Subject(saved, saved.load_data(), config, progress=False), ["skl"])
     assert found["skl"] == metrics_of(run)["skl"]

@@ -26,7 +26,7 @@ from pyro_dpvae.explore.pictures import png
 from pyro_dpvae.explore.ranks import standing
 from pyro_dpvae.explore.state import Place
 from pyro_dpvae.explore.views import VIEWS
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from tests.browser import Browser, Page
 from tests.waiting import TIME_LIMIT
 
@@ -41,7 +41,7 @@ def trained(folder: Path, *options: str) -> Explored:
         )
         == 0
     )
-    saved = open_system(folder)
+    saved = open_run(folder)
     return explored(Subject(saved, saved.load_data(), EvaluationConfig(), progress=False))
 
 

@@ -23,7 +23,7 @@ from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingS
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import FlowDistribution
 from pyro_dpvae.recipes import System, build_system
-from pyro_dpvae.recipes.saved import open_system
+from pyro_dpvae.recipes.run import open_run
 from tests.linear_gaussian import DATA, LATENT, LinearGaussian
 
 KINDS = ["iaf", "coupling"]
@@ -464,7 +464,7 @@ def test_a_run_from_the_command_line_opens_with_its_posterior(
     data = ["--data", "two-moons", "--latent-dim", "2", "--batch-size", "20"]
     assert main(["train", *data, "--guide", "flow", *options, "--steps", "3", "--out", out]) == 0
     assert "held-out ELBO" in capsys.readouterr().out
-    guide = open_system(out).system.guide
+    guide = open_run(out).system.guide
     assert isinstance(guide, FlowGuide)
     assert (guide.kind, guide.context) == ("coupling", 3)
     with pytest.raises(SystemExit, match="0"):

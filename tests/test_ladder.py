@@ -35,7 +35,7 @@ from pyro_dpvae.priors import (
     ProductPrior,
     StandardNormal,
 )
-from pyro_dpvae.recipes import System, open_system
+from pyro_dpvae.recipes import System, open_run
 from pyro_dpvae.training import TrainConfig, fit
 from tests.test_captured import check_same_steps
 from tests.test_regularizers import OBJECTIVES
@@ -308,7 +308,7 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     run = tmp_path / "run"
     arguments = ["--data", "digits", "--network", "mlp", "--latent-dim", "5", "--steps", "1"]
     assert main(["train", *arguments, "--backend", "eager", "--out", str(run)]) == 0
-    saved = open_system(run)
+    saved = open_run(run)
     config = EvaluationConfig(latent_samples=50)
     with pytest.raises(ValueError, match="layers needs a model with a prior for each"):
         evaluate_run(Subject(saved, saved.load_data(), config, progress=False), ["layers"])

@@ -40,7 +40,7 @@ from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import StandardNormal, VampPrior
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from pyro_dpvae.training import evaluate_elbo
 
 CLASSES, EACH = 4, 60
@@ -93,7 +93,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def subject_of(run: Path, data: DataSet | None = None, **numbers: Any) -> Subject:
-    saved = open_system(run)
+    saved = open_run(run)
     config = EvaluationConfig(**numbers)
     return Subject(saved, saved.load_data() if data is None else data, config, progress=False)
 
@@ -103,7 +103,7 @@ def test_probes_and_features_see_all_classes_of_a_sorted_file(
     guide: str, runs: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("pyro_dpvae.evaluation.labelled._PROBE_DATA", 40)
-    monkeypatch.setattr("pyro_dpvae.recipes.saved._FLOWS", 20)
+    monkeypatch.setattr("pyro_dpvae.recipes.run._FLOWS", 20)
     subject = subject_of(runs[guide], images=40)
     train, labels, _, _ = labelled(subject)
     assert torch.equal(labels.bincount(), torch.full((CLASSES,), 10))

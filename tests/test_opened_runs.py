@@ -14,7 +14,7 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.recipes import SavedSystem, open_system
+from pyro_dpvae.recipes import Run, open_run
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
 
@@ -41,7 +41,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.mark.parametrize("name", ["grey", "binary-static", "binary-dynamic", "logit", "points"])
 def test_a_run_sees_data_as_its_training_did(runs: dict[str, Path], name: str) -> None:
-    run = open_system(runs[name])
+    run = open_run(runs[name])
     x = run.data.test[:7]
     seen = next(run.batches(run.data.test, batch_size=7).epoch(0))
     torch.testing.assert_close(run._seen(x), seen)
@@ -56,7 +56,7 @@ def test_a_run_sees_data_as_its_training_did(runs: dict[str, Path], name: str) -
 def test_what_a_run_returns_has_the_shape_and_range_of_data(
     runs: dict[str, Path], name: str
 ) -> None:
-    run = open_system(runs[name])
+    run = open_run(runs[name])
     x = run.data.test[:4]
     for found in (
         run.reconstruct(x),
@@ -73,7 +73,7 @@ def test_what_a_run_returns_has_the_shape_and_range_of_data(
 def test_samples_repeat_by_their_seed_and_leave_random_numbers_alone(
     runs: dict[str, Path],
 ) -> None:
-    run = open_system(runs["grey"])
+    run = open_run(runs["grey"])
     state = torch.get_rng_state()
     first, again, other = (run.sample(3, seed=seed) for seed in (5, 5, 6))
     assert torch.equal(first, again)
@@ -84,7 +84,7 @@ def test_samples_repeat_by_their_seed_and_leave_random_numbers_alone(
 
 
 def test_paths_are_straight_in_the_space_that_is_asked_for(runs: dict[str, Path]) -> None:
-    run = open_system(runs["points"])
+    run = open_run(runs["points"])
     a, b = run.data.test[0], run.data.test[40]
     ends = run.encode(torch.stack([a, b])).mean
     prior = run.model.prior
@@ -99,12 +99,12 @@ def test_paths_are_straight_in_the_space_that_is_asked_for(runs: dict[str, Path]
 
 
 def test_a_run_measures_and_says_what_was_measured(runs: dict[str, Path]) -> None:
-    run = open_system(runs["points"])
+    run = open_run(runs["points"])
     assert run.metrics == {}
     found = run.log_likelihood(run.data.test[:50], 200)
     assert found.log_likelihood.shape == (50,)
     assert main(["evaluate", str(runs["points"]), "--metrics", "elbo"]) == 0
-    bound = open_system(runs["points"]).metrics["elbo"]
+    bound = open_run(runs["points"]).metrics["elbo"]
     assert set(bound) == {"value", "standard_error", "settings"}
     # An importance-weighted estimate is above the bound.
     every = run.log_likelihood(run.data.test, 200).log_likelihood.mean()
@@ -127,7 +127,7 @@ def test_what_a_run_cannot_do_is_refused(
     runs: dict[str, Path], call: object, message: str
 ) -> None:
     with pytest.raises(ValueError, match=message):
-        call(open_system(runs["points"]))  # type: ignore[operator]
+        call(open_run(runs["points"]))  # type: ignore[operator]
 
 
 def own_parts() -> tuple[VAE, AmortizedGaussian]:
@@ -156,8 +156,8 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
     with pytest.raises(
         ValueError, match=r"trained pyro_dpvae.models.vae.VAE with .*Gaussian; bui"
     ):
-        open_system(tmp_path / "run")
-    opened: SavedSystem = open_system(
+        open_run(tmp_path / "run")
+    opened: Run = open_run(
         tmp_path / "run", **dict(zip(("model", "guide"), own_parts(), strict=True))
     )
     x: Tensor = data.test[:5]
@@ -176,7 +176,7 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
     assert main([*train, "--batch-size", "20", "--out", run]) == 0
     out = tmp_path / f"latents.{to}"
     assert main(["encode", run, "--out", str(out)]) == 0
-    opened = open_system(run)
+    opened = open_run(run)
     with torch.no_grad():
         expected = opened.encode(torch.from_numpy(x)).mean.numpy()
     held_out = set(opened.data.held_out.tolist())
@@ -201,7 +201,7 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
 def test_commands_write_what_the_run_returns(
     runs: dict[str, Path], name: str, tmp_path: Path
 ) -> None:
-    run, folder = open_system(runs[name]), str(runs[name])
+    run, folder = open_run(runs[name]), str(runs[name])
     a, b = run.data.test[2], run.data.test[5]
     made = {
         "reconstruct": (

@@ -19,7 +19,7 @@ from papers.dpvae.figures.pairs import held_out_pairs, pair_paths
 from papers.dpvae.jobs import Failure, Job
 from pyro_dpvae import cli
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 
 PLAIN, DECOUPLED = SystemKey("vae", False), SystemKey("vae", True)
 LOW, HIGH = "low-posterior samples (pockets)", "high-posterior samples (leaks)"
@@ -32,7 +32,7 @@ def opened(folder: Path, data: str) -> Subjects:
         arguments = ["--data", data, "--prior", prior, "--latent-dim", "2", "--steps", "20"]
         arguments += ["--backend", "eager"]
         assert cli.main(["train", *arguments, "--out", run]) == 0
-        saved = open_system(run)
+        saved = open_run(run)
         config = EvaluationConfig(latent_samples=400)
         found[key] = Subject(saved, saved.load_data(), config, progress=False)
     return found

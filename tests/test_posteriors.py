@@ -32,7 +32,7 @@ from pyro_dpvae.objectives.penalties.marginals import (
     posterior_mean,
 )
 from pyro_dpvae.priors import CouplingPrior, FlowDistribution, FlowTransform, StandardNormal
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from tests.gaussian_latents import site_of
 from tests.linear_gaussian import LATENT, LinearGaussian
 from tests.posteriors import FAMILIES, affine_flow
@@ -325,8 +325,8 @@ def run(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_runs_of_every_posterior_are_evaluated(
     family: str, run: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("pyro_dpvae.recipes.saved._FLOWS", 200)
-    saved = open_system(run)
+    monkeypatch.setattr("pyro_dpvae.recipes.run._FLOWS", 200)
+    saved = open_run(run)
     guide = Remade(saved.system.guide, family).eval()
     saved = replace(saved, system=replace(saved.system, guide=guide))
     config = EvaluationConfig(nll_samples=50, nll_data=20, latent_samples=200, images=20)

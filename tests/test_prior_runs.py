@@ -11,7 +11,7 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.metrics import symmetric_kl
 from pyro_dpvae.plots import run as plot
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 
 NAMES = ["coupling-mixture", "resampled"]
 
@@ -36,7 +36,7 @@ def runs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def subject_of(run: Path) -> Subject:
-    saved = open_system(run)
+    saved = open_run(run)
     return Subject(saved, saved.load_data(), EvaluationConfig(), progress=False)
 
 

@@ -27,7 +27,7 @@ from pyro_dpvae.recipes import (
     REGULARIZERS,
     build_system,
     dpvae_recipe,
-    open_system,
+    open_run,
 )
 
 SYSTEMS = [name for name, recipe in RECIPES.items() if "data" not in recipe.options]
@@ -81,7 +81,7 @@ def test_a_recipe_trains_opens_and_samples(name: str, tmp_path: Path) -> None:
     out = tmp_path / "run"
     small = SMALL[name.removesuffix("-dp")]
     assert train("--recipe", name, "--steps", "4", *small, "--out", str(out)) == 0
-    model = open_system(out).system.model
+    model = open_run(out).system.model
     options = RECIPES[name].options
     records = [json.loads(line) for line in (out / "metrics.jsonl").read_text().splitlines()]
     clusters = [record["step"] for record in records if "clusters" in record]

@@ -20,7 +20,7 @@ from pyro_dpvae.guides._growth import check_passes, gain, skewed_log_ratio
 from pyro_dpvae.guides._growth import log_joint as joint_of_data
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import FreeBitsRate, RegularizedELBO
-from pyro_dpvae.recipes import System, build_system, open_system
+from pyro_dpvae.recipes import System, build_system, open_run
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, check_batch, fit
 from tests import bimodal
@@ -381,5 +381,5 @@ def test_a_run_from_the_command_line_opens_with_all_components(tmp_path: Path) -
     options = ["--guide", "recursive-mixture", "--guide.components", "3", "--growth-steps", "2"]
     sizes = ["--steps", "4", "--latent-dim", "2", "--backend", "eager", "--out", out]
     assert main(["train", "--data", "two-moons", *options, *sizes]) == 0
-    assert open_system(out).system.guide.active == 3
+    assert open_run(out).system.guide.active == 3
     assert moons(components=3, recursive=False)[0].guide.active == 3

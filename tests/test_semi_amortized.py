@@ -24,7 +24,7 @@ from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recipes import System, build_system
-from pyro_dpvae.recipes.saved import open_system
+from pyro_dpvae.recipes.run import open_run
 from tests.linear_gaussian import DATA, LATENT, VARIANCE, LinearGaussian
 
 
@@ -337,7 +337,7 @@ def test_a_run_from_the_command_line_opens_with_its_posterior(
     data += ["--backend", "eager"]
     assert main(["train", *data, "--guide", "semi-amortized", *options, "--out", out]) == 0
     assert "held-out ELBO" in capsys.readouterr().out
-    made = open_system(out).system
+    made = open_run(out).system
     assert isinstance(made.guide, SemiAmortizedGuide)
     assert (len(made.guide.signs), made.guide.max_norm) == (2, None)
     for one, other in zip(

@@ -13,7 +13,7 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, own_batches
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.features import AbstractFeatures
-from pyro_dpvae.recipes import build_system, open_system
+from pyro_dpvae.recipes import build_system, open_run
 from pyro_dpvae.training import evaluate_elbo
 from tests.processes import on_ranks
 
@@ -80,7 +80,7 @@ class Flat(AbstractFeatures):
 
 def evaluated(run: Path, cache: Path, groups: list[str]) -> tuple[dict[str, Any], Tensor]:
     """Return metrics of a run, and features of its training data and of samples."""
-    saved = open_system(run)
+    saved = open_run(run)
     numbers = {"nll_samples": 40, "nll_data": 100, "latent_samples": 200, "images": 600}
     config = EvaluationConfig(**numbers, cache=cache)
     subject = Subject(saved, saved.load_data(), config, progress=False)

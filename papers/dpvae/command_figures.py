@@ -31,7 +31,7 @@ from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
-from pyro_dpvae.recipes import RECIPES, open_system
+from pyro_dpvae.recipes import RECIPES, open_run
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
@@ -105,7 +105,7 @@ def _draw(
         name = RECIPES[recipe].options["data"]
         # Two moons are small, and are measured where they are held.
         device = torch.device("cpu") if name == MOONS else choose_device(options.device)
-        return Subject(open_system(runs[recipe], device), data[name], config, progress=False)
+        return Subject(open_run(runs[recipe], device), data[name], config, progress=False)
 
     out = Path(options.out)
     with torch.no_grad(), tqdm(needs.items(), unit="figure") as bar:

@@ -8,7 +8,7 @@ from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.evaluation.table import letter, text_table
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import open_run
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
@@ -21,7 +21,7 @@ def main(options: Namespace) -> int:
             RunFolder.open(run)  # before any is measured
         device = chosen_device(options.device)
         for run in dict.fromkeys(options.runs):
-            measure(open_system(run, device), options)
+            measure(open_run(run, device), options)
     print(_table((compare_seeds if options.seeds else compare_runs)(options.runs)))
     return 0
 

@@ -5,7 +5,7 @@ from collections.abc import Mapping
 import torch
 from jsonargparse import Namespace
 
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import TABLES, chosen_file, write_rows
 from pyro_dpvae.data import DataSet, Split
 from pyro_dpvae.data.dataset import split_size
@@ -18,7 +18,7 @@ def main(options: Namespace) -> int:
     """Write the mean of q(z | x) for each datum; returns the exit status."""
     usual = RunFolder.open(options.run).path / "latents.npy"
     path = chosen_file(options.out, options.to, usual=usual, formats=TABLES)
-    saved = open_run(options)
+    saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     splits = dict(data.splits)
     if data.test is data.train:  # where nothing is held out

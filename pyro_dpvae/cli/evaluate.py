@@ -6,7 +6,7 @@ from typing import Any
 from jsonargparse import Namespace
 
 from pyro_dpvae.cli.measuring import measure
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation.table import text_table
 
 __all__ = ["main"]
@@ -14,10 +14,10 @@ __all__ = ["main"]
 
 def main(options: Namespace) -> int:
     """Measure a run, keep the metrics in its folder and print them; returns the exit status."""
-    saved = open_run(options)
+    saved = opened_run(options)
     metrics = measure(saved, options, source=options.data)
     print(_table(metrics))
-    print(f"kept in {saved.run.path / 'evaluation.json'}")
+    print(f"kept in {saved.folder.path / 'evaluation.json'}")
     return 0
 
 

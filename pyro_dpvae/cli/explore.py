@@ -4,7 +4,7 @@ import webbrowser
 
 from jsonargparse import Namespace
 
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.explore import Explored, ExploreServer, explored
 
@@ -13,12 +13,12 @@ __all__ = ["main"]
 
 def main(options: Namespace) -> int:
     """Serve a run's page until Ctrl-C; returns the exit status."""
-    saved = open_run(options)
+    saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     subject = Subject(saved, data, EvaluationConfig(seed=options.seed), progress=False)
 
     def encoded() -> Explored:
-        print(f"{saved.run.path}: encoding the training data", flush=True)
+        print(f"{saved.folder.path}: encoding the training data", flush=True)
         return explored(subject)
 
     with ExploreServer(encoded, options.port) as server:

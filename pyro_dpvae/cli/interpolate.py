@@ -4,7 +4,7 @@ import torch
 from jsonargparse import Namespace
 
 from pyro_dpvae.cli.drawing import save_figure
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import chosen_file, write_rows
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import traversal_figure
@@ -19,7 +19,7 @@ def main(options: Namespace) -> int:
     """Decode the straight line between two data in latent space; returns the exit status."""
     usual = RunFolder.open(options.run).path / "interpolation.png"
     path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
-    saved = open_run(options)
+    saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     size = split_size(data.test)
     for place in (options.start, options.end):

@@ -8,13 +8,13 @@ from jsonargparse import Namespace
 
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.config import default_cache
-from pyro_dpvae.recipes import SavedSystem
+from pyro_dpvae.recipes import Run
 
 __all__ = ["measure"]
 
 
 def measure(
-    saved: SavedSystem, options: Namespace, *, source: str | None = None
+    saved: Run, options: Namespace, *, source: str | None = None
 ) -> Mapping[str, Mapping[str, Any]]:
     """Measure a run as parsed options say, and keep the metrics in its folder.
 

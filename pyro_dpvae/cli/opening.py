@@ -6,10 +6,10 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.resume import which_checkpoint
-from pyro_dpvae.recipes import SavedSystem, open_system
+from pyro_dpvae.recipes import Run, open_run
 from pyro_dpvae.runs import RunFolder
 
-__all__ = ["open_run", "opened_with"]
+__all__ = ["opened_run", "opened_with"]
 
 
 def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None]:
@@ -20,8 +20,8 @@ def opened_with(options: Namespace) -> tuple[torch.device, str | int, str | None
     return chosen_device(options.device), which, options.weights
 
 
-def open_run(options: Namespace) -> SavedSystem:
+def opened_run(options: Namespace) -> Run:
     """Open the run of parsed options."""
     RunFolder.open(options.run)  # before a device is chosen, and named
     device, which, weights = opened_with(options)
-    return open_system(options.run, device, checkpoint=which, weights=weights)
+    return open_run(options.run, device, checkpoint=which, weights=weights)

@@ -9,7 +9,7 @@ from tqdm import tqdm
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.drawing import save_figure
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.plots import drawings_of
 
@@ -20,14 +20,14 @@ def main(options: Namespace) -> int:
     """Draw a run's pictures, each as PNG and PDF; returns the exit status."""
     count = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
-    saved = open_run(options)
+    saved = opened_run(options)
     subject = Subject(
         saved,
         saved.load_data(options.root, source=options.data),
         EvaluationConfig(),
         progress=False,
     )
-    folder = Path(options.out) if options.out else saved.run.path / "plots"
+    folder = Path(options.out) if options.out else saved.folder.path / "plots"
     make_folder(folder)
     torch.manual_seed(seed)
     drawings = drawings_of(subject, count)

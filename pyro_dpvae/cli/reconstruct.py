@@ -5,7 +5,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli.drawing import save_figure
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import chosen_file, write_rows
 from pyro_dpvae.data import shades
 from pyro_dpvae.plots import reconstruction_figure
@@ -19,7 +19,7 @@ def main(options: Namespace) -> int:
     number = check_positive_int("number", options.number)
     usual = RunFolder.open(options.run).path / "reconstructions.png"
     path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
-    saved = open_run(options)
+    saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     x = stacked(data.test, number)
     found = saved.reconstruct(x)

@@ -4,7 +4,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae.cli.drawing import picture_file, save_figure
-from pyro_dpvae.cli.opening import open_run
+from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import TABLES, chosen_file, write_rows
 from pyro_dpvae.plots import sample_figure
 from pyro_dpvae.runs import RunFolder
@@ -24,7 +24,7 @@ def main(options: Namespace) -> int:
         path = usual if options.out is None else picture_file(options.out)
         if options.to is not None:
             path = chosen_file(options.out, options.to, usual=usual, formats=formats)
-    saved = open_run(options)
+    saved = opened_run(options)
     x = saved.sample(number, draw=options.draw, seed=seed)
     columns = saved.checkpoint.state.get("columns")
     files = [path]

@@ -30,7 +30,7 @@ from pyro_dpvae.cli.train_options import (
 from pyro_dpvae.cli.updates import resolve_rate, updates
 from pyro_dpvae.data import DATA_SETS, READING, Batches, load
 from pyro_dpvae.data.dataset import DataSet, split_size
-from pyro_dpvae.recipes import build_system, open_system, start_from_data
+from pyro_dpvae.recipes import build_system, open_run, start_from_data
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import (
     TensorBoard,
@@ -209,7 +209,7 @@ def _test(run: RunFolder, data: DataSet, device: torch.device) -> None:
     found = {}
     steps = {run.checkpoint(which).step: which for which in ("best", "last")}
     for step, which in steps.items():
-        saved = open_system(run.path, device, checkpoint=step)
+        saved = open_run(run.path, device, checkpoint=step)
         elbo = evaluate_elbo(saved.system.model, saved.system.guide, saved.batches(data.test))
         found[which] = {"step": step, **elbo}
         print(

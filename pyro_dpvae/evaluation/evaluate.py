@@ -110,7 +110,7 @@ def evaluate_run(
                 f"{name} needs {' and '.join(missing)}, and this run on {subject.data.name!r} "
                 "has none"
             )
-    run = subject.saved.run
+    run = subject.saved.folder
     basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
     if subject.saved.weights != "raw":
         basis["weights"] = subject.saved.weights

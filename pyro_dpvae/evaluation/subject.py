@@ -30,7 +30,7 @@ from pyro_dpvae.features.inception import inception_weights
 from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.mixture.moments import draw_moments
-from pyro_dpvae.recipes import SavedSystem
+from pyro_dpvae.recipes import Run
 
 __all__ = ["Subject"]
 
@@ -51,7 +51,7 @@ class Subject:
     """
 
     def __init__(
-        self, saved: SavedSystem, data: DataSet, config: EvaluationConfig, *, progress: bool = True
+        self, saved: Run, data: DataSet, config: EvaluationConfig, *, progress: bool = True
     ) -> None:
         self.saved, self.data, self.config, self.progress = saved, data, config, progress
         self.model, self.guide = saved.system.model, saved.system.guide

@@ -115,7 +115,7 @@ class Explored:
 def explored(subject: Subject) -> Explored:
     """Return a run as it is explored, with draws under the seed of the subject."""
     prior, aggregate, saved = subject.prior, subject.aggregate, subject.saved
-    config = saved.run.config
+    config = saved.folder.config
     count = _DRAWS if aggregate.moment_draws is None else _DRAWS_OF_FLOWS
     with torch.no_grad(), forked_rng():
         torch.manual_seed(subject.config.seed)
@@ -131,7 +131,7 @@ def explored(subject: Subject) -> Explored:
         "leaks": _least(of_data, of_data.log_p, own=of_data.log_q),
     }
     return Explored(
-        title=saved.run.path.resolve().name,
+        title=saved.folder.path.resolve().name,
         facts={
             "data": subject.data.name,
             "prior": _name(config.get("prior")),

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from pyro_dpvae.recipes.named import RECIPES, named_recipe
     from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
     from pyro_dpvae.recipes.recipe import Recipe
-    from pyro_dpvae.recipes.saved import SavedSystem, open_system
+    from pyro_dpvae.recipes.run import Run, open_run
     from pyro_dpvae.recipes.system import System, build_system, start_from_data
     from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
@@ -25,13 +25,13 @@ __all__ = [
     "MoonsResult",
     "Recipe",
     "Regularizer",
-    "SavedSystem",
+    "Run",
     "System",
     "build_system",
     "dpvae_recipe",
     "measure_moons",
     "named_recipe",
-    "open_system",
+    "open_run",
     "start_from_data",
     "train_moons",
 ]
@@ -42,6 +42,6 @@ if not TYPE_CHECKING:
         __all__,
         modules=[
             *("recipe", "dpvae", "named", "guides", "models", "priors"),
-            *("system", "saved", "two_moons"),
+            *("system", "run", "two_moons"),
         ],
     )

@@ -13,7 +13,7 @@ from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.plots import drawings_of
-from pyro_dpvae.recipes import SavedSystem, open_system
+from pyro_dpvae.recipes import Run, open_run
 from pyro_dpvae.report.pictures import png
 from pyro_dpvae.runs import RunFolder
 
@@ -126,7 +126,7 @@ def contents_of(
     config, notes = run.config, list[str]()
     records: list[dict[str, Any]] = []
     kept: dict[str, Any] = {}
-    saved: SavedSystem | None = None
+    saved: Run | None = None
     drawn: dict[str, bytes] = {}
     unmeasured: list[str] = []
     with _noted(notes, "its records are shown up to one that cannot be read"):
@@ -135,7 +135,7 @@ def contents_of(
     with _noted(notes, "its metrics cannot be read"):
         kept = read_kept(run)
     with _noted(notes, "its checkpoint cannot be opened, so there are no figures"):
-        saved = open_system(
+        saved = open_run(
             path, opening.device, checkpoint=opening.checkpoint, weights=opening.weights
         )
     if kept and kept["basis"]["run"] not in run.digests():
@@ -190,13 +190,13 @@ def _drawn(
         torch.manual_seed(seed)
         with tqdm(drawings.items(), unit="figure", disable=not progress) as bar:
             for name, draw in bar:
-                bar.set_description(f"drawing {name} of {subject.saved.run.path.name}")
+                bar.set_description(f"drawing {name} of {subject.saved.folder.path.name}")
                 with _noted(notes, f"the figure {name} cannot be drawn"):
                     found[name] = png(draw())
     return found
 
 
-def _parameters(saved: SavedSystem) -> int:
+def _parameters(saved: Run) -> int:
     parts = (saved.system.model, saved.system.guide)
     every = {id(one): one.numel() for part in parts for one in part.parameters()}
     return sum(every.values())

@@ -33,7 +33,7 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.recipes.system import System, build_system
 from pyro_dpvae.runs import Checkpoint, RunFolder
 
-__all__ = ["SavedSystem", "open_system"]
+__all__ = ["Run", "open_run"]
 
 _BATCH = 500
 # Every point is scored under the flow of every datum: with all 60,000 of MNIST that takes hours.
@@ -41,21 +41,21 @@ _FLOWS = 2000
 
 
 @dataclass(frozen=True)
-class SavedSystem:
+class Run:
     """A run with its trained system, in evaluation mode.
 
     Data that methods take are items as ``data`` holds them: images as uint8 levels or as shades
     in [0, 1], vectors as they are. Images that methods return have shades in [0, 1].
 
     Attributes:
-        run: the folder.
+        folder: where it lies.
         checkpoint: the one that the weights are of.
         system: model, guide and objective, with those weights.
         device: where they are.
         weights: ``"raw"``, as training left them, or ``"average"``, their moving average.
     """
 
-    run: RunFolder
+    folder: RunFolder
     checkpoint: Checkpoint
     system: System
     device: torch.device
@@ -74,7 +74,7 @@ class SavedSystem:
     @property
     def config(self) -> dict[str, Any]:
         """What was trained, as ``config.json`` of the folder says it."""
-        return self.run.config
+        return self.folder.config
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -82,7 +82,7 @@ class SavedSystem:
 
         It is empty if nothing was measured of this checkpoint and these weights.
         """
-        measured = self.run.read("evaluation.json")
+        measured = self.folder.read("evaluation.json")
         basis = measured.get("basis", {})
         here = basis.get("run") == self.checkpoint.digest
         if not here or basis.get("weights", "raw") != self.weights:
@@ -214,12 +214,12 @@ class SavedSystem:
             ValueError: if data are of another shape than the run's, or its configuration does
                 not name them.
         """
-        config, shape = self.run.config, tuple(self.checkpoint.state["item_shape"])
+        config, shape = self.folder.config, tuple(self.checkpoint.state["item_shape"])
         source = config.get("data") if source is None else source
         root = config.get("root") if root is None else root
         if not (isinstance(source, str) and isinstance(root, str | None)):
             raise ValueError(
-                f"the configuration of {self.run.path} must say where its data are, got data "
+                f"the configuration of {self.folder.path} must say where its data are, got data "
                 f"{source!r} and root {root!r}; restore it"
             )
         reading: dict[str, Any] = {name: config.get(name) for name in READING}
@@ -276,7 +276,7 @@ class SavedSystem:
         return torch.cat(means).to(self.device)
 
 
-def open_system(
+def open_run(
     path: str | Path,
     device: torch.device | str = "cpu",
     *,
@@ -284,7 +284,7 @@ def open_system(
     weights: str | None = None,
     model: nn.Module | None = None,
     guide: nn.Module | None = None,
-) -> SavedSystem:
+) -> Run:
     """Open a run folder: rebuild its system and load its weights.
 
     The parts of a run that a program of the user's own has trained are built by that program:
@@ -328,4 +328,4 @@ def open_system(
     found.load({"model": system.model, "guide": system.guide}, weights=weights)
     for module in (system.model, system.guide):
         module.to(device).eval()
-    return SavedSystem(run, found, system, torch.device(device), weights)
+    return Run(run, found, system, torch.device(device), weights)
