@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 
 from pyro_dpvae import VAE, AggregatePosterior, AmortizedGaussian, Decoder, GaussianEncoder
@@ -235,6 +236,21 @@ def test_an_unbatched_datum_is_refused(parts: tuple[VAE, AmortizedGaussian, Tens
         for program in (model, lambda x: model(x)):
             with pytest.raises(ValueError, match=r"data come in batches.*unsqueeze\(0\)"):
                 RegularizedELBO().loss(program, guide, x[0])
+
+
+def test_batches_of_another_kind_are_explained(
+    parts: tuple[VAE, AmortizedGaussian, Tensor],
+) -> None:
+    model, guide, x = parts
+    programs: list[Any] = [model, lambda x: model(x)]
+    for program in programs:
+        with pytest.raises(ValueError, match=r"must have data, got a tensor of shape \(0, 2\)"):
+            RegularizedELBO().loss(program, guide, x[:0])
+        with pytest.raises(TypeError, match=r"dtype of the networks.*got torch.float64; convert"):
+            RegularizedELBO().loss(program, guide, x.double())
+        for batch in DataLoader(TensorDataset(x), batch_size=20):
+            with pytest.raises(TypeError, match=r"got a list with one in it.*'for \(x,\) in load"):
+                RegularizedELBO().loss(program, guide, batch)
 
 
 # Networks are in evaluation mode.
