@@ -20,6 +20,7 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.labelled import labelled, own_clusters
+from pyro_dpvae.export import to_arviz
 from pyro_dpvae.features import AbstractFeatures, extract
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.likelihoods import GaussianLikelihood
@@ -40,7 +41,8 @@ from pyro_dpvae.mixture import posterior_means
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.priors import StandardNormal, VampPrior
+from pyro_dpvae.plots import cluster_codes, layer_codes
+from pyro_dpvae.priors import ProductPrior, StandardNormal, VampPrior
 from pyro_dpvae.recipes import open_system
 from pyro_dpvae.training import evaluate_elbo
 
@@ -303,6 +305,15 @@ MEASURED: dict[str, Callable[[VAE, AmortizedGaussian, Tensor], Any]] = {
         posterior_kl(
             guide.posterior, posterior_grid(StandardNormal(2), model.decoder, x[:3], reach=8.0)
         ).value
+    ),
+    "codes of layers": lambda model, guide, x: next(
+        iter(layer_codes(ProductPrior([model.prior]), x[0], side=3).values())
+    ),
+    "codes of clusters": lambda model, guide, x: cluster_codes(
+        ProductPrior([model.prior]), 1, count=3
+    ),
+    "export": lambda model, guide, x: (
+        to_arviz(model, guide, x, samples=2).log_likelihood["x"].values
     ),
     "clusters": lambda model, guide, x: assigned_clusters(
         [guide.encoder(few).mean.softmax(-1)] for few in x.split(20)
