@@ -14,6 +14,7 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.importance import check_latents, paired_traces, sample_sites
+from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["to_arviz"]
 
@@ -54,7 +55,7 @@ def to_arviz(
         group: defaultdict(list) for group in ("posterior", "prior", "log_likelihood")
     }
     observed: dict[str, Tensor] = {}
-    with torch.no_grad():
+    with torch.no_grad(), in_evaluation(model, guide):
         for _ in range(num_samples):
             model_trace, guide_trace = paired_traces(model, guide, *args, **kwargs)
             check_latents(model_trace, guide_trace)

@@ -23,7 +23,7 @@ from pyro_dpvae.evaluation import (
 )
 from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.evaluation.kept import read_kept
-from pyro_dpvae.importance import log_mean_exp, log_weights
+from pyro_dpvae.importance import ImportanceSampler, log_mean_exp, log_weights
 from pyro_dpvae.plots import latent_figure
 from pyro_dpvae.recipes import open_run
 from pyro_dpvae.recording import Recording
@@ -340,7 +340,25 @@ def test_disentanglement_of_a_file_with_factors(tmp_path: Path) -> None:
     assert set(metrics_of(run)) == names
 
 
+def test_likelihoods_are_drawn_in_chunks_of_the_size_given(
+    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, sizes = tmp_path / "run", list[int]()
+    shutil.copytree(folder / "standard-0", run)
+    eager = ImportanceSampler._eager_chunk
+
+    def noted(self: ImportanceSampler, args: Any, kwargs: Any, size: int, summation: Any) -> Any:
+        sizes.append(size)
+        return eager(self, args, kwargs, size, summation)
+
+    monkeypatch.setattr(ImportanceSampler, "_eager_chunk", noted)
+    assert evaluate(run, "--metrics", "nll", "--chunk", "25", "--seed", "7") == 0
+    assert sizes == [25, 25, 10] * 2  # 60 draws of 40 data, in batches of 32
+
+
 def test_counts_below_two_are_refused() -> None:
+    with pytest.raises(ValueError, match="chunk must be at least 1, got 0"):
+        EvaluationConfig(chunk=0)
     with pytest.raises(ValueError, match="nll_samples must be at least 2 for a standard error"):
         EvaluationConfig(nll_samples=1)
 

@@ -15,6 +15,7 @@ from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 
 from pyro_dpvae.importance import (
+    ImportanceSampler,
     effective_sample_size,
     iwae_bound,
     log_mean_exp,
@@ -300,3 +301,24 @@ def test_programs_that_cannot_make_several_draws_at_once_are_refused(
         ValueError, match=r"with them they fail: .*; count dimensions from the rig"
     ):
         log_weights(joined, exact.guide, x, num_samples=10)
+
+
+def test_a_large_call_after_a_small_one_has_chunks_of_its_own() -> None:
+    encoder = torch.nn.Linear(2, 4)
+    x = torch.randn(5, 2)
+
+    def guide(x: Tensor) -> None:
+        mean, log_scale = encoder(x).chunk(2, -1)
+        with pyro.plate("data", len(x)):
+            pyro.sample("z", dist.Normal(mean, log_scale.exp()).to_event(1))
+
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    sampler = ImportanceSampler(model, guide)
+    sizes = [
+        [len(part) for part in sampler.chunks(x, num_samples=count)] for count in (3, 4000, 3)
+    ]
+    assert sizes == [[3], [3276, 724], [3]]  # 2^14 data of 5 at once

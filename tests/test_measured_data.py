@@ -11,6 +11,7 @@ import pytest
 import torch
 from PIL import Image
 from torch import Tensor, nn
+from torch.utils.data import DataLoader, TensorDataset
 from torchvision import datasets
 
 from pyro_dpvae import VAE, AggregatePosterior, AmortizedGaussian, Decoder, GaussianEncoder
@@ -19,6 +20,7 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.data import DataSet, load
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.labelled import labelled, own_clusters
+from pyro_dpvae.export import to_arviz
 from pyro_dpvae.features import AbstractFeatures, extract
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.likelihoods import GaussianLikelihood
@@ -39,7 +41,8 @@ from pyro_dpvae.mixture import posterior_means
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.priors import StandardNormal, VampPrior
+from pyro_dpvae.plots import cluster_codes, layer_codes
+from pyro_dpvae.priors import ProductPrior, StandardNormal, VampPrior
 from pyro_dpvae.recipes import open_run
 from pyro_dpvae.training import evaluate_elbo
 
@@ -237,6 +240,21 @@ def test_an_unbatched_datum_is_refused(parts: tuple[VAE, AmortizedGaussian, Tens
                 RegularizedELBO().loss(program, guide, x[0])
 
 
+def test_batches_of_another_kind_are_explained(
+    parts: tuple[VAE, AmortizedGaussian, Tensor],
+) -> None:
+    model, guide, x = parts
+    programs: list[Any] = [model, lambda x: model(x)]
+    for program in programs:
+        with pytest.raises(ValueError, match=r"must have data, got a tensor of shape \(0, 2\)"):
+            RegularizedELBO().loss(program, guide, x[:0])
+        with pytest.raises(TypeError, match=r"dtype of the networks.*got torch.float64; convert"):
+            RegularizedELBO().loss(program, guide, x.double())
+        for batch in DataLoader(TensorDataset(x), batch_size=20):
+            with pytest.raises(TypeError, match=r"got a list with one in it.*'for \(x,\) in load"):
+                RegularizedELBO().loss(program, guide, batch)
+
+
 # Networks are in evaluation mode.
 
 
@@ -287,6 +305,15 @@ MEASURED: dict[str, Callable[[VAE, AmortizedGaussian, Tensor], Any]] = {
         posterior_kl(
             guide.posterior, posterior_grid(StandardNormal(2), model.decoder, x[:3], reach=8.0)
         ).value
+    ),
+    "codes of layers": lambda model, guide, x: next(
+        iter(layer_codes(ProductPrior([model.prior]), x[0], side=3).values())
+    ),
+    "codes of clusters": lambda model, guide, x: cluster_codes(
+        ProductPrior([model.prior]), 1, count=3
+    ),
+    "export": lambda model, guide, x: (
+        to_arviz(model, guide, x, num_samples=2).log_likelihood["x"].values
     ),
     "clusters": lambda model, guide, x: assigned_clusters(
         [guide.encoder(few).mean.softmax(-1)] for few in x.split(20)

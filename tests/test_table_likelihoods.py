@@ -2,6 +2,7 @@
 
 from itertools import product
 from math import log
+from pathlib import Path
 from typing import Any
 
 import mpmath
@@ -12,6 +13,7 @@ import torch
 from scipy import stats
 from torch import Tensor
 
+from pyro_dpvae.cli import main
 from pyro_dpvae.likelihoods import (
     BernoulliLikelihood,
     CategoricalLikelihood,
@@ -22,6 +24,7 @@ from pyro_dpvae.likelihoods import (
     PoissonLikelihood,
 )
 from pyro_dpvae.likelihoods._counts import Counts
+from pyro_dpvae.recipes import open_run
 
 COUNTS = torch.tensor([0.0, 1.0, 2.0, 7.0, 40.0, 1000.0, 30_000.0])
 MEANS = [1e-6, 0.02, 1.0, 9.0, 1100.0, 29_000.0]
@@ -223,6 +226,22 @@ def test_a_value_outside_its_column_is_named(column: int, value: float, message:
     x[3, column] = value
     with pytest.raises(ValueError, match=message):
         mixed()(torch.zeros(7, 10)).log_prob(x)
+
+
+def test_a_run_names_the_columns_whose_values_are_outside(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    np.save(tmp_path / "table.npy", table(150).numpy())
+    words = f"train --data {tmp_path / 'table.npy'} --steps 1 --likelihood mixed --out"
+    groups = ["--likelihood.count", "[1, 5]", "--likelihood.categorical", '{"0": 3, "3": 3}']
+    wrong = ["--likelihood.binary", "[2]"]
+    assert main([*words.split(), str(tmp_path / "wrong"), *groups, *wrong]) == 2
+    assert "error: in the binary columns [2]: a Bernoulli" in capsys.readouterr().err
+    assert (
+        main([*words.split(), str(tmp_path / "run"), *groups, "--likelihood.binary", "[4]"]) == 0
+    )
+    opened = open_run(tmp_path / "run").system.model.decoder.likelihood
+    assert opened.groups == mixed().groups
 
 
 def test_columns_are_in_one_group_each() -> None:

@@ -28,7 +28,10 @@ _INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
 
 _DENSITIES = ("nll", "elbo")
 # Of values, whose logarithms compare with each other whatever levels a likelihood has beside them.
-_PROBABILITIES = ("bernoulli", "logistic", "logistic-mixture")
+_PROBABILITIES = (
+    *("bernoulli", "categorical", "logistic", "logistic-mixture", "negative-binomial"),
+    "poisson",
+)
 
 
 @dataclass(frozen=True)

@@ -115,7 +115,7 @@ class Subject:
 
     @cached_property
     def base_moments(self) -> tuple[Tensor, Tensor]:
-        """Mean and standard deviation of each coordinate under the law of generation space."""
+        """Mean and standard deviation of each coordinate under the base distribution."""
         base = self.prior.base()
         with torch.no_grad():
             try:

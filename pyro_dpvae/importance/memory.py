@@ -27,6 +27,7 @@ def draws_that_fit(run: Callable[[int], object], most: int, *, budget: int) -> i
         budget: bytes of all tensors that are alive at once.
 
     Example:
+        >>> import torch
         >>> draws_that_fit(lambda draws: torch.zeros(draws, 250), 64, budget=10_000)
         10
     """
@@ -52,6 +53,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
     so that two measurements of one run are equal.
 
     Example:
+        >>> import torch
         >>> peak_bytes(lambda: (torch.zeros(100) + 1).sum())
         800
     """

@@ -177,14 +177,14 @@ class ImportanceSampler:
         """Return how many draws suit caches and memory, measured once for data of a shape."""
         x = _data(args, kwargs)
         values, data, budget = _CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK
-        most = max(1, min(values // x.numel(), data // len(x)))
-        key = (*(tensor.shape for tensor in _tensors(args, kwargs)), summation)
+        most = max(1, min(num_samples, values // x.numel(), data // len(x)))
+        key = (*(tensor.shape for tensor in _tensors(args, kwargs)), summation, most)
         if key not in self._sizes:
             devices = [x.device] if x.device.type == "cuda" else []
             with torch.random.fork_rng(devices=devices):
                 self._sizes[key] = draws_that_fit(
                     lambda size: self._eager_chunk(args, kwargs, size, summation),
-                    min(num_samples, most),
+                    most,
                     budget=budget,
                 )
         return self._sizes[key]

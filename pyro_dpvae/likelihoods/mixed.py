@@ -179,7 +179,8 @@ class _Columns(dist.TorchDistribution):
             try:
                 terms.append(one.log_prob(own))
             except ValueError as error:
-                raise ValueError(f"in the {name} columns {list(columns)}: {error}") from error
+                # Not from the error, whose text alone would be shown where causes are.
+                raise ValueError(f"in the {name} columns {list(columns)}: {error}") from None
         return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 
     @property

@@ -1,5 +1,7 @@
 """The plate over a batch as an objective uses it, and what its sites must be like."""
 
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -8,9 +10,45 @@ from torch import Tensor
 
 from pyro_dpvae._plates import PARTICLES, batch_plate
 
-__all__ = ["Batch", "check_draws", "sample_sites"]
+__all__ = ["Batch", "check_draws", "explained", "sample_sites"]
 
 Site = dict[str, Any]
+
+
+@contextmanager
+def explained(args: Sequence[Any]) -> Iterator[None]:
+    """Say of errors that come from data of another kind than a batch what is wrong with them.
+
+    Args:
+        args: what a model and a guide are called with.
+
+    Raises:
+        ValueError: for a batch without data.
+        TypeError: for an error of programs that got a list of one tensor, or another dtype than
+            that of their parameters.
+    """
+    x = args[0] if len(args) == 1 else None
+    if isinstance(x, Tensor) and x.dim() and not len(x):
+        raise ValueError(
+            f"a batch must have data, got a tensor of shape {tuple(x.shape)}; leave out empty "
+            "batches"
+        )
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
+            raise TypeError(
+                f"a batch must be a tensor, got a {type(x).__name__} with one in it, as a "
+                "DataLoader of a TensorDataset gives; write 'for (x,) in loader'"
+            ) from error
+        raise
+    except RuntimeError as error:
+        if isinstance(x, Tensor) and "same dtype" in str(error):
+            raise TypeError(
+                f"data must have the dtype of the networks' parameters, got {x.dtype}; convert "
+                f"them, such as by x.float() ({error})"
+            ) from error
+        raise
 
 
 class Batch:

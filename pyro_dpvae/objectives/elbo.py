@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks
+from pyro_dpvae.objectives._batch import explained
 from pyro_dpvae.objectives._draws import Draw, draw
 from pyro_dpvae.objectives._gathering import check_equal_shapes
 from pyro_dpvae.objectives.direct import direct_terms
@@ -188,7 +189,8 @@ class RegularizedELBO(pyro.infer.ELBO):
         graph; :meth:`update` and :meth:`end_step` follow. Under gradients, penalties leave
         gradients on the parameters that they own.
         """
-        terms = self.terms_of(model, guide, *args, **kwargs)
+        with explained(args):
+            terms = self.terms_of(model, guide, *args, **kwargs)
         # Densities keep float32 where the networks ran in less.
         with torch.autocast(terms.distortion.device.type, enabled=False):
             if self._gathers():

@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 
 __all__ = ["cluster_codes"]
@@ -47,7 +48,7 @@ def cluster_codes(
     if not 1 <= layer <= len(layers):
         raise ValueError(f"layer must be one of 1 to {len(layers)}, bottom first, got {layer}")
     clustered = layers[layer - 1]
-    with torch.no_grad():
+    with torch.no_grad(), in_evaluation(prior):
         every = clustered.cluster_prior().enumerate_support()
         number = len(every)
         parts = [one().sample((count,)).expand(number, -1, -1) for one in layers]

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Independent, Normal
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.plots.samples import draw_samples, image_grid
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 
@@ -19,6 +20,7 @@ __all__ = ["layer_codes", "layers_figure"]
 _PANEL = 4.2  # inches
 
 
+@in_evaluation()
 def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[str, Tensor]:
     """Return codes z in which one layer varies and the others are those of ``origin``.
 
