@@ -130,7 +130,7 @@ def test_a_flipped_byte_is_refused_by_name_and_the_previous_one_offered(
         run.checkpoint("last")
     assert run.checkpoint(1000).step == 1000
     shutil.rmtree(run.checkpoint(1000).path)
-    with pytest.raises(ValueError, match="there is no other that is whole: remove"):
+    with pytest.raises(ValueError, match="there is no other that is whole: train again"):
         run.checkpoint("last")
 
 

@@ -1,0 +1,155 @@
+"""Run folders under attack: what users and machines do to them while commands work."""
+
+import json
+import shlex
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from torch import nn
+
+from pyro_dpvae.cli import main
+from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.runs.checkpoint import _signed
+
+TINY = ["--network=mlp", "--network.hidden=[4]", "--prior.blocks=2", "--prior.hidden=[4]"]
+TINY += ["--latent-dim=2", "--batch-size=4", "--backend=eager", "--evaluate-every=2"]
+CONFIG = {"prior": {"name": "coupling", "blocks": 4}, "seed": 0, "steps": 9}
+
+
+def save(run: RunFolder, step: int) -> None:
+    run.save({"layer": nn.Linear(3, 3)}, {"step": step})
+
+
+def trained(folder: Path, *arguments: str, data: str = "data.npy") -> Path:
+    if not (folder / data).exists():
+        np.save(folder / data, np.random.default_rng(0).normal(size=(30, 3)))
+    where = ["--data", str(folder / data), "--out", str(folder / "run")]
+    assert main(["train", *TINY, *where, "--steps=6", *arguments]) == 0
+    return folder / "run"
+
+
+def refusal(capsys: pytest.CaptureFixture[str], *arguments: str) -> str:
+    """Run a command that refuses its input; returns what it says."""
+    capsys.readouterr()
+    assert main(arguments) == 2
+    return capsys.readouterr().err
+
+
+def change(run: Path, edit: Callable[[dict[str, Any]], object]) -> None:
+    config = json.loads((run / "config.json").read_text())
+    edit(config)
+    (run / "config.json").write_text(json.dumps(config))
+
+
+def test_a_configuration_that_changes_meanwhile_leaves_the_run_one_run(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", CONFIG)
+    with run.locked():
+        save(run, 1)
+        change(run.path, lambda config: config["prior"].update(blocks=5))
+        with pytest.warns(UserWarning, match=r"prior\.blocks from 4 to 5.*restore_configuration"):
+            save(run, 2)
+        change(run.path, lambda config: config["prior"].update(blocks=4))
+        save(run, 3)
+    for step in run.steps():
+        assert run.checkpoint(step).step == step
+
+
+def test_a_folder_that_is_anothers_now_is_not_written_into(tmp_path: Path) -> None:
+    run = RunFolder.create(tmp_path / "run", CONFIG)
+    with run.locked():
+        save(run, 1)
+        run.path.rename(tmp_path / "moved")
+        with pytest.raises(FileNotFoundError, match="moved, removed or replaced"):
+            save(run, 2)
+        assert not run.path.exists()
+        other = RunFolder.create(run.path, {**CONFIG, "seed": 1})
+        with pytest.raises(FileNotFoundError, match="another's"):
+            save(run, 2)
+        assert other.steps() == []
+
+
+def test_a_changed_configuration_is_named_and_restored_by_the_printed_command(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = tmp_path / "it's a folder"
+    folder.mkdir()
+    run = trained(folder)
+    before = (run / "config.json").read_text()
+    files = {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")}
+    change(run, lambda config: config["prior"].update(blocks=3))
+    said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
+    assert "--prior.blocks from 2 to 3" in said
+    assert "remove" not in said
+    command = shlex.split(said.strip().rpartition("with: ")[2])
+    subprocess.run([sys.executable, *command[1:]], check=True)
+    assert (run / "config.json").read_text() == before
+    assert main(["evaluate", str(run), "--metrics=elbo"]) == 0
+    assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == files
+
+
+def manifest(run: Path) -> Path:
+    return sorted((run / "checkpoints").iterdir())[-1] / "manifest.json"
+
+
+def deep(text: str) -> str:
+    return '{"a":' * 100_000 + text + "}" * 100_000
+
+
+@pytest.mark.parametrize("key", ["run", "format", "files", "sha256"])
+def test_a_manifest_without_an_entry_is_damaged(
+    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    content = json.loads(manifest(run).read_text())
+    own = {name: value for name, value in content.items() if name not in ("sha256", key)}
+    manifest(run).write_bytes(json.dumps(own).encode() if key == "sha256" else _signed(own))
+    said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
+    assert "000000006" in said
+    assert "the checkpoint of step 4 is whole" in said
+
+
+@pytest.mark.parametrize("file", ["config.json", "evaluation.json", "manifest.json"])
+def test_json_of_great_depth_is_refused_by_name(
+    file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    path = manifest(run) if file == "manifest.json" else run / file
+    path.write_text(deep("1"))
+    said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
+    assert file in said
+    assert str(run) in said
+
+
+@pytest.mark.parametrize(
+    "place", ["config.json", "evaluation.json", "manifest.json", "weights.safetensors"]
+)
+def test_a_folder_where_a_file_should_be_is_refused_by_name(
+    place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    inside = place in ("manifest.json", "weights.safetensors")
+    path = manifest(run).with_name(place) if inside else run / place
+    path.unlink(missing_ok=True)
+    path.mkdir()
+    said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
+    assert place in said
+    assert "Errno" not in said
+
+
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/000000006"])
+@pytest.mark.parametrize("command", ["evaluate", "train"])
+def test_a_file_where_a_folder_should_be_is_refused_by_name(
+    place: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    (run / place).rename(tmp_path / "aside")
+    (run / place).write_text("")
+    arguments = {"evaluate": [str(run), "--metrics=elbo"], "train": ["--resume", str(run)]}
+    said = refusal(capsys, command, *arguments[command])
+    assert str(run / place) in said or "has none yet" in said
+    assert "Errno" not in said
