@@ -1,9 +1,11 @@
 """Run folders under attack: what users and machines do to them while commands work."""
 
+import dataclasses
 import json
 import shlex
 import subprocess
 import sys
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -13,8 +15,12 @@ import pytest
 from torch import nn
 
 from pyro_dpvae.cli import main
+from pyro_dpvae.evaluation import GROUPS, EvaluationConfig, Subject, evaluate_run
+from pyro_dpvae.evaluation.kept import kept_per_datum
+from pyro_dpvae.recipes import open_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.checkpoint import _signed
+from tests.children import end_of, fork
 
 TINY = ["--network=mlp", "--network.hidden=[4]", "--prior.blocks=2", "--prior.hidden=[4]"]
 TINY += ["--latent-dim=2", "--batch-size=4", "--backend=eager", "--evaluate-every=2"]
@@ -153,3 +159,56 @@ def test_a_file_where_a_folder_should_be_is_refused_by_name(
     said = refusal(capsys, command, *arguments[command])
     assert str(run / place) in said or "has none yet" in said
     assert "Errno" not in said
+
+
+QUICK = EvaluationConfig(nll_samples=20, nll_data=3, latent_samples=40)
+
+
+def measure(run: Path, *groups: str) -> dict[str, Any]:
+    saved = open_system(run)
+    return evaluate_run(Subject(saved, saved.load_data(), QUICK, progress=False), groups)
+
+
+def test_evaluations_of_one_run_keep_each_others_groups(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run, skl = trained(tmp_path), GROUPS["skl"]
+
+    def meanwhile(subject: Subject) -> Any:
+        measure(run, "elbo", "leakage")
+        return skl.measure(subject)
+
+    monkeypatch.setitem(GROUPS, "skl", dataclasses.replace(skl, measure=meanwhile))
+    assert "skl" in measure(run, "skl", "split")
+    content = RunFolder.open(run).read("evaluation.json")
+    assert set(content["groups"]) == {"elbo", "leakage", "skl", "split"}
+    assert {"elbo", "skl", "leakage_-1", "rate"} <= set(content["metrics"])
+    assert set(kept_per_datum(RunFolder.open(run), content)) == {"elbo"}
+
+
+def test_processes_that_evaluate_one_run_lose_nothing(tmp_path: Path) -> None:
+    run, groups = trained(tmp_path), ("elbo", "nll", "skl", "split", "distance")
+    children = [fork(lambda name=name: measure(run, name)) for name in groups]  # type: ignore[misc]
+    assert [end_of(child) for child in children] == [0] * len(groups)
+    content = RunFolder.open(run).read("evaluation.json")
+    assert set(content["groups"]) == set(groups)
+    assert set(kept_per_datum(RunFolder.open(run), content)) == {"elbo", "nll"}
+
+
+@pytest.mark.parametrize(
+    "command", ["evaluate --metrics=elbo", "plot", "report", "encode", "reconstruct"]
+)
+def test_data_that_were_replaced_in_place_are_refused_unless_they_are_named(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    name, *options = command.split()
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(30, 3)))
+    said = refusal(capsys, name, str(run), *options)
+    assert f"{tmp_path / 'data.npy'} holds other values now" in said
+    assert not (run / "evaluation.json").exists()
+    assert not (run / "plots").exists()
+    with warnings.catch_warnings():
+        warnings.simplefilter("default")
+        assert main([name, str(run), *options, "--data", str(tmp_path / "data.npy")]) == 0
+    assert "warning: the data" in capsys.readouterr().err
