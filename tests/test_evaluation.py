@@ -5,6 +5,7 @@ import json
 import math
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +209,9 @@ def test_another_checkpoint_or_other_data_make_a_new_evaluation(tmp_path: Path) 
     assert evaluate(run, "--metrics", "elbo,skl") == 0
     first = metrics_of(run)
     np.save(path, generator.normal(size=(200, 3), scale=2).astype(np.float32))
-    assert evaluate(run, "--metrics", "elbo") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the named data are other ones
+        assert evaluate(run, "--metrics", "elbo", "--data", str(path)) == 0
     assert set(metrics_of(run)) == {"elbo"}
     assert metrics_of(run)["elbo"]["value"] < first["elbo"]["value"] - 1
     (run / "config.json").unlink()

@@ -2,24 +2,31 @@
 
 import dataclasses
 import json
+import os
 import shlex
+import signal
 import subprocess
 import sys
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, final
 
 import numpy as np
+import pyro
 import pytest
+import torch
 from torch import nn
+from torch.utils.data import Dataset
 
 from pyro_dpvae.cli import main
+from pyro_dpvae.data import Batches
 from pyro_dpvae.evaluation import GROUPS, EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.kept import kept_per_datum
-from pyro_dpvae.recipes import open_system
+from pyro_dpvae.recipes import build_system, open_system
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.checkpoint import _signed
+from pyro_dpvae.training import AbstractCallback, History, TrainConfig, fit
 from tests.children import end_of, fork
 
 TINY = ["--network=mlp", "--network.hidden=[4]", "--prior.blocks=2", "--prior.hidden=[4]"]
@@ -195,9 +202,7 @@ def test_processes_that_evaluate_one_run_lose_nothing(tmp_path: Path) -> None:
     assert set(kept_per_datum(RunFolder.open(run), content)) == {"elbo", "nll"}
 
 
-@pytest.mark.parametrize(
-    "command", ["evaluate --metrics=elbo", "plot", "report", "encode", "reconstruct"]
-)
+@pytest.mark.parametrize("command", ["evaluate --metrics=elbo", "plot", "encode", "reconstruct"])
 def test_data_that_were_replaced_in_place_are_refused_unless_they_are_named(
     command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -212,3 +217,102 @@ def test_data_that_were_replaced_in_place_are_refused_unless_they_are_named(
         warnings.simplefilter("default")
         assert main([name, str(run), *options, "--data", str(tmp_path / "data.npy")]) == 0
     assert "warning: the data" in capsys.readouterr().err
+
+
+def test_a_page_says_that_data_were_replaced_and_draws_none_of_them(tmp_path: Path) -> None:
+    run = trained(tmp_path)
+    np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(30, 3)))
+    assert main(["report", str(run)]) == 0
+    page = (run / "report.html").read_text()
+    assert "holds other values now" in page
+    assert "<img" not in page
+
+
+class Fragile(Dataset[torch.Tensor]):
+    """Data of which one kills its reader, or cannot be read, while a file is there."""
+
+    def __init__(self, folder: Path, *, kills: bool) -> None:
+        self.flag, self.kills = folder / "harm", kills
+
+    def __len__(self) -> int:
+        return 24
+
+    def __getitem__(self, index: int) -> torch.Tensor:
+        if index == 17 and self.flag.exists():
+            if self.kills:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise OSError("the file is truncated")
+        return torch.randn(3, generator=torch.Generator().manual_seed(index))
+
+
+@final
+class Harm(AbstractCallback):
+    """Does harm to the data once some steps are taken."""
+
+    def __init__(self, data: Fragile) -> None:
+        self.data = data
+
+    def recorded(self, record: dict[str, Any]) -> None:
+        if record["step"] == 8:
+            self.data.flag.touch()
+
+
+def fit_on(train: Fragile, folder: Path, *, test: Fragile, **options: Any) -> History:
+    pyro.set_rng_seed(0)
+    system = build_system(
+        (3,),
+        latent_dim=2,
+        dataset_size=24,
+        prior={"name": "standard"},
+        likelihood={"name": "gaussian-learned"},
+        network={"name": "mlp", "hidden": [4]},
+        guide={"name": "amortized"},
+        objective={"name": "elbo"},
+    )
+    run = RunFolder(folder)
+    cut: dict[str, Any] = {"batch_size": 4, "preprocessing": "none", "workers": 2}
+    return fit(
+        system.model,
+        system.guide,
+        objective=system.objective,
+        train=Batches(train, **cut),
+        test=Batches(test, **cut, shuffle=False),
+        config=TrainConfig(steps=24, evaluate_every=12, log_every=1, backend="eager"),
+        run=run if run.exists else RunFolder.create(folder, CONFIG),
+        progress=False,
+        resume=run.exists,
+        **options,
+    )
+
+
+def weights_of(run: Path) -> bytes:
+    return (RunFolder(run).checkpoint("last").path / "weights.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize("kills", [True, False])
+def test_a_reader_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, kills: bool) -> None:
+    data, sound = Fragile(tmp_path, kills=kills), Fragile(tmp_path / "none", kills=False)
+    fit_on(data, tmp_path / "whole", test=sound)
+    kind, text = (OSError, "one has ended") if kills else (ValueError, "file is truncated")
+    with pytest.raises(kind, match=text) as raised:
+        fit_on(data, tmp_path / "run", test=sound, callbacks=[Harm(data)])
+    run = RunFolder(tmp_path / "run")
+    last = run.checkpoint("last")
+    assert 8 <= last.step < 24
+    assert last.step == run.last_step
+    assert any(f"of step {last.step} is kept" in note for note in raised.value.__notes__)
+    data.flag.unlink()
+    fit_on(data, tmp_path / "run", test=sound)
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+
+
+def test_held_out_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) -> None:
+    data, sound = Fragile(tmp_path, kills=True), Fragile(tmp_path / "none", kills=False)
+    fit_on(sound, tmp_path / "whole", test=data)
+    with pytest.raises(OSError, match="one has ended"):
+        fit_on(sound, tmp_path / "run", test=data, callbacks=[Harm(data)])
+    assert RunFolder(tmp_path / "run").checkpoint("last").step == 12
+    data.flag.unlink()
+    history = fit_on(sound, tmp_path / "run", test=data)
+    assert [record["step"] for record in history.records if "held_out" in record] == [12, 24]
+    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")

@@ -100,7 +100,8 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
             warnings.showwarning = show
             return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
-        return end(3 if _not_finite(error) else 2, f"error: {error}")
+        notes = getattr(error, "__notes__", ())
+        return end(3 if _not_finite(error) else 2, "; ".join([f"error: {error}", *notes]))
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         return end(128 + number, "; ".join(["interrupted", *getattr(error, "__notes__", ())]))

@@ -1,5 +1,6 @@
 """What a page says of a run: read from its folder, measured of nothing but its figures."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -141,7 +142,7 @@ def contents_of(
     if kept and kept["basis"]["run"] not in run.digests():
         notes.append(
             "its metrics are of a checkpoint that is no longer there; evaluate it again with "
-            f"dpvae evaluate {path}"
+            f"dpvae evaluate {shlex.quote(path)}"
         )
     elif kept and saved is not None and kept["basis"]["run"] != saved.checkpoint.digest:
         notes.append(
