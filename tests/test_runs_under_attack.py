@@ -3,10 +3,12 @@
 import dataclasses
 import json
 import os
+import pwd
 import shlex
 import signal
 import subprocess
 import sys
+import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
@@ -316,3 +318,53 @@ def test_held_out_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) ->
     history = fit_on(sound, tmp_path / "run", test=data)
     assert [record["step"] for record in history.records if "held_out" in record] == [12, 24]
     assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No HOME, and a user id that the system's list does not have, as in a container."""
+
+    def unknown(_user: int) -> None:
+        raise KeyError("getpwuid(): uid not found")
+
+    for name in ("HOME", "XDG_CACHE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+
+
+@pytest.mark.usefixtures("homeless")
+@pytest.mark.parametrize("command", ["evaluate --metrics=elbo", "plot", "report"])
+def test_a_user_without_a_home_is_told_where_caches_are(
+    command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = trained(tmp_path)
+    name, *options = command.split()
+    with warnings.catch_warnings():
+        warnings.simplefilter("always")
+        assert main([name, str(run), *options]) == 0
+    assert f"caches are kept in {tempfile.gettempdir()}" in capsys.readouterr().err
+
+
+def test_a_pipe_that_is_closed_is_no_failure_of_a_command(tmp_path: Path) -> None:
+    np.save(tmp_path / "data.npy", np.random.default_rng(0).normal(size=(30, 3)))
+    where = ["--data", str(tmp_path / "data.npy"), "--out", str(tmp_path / "run")]
+    reading, writing = os.pipe()
+    os.close(reading)
+    for command in (["train", *TINY, *where, "--steps=6"], ["data", where[1]]):
+        program = [sys.executable, "-m", "pyro_dpvae", *command]
+        assert subprocess.run(program, stdout=writing, stderr=writing).returncode == 0
+    os.close(writing)
+    assert RunFolder.open(tmp_path / "run").steps()[-1] == 6
+
+
+def test_printed_commands_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    folder = tmp_path / "it's mine; $HOME"
+    folder.mkdir()
+    run = trained(folder)
+    said = [capsys.readouterr().out.strip().rpartition("samples: ")[2]]
+    said.append(refusal(capsys, "compare", str(run), str(run)).rpartition("run: ")[2])
+    (manifest(run).with_name("weights.safetensors")).write_bytes(b"")
+    said.append(refusal(capsys, "plot", str(run)).rpartition("with: ")[2])
+    for command in said:
+        assert shlex.split(command)[0] == "dpvae"
+        assert str(run) in shlex.split(command)

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.parser import UsageError
+from pyro_dpvae.cli.pipes import patient_output
 
 __all__ = ["exit_status", "main"]
 
@@ -96,7 +97,7 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
         return status
 
     try:
-        with _joined(), warnings.catch_warnings():
+        with patient_output(), _joined(), warnings.catch_warnings():
             warnings.showwarning = show
             return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
