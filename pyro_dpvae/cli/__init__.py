@@ -86,10 +86,9 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
     """
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
-        from tqdm import tqdm
+        from pyro_dpvae._bars import write_above
 
-        # Above a bar, if there is one.
-        tqdm.write(f"{command}: warning: {message}", file=sys.stderr)
+        write_above(f"{command}: warning: {message}")
 
     def end(status: int, how: str) -> int:
         if _first_to_fail():

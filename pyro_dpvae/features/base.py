@@ -6,7 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
+
+from pyro_dpvae._bars import bar as progress_bar
 
 __all__ = ["AbstractFeatures", "extract"]
 
@@ -43,7 +44,7 @@ def extract(
         ValueError: for values outside [0, 1], or tensors that are no images.
     """
     network.eval()
-    for images in tqdm(batches, label, unit="batch", disable=not progress):
+    for images in progress_bar(batches, label, unit="batch", disable=not progress):
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
                 f"features are of images (batch, 1 or 3, height, width), got {tuple(images.shape)}"

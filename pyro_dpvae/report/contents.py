@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import forked_rng
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.evaluate import applicable
@@ -189,7 +189,7 @@ def _drawn(
     drawings = drawings_of(subject, count)
     with torch.no_grad(), forked_rng():
         torch.manual_seed(seed)
-        with tqdm(drawings.items(), unit="figure", disable=not progress) as bar:
+        with progress_bar(drawings.items(), unit="figure", disable=not progress) as bar:
             for name, draw in bar:
                 bar.set_description(f"drawing {name} of {subject.saved.run.path.name}")
                 with _noted(notes, f"the figure {name} cannot be drawn"):

@@ -10,8 +10,8 @@ from typing import Any, final
 
 import pyro
 from torch import nn
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import synchronize
@@ -114,7 +114,7 @@ class Trainer:
         self._saved: int | None = None
         self._recordings = 0
         self._extra: dict[str, Any] = {}
-        self._bar = tqdm(disable=True)
+        self._bar = progress_bar(disable=True)
         self._start = 0.0
 
     def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
@@ -151,7 +151,7 @@ class Trainer:
     def train_all(self, *, progress: bool) -> History:
         """Take all steps that are left; returns the history."""
         place, steps = self.place, self.config.steps
-        self._bar = tqdm(
+        self._bar = progress_bar(
             initial=place.step,
             total=steps,
             disable=not progress,
