@@ -12,7 +12,7 @@ import tempfile
 import warnings
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, final
+from typing import Any, NoReturn, final
 
 import numpy as np
 import pyro
@@ -368,3 +368,17 @@ def test_printed_commands_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixtu
     for command in said:
         assert shlex.split(command)[0] == "dpvae"
         assert str(run) in shlex.split(command)
+
+
+def test_an_interrupted_evaluation_says_what_it_keeps(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def interrupted(_subject: Subject) -> NoReturn:
+        raise KeyboardInterrupt
+
+    run, skl = trained(tmp_path), GROUPS["skl"]
+    monkeypatch.setitem(GROUPS, "skl", dataclasses.replace(skl, measure=interrupted))
+    assert main(["evaluate", str(run), "--metrics=elbo,split,skl"]) == 130
+    said = capsys.readouterr().err
+    assert f"kept in {run}: elbo, split; the same command goes on with skl" in said
+    assert {"elbo", "split"} == set(RunFolder.open(run).read("evaluation.json")["groups"])

@@ -58,8 +58,7 @@ from pyro_dpvae.priors import ProductPrior
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 
-_ELBO_SAMPLES = 10
-_PROBE_DATA = 10_000
+_ELBO_SAMPLES, _PROBE_DATA = 10, 10_000
 _PER_DATUM = ("elbo", "nll")  # groups with a value of each datum
 
 Estimates = dict[str, Estimate]
@@ -128,17 +127,22 @@ def evaluate_run(
     content = shared_object(kept_of(run, basis))
     values = shared_object(sorted(kept_per_datum(run, content)))
     metrics: dict[str, dict[str, Any]] = {}
+    done: list[str] = []
     for name in chosen:
-        numbers = numbers_of(name, subject.config)
-        before = content["groups"].get(name, {})
+        numbers, before = numbers_of(name, subject.config), content["groups"].get(name, {})
         whole = name in values or name not in _PER_DATUM
         if whole and before.get("numbers") == numbers:
             metrics |= {key: content["metrics"][key] for key in before["metrics"]}
+            done.append(name)
             continue
         try:
             with forked_rng():
                 torch.manual_seed(subject.config.seed)
                 found = GROUPS[name].measure(subject)
+        except KeyboardInterrupt as error:
+            kept = ", ".join(done) or "nothing yet"
+            error.add_note(f"kept in {run.path}: {kept}; the same command goes on with {name}")
+            raise
         except ValueError as error:
             if groups is not None:
                 raise
@@ -150,6 +154,7 @@ def evaluate_run(
             partial(keep, run, basis, name, numbers=numbers, metrics=plain, per_datum=of_each)
         )
         metrics |= plain
+        done.append(name)
     return metrics
 
 
