@@ -18,7 +18,7 @@ import torch
 from PIL import Image
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.data import to_unit
+from pyro_dpvae.data import load, to_unit
 from pyro_dpvae.decoders import images
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.explore import Explored, ExploreServer, explored
@@ -89,6 +89,16 @@ def test_a_point_is_the_same_from_either_space(digits: Explored) -> None:
     with torch.no_grad():
         x = to_unit(images(digits.decoder, z[None]), digits.preprocessing)[0]
     assert base64.b64decode(found["image"].split(",", 1)[1]) == png(x)
+
+
+def test_held_out_data_have_the_labels_of_their_file(digits: Explored) -> None:
+    found, data = ask(digits, "run"), load("digits")
+    assert data.test_labels is not None
+    points = ask(digits, "clouds", space="representation", axes=[0, 1])["clouds"]["held-out"]
+    assert len(points) == len(found["labels"]) == found["held_out"]
+    names = [found["label_names"][label] for label in found["labels"]]
+    assert names == [str(label) for label in data.test_labels[: len(names)].tolist()]
+    assert np.allclose(points, digits.held_out_means[:, :2])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
