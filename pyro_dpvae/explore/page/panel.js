@@ -2,7 +2,7 @@
 
 import { drawDensity } from "./density.js";
 
-const ORDER = ["aggregate", "prior", "held-out", "pockets", "leaks"];
+const ORDER = ["aggregate", "prior", "pockets", "leaks", "held-out"];
 
 // Colours of labels, which tell ten classes apart on light and dark ground.
 const LABELS = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#d6a419", "#ff6fae", "#8a8f98", "#7f4fc9"];
