@@ -118,7 +118,7 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
             raise
         raise OSError(
             f"processes that read data must stay, and one has ended ({error}); give it more "
-            "memory, or use fewer --workers"
+            "memory, use fewer --workers, or look whether the files of the data are whole"
         ) from error
 
 

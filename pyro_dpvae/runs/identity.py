@@ -34,7 +34,7 @@ class Identity:
     @classmethod
     def of(cls, config: Path, lock: Path) -> "Identity":
         """Return the identity of the run that has this configuration file and lock file."""
-        content = config.read_text()
+        content = config.read_bytes().decode()
         return cls(run_id(parsed_object(content)), content, _number(lock))
 
     def check_folder(self, lock: Path) -> None:
@@ -58,7 +58,7 @@ class Identity:
         """
         changed = "the file is gone or damaged"
         with suppress(OSError, ValueError):
-            content = config.read_text()
+            content = config.read_bytes()
             changed = differences(self.text, parsed_object(content))
         if changed:
             warnings.warn(
@@ -73,9 +73,16 @@ def run_id(config: Mapping[str, Any]) -> str:
     """Return a name of a run: of all entries of its configuration that make it this run.
 
     An entry that is null counts as one that is not there, as later versions add some.
+
+    Raises:
+        ValueError: if the configuration is nested too deeply.
     """
     own = {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
-    return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+    try:
+        text = json.dumps(own, sort_keys=True)
+    except RecursionError as error:
+        raise ValueError("a configuration must not be nested so deeply") from error
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
 def parsed_object(content: str | bytes) -> dict[str, Any]:
