@@ -161,7 +161,8 @@ class RunFolder:
             BlockingIOError: on entry, if another process trains there.
         """
         with locked(self.path):
-            self._identity = self._present() if self.exists else None
+            with suppress(ValueError):  # of a damaged configuration, for whoever reads it to say
+                self._identity = self._present() if self.exists else None
             try:
                 yield
             finally:
