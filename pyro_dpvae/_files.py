@@ -12,6 +12,7 @@ from torch import Tensor
 
 __all__ = [
     "make_folder",
+    "read_bytes",
     "read_metadata",
     "read_tensors",
     "refusing",
@@ -95,6 +96,22 @@ def sync_folder(path: Path) -> None:
             raise
     finally:
         os.close(folder)
+
+
+def read_bytes(path: Path) -> bytes:
+    """Return the content of a file.
+
+    Raises:
+        OSError: if it is none, such as a folder, or cannot be read.
+    """
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        reason = (error.strerror or str(error)).lower()
+        raise type(error)(
+            f"{path} must be a file that can be read, and the system refuses: {reason}; put the "
+            "file back, or remove what is in its place"
+        ) from error
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

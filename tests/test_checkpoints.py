@@ -130,7 +130,7 @@ def test_a_flipped_byte_is_refused_by_name_and_the_previous_one_offered(
         run.checkpoint("last")
     assert run.checkpoint(1000).step == 1000
     shutil.rmtree(run.checkpoint(1000).path)
-    with pytest.raises(ValueError, match="there is no other that is whole: remove"):
+    with pytest.raises(ValueError, match="there is no other that is whole: train again"):
         run.checkpoint("last")
 
 
@@ -289,15 +289,17 @@ def test_half_a_record_is_left_out(tmp_path: Path) -> None:
 def test_values_per_datum_of_another_checkpoint_are_dropped(tmp_path: Path) -> None:
     """Killed after the tensors of an evaluation were written, and before its metrics were."""
     run = saved(tmp_path / "run", 1)
-    first, second = (
-        {"basis": {"run": name}, "groups": {"elbo": {"numbers": {"seed": 0}}}, "metrics": {}}
-        for name in ("first", "second")
-    )
-    keep(run, first, {"elbo": torch.zeros(2)})
-    assert kept_per_datum(run, first)["elbo"].tolist() == [0, 0]
-    content = (run.path / "evaluation.json").read_bytes()
-    keep(run, second, {"elbo": torch.ones(2)})
-    (run.path / "evaluation.json").write_bytes(content)
+    first, second = {"run": "first", "data": "x"}, {"run": "second", "data": "x"}
+
+    def measured(basis: dict[str, str], value: float) -> dict[str, Any]:
+        of_each = torch.full((2,), value)
+        return keep(run, basis, "elbo", numbers={"seed": 0}, metrics={}, per_datum=of_each)
+
+    content = measured(first, 0.0)
+    assert kept_per_datum(run, content)["elbo"].tolist() == [0, 0]
+    before = (run.path / "evaluation.json").read_bytes()
+    measured(second, 1.0)
+    (run.path / "evaluation.json").write_bytes(before)
     assert kept_per_datum(run, run.read("evaluation.json")) == {}
 
 

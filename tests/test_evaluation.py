@@ -1,10 +1,12 @@
 """Evaluation, comparison and pictures of trained runs, from the command line."""
 
+import csv
 import dataclasses
 import json
 import math
 import re
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -208,7 +210,9 @@ def test_another_checkpoint_or_other_data_make_a_new_evaluation(tmp_path: Path) 
     assert evaluate(run, "--metrics", "elbo,skl") == 0
     first = metrics_of(run)
     np.save(path, generator.normal(size=(200, 3), scale=2).astype(np.float32))
-    assert evaluate(run, "--metrics", "elbo") == 0
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that the named data are other ones
+        assert evaluate(run, "--metrics", "elbo", "--data", str(path)) == 0
     assert set(metrics_of(run)) == {"elbo"}
     assert metrics_of(run)["elbo"]["value"] < first["elbo"]["value"] - 1
     (run / "config.json").unlink()
@@ -396,6 +400,56 @@ def test_runs_are_compared_with_the_first(
     printed = capsys.readouterr().out
     assert "B - A" in printed
     assert "nll" in printed
+
+
+def test_a_comparison_is_printed_as_it_is_asked_for(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = [str(evaluated / name) for name in ("standard-1", "coupling-1")]
+    metrics = [metrics_of(Path(path)) for path in paths]
+    capsys.readouterr()
+    assert main(["compare", *paths, "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    nll = found["metrics"]["nll"]
+    assert (nll["unit"], nll["better"]) == ("nats", "lower")
+    assert [one["value"] for one in nll["values"]] == [one["nll"]["value"] for one in metrics]
+    widths = [1.959964 * one["nll"]["standard_error"] for one in metrics]
+    assert [one["half_width"] for one in nll["values"]] == pytest.approx(widths)
+    assert nll["differences"][0]["how"] == "paired data"
+    assert found["differing"]["prior"][1]["name"] == "coupling"
+    assert main(["compare", *paths, "--csv"]) == 0
+    lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert len(lines) == 2 * len(found["metrics"])
+    (line,) = [one for one in lines if (one["metric"], one["runs"]) == ("nll", paths[1])]
+    assert float(line["difference"]) == nll["differences"][0]["value"]
+    assert main(["compare", *paths, "--latex"]) == 0
+    table = capsys.readouterr().out.splitlines()
+    assert table[0] == r"\begin{tabular}{lrrrrr}"
+    (row,) = [line for line in table if line.startswith("skl & nats & lower & ")]
+    assert row.count("$\\pm$") == 3
+    assert main(["compare", *paths, "--latex", "--csv"]) == 2
+    assert "give one" in capsys.readouterr().err
+
+
+def test_metrics_are_printed_with_unit_and_direction_and_rows_of_nothing_in_one_line(
+    evaluated: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = evaluated / "coupling-0"
+    metrics = metrics_of(run)
+    nothing = [name for name, one in metrics.items() if one["standard_error"] is None]
+    nothing = [name for name in nothing if metrics[name]["value"] == 0]
+    assert "leakage_-90" in nothing
+    capsys.readouterr()
+    assert evaluate(run) == 0
+    lines = capsys.readouterr().out.splitlines()
+    (line,) = [line for line in lines if line.startswith("elbo ")]
+    assert re.match(r"elbo +\S+ ± \S+ +nats +higher +samples 10", line)
+    assert not [line for line in lines if line.startswith("leakage_-90 ")]
+    assert f"0, with too few draws for an interval: {', '.join(nothing)}" in lines
+    assert evaluate(run, "--json") == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found["elbo"] == {"unit": "nats", "better": "higher", **metrics["elbo"]}
+    assert found["leakage_-90"]["standard_error"] is None
 
 
 def test_densities_of_other_things_have_no_difference(

@@ -7,6 +7,7 @@ import json
 import socket
 import threading
 from collections.abc import Iterator
+from contextlib import closing, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 from urllib.parse import quote
@@ -17,7 +18,7 @@ import torch
 from PIL import Image
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.data import to_unit
+from pyro_dpvae.data import load, to_unit
 from pyro_dpvae.decoders import images
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.explore import Explored, ExploreServer, explored
@@ -88,6 +89,16 @@ def test_a_point_is_the_same_from_either_space(digits: Explored) -> None:
     with torch.no_grad():
         x = to_unit(images(digits.decoder, z[None]), digits.preprocessing)[0]
     assert base64.b64decode(found["image"].split(",", 1)[1]) == png(x)
+
+
+def test_held_out_data_have_the_labels_of_their_file(digits: Explored) -> None:
+    found, data = ask(digits, "run"), load("digits")
+    assert data.test_labels is not None
+    points = ask(digits, "clouds", space="representation", axes=[0, 1])["clouds"]["held-out"]
+    assert len(points) == len(found["labels"]) == found["held_out"]
+    names = [found["label_names"][label] for label in found["labels"]]
+    assert names == [str(label) for label in data.test_labels[: len(names)].tolist()]
+    assert np.allclose(points, digits.held_out_means[:, :2])
 
 
 @pytest.mark.parametrize("channels", [1, 3])
@@ -227,11 +238,10 @@ def request(
 ) -> tuple[int, dict[str, str], bytes]:
     connection = http.client.HTTPConnection("127.0.0.1", server.server_port, timeout=TIME_LIMIT)
     headers = {"Host": host} if host is not None else {}
-    connection.request(method, target, headers=headers)
-    answer = connection.getresponse()
-    found = answer.status, dict(answer.headers), answer.read()
-    connection.close()
-    return found
+    with closing(connection):
+        connection.request(method, target, headers=headers)
+        answer = connection.getresponse()
+        return answer.status, dict(answer.headers), answer.read()
 
 
 def test_it_listens_to_its_own_machine_and_name_alone(served: dict[str, ExploreServer]) -> None:
@@ -240,7 +250,44 @@ def test_it_listens_to_its_own_machine_and_name_alone(served: dict[str, ExploreS
     port = server.server_port
     for host in ("evil.example", f"evil.example:{port}", f"127.0.0.1.evil:{port}", ""):
         assert request(server, "/", host=host)[0] == 403
-    assert request(server, "/", host=f"localhost:{port}")[0] == 200
+    for host in (f"localhost:{port}", "localhost:9000", "127.0.0.1:9000", "localhost"):
+        assert request(server, "/", host=host)[0] == 200  # ssh -L 9000:localhost:...
+    for host in ("localhost.evil:9000", "localhost:9000.evil", "localhost:", "evil@localhost"):
+        assert request(server, "/", host=host)[0] == 403
+
+
+@pytest.mark.parametrize(
+    "line",
+    [b"GARBAGE", b"GET / HTTP/9.x", b"GET http://[ HTTP/1.1", b"GET a b c HTTP/1.1", b"\xff\xfe"],
+)
+def test_a_malformed_request_line_is_refused_with_a_status(
+    line: bytes, served: dict[str, ExploreServer]
+) -> None:
+    address = ("127.0.0.1", served["moons"].server_port)
+    with socket.create_connection(address, timeout=TIME_LIMIT) as connection:
+        connection.sendall(line + b"\r\nHost: localhost\r\nConnection: close\r\n\r\n")
+        answer = http.client.HTTPResponse(connection)
+        answer.begin()
+        assert answer.status == 400
+        assert "must be" in json.loads(answer.read())["error"]
+
+
+def test_connections_are_bounded_and_are_served_again(served: dict[str, ExploreServer]) -> None:
+    server = served["moons"]
+    address = ("127.0.0.1", server.server_port)
+    held = [socket.create_connection(address, timeout=TIME_LIMIT) for _ in range(64)]
+    try:
+        status = None
+        while status != 503:  # once all of them are taken
+            with suppress(ConnectionError):
+                status = request(server, "/")[0]
+        assert threading.active_count() < 64 + 30
+    finally:
+        for connection in held:
+            connection.close()
+    while status != 200:  # once they have ended
+        with suppress(ConnectionError):
+            status = request(server, "/")[0]
 
 
 def test_what_it_refuses_it_refuses_in_a_sentence(served: dict[str, ExploreServer]) -> None:

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from jsonargparse import Namespace
-from tqdm import tqdm
 
 from papers.dpvae.budgets import AUTHORS_CODE, steps_of
 from papers.dpvae.figures import FIGURES, SystemKey
@@ -25,6 +24,7 @@ from papers.dpvae.studies import (
 )
 from papers.dpvae.study import alone, recalled, remember, run_path
 from papers.dpvae.words import counted
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae.cli.devices import chosen_device
@@ -108,7 +108,7 @@ def _draw(
         return Subject(open_run(runs[recipe], device), data[name], config, progress=False)
 
     out = Path(options.out)
-    with torch.no_grad(), tqdm(needs.items(), unit="figure") as bar:
+    with torch.no_grad(), progress_bar(needs.items(), unit="figure") as bar:
         for number, recipes in bar:
             bar.set_description(f"drawing figure {number}")
             torch.manual_seed(options.seed)  # whichever figures there are

@@ -16,9 +16,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from tqdm import tqdm
 
 from papers.dpvae.results import measured
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._files import make_folder, write_whole
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training.interrupts import Interrupts
@@ -152,7 +152,7 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, out: Path) -> list[Failure]:
     working: list[_Process] = []
     failures: dict[str, Failure] = {}
     total, done = sum(job.steps for job in jobs), sum(map(_reached, jobs))
-    bar = tqdm(total=total, initial=done, unit="step", desc=f"{len(jobs)} runs")
+    bar = progress_bar(total=total, initial=done, unit="step", description=f"{len(jobs)} runs")
     with Interrupts() as interrupts, bar:
         try:
             while (waiting or working) and interrupts.signal is None:

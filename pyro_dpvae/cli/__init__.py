@@ -11,6 +11,7 @@ from typing import Any
 
 from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.parser import UsageError
+from pyro_dpvae.cli.pipes import patient_output
 
 __all__ = ["exit_status", "main"]
 
@@ -85,10 +86,9 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
     """
 
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
-        from tqdm import tqdm
+        from pyro_dpvae._bars import write_above
 
-        # Above a bar, if there is one.
-        tqdm.write(f"{command}: warning: {message}", file=sys.stderr)
+        write_above(f"{command}: warning: {message}")
 
     def end(status: int, how: str) -> int:
         if _first_to_fail():
@@ -96,11 +96,12 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
         return status
 
     try:
-        with _joined(), warnings.catch_warnings():
+        with patient_output(), _joined(), warnings.catch_warnings():
             warnings.showwarning = show
             return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
-        return end(3 if _not_finite(error) else 2, f"error: {error}")
+        notes = getattr(error, "__notes__", ())
+        return end(3 if _not_finite(error) else 2, "; ".join([f"error: {error}", *notes]))
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         return end(128 + number, "; ".join(["interrupted", *getattr(error, "__notes__", ())]))

@@ -1,13 +1,18 @@
 """``dpvae evaluate RUN``: measure a trained run."""
 
+import json
 from collections.abc import Mapping
 from typing import Any
 
 from jsonargparse import Namespace
 
 from pyro_dpvae.cli.measuring import measure
+from pyro_dpvae.cli.metrics import folded, in_words
 from pyro_dpvae.cli.opening import opened_run
+from pyro_dpvae.evaluation.compare import half_width
 from pyro_dpvae.evaluation.table import text_table
+from pyro_dpvae.report.meanings import meaning_of
+from pyro_dpvae.report.numbers import with_interval
 
 __all__ = ["main"]
 
@@ -16,19 +21,33 @@ def main(options: Namespace) -> int:
     """Measure a run, keep the metrics in its folder and print them; returns the exit status."""
     saved = opened_run(options)
     metrics = measure(saved, options, source=options.data)
+    if options.json:
+        print(json.dumps({name: _entry(name, found) for name, found in metrics.items()}, indent=2))
+        return 0
     print(_table(metrics))
     print(f"kept in {saved.folder.path / 'evaluation.json'}")
     return 0
 
 
+def _entry(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
+    meaning = meaning_of(name)
+    return {"unit": meaning.unit or None, "better": meaning.better, **found}
+
+
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
-    rows = []
-    for name, entry in metrics.items():
-        error = entry["standard_error"]
-        spread = "" if error is None else f"+- {error:.4f}"
-        shown = ", ".join(f"{key} {_short(value)}" for key, value in entry["settings"].items())
-        rows.append([name, f"{entry['value']:.4f}", spread, shown])
-    return text_table(rows, align="<><")
+    values = {
+        name: [(found["value"], half_width(found["standard_error"]))]
+        for name, found in metrics.items()
+    }
+    shown, note = folded(values)
+    rows = [["metric", "value", "unit", "better", "settings"]]
+    for name in shown:
+        settings = ", ".join(
+            f"{key} {_short(value)}" for key, value in metrics[name]["settings"].items()
+        )
+        rows.append([name, with_interval(*values[name][0]), *in_words(name), settings])
+    about = "value ± half its interval of 95 %"
+    return "\n".join([text_table(rows, align="<><"), *note, about])
 
 
 def _short(value: Any) -> str:

@@ -11,8 +11,8 @@ from pyro_dpvae.evaluation.config import GROUP_NAMES, EvaluationConfig
 __all__ = ["DESCRIPTIONS", "add_device", "add_reading", "parsed"]
 
 DESCRIPTIONS = {
-    "compare": "Compare evaluated runs with the first: values with standard errors, then "
-    "differences with intervals of 95 %, paired where the data or the seeds are the same.",
+    "compare": "Compare evaluated runs with the first: values, then differences, each with half "
+    "its interval of 95 %. Differences are paired where the data or the seeds are the same.",
     "data": "Show how a data set is read: splits, shape, type and range of its numbers, labels, "
     "factors, and what the numbers are taken for. Draws 32 of its items. Nothing is trained.",
     "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
@@ -97,6 +97,12 @@ def _compare(parser: CommandParser) -> None:
         action="store_true",
         help="take runs that differ in their seed alone as repetitions of one system",
     )
+    for name, what in (
+        ("json", "JSON"),
+        ("csv", "comma-separated values, a line for each metric and run"),
+        ("latex", "a table for LaTeX's booktabs"),
+    ):
+        parser.add_argument(f"--{name}", action="store_true", help=f"print {what}")
     parser.add_argument(
         "--evaluate",
         action="store_true",
@@ -153,6 +159,7 @@ def _encode(parser: CommandParser) -> None:
 def _evaluate(parser: CommandParser) -> None:
     _add_run(parser)
     _add_data(parser)
+    parser.add_argument("--json", action="store_true", help="print the metrics as JSON")
     _add_measuring(parser)
 
 

@@ -4,8 +4,8 @@ from pathlib import Path
 
 import torch
 from jsonargparse import Namespace
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae._files import make_folder
 from pyro_dpvae.cli.drawing import save_figure
@@ -31,7 +31,7 @@ def main(options: Namespace) -> int:
     make_folder(folder)
     torch.manual_seed(seed)
     drawings = drawings_of(subject, count)
-    with torch.no_grad(), tqdm(drawings.items(), unit="figure") as bar:
+    with torch.no_grad(), progress_bar(drawings.items(), unit="figure") as bar:
         for name, draw in bar:
             bar.set_description(f"drawing {name}")
             figure = draw()

@@ -1,6 +1,7 @@
 """``dpvae train``: a system by the names of its parts, on data by name, file or folder."""
 
 import os
+import shlex
 import sys
 from math import prod
 from pathlib import Path
@@ -158,7 +159,7 @@ def main(options: dict[str, Any]) -> int:
             callbacks=boards,
         )
     except KeyboardInterrupt as error:
-        error.add_note(f"the run goes on with: dpvae train --resume {run.path}")
+        error.add_note(f"the run goes on with: dpvae train --resume {shlex.quote(str(run.path))}")
         raise
     if history.evaluated is not None:
         held_out = history.held_out
@@ -174,14 +175,14 @@ def main(options: dict[str, Any]) -> int:
             f"nothing had improved for {config.patience} evaluations after step {history.step} of "
             f"{config.steps}; --checkpoint best opens the best"
         )
-    print(f"run: {run.path}   samples: dpvae sample {run.path}")
+    print(f"run: {run.path}   samples: dpvae sample {shlex.quote(str(run.path))}")
     if history.signal is not None:
         command = "dpvae"
         if here.count > 1:
             command = f"torchrun --nproc-per-node={here.count} -m pyro_dpvae"
         print(
             f"interrupted at step {history.step} of {config.steps}; the run is usable, and goes "
-            f"on with: {command} train --resume {run.path}"
+            f"on with: {command} train --resume {shlex.quote(str(run.path))}"
         )
         return 128 + history.signal
     if data.valid is not None:

@@ -10,8 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.utils.data import Dataset
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.data.dataset import DataSet
 from pyro_dpvae.data.sources import Part, Source
 
@@ -99,7 +99,7 @@ def _omniglot(root: Path, download: bool) -> DataSet:
 
         part = datasets.Omniglot(root, background=train, download=download)
         images, labels = [], []
-        with tqdm(part, desc="reading omniglot", unit="image", leave=False) as bar:
+        with progress_bar(part, description="reading omniglot", unit="image", leave=False) as bar:
             for drawing, label in bar:
                 small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
                 images.append(255 - torch.from_numpy(np.array(small)))

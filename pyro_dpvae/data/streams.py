@@ -1,6 +1,8 @@
 """Data that are not in memory, read ahead by processes that stay from pass to pass."""
 
+import os
 import signal
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any, final
@@ -107,7 +109,7 @@ class _Stacks(Dataset[Any]):
 
 def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
     try:
-        for batch in loader:
+        for batch in _started(loader):
             if isinstance(batch, _Failure):
                 raise ValueError(batch.reason)
             yield batch
@@ -116,8 +118,28 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
             raise
         raise OSError(
             f"processes that read data must stay, and one has ended ({error}); give it more "
-            "memory, or use fewer --workers"
+            "memory, use fewer --workers, or look whether the files of the data are whole"
         ) from error
+
+
+def _started(loader: DataLoader[Any]) -> Iterator[Any]:
+    """Start a pass whose processes may end without an exception in the middle of other work.
+
+    PyTorch has a handler of SIGCHLD that raises wherever the program is, also within a training
+    step, and nothing could go on from half a step. Without it, a process that has ended is
+    noticed where its batch is missing.
+    """
+    if threading.current_thread() is not threading.main_thread() or os.name != "posix":
+        return iter(loader)
+    before = signal.getsignal(signal.SIGCHLD)
+    batches = iter(loader)
+    if _is_of_pytorch(signal.getsignal(signal.SIGCHLD)):
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL if _is_of_pytorch(before) else before)
+    return batches
+
+
+def _is_of_pytorch(handler: Any) -> bool:
+    return getattr(handler, "__module__", "").startswith("torch.utils.data")
 
 
 def _ignore_interrupts(_worker: int) -> None:

@@ -10,8 +10,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_trailing_shape
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import AbstractPixelNetwork
@@ -108,13 +108,13 @@ class AutoregressiveImage(dist.TorchDistribution):
         sampler = self.network.sampler(_folded(self.features, shape[:-3]))
         pixel = self.likelihood.at_pixel()
         places = list(product(range(shape[-2]), range(shape[-1])))
-        bar = tqdm(
+        bar = progress_bar(
             places,
             "drawing images",
             unit="pixel",
             delay=_PATIENCE,
             leave=False,
-            disable=None if self.progress else True,
+            disable=not self.progress,
         )
         drawn = []
         for row, column in bar:

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -187,11 +188,11 @@ class _Evaluated:
         self.config = self.folder.config
         content = read_kept(self.folder)
         if not content:
-            raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {path}")
+            raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {shlex.quote(path)}")
         if content["basis"]["run"] not in self.folder.digests():
             raise ValueError(
                 f"an evaluation must be of a checkpoint that is there, and that of {path} is of "
-                f"none; evaluate it again: dpvae evaluate {path}"
+                f"none; evaluate it again: dpvae evaluate {shlex.quote(path)}"
             )
         self.metrics: dict[str, dict[str, Any]] = content["metrics"]
         self.groups: dict[str, dict[str, Any]] = content["groups"]

@@ -1,6 +1,8 @@
 """How much an evaluation measures, and the names of what it can measure."""
 
 import os
+import tempfile
+import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,9 +18,25 @@ GROUP_NAMES = (
 
 
 def default_cache() -> Path:
-    """Return the folder of the user's caches for this library."""
-    home = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
-    return Path(home) / "pyro-dpvae"
+    """Return the folder of the user's caches for this library.
+
+    Where the user has no home, as in a container, it is one for temporary files.
+
+    Warns:
+        UserWarning: if the user has no home, with the folder that takes its place.
+    """
+    if given := os.environ.get("XDG_CACHE_HOME"):
+        return Path(given) / "pyro-dpvae"
+    try:
+        return Path.home() / ".cache" / "pyro-dpvae"
+    except RuntimeError:  # no HOME, and a user id without an entry in the system's list
+        folder = Path(tempfile.gettempdir()) / f"pyro-dpvae-{os.getuid()}"
+        warnings.warn(
+            f"the user has no home folder, so caches are kept in {folder}; set HOME or "
+            "XDG_CACHE_HOME, or name another folder with --cache",
+            stacklevel=2,
+        )
+        return folder
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -17,7 +17,7 @@ from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
-from pyro_dpvae.evaluation.kept import keep, kept_per_datum, read_kept
+from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
 from pyro_dpvae.evaluation.needs import (
     CLUSTERED_LAYERS,
     FACTORS,
@@ -114,35 +114,39 @@ def evaluate_run(
     basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
     if subject.saved.weights != "raw":
         basis["weights"] = subject.saved.weights
-    # The first rank's, which none has written to yet: ranks must agree on what is to be measured.
-    content = shared_object(read_kept(run))
-    if content.get("basis") != basis:
-        content = {"basis": basis, "groups": {}, "metrics": {}}
+    # The first rank's: ranks must agree on what is to be measured.
+    content = shared_object(kept_of(run, basis))
     values = shared_object(sorted(kept_per_datum(run, content)))
-    done = []
+    metrics: dict[str, dict[str, Any]] = {}
+    done: list[str] = []
     for name in chosen:
-        numbers = numbers_of(name, subject.config)
+        numbers, before = numbers_of(name, subject.config), content["groups"].get(name, {})
         whole = name in values or name not in _PER_DATUM
-        if whole and content["groups"].get(name, {}).get("numbers") == numbers:
+        if whole and before.get("numbers") == numbers:
+            metrics |= {key: content["metrics"][key] for key in before["metrics"]}
             done.append(name)
             continue
         try:
             with forked_rng():
                 torch.manual_seed(subject.config.seed)
                 found = GROUPS[name].measure(subject)
+        except KeyboardInterrupt as error:
+            kept = ", ".join(done) or "nothing yet"
+            error.add_note(f"kept in {run.path}: {kept}; the same command goes on with {name}")
+            raise
         except ValueError as error:
             if groups is not None:
                 raise
             warnings.warn(f"{name} is left out: {error}", stacklevel=2)
             continue
-        for key in content["groups"].get(name, {}).get("metrics", ()):
-            content["metrics"].pop(key, None)
-        content["groups"][name] = {"numbers": numbers, "metrics": list(found)}
-        content["metrics"].update({key: _plain(estimate) for key, estimate in found.items()})
-        on_first_rank(partial(keep, run, content, subject.per_datum))
+        plain = {key: _plain(estimate) for key, estimate in found.items()}
+        of_each = subject.per_datum.get(name)
+        on_first_rank(
+            partial(keep, run, basis, name, numbers=numbers, metrics=plain, per_datum=of_each)
+        )
+        metrics |= plain
         done.append(name)
-    wanted = [key for name in done for key in content["groups"][name]["metrics"]]
-    return {key: content["metrics"][key] for key in wanted}
+    return metrics
 
 
 def applicable(subject: Subject) -> list[str]:

@@ -1,27 +1,63 @@
 """What a run's folder keeps of its evaluation: metrics in JSON, values per datum as tensors."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
 from torch import Tensor
 
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.runs.lock import locked
 
-__all__ = ["keep", "kept_per_datum", "read_kept"]
+__all__ = ["keep", "kept_of", "kept_per_datum", "read_kept"]
 
 _FILE, _TENSORS = "evaluation.json", "evaluation.safetensors"
+_LOCK = ".evaluation.lock"
 
 
-def keep(run: RunFolder, content: Mapping[str, Any], per_datum: Mapping[str, Tensor]) -> None:
-    """Write what has been measured so far, with the values per datum of groups that have some.
+def keep(
+    run: RunFolder,
+    basis: Mapping[str, Any],
+    group: str,
+    *,
+    numbers: Mapping[str, Any],
+    metrics: Mapping[str, Mapping[str, Any]],
+    per_datum: Tensor | None = None,
+) -> dict[str, Any]:
+    """Add a measured group to what the run keeps; returns all that the run keeps then.
 
-    The tensors say what they were measured of: the two files are not written at once.
+    Another process may measure other groups of the same run meanwhile. So the file is read again
+    under a lock, and what it holds of the same basis stays. The tensors say what they were
+    measured of, because the two files are not written at once.
+
+    Args:
+        run: the folder.
+        basis: the digests of the checkpoint and of the data.
+        group: the name of the group.
+        numbers: the settings that its metrics depend on.
+        metrics: its metrics by name, each a value with its standard error and settings.
+        per_datum: the value of each datum, if the group has such values.
     """
-    if per_datum:
-        tensors = {**kept_per_datum(run, content), **per_datum}
-        run.write_tensors(_TENSORS, tensors, origins=_origins(content))
-    run.write(_FILE, content)
+    with locked(run.path, name=_LOCK, wait=True):
+        content = kept_of(run, basis)
+        for name in content["groups"].get(group, {}).get("metrics", ()):
+            content["metrics"].pop(name, None)
+        content["groups"][group] = {"numbers": dict(numbers), "metrics": list(metrics)}
+        content["metrics"].update(metrics)
+        if per_datum is not None:
+            tensors = {**kept_per_datum(run, content), group: per_datum}
+            run.write_tensors(_TENSORS, tensors, origins=_origins(content))
+        run.write(_FILE, content)
+    return content
+
+
+def kept_of(run: RunFolder, basis: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a run keeps of one basis, without groups if it keeps none of that basis."""
+    content = read_kept(run)
+    if content.get("basis") != basis:
+        return {"basis": dict(basis), "groups": {}, "metrics": {}}
+    return content
 
 
 def kept_per_datum(run: RunFolder, content: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -62,7 +98,7 @@ def read_kept(run: RunFolder) -> dict[str, Any]:
         path = run.path / _FILE
         raise ValueError(
             f"{path} must hold metrics as 'dpvae evaluate' writes them, and holds something else; "
-            f"remove it, and evaluate again: dpvae evaluate {run.path}"
+            f"remove it, and evaluate again: dpvae evaluate {shlex.quote(str(run.path))}"
         )
     return content
 

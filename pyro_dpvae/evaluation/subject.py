@@ -10,8 +10,8 @@ import torch
 from filelock import FileLock
 from safetensors.torch import save
 from torch import Tensor
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
 from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae._subsets import spread, stacked
@@ -165,7 +165,7 @@ class Subject:
 
     def _shown(self, parts: Sequence[Tensor], label: str) -> Iterator[Tensor]:
         """Yield this rank's share of parts under a bar."""
-        yield from tqdm(own_batches(parts), label, unit="batch", disable=not self.progress)
+        yield from progress_bar(own_batches(parts), label, unit="batch", disable=not self.progress)
 
     def inception(self) -> AbstractFeatures:
         """Return the Inception network of FID."""

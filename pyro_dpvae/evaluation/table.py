@@ -1,9 +1,16 @@
-"""Tables of text: for a terminal, and as Markdown."""
+"""Tables of text: for a terminal, as Markdown, as CSV and for LaTeX."""
 
+import csv
+import io
+import re
 from collections.abc import Sequence
 from itertools import chain, repeat
 
-__all__ = ["letter", "markdown_table", "text_table"]
+__all__ = ["csv_table", "latex_table", "letter", "markdown_table", "text_table"]
+
+_LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
+_LATEX |= {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", "τ": r"$\tau$"}
+_LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}
 
 
 def text_table(rows: Sequence[Sequence[str]], *, align: str = "<>") -> str:
@@ -40,6 +47,43 @@ def markdown_table(rows: Sequence[Sequence[str]]) -> str:
     """
     lines = [f"| {' | '.join(row)} |" for row in rows]
     return "\n".join([lines[0], "|" + "---|" * len(rows[0]), *lines[1:]])
+
+
+def csv_table(rows: Sequence[Sequence[object]]) -> str:
+    """Return rows of cells as comma-separated values.
+
+    Example:
+        >>> print(csv_table([["metric", "value"], ["nll", 98.25], ["a, b", None]]))
+        metric,value
+        nll,98.25
+        "a, b",
+    """
+    text = io.StringIO(newline="")
+    csv.writer(text, lineterminator="\n").writerows(rows)
+    return text.getvalue().removesuffix("\n")
+
+
+def latex_table(rows: Sequence[Sequence[str]]) -> str:
+    r"""Return rows of cells as a tabular for LaTeX's booktabs; the first row is the header.
+
+    Example:
+        >>> print(latex_table([["metric", "A"], ["active_units", "2 ± 1"]]))
+        \begin{tabular}{lr}
+        \toprule
+        metric & A \\
+        \midrule
+        active\_units & 2 $\pm$ 1 \\
+        \bottomrule
+        \end{tabular}
+    """
+    signs = re.compile("|".join(map(re.escape, _LATEX)))
+    lines = [
+        " & ".join(signs.sub(lambda found: _LATEX[found[0]], cell) for cell in row) + r" \\"
+        for row in rows
+    ]
+    columns = "l" + "r" * (len(rows[0]) - 1)
+    head = [rf"\begin{{tabular}}{{{columns}}}", r"\toprule", lines[0], r"\midrule"]
+    return "\n".join([*head, *lines[1:], r"\bottomrule", r"\end{tabular}"])
 
 
 def letter(index: int) -> str:

@@ -31,6 +31,11 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _LONGEST = 60_000  # characters of an address
+_MOST = 64  # connections at a time; a browser opens six
+_FULL = (
+    b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"
+    b"Retry-After: 1\r\n\r\n"
+)
 _PATIENCE = 60  # seconds until a silent connection is closed
 
 
@@ -59,7 +64,10 @@ def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
     """
     if len(target) > _LONGEST:
         return _refusal(414, f"an address must have at most {_LONGEST} characters")
-    path, query = urlsplit(target).path, urlsplit(target).query
+    try:
+        path, query = urlsplit(target).path, urlsplit(target).query
+    except ValueError as error:
+        return _refusal(400, f"an address must be one of HTTP, and this is none: {error}")
     if path in pages:
         return pages[path]
     name = path.removeprefix("/api/")
@@ -73,14 +81,17 @@ def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
     return _json(200, found)
 
 
-def is_loopback(host: str | None, port: int) -> bool:
+def is_loopback(host: str | None) -> bool:
     """Return whether a request's Host names this machine: others are names bound to its address.
 
+    The port may be any: behind ``ssh -L`` the browser uses another one than the server has.
+
     Example:
-        >>> is_loopback("localhost:8000", 8000), is_loopback("evil.example:8000", 8000)
+        >>> is_loopback("localhost:8000"), is_loopback("evil.example:8000")
         (True, False)
     """
-    return host in {f"{name}:{port}" for name in (_LOOPBACK, "localhost")}
+    name, _, port = (host or "").partition(":")
+    return name in (_LOOPBACK, "localhost") and (port.isdigit() or host == name)
 
 
 @final
@@ -100,6 +111,7 @@ class ExploreServer(ThreadingHTTPServer):
 
     def __init__(self, run: Callable[[], Explored], port: int = 0) -> None:
         self._pages, self._one = _pages(), threading.Lock()
+        self._places = threading.BoundedSemaphore(_MOST)
         if not 0 <= port <= 65535:
             raise ValueError(f"port must be from 0 (a free one) to 65535, got {port}")
         try:
@@ -123,10 +135,30 @@ class ExploreServer(ThreadingHTTPServer):
 
     def reply(self, target: str, host: str | None) -> Answer:
         """Return what a request is answered; the model serves one at a time."""
-        if not is_loopback(host, self.server_port):
+        if not is_loopback(host):
             return _refusal(403, f"requests must be addressed to {self.url}")
         with self._one:
             return answer(self._run, self._pages, target)
+
+    def process_request(self, request: Any, client_address: Any) -> None:
+        """Serve a connection in a thread of its own, if there are not too many of them."""
+        if not self._places.acquire(blocking=False):
+            with suppress(OSError):
+                request.sendall(_FULL)
+            self.shutdown_request(request)
+            return
+        try:
+            super().process_request(request, client_address)
+        except BaseException:
+            self._places.release()
+            raise
+
+    def process_request_thread(self, request: Any, client_address: Any) -> None:
+        """Serve a connection until it ends."""
+        try:
+            super().process_request_thread(request, client_address)
+        finally:
+            self._places.release()
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -144,6 +176,13 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(_refusal(405, f"the method must be GET, got {self.command}"))
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = refuse
+
+    def send_error(
+        self, code: int, message: str | None = None, explain: str | None = None
+    ) -> None:
+        """Answer a request that is none of HTTP, with a status line whatever it claims to be."""
+        self.request_version, self.close_connection = self.protocol_version, True
+        self._send(_refusal(code, f"the request must be one of HTTP/1.1: {message or code}"))
 
     def _send(self, what: Answer) -> None:
         with suppress(ConnectionError):  # the page may have lost interest

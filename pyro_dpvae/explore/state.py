@@ -1,6 +1,6 @@
 """What is explored: a run's parts, and draws from both sides that points are held against."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -9,8 +9,9 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import forked_rng
-from pyro_dpvae._subsets import spread, stacked
+from pyro_dpvae._subsets import evenly_spaced, spread, stacked
 from pyro_dpvae.data import to_unit
+from pyro_dpvae.data.dataset import DataSet, split_size
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.evaluation import Subject
 from pyro_dpvae.metrics import unit_activity
@@ -78,12 +79,16 @@ class Explored:
             prior's draws of least q(z)) and leaks (the fifth of the aggregate posterior's of
             least p(z)). Of these two those that differ by ``RATIO`` come first, of them the half
             where their own side draws most, from the most extreme log q(z) - log p(z) on.
+            Beside them the held-out data, at the means of q(z | x).
         spread: by space, how much each coordinate varies over the data, of shape (L,).
         origin: the mean of the distribution in generation space, of shape (L,).
         held_out: some held-out data, evenly spaced, as they are shown, images as grey values in
             [0, 1].
         held_out_means: the means of q(z | x) of these, of shape (data, L).
         points: some training data, evenly spaced, if they are points of a plane.
+        labels: for each held-out datum the number of its label among ``label_names``, if the data
+            have labels.
+        label_names: the names of the labels of these.
     """
 
     title: str
@@ -99,6 +104,8 @@ class Explored:
     held_out: Tensor
     held_out_means: Tensor
     points: Tensor | None
+    labels: Tensor | None
+    label_names: Sequence[str]
 
     @property
     def latent_dim(self) -> int:
@@ -129,7 +136,9 @@ def explored(subject: Subject) -> Explored:
         "prior": of_prior,
         "pockets": _least(of_prior, of_prior.log_q, own=of_prior.log_p),
         "leaks": _least(of_data, of_data.log_p, own=of_data.log_q),
+        "held-out": place(prior, aggregate, means, "representation"),
     }
+    labels, label_names = _labels(subject.data, len(means))
     return Explored(
         title=saved.folder.path.resolve().name,
         facts={
@@ -153,6 +162,8 @@ def explored(subject: Subject) -> Explored:
         held_out=to_unit(x, config["preprocessing"]).cpu(),
         held_out_means=means.cpu(),
         points=stacked(subject.data.train, _DATA) if subject.data.item_shape == (2,) else None,
+        labels=labels,
+        label_names=label_names,
     )
 
 
@@ -198,6 +209,16 @@ def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
     after = 2 * (ratio > -RATIO).int() + (own < own.median()).int()
     by_ratio = ratio.argsort()
     return draws[kept[by_ratio[after[by_ratio].argsort(stable=True)]]]
+
+
+def _labels(data: DataSet, count: int) -> tuple[Tensor | None, Sequence[str]]:
+    """Return the numbers of the shown held-out data's labels, and the names of those labels."""
+    if data.test_labels is None or data.test_labels.dim() != 1:
+        return None, ()
+    shown = evenly_spaced(count, split_size(data.test))
+    found, numbers = data.test_labels[shown].unique(return_inverse=True)
+    names = data.label_names
+    return numbers, [str(one) if names is None else str(names[one]) for one in found.tolist()]
 
 
 def _name(options: object) -> str:

@@ -40,6 +40,8 @@ def run_view(run: Explored, asked: Asked) -> dict[str, Any]:
         "counts": {name: len(cloud.z) for name, cloud in run.clouds.items()},
         "held_out": len(run.held_out),
         "means": decodes_to_means(run),
+        "labels": None if run.labels is None else run.labels.tolist(),
+        "label_names": list(run.label_names),
         "points": None if run.points is None else numbers(run.points),
     }
 

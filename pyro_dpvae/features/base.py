@@ -6,8 +6,8 @@ from collections.abc import Iterable, Iterator, Mapping
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.nn.modes import in_evaluation
 
@@ -45,7 +45,7 @@ def extract(
     Raises:
         ValueError: for values outside [0, 1], or tensors that are no images.
     """
-    for images in tqdm(as_batches(batches), label, unit="batch", disable=not progress):
+    for images in progress_bar(as_batches(batches), label, unit="batch", disable=not progress):
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
                 f"features are of images (batch, 1 or 3, height, width), got {tuple(images.shape)}"

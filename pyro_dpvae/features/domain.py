@@ -8,8 +8,8 @@ import torch
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import read_tensors, write_whole
 from pyro_dpvae.data import shades
@@ -116,7 +116,7 @@ def train_domain_network(
         network = DomainFeatures(name, channels=images.shape[1], classes=len(found))
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         order = [torch.randperm(len(images)).split(128) for _ in range(epochs)]
-        bar = tqdm(
+        bar = progress_bar(
             [chosen for epoch in order for chosen in epoch],
             f"domain network of {name}",
             unit="step",

@@ -8,8 +8,8 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.encoders import ClusteringEncoder
 from pyro_dpvae.guides._growth import Passes, descend, first_batches
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
@@ -85,7 +85,9 @@ def fit_logits(
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     before = copy.deepcopy(encoder).eval()
-    bar = tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False)
+    bar = progress_bar(
+        total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False
+    )
     bar.set_description("fitting q(y | x)")
     with bar, torch.enable_grad():
         for x in first_batches(steps, batches):

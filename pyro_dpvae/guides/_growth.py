@@ -12,8 +12,8 @@ from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.sites import LATENT, PLATE
 
 __all__ = [
@@ -73,7 +73,9 @@ def fit_component(
         )
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
-    bar = tqdm(total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False)
+    bar = progress_bar(
+        total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False
+    )
     bar.set_description("growing a component")
     try:
         with bar, torch.enable_grad():

@@ -7,8 +7,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import map_over_ranks
 from pyro_dpvae._subsets import as_batches
@@ -79,7 +79,9 @@ def log_likelihoods(
     """
     check_positive_int("num_samples", num_samples)
     sampler = ImportanceSampler(model, guide, chunk=chunk, compile=compile)
-    own = tqdm(own_batches(as_batches(batches)), "log p(x)", unit="batch", disable=not progress)
+    own = progress_bar(
+        own_batches(as_batches(batches)), "log p(x)", unit="batch", disable=not progress
+    )
     parts = map_over_ranks(lambda x: _of_batch(sampler, x, num_samples), own)
     if not parts:
         raise ValueError("a likelihood needs at least one batch of data, got none")

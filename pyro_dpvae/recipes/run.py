@@ -1,5 +1,7 @@
 """A trained run, opened: its parts, its data, and what they are used for."""
 
+import shlex
+import warnings
 from dataclasses import dataclass
 from functools import cached_property, partial
 from pathlib import Path
@@ -13,6 +15,7 @@ from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks, seed_of
 from pyro_dpvae._subsets import spread
 from pyro_dpvae.data import (
+    DATA_SETS,
     PREPROCESSING,
     READING,
     Batches,
@@ -212,8 +215,12 @@ class Run:
 
         Raises:
             ValueError: if data are of another shape than the run's, or its configuration does
-                not name them.
+                not name them; or if its own file or folder holds other values than in training.
+
+        Warns:
+            UserWarning: if a source that is named holds other values than those of training.
         """
+        named = source is not None
         config, shape = self.folder.config, tuple(self.checkpoint.state["item_shape"])
         source = config.get("data") if source is None else source
         root = config.get("root") if root is None else root
@@ -229,6 +236,19 @@ class Run:
                 f"data must have the shape of the run's, {shape}, got {found.item_shape} in "
                 f"{found.name!r}; name with --data where the run's own are"
             )
+        trained_on = self.checkpoint.state.get("data", found.digest)
+        # What comes by name is computed or fetched, and may be rounded otherwise elsewhere.
+        if source not in DATA_SETS and found.digest != trained_on:
+            what = (
+                f"the data of {self.folder.path} must be those that it was trained on, and {source} "
+                f"holds other values now (digest {found.digest}, in training {trained_on})"
+            )
+            if not named:
+                raise ValueError(
+                    f"{what}; put the file back, name with --data where it is now, or, if these "
+                    f"data are meant, name them: --data {shlex.quote(source)}"
+                )
+            warnings.warn(f"{what}; they are used, as they are named", stacklevel=2)
         return found
 
     def batches(self, split: Split, *, batch_size: int = _BATCH) -> Batches:

@@ -1,13 +1,14 @@
 """What a page says of a run: read from its folder, measured of nothing but its figures."""
 
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, final
 
 import torch
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import forked_rng
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.evaluate import applicable
@@ -141,7 +142,7 @@ def contents_of(
     if kept and kept["basis"]["run"] not in run.digests():
         notes.append(
             "its metrics are of a checkpoint that is no longer there; evaluate it again with "
-            f"dpvae evaluate {path}"
+            f"dpvae evaluate {shlex.quote(path)}"
         )
     elif kept and saved is not None and kept["basis"]["run"] != saved.checkpoint.digest:
         notes.append(
@@ -188,7 +189,7 @@ def _drawn(
     drawings = drawings_of(subject, count)
     with torch.no_grad(), forked_rng():
         torch.manual_seed(seed)
-        with tqdm(drawings.items(), unit="figure", disable=not progress) as bar:
+        with progress_bar(drawings.items(), unit="figure", disable=not progress) as bar:
             for name, draw in bar:
                 bar.set_description(f"drawing {name} of {subject.saved.folder.path.name}")
                 with _noted(notes, f"the figure {name} cannot be drawn"):

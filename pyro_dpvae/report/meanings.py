@@ -17,12 +17,14 @@ class Meaning:
         text: what it is, in one line.
         better: ``"lower"`` or ``"higher"``, None where neither is.
         share: whether it lies between 0 and 1.
+        unit: of its values; empty where they have none.
     """
 
     title: str
     text: str
     better: str | None = None
     share: bool = False
+    unit: str = ""
 
 
 SECTIONS: dict[str, tuple[str, ...]] = {
@@ -220,8 +222,24 @@ def meaning_of(metric: str) -> Meaning:
                 part.replace("_", " ").replace("-", "\N{MINUS SIGN}") for part in found.groups()
             ]
             title, text = (one.format(*parts) for one in (meaning.title, meaning.text))
-            return Meaning(title, text, meaning.better, meaning.share)
+            return Meaning(title, text, meaning.better, meaning.share, _unit(metric, meaning))
     return Meaning(metric.replace("_", " "), "")
+
+
+_NATS = (
+    r"elbo|nll|skl(_nearest)?|leakage_.+|mutual_information|total_correlation"
+    r"|dimension_wise_kl|marginal_kl|rate"
+)
+_COUNTS = {"active_units": "coordinates", "clusters_used": "clusters"}
+
+
+def _unit(metric: str, meaning: Meaning) -> str:
+    if re.fullmatch(_NATS, metric):
+        return "nats"
+    counted = next((unit for start, unit in _COUNTS.items() if metric.startswith(start)), "")
+    if metric.startswith("distance"):
+        return "of the data"
+    return "share" if meaning.share else counted
 
 
 _FIGURES = {

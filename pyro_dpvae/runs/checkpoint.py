@@ -9,16 +9,19 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, final, runtime_checkable
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load, save
+from torch import Tensor
 
 from pyro_dpvae._files import make_folder, refusing, sync_folder, write_synced
+from pyro_dpvae.runs.identity import parsed_object
 from pyro_dpvae.runs.packing import pack, unpack
 
 __all__ = [
     "AVERAGE",
     "Checkpoint",
     "DamagedError",
+    "OtherRunError",
     "Stateful",
     "digest_of",
     "read_manifest",
@@ -35,6 +38,8 @@ _FORMAT = 1
 _WEIGHTS, _TRAINING, _STATE = "weights.safetensors", "training.safetensors", "state.json"
 _MANIFEST = "manifest.json"
 _NEW, _REPLACED, _REMOVED = ".tmp", ".old.tmp", ".gone.tmp"  # what names aside end with
+_CONFIG = "config"  # the entry of the state with the text of the run's configuration
+_MISSING = object()
 _REST = "training"  # the entry of the state with what of the training state is no tensor
 
 
@@ -51,6 +56,18 @@ class Stateful(Protocol):
 
 class DamagedError(ValueError):
     """A checkpoint whose files are not those that were written, or of another run."""
+
+
+class OtherRunError(DamagedError):
+    """A checkpoint that is whole, and of another configuration than its folder has.
+
+    Attributes:
+        config: the content of ``config.json`` when it was written; None if it is not known.
+    """
+
+    def __init__(self, message: str, config: str | None) -> None:
+        super().__init__(message)
+        self.config = config
 
 
 @final
@@ -76,12 +93,23 @@ class Checkpoint:
         Raises:
             DamagedError: if files differ from what was written, or are of another run.
         """
-        manifest = read_manifest(path)
-        if manifest["run"] != run:
-            raise DamagedError(
+        found = cls.whole(path)
+        if found._manifest["run"] != run:
+            raise OtherRunError(
                 f"a checkpoint must be of the run in whose folder it lies, and {path} is of run "
-                f"{manifest['run']}, not of {run}"
+                f"{found._manifest['run']}, not of {run}",
+                found.config,
             )
+        return found
+
+    @classmethod
+    def whole(cls, path: Path) -> "Checkpoint":
+        """Return the checkpoint in a folder, of whatever run, after a look at all its bytes.
+
+        Raises:
+            DamagedError: if files differ from what was written.
+        """
+        manifest = read_manifest(path)
         for name in (_WEIGHTS, _TRAINING):
             _read(path, name, manifest)
         state = read_state(path, manifest)
@@ -96,6 +124,12 @@ class Checkpoint:
         """After how many steps it was written."""
         step: int = self.state["step"]
         return step
+
+    @property
+    def config(self) -> str | None:
+        """The content of ``config.json`` in training; None if an earlier version wrote it."""
+        config: str | None = self.state.get(_CONFIG)
+        return config
 
     @property
     def averaged(self) -> bool:
@@ -115,7 +149,7 @@ class Checkpoint:
         """
         if weights not in ("raw", "average"):
             raise ValueError(f"weights must be 'raw' or 'average', got {weights!r}")
-        found = load(_read(self.path, _WEIGHTS, self._manifest))
+        found = _tensors(self.path, _WEIGHTS, self._manifest)
         start = AVERAGE if weights == "average" else ""
         if start and not any(key.startswith(start) for key in found):
             raise ValueError(
@@ -129,7 +163,7 @@ class Checkpoint:
 
     def training(self) -> dict[str, Any]:
         """Return what a resumed run needs beside the weights; empty if none was saved."""
-        tensors = load(_read(self.path, _TRAINING, self._manifest))
+        tensors = _tensors(self.path, _TRAINING, self._manifest)
         rest = json.loads(_read(self.path, _STATE, self._manifest))[_REST]
         state: dict[str, Any] = unpack(tensors, rest)
         return state
@@ -140,6 +174,7 @@ def write_checkpoint(
     modules: Mapping[str, Stateful],
     *,
     run: str,
+    config: str,
     state: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
@@ -157,7 +192,7 @@ def write_checkpoint(
     files = {
         _WEIGHTS: save(weights),
         _TRAINING: save(tensors),
-        _STATE: _json({**state, _REST: rest}),
+        _STATE: _json({**state, _CONFIG: config, _REST: rest}),
     }
     make_folder(path.parent)
     temporary, replaced = _aside(path, _NEW), _aside(path, _REPLACED)
@@ -196,6 +231,8 @@ def remove_folder(path: Path) -> None:
     removed = _aside(path, _REMOVED)
     with refusing(path):
         path.rename(removed)
+        if not removed.is_dir():
+            removed.unlink()
     shutil.rmtree(removed, ignore_errors=True)
 
 
@@ -225,19 +262,27 @@ def read_manifest(path: Path) -> dict[str, Any]:
     Raises:
         DamagedError: if it is not what was written, or of another format.
     """
+    content = _content(path, _MANIFEST)
     try:
-        content = (path / _MANIFEST).read_bytes()
-        manifest = json.loads(content)
+        manifest = parsed_object(content)
         own = {key: value for key, value in manifest.items() if key != "sha256"}
-    except FileNotFoundError as error:
-        raise DamagedError(f"{path} is damaged: it has no {_MANIFEST}") from error
-    except (ValueError, AttributeError) as error:
+        as_written = _signed(own) == content
+    except (ValueError, RecursionError) as error:
         raise DamagedError(f"{path} is damaged: {_MANIFEST} is not what was written") from error
-    if _signed(own) != content:
+    if not as_written:
         raise DamagedError(f"{path} is damaged: {_MANIFEST} is not what was written")
-    if own["format"] != _FORMAT:
+    if own.get("format") != _FORMAT:
         raise DamagedError(
-            f"{path} has the format {own['format']}, and this version reads format {_FORMAT}"
+            f"{path} has the format {own.get('format')}, and this version reads format {_FORMAT}"
+        )
+    files = own.get("files")
+    if not (isinstance(own.get("run"), str) and isinstance(files, dict)) or not all(
+        isinstance(files.get(name), dict) and {"bytes", "sha256"} <= files[name].keys()
+        for name in (_WEIGHTS, _TRAINING, _STATE)
+    ):
+        raise DamagedError(
+            f"{path} is damaged: {_MANIFEST} must name the run and the bytes and sha256 of its "
+            "files, and does not"
         )
     return own
 
@@ -248,17 +293,20 @@ def read_state(path: Path, manifest: Mapping[str, Any]) -> dict[str, Any]:
     Raises:
         DamagedError: if it is not what was written.
     """
-    state: dict[str, Any] = json.loads(_read(path, _STATE, manifest))
-    del state[_REST]
+    try:
+        state = parsed_object(_read(path, _STATE, manifest))
+    except DamagedError:
+        raise
+    except ValueError as error:
+        raise DamagedError(f"{path} is damaged: {_STATE} is no JSON object") from error
+    if not isinstance(state.get("step"), int) or state.pop(_REST, _MISSING) is _MISSING:
+        raise DamagedError(f"{path} is damaged: {_STATE} must have step and {_REST}")
     return state
 
 
 def _read(path: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
     expected = manifest["files"][name]
-    try:
-        content = (path / name).read_bytes()
-    except FileNotFoundError as error:
-        raise DamagedError(f"{path} is damaged: it has no {name}") from error
+    content = _content(path, name)
     if len(content) != expected["bytes"]:
         raise DamagedError(
             f"{path} is damaged: {name} has {len(content)} bytes of the {expected['bytes']} "
@@ -267,6 +315,25 @@ def _read(path: Path, name: str, manifest: Mapping[str, Any]) -> bytes:
     if hashlib.sha256(content).hexdigest() != expected["sha256"]:
         raise DamagedError(f"{path} is damaged: {name} is not what was written")
     return content
+
+
+def _content(path: Path, name: str) -> bytes:
+    try:
+        return (path / name).read_bytes()
+    except FileNotFoundError as error:
+        raise DamagedError(f"{path} is damaged: it has no {name}") from error
+    except (IsADirectoryError, NotADirectoryError) as error:
+        raise DamagedError(
+            f"{path} is damaged: it must be a folder with the file {name}, and the system says "
+            f"{str(error.strerror).lower()}"
+        ) from error
+
+
+def _tensors(path: Path, name: str, manifest: Mapping[str, Any]) -> dict[str, Tensor]:
+    try:
+        return load(_read(path, name, manifest))
+    except SafetensorError as error:
+        raise DamagedError(f"{path} is damaged: {name} is no safetensors file") from error
 
 
 def digest_of(manifest: Mapping[str, Any]) -> str:

@@ -1,32 +1,40 @@
 """Run folders: config.json, metrics.jsonl and checkpoints/, each written whole or not at all."""
 
-import hashlib
 import json
 import os
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import AbstractContextManager, suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, final
 
 from safetensors.torch import save
 from torch import Tensor
 
-from pyro_dpvae._files import read_metadata, read_tensors, refusing, remove_leftovers, write_whole
+from pyro_dpvae._files import (
+    read_bytes,
+    read_metadata,
+    read_tensors,
+    refusing,
+    remove_leftovers,
+    write_whole,
+)
 from pyro_dpvae._ranks import on_first_rank
 from pyro_dpvae.runs.changes import CHANGEABLE, changes, option
 from pyro_dpvae.runs.checkpoint import (
     Checkpoint,
     DamagedError,
+    OtherRunError,
     Stateful,
     digest_of,
     read_manifest,
-    read_state,
     recover,
     remove_folder,
     write_checkpoint,
 )
-from pyro_dpvae.runs.lock import locked
+from pyro_dpvae.runs.choosing import chosen, remedy
+from pyro_dpvae.runs.identity import Identity, differences, parsed_object, run_id
+from pyro_dpvae.runs.lock import LOCK, locked
 from pyro_dpvae.runs.records import last_step, parse, plain, whole_lines
 
 __all__ = ["RunFolder"]
@@ -52,8 +60,9 @@ class RunFolder:
     Use :meth:`create` for a new run and :meth:`open` for one that exists.
     """
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, path: str | Path) -> None:
+        self.path = Path(path)
+        self._identity: Identity | None = None
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
@@ -66,7 +75,7 @@ class RunFolder:
             NotADirectoryError: if the path is a file, or leads through one.
             OSError: if it cannot be written, or another process trains there.
         """
-        run = cls(Path(path))
+        run = cls(path)
 
         def write() -> None:
             # Of two processes that make one folder, the second finds the first's.
@@ -88,7 +97,7 @@ class RunFolder:
         Raises:
             FileNotFoundError: if no run is there.
         """
-        run = cls(Path(path))
+        run = cls(path)
         if not run.exists:
             raise FileNotFoundError(
                 f"a run folder holds {_CONFIG}, and {run.path} does not; "
@@ -117,13 +126,8 @@ class RunFolder:
 
     @property
     def id(self) -> str:
-        """A name of the run: of all in its configuration that makes it this run.
-
-        An entry that is null counts as one that is not there, as later versions add some.
-        """
-        config = self.config
-        own = {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
-        return hashlib.sha256(json.dumps(own, sort_keys=True).encode()).hexdigest()[:12]
+        """A name of the run: of all in its configuration that makes it this run."""
+        return run_id(self.config)
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
         """Replace the configuration by one of the same run, such as one of more steps.
@@ -147,13 +151,23 @@ class RunFolder:
             with self.locked():
                 write_whole(self.path / _CONFIG, json.dumps(config, indent=2).encode())
 
-    def locked(self) -> AbstractContextManager[None]:
+    @contextmanager
+    def locked(self) -> Iterator[None]:
         """Hold the folder for this process while it trains.
+
+        Checkpoints in here are of the configuration that the folder has at the beginning,
+        whatever becomes of the file.
 
         Raises:
             BlockingIOError: on entry, if another process trains there.
         """
-        return locked(self.path)
+        with locked(self.path):
+            with suppress(ValueError):  # of a damaged configuration, for whoever reads it to say
+                self._identity = self._present() if self.exists else None
+            try:
+                yield
+            finally:
+                self._identity = None
 
     def write(self, name: str, content: Mapping[str, Any]) -> None:
         """Write a JSON file of the folder, such as ``evaluation.json``."""
@@ -169,12 +183,9 @@ class RunFolder:
         if not path.exists():
             return {}
         try:
-            content = json.loads(path.read_bytes())
+            return parsed_object(read_bytes(path))
         except ValueError as error:
-            raise ValueError(f"{path} must be JSON, got {error}; remove it") from error
-        if not isinstance(content, dict):
-            raise ValueError(f"{path} must hold a JSON object, got {content!r}; remove it")
-        return content
+            raise ValueError(f"{path} must hold a JSON object, got {error}; remove it") from error
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], *, origins: Mapping[str, str] | None = None
@@ -221,7 +232,7 @@ class RunFolder:
             ValueError: if a line holds no JSON object.
         """
         path = self.path / _METRICS
-        content = path.read_bytes()[:logged] if path.exists() else b""
+        content = read_bytes(path)[:logged] if path.exists() else b""
         for number, line in enumerate(content.splitlines(keepends=True), 1):
             if line.endswith(b"\n"):
                 yield parse(line, f"line {number} of {path}")
@@ -258,11 +269,25 @@ class RunFolder:
             The folder of the checkpoint.
 
         Raises:
-            OSError: if it cannot be written; those before are whole then.
+            OSError: if it cannot be written; those before are whole then. Likewise if the folder
+                was moved or replaced while this process holds it.
+
+        Warns:
+            UserWarning: if ``config.json`` has changed since this process holds the folder.
         """
         path = self._path(state["step"])
+        identity = self._identity or self._present()
+        identity.check_folder(self.path / LOCK)
         self._sync_records()  # whose length is part of the training state
-        write_checkpoint(path, modules, run=self.id, state=state, training=training or {})
+        write_checkpoint(
+            path,
+            modules,
+            run=identity.id,
+            config=identity.text,
+            state=state,
+            training=training or {},
+        )
+        identity.look_at(self.path / _CONFIG)
         steps = self.steps()
         for step in steps[:-_NEWEST]:
             if step != state.get(_BEST):
@@ -286,11 +311,17 @@ class RunFolder:
             FileNotFoundError: if there is none, with those that there are.
             ValueError: if it is damaged or of another run, with one that is whole.
         """
-        step = self._step(which)
+        paths = [self._path(one) for one in self.steps()]
+        path = chosen(self.path, which, paths)
         try:
-            return Checkpoint.read(self._path(step), self.id)
+            return Checkpoint.read(path, self.id)
+        except OtherRunError as error:
+            raise ValueError(
+                f"{error}. {_CONFIG} differs from that of its training: "
+                f"{differences(error.config, self.config)}; {remedy(self.path, paths, self.id)}"
+            ) from error
         except DamagedError as error:
-            raise ValueError(f"{error}; {self._remedy(step)}") from error
+            raise ValueError(f"{error}; {remedy(self.path, paths, self.id)}") from error
 
     def digests(self) -> set[str]:
         """Return the digests of the checkpoints that there are, as far as they can be read."""
@@ -331,6 +362,27 @@ class RunFolder:
                 file.truncate(whole)
         return logged - whole
 
+    def restore_configuration(self) -> None:
+        """Write ``config.json`` anew, from the newest checkpoint that is whole and holds it.
+
+        Raises:
+            FileNotFoundError: if no checkpoint holds it.
+        """
+        for step in reversed(self.steps()):
+            with suppress(DamagedError):
+                if (config := Checkpoint.whole(self._path(step)).config) is not None:
+                    with locked(self.path):
+                        write_whole(self.path / _CONFIG, config.encode())
+                    return
+        raise FileNotFoundError(
+            f"a configuration is restored from a whole checkpoint that holds it, and {self.path} "
+            f"has none; write {_CONFIG} again as it was"
+        )
+
+    def _present(self) -> Identity:
+        _ = self.config  # which says what is wrong with the file
+        return Identity.of(self.path / _CONFIG, self.path / LOCK)
+
     def _sync_records(self) -> None:
         path = self.path / _METRICS
         if path.exists():
@@ -339,39 +391,3 @@ class RunFolder:
 
     def _path(self, step: int) -> Path:
         return self.path / _CHECKPOINTS / f"{step:09d}"
-
-    def _step(self, which: str | int) -> int:
-        steps = self.steps()
-        if not steps:
-            raise FileNotFoundError(
-                f"a trained run has checkpoints, and {self.path} has none yet; train it with: "
-                f"dpvae train --resume {self.path}"
-            )
-        step = {"last": steps[-1], "best": self._best(steps)}.get(str(which), which)
-        if step not in steps:
-            wanted = "best one" if which == "best" else f"one of step {which}"
-            raise FileNotFoundError(
-                f"checkpoint must be 'last', 'best' or a step of {', '.join(map(str, steps))}, "
-                f"and {self.path} has no {wanted}"
-            )
-        return int(step)
-
-    def _best(self, steps: list[int]) -> int | None:
-        for step in reversed(steps):
-            with suppress(DamagedError):  # it is refused when it is asked for
-                path = self._path(step)
-                best: int | None = read_state(path, read_manifest(path)).get(_BEST)
-                return best if best in steps else None
-        return None
-
-    def _remedy(self, damaged: int) -> str:
-        for step in reversed(self.steps()):
-            with suppress(DamagedError):
-                if step != damaged:
-                    Checkpoint.read(self._path(step), self.id)
-                    return (
-                        f"the checkpoint of step {step} is whole: take it with --checkpoint "
-                        f"{step}, or go on from it with: dpvae train --resume {self.path} "
-                        f"--checkpoint {step}"
-                    )
-        return f"there is no other that is whole: remove {self.path / _CHECKPOINTS}, train again"

@@ -2,6 +2,7 @@
 
 import json
 import math
+import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -170,7 +171,8 @@ class GuardedSteps:
         said = f"{', '.join(ways[:-1])}, or {ways[-1]}"
         if self.folder is None:
             return said
-        return f"{said}, as with: dpvae train --resume {self.folder.parent} --{options[0]}"
+        run = shlex.quote(str(self.folder.parent))
+        return f"{said}, as with: dpvae train --resume {run} --{options[0]}"
 
     def state_dict(self) -> dict[str, Any]:
         """Return the counts, as JSON holds them."""

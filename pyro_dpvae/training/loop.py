@@ -18,7 +18,8 @@ steps.py, numbers that are not finite in guard.py, and signals, records, evaluat
 in trainer.py.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 from pyro_dpvae.data import Batches
 from pyro_dpvae.training.place import Place
@@ -34,6 +35,7 @@ def take_steps(
     place: Place,
     until: int,
     after_step: Callable[[bool], bool],
+    unread: Callable[[Exception], object],
 ) -> None:
     """Take steps from where a run stands, until it has so many or ends early.
 
@@ -44,9 +46,10 @@ def take_steps(
         until: the number of steps of the whole run.
         after_step: does what follows a step, from whether its numbers were finite; returns
             whether training goes on.
+        unread: is called with the error where a batch cannot be read, before it is raised.
     """
     while place.step < until:
-        for batch in batches.epoch(place.epoch, place.batch):
+        for batch in _read(batches.epoch(place.epoch, place.batch), unread):
             finite = steps.take(place.step, batch)
             place.step += 1
             place.batch += 1
@@ -54,3 +57,11 @@ def take_steps(
             if place.step == until or not goes_on:
                 return
         place.epoch, place.batch = place.epoch + 1, 0
+
+
+def _read(batches: Iterable[Any], unread: Callable[[Exception], object]) -> Iterator[Any]:
+    try:
+        yield from batches
+    except Exception as error:  # of the reading alone: a step is taken outside of here
+        unread(error)
+        raise

@@ -1,5 +1,6 @@
 """A run in training: what happens in a step, after a step, and at the end."""
 
+import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -9,8 +10,8 @@ from typing import Any, final
 
 import pyro
 from torch import nn
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import synchronize
@@ -113,7 +114,7 @@ class Trainer:
         self._saved: int | None = None
         self._recordings = 0
         self._extra: dict[str, Any] = {}
-        self._bar = tqdm(disable=True)
+        self._bar = progress_bar(disable=True)
         self._start = 0.0
 
     def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
@@ -150,7 +151,7 @@ class Trainer:
     def train_all(self, *, progress: bool) -> History:
         """Take all steps that are left; returns the history."""
         place, steps = self.place, self.config.steps
-        self._bar = tqdm(
+        self._bar = progress_bar(
             initial=place.step,
             total=steps,
             disable=not progress,
@@ -174,6 +175,7 @@ class Trainer:
                         place=place,
                         until=steps,
                         after_step=self.after_step,
+                        unread=self._keep_what_is_trained,
                     )
                 self._end()
             except BaseException as error:  # an interrupt as well
@@ -183,6 +185,18 @@ class Trainer:
             self.history.step = self.place.step
             end_all(self._callbacks, self.history)
         return self.history
+
+    def _keep_what_is_trained(self, error: Exception) -> None:
+        """Write a checkpoint between two steps, before training ends at an error of its data."""
+        # Other ranks wait for a step, not for a checkpoint.
+        if self.run is None or self.several or not self.place.step:
+            return
+        if self._saved != self.place.step:
+            self.save()
+        error.add_note(
+            f"a checkpoint of step {self.place.step} is kept; go on with: dpvae train --resume "
+            f"{shlex.quote(str(self.run.path))}"
+        )
 
     def record(self, entry: dict[str, Any]) -> None:
         """Add a record to the history and the run."""
@@ -198,16 +212,22 @@ class Trainer:
         step, config = self.place.step, self.config
         average = self.steps.average
         self.steps.check(step)
-        with nullcontext() if average is None else average.in_use():
-            try:
-                with finite_evaluation(self.model, self.guide, self.test, after=step):
-                    held_out = evaluate_elbo(self.model, self.guide, self.test)
-                    if config.monitor == "loss":
-                        loss = evaluate_loss(self.model, self.guide, self.objective, self.test)
-                        held_out["loss"] = loss
-            except NonFiniteError:
-                self.record({"step": step, **self.steps.notes})
-                raise
+        try:
+            with (
+                nullcontext() if average is None else average.in_use(),
+                finite_evaluation(self.model, self.guide, self.test, after=step),
+            ):
+                held_out = evaluate_elbo(self.model, self.guide, self.test)
+                if config.monitor == "loss":
+                    loss = evaluate_loss(self.model, self.guide, self.objective, self.test)
+                    held_out["loss"] = loss
+        except NonFiniteError:
+            self.record({"step": step, **self.steps.notes})
+            raise
+        except (OSError, ValueError) as error:  # as of data that cannot be read
+            self.place.concluded = step - 1  # a resumed run evaluates
+            self._keep_what_is_trained(error)
+            raise
         weights = {} if average is None else {"weights": "average"}
         self.record({"step": step, "held_out": held_out, **weights})
         self._bar.set_description(f"held-out ELBO {held_out['elbo']:.2f}")

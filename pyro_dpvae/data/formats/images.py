@@ -10,8 +10,8 @@ from typing import Any, final
 
 import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
-from tqdm import tqdm
 
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.formats.extras import library
@@ -120,7 +120,7 @@ class ImageFiles:
         chosen = range(len(self))[rows]
         out = np.empty((len(chosen), *self.shape[1:]), self.dtype)
         # Closed before an error is told, which would stand in its line.
-        with tqdm(
+        with progress_bar(
             chosen, "reading images", unit="image", leave=False, disable=len(chosen) < 2
         ) as bar:
             for place, row in enumerate(bar):

@@ -2,7 +2,7 @@
 
 import { ask, digits, floats, Refused, signed } from "./asking.js";
 import { Grid } from "./density.js";
-import { Panel } from "./panel.js";
+import { colourOf, Panel } from "./panel.js";
 import { show } from "./shown.js";
 import { initial, read, written } from "./view.js";
 
@@ -29,10 +29,17 @@ async function start() {
   at("note").textContent = note();
   panels = {};
   for (const space of run.one_space ? ["representation"] : ["generation", "representation"])
-    panels[space] = new Panel(at(space), space, run.latent_dim, {
+    panels[space] = new Panel(at(space), space, run.latent_dim, run.labels, {
       moved: (values) => { active = space; move(space, values.map(digits)); },
       chosen: (axes) => { view.axes[space] = axes; keep(); showAxes(space); },
     });
+  at("labels").replaceChildren(...run.label_names.map((name, label) => {
+    const entry = document.createElement("span"), dot = document.createElement("span");
+    dot.className = "dot";
+    dot.style.background = colourOf(label);
+    entry.append(dot, ` ${name}`);
+    return entry;
+  }));
   if (run.one_space) active = "representation";
   wire();
   await restore();

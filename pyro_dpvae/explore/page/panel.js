@@ -2,7 +2,12 @@
 
 import { drawDensity } from "./density.js";
 
-const ORDER = ["aggregate", "prior", "pockets", "leaks"];
+const ORDER = ["aggregate", "prior", "pockets", "leaks", "held-out"];
+
+// Colours of labels, which tell ten classes apart on light and dark ground.
+const LABELS = ["#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d", "#72b7b2", "#d6a419", "#ff6fae", "#8a8f98", "#7f4fc9"];
+
+export function colourOf(label) { return LABELS[label % LABELS.length]; }
 
 // Leaks differ from pockets by their shape also.
 function triangle(context, x, y) {
@@ -14,7 +19,7 @@ function triangle(context, x, y) {
 
 export class Panel {
   // `moved(values)` is told where the point is dragged, `chosen(axes)` which coordinates are shown.
-  constructor(element, space, latentDim, { moved, chosen }) {
+  constructor(element, space, latentDim, labels, { moved, chosen }) {
     this.element = element;
     this.canvas = element.querySelector("canvas");
     this.legend = element.querySelector(".legend");
@@ -25,6 +30,7 @@ export class Panel {
     this.axes = [0, 0];
     this.box = [-3, 3, -3, 3];
     this.clouds = {};
+    this.labels = labels; // of the held-out data; null where they have none
     this.values = new Array(latentDim).fill(0);
     this.grid = null;
     this.stale = false;
@@ -123,13 +129,14 @@ export class Panel {
     for (const name of ORDER) {
       if (!this.look.clouds.has(name) || !this.clouds[name]) continue;
       context.fillStyle = style.getPropertyValue(`--${name}`);
-      const extreme = name === "pockets" || name === "leaks";
-      context.globalAlpha = extreme ? 0.85 : 0.5;
+      const held = name === "held-out", extreme = name === "pockets" || name === "leaks";
+      context.globalAlpha = extreme || held ? 0.85 : 0.5;
       this.clouds[name].forEach((point, number) => {
         const [x, y] = this.toPixels(point[0], this.height(point, number));
+        if (held && this.labels) context.fillStyle = colourOf(this.labels[number]);
         context.beginPath();
         if (name === "leaks") triangle(context, x, y);
-        else context.arc(x, y, extreme ? 1.9 : 1.4, 0, 7);
+        else context.arc(x, y, held ? 2.4 : extreme ? 1.9 : 1.4, 0, 7);
         context.fill();
       });
     }

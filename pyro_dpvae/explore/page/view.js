@@ -2,7 +2,7 @@
 
 const SPACES = ["generation", "representation"];
 const MAPS = ["prior", "aggregate", "difference", "none"];
-const CLOUDS = ["aggregate", "prior", "pockets", "leaks"];
+const CLOUDS = ["aggregate", "prior", "held-out", "pockets", "leaks"];
 
 export function initial(run) {
   return {
@@ -10,7 +10,7 @@ export function initial(run) {
     values: [...run.origin],
     axes: { generation: [...run.axes.generation], representation: [...run.axes.representation] },
     map: "prior",
-    clouds: new Set(["aggregate", "pockets", "leaks"]),
+    clouds: new Set(["aggregate", ...(run.labels ? ["held-out"] : []), "pockets", "leaks"]),
     datum: null,
   };
 }

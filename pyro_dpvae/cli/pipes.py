@@ -1,0 +1,56 @@
+"""Standard output and error whose reader may end before the command does, as ``head`` does."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any, final
+
+__all__ = ["patient_output"]
+
+
+@contextmanager
+def patient_output() -> Iterator[None]:
+    """Go on with the work of a command when nobody reads any more what it prints."""
+    before = sys.stdout, sys.stderr
+    patient = [None if stream is None else _Patient(stream) for stream in before]
+    sys.stdout, sys.stderr = patient
+    try:
+        yield
+    finally:
+        for stream in patient:
+            if stream is not None:
+                stream.flush()
+        sys.stdout, sys.stderr = before
+
+
+@final
+class _Patient:
+    """A stream that is as another one, and drops what is written when its pipe is closed."""
+
+    def __init__(self, stream: Any) -> None:
+        self._stream = stream
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+    def write(self, text: str) -> int:
+        """Write a text; returns its length."""
+        try:
+            return int(self._stream.write(text))
+        except BrokenPipeError:
+            self._close()
+            return len(text)
+
+    def flush(self) -> None:
+        """Write out what is waiting."""
+        try:
+            self._stream.flush()
+        except BrokenPipeError:
+            self._close()
+
+    def _close(self) -> None:
+        """Let all that is still written, and what waits in buffers, go nowhere."""
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, self._stream.fileno())
+        os.close(nowhere)
