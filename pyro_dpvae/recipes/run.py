@@ -240,8 +240,8 @@ class Run:
         # What comes by name is computed or fetched, and may be rounded otherwise elsewhere.
         if source not in DATA_SETS and found.digest != trained_on:
             what = (
-                f"the data of {self.folder.path} must be those that it was trained on, and {source} "
-                f"holds other values now (digest {found.digest}, in training {trained_on})"
+                f"the data of {self.folder.path} must be those that it was trained on, and "
+                f"{source} holds other values now (digest {found.digest}, in training {trained_on})"
             )
             if not named:
                 raise ValueError(
