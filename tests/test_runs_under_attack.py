@@ -212,7 +212,7 @@ def test_data_that_were_replaced_in_place_are_refused_unless_they_are_named(
     name, *options = command.split()
     np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(30, 3)))
     said = refusal(capsys, name, str(run), *options)
-    assert f"{tmp_path / 'data.npy'} holds other values now" in said
+    assert f"{tmp_path / 'data.npy'} has other values now" in said
     assert not (run / "evaluation.json").exists()
     assert not (run / "plots").exists()
     with warnings.catch_warnings():
@@ -226,7 +226,7 @@ def test_a_page_says_that_data_were_replaced_and_draws_none_of_them(tmp_path: Pa
     np.save(tmp_path / "data.npy", np.random.default_rng(1).normal(size=(30, 3)))
     assert main(["report", str(run)]) == 0
     page = (run / "report.html").read_text()
-    assert "holds other values now" in page
+    assert "has other values now" in page
     assert "<img" not in page
 
 

@@ -241,7 +241,7 @@ class Run:
         if source not in DATA_SETS and found.digest != trained_on:
             what = (
                 f"the data of {self.folder.path} must be those that it was trained on, and "
-                f"{source} holds other values now (digest {found.digest}, in training {trained_on})"
+                f"{source} has other values now (digest {found.digest}, in training {trained_on})"
             )
             if not named:
                 raise ValueError(
