@@ -337,7 +337,7 @@ def test_runs_of_every_posterior_are_evaluated(
         return evaluate_run(Subject(saved, saved.load_data(), config, progress=False), names)
 
     found = measured(groups)
-    size = 500 if family == "flow" else len(saved.load_data().train)
+    size = 200 if family == "flow" else len(saved.load_data().train)
     assert found["skl"]["settings"]["components"] == size
     assert found["active_units"]["settings"]["data"] == size
     assert all(math.isfinite(one["value"]) for one in found.values())
