@@ -323,6 +323,6 @@ def test_a_ladders_run_is_measured_and_drawn_by_layer(
     assert all(0 < one["value"] < 1 for one in found.values())
     for drawn in ("_samples", "_latent", "_pairs", "_factors", "_leakage"):  # of other tests
         monkeypatch.setattr(f"pyro_dpvae.plots.run.{drawn}", lambda *parts: Figure())
-    monkeypatch.setattr("pyro_dpvae.cli.plot.open_run", lambda options: saved)
+    monkeypatch.setattr("pyro_dpvae.cli.plot.opened_run", lambda options: saved)
     assert main(["plot", str(run), "--number", "4", "--out", str(tmp_path)]) == 0
     assert (tmp_path / "layers.png").stat().st_size > 3000

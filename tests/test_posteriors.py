@@ -347,6 +347,6 @@ def test_runs_of_every_posterior_are_evaluated(
         assert all(alone[key] == found[key] for key in keys)
 
     if family == "flow":
-        monkeypatch.setattr("pyro_dpvae.cli.plot.open_run", lambda options: saved)
+        monkeypatch.setattr("pyro_dpvae.cli.plot.opened_run", lambda options: saved)
         assert main(["plot", str(run), "--number", "4", "--out", str(tmp_path)]) == 0
         assert (tmp_path / "latent.png").exists()
