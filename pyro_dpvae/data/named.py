@@ -99,8 +99,12 @@ def _omniglot(root: Path, download: bool) -> DataSet:
 
         part = datasets.Omniglot(root, background=train, download=download)
         images, labels = [], []
-        with progress_bar(part, description="reading omniglot", unit="image", leave=False) as bar:
-            for drawing, label in bar:
+        places = range(len(part))  # the data set itself is no iterable by its type
+        with progress_bar(
+            places, description="reading omniglot", unit="image", leave=False
+        ) as bar:
+            for place in bar:
+                drawing, label = part[place]
                 small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
                 images.append(255 - torch.from_numpy(np.array(small)))
                 labels.append(label)

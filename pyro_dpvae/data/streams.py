@@ -113,8 +113,9 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
             if isinstance(batch, _Failure):
                 raise ValueError(batch.reason)
             yield batch
-    except RuntimeError as error:
-        if "DataLoader worker" not in str(error):
+    except (RuntimeError, ConnectionError, EOFError) as error:
+        # A process that ends while it hands on a batch leaves a broken connection.
+        if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise OSError(
             f"processes that read data must stay, and one has ended ({error}); give it more "

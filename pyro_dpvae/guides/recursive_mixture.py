@@ -178,7 +178,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             check_positive(name, value)
         component = self.components[self.active]
         training = component.training
-        with in_evaluation(self, model):
+        with in_evaluation(self, model, others=False):  # but for the one that learns
             component.train(training)
             fit_component(
                 component,

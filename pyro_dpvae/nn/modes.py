@@ -11,13 +11,17 @@ __all__ = ["in_evaluation"]
 
 
 @contextmanager
-def in_evaluation(*programs: Any) -> Iterator[None]:
+def in_evaluation(*programs: Any, others: bool = True) -> Iterator[None]:
     """Evaluation mode for every module that runs meanwhile; modes are as before at the end.
 
     Modules among the programs, and modules whose methods are among them, change their mode at
     once. Any other module changes it when it is first called, so that a module which a function
     calls is in evaluation mode too. ``@in_evaluation()`` before a function is the same for
     each of its calls.
+
+    Args:
+        *programs: modules, and methods of modules.
+        others: whether other modules change their mode too, when they are called.
 
     Example:
         >>> import torch
@@ -41,10 +45,11 @@ def in_evaluation(*programs: Any) -> Iterator[None]:
         owner = program if isinstance(program, nn.Module) else getattr(program, "__self__", None)
         for part in owner.modules() if isinstance(owner, nn.Module) else ():
             evaluate(part)
-    handle = register_module_forward_pre_hook(evaluate)
+    handle = register_module_forward_pre_hook(evaluate) if others else None
     try:
         yield
     finally:
-        handle.remove()
+        if handle is not None:
+            handle.remove()
         for part, mode in before.items():
             part.training = mode
