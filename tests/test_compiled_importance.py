@@ -214,7 +214,7 @@ def test_likelihoods_are_compiled_where_it_is_asked_for(
     for compile in (False, True):
         assert not compilations
         pyro.set_rng_seed(0)
-        options: dict[str, Any] = {"samples": 50, "chunk": 16, "progress": False}
+        options: dict[str, Any] = {"num_samples": 50, "chunk": 16, "progress": False}
         found.append(log_likelihoods(*system, x.split(8), compile=compile, **options))
     assert len(compilations) == 1
     for name in ("log_likelihood", "effective_samples", "pareto_k"):
