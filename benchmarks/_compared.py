@@ -10,7 +10,8 @@ from safetensors import safe_open
 __all__ = ["check_checkpoints", "differences"]
 
 # What a run that was killed may have of its own: how long it took, and where.
-_OWN = ("seconds", "recorded_seconds", "logged")  # the bytes of records that have seconds
+# The text of its configuration names its folder; the bytes of its records have seconds.
+_OWN = ("seconds", "recorded_seconds", "logged", "config")
 
 
 def check_checkpoints(run: Path) -> tuple[int, list[str]]:

@@ -18,9 +18,8 @@ from pyro_dpvae.cli import main as dpvae
 __all__ = ["Child", "End", "end", "outlive", "start"]
 
 # Once here, so that no child imports what its command needs.
-for _command in ("train", "evaluate"):
-    for _name in (f"options.{_command}", _command):
-        import_module(f"pyro_dpvae.cli.{_name}")
+for _name in ("train_options", "train", "evaluate"):
+    import_module(f"pyro_dpvae.cli.{_name}")
 
 # Else a child that is killed while it draws a bar keeps the lock that all processes' bars take.
 os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
