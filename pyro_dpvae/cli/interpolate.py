@@ -5,7 +5,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import traversal_figure
 from pyro_dpvae.runs import RunFolder
@@ -18,7 +18,8 @@ _SPACES = ("generation", "representation")
 def main(options: Namespace) -> int:
     """Decode the straight line between two data in latent space; returns the exit status."""
     usual = RunFolder.open(options.run).path / "interpolation.png"
-    path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
+    formats = (*PICTURES, "npy", "csv")
+    path = chosen_file(options.out, options.to, usual=usual, formats=formats)
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     size = split_size(data.test)

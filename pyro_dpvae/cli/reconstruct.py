@@ -6,7 +6,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
 from pyro_dpvae.data import shades
 from pyro_dpvae.plots import reconstruction_figure
 from pyro_dpvae.runs import RunFolder
@@ -18,7 +18,8 @@ def main(options: Namespace) -> int:
     """Reconstruct held-out data, evenly spaced over the split; returns the exit status."""
     number = check_positive_int("number", options.number)
     usual = RunFolder.open(options.run).path / "reconstructions.png"
-    path = chosen_file(options.out, options.to, usual=usual, formats=("png", "pdf", "npy", "csv"))
+    formats = (*PICTURES, "npy", "csv")
+    path = chosen_file(options.out, options.to, usual=usual, formats=formats)
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     x = stacked(data.test, number)

@@ -5,7 +5,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae.cli.drawing import picture_file, save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import TABLES, chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, TABLES, chosen_file, write_rows
 from pyro_dpvae.plots import sample_figure
 from pyro_dpvae.runs import RunFolder
 
@@ -17,13 +17,11 @@ def main(options: Namespace) -> int:
     number = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
     usual = RunFolder.open(options.run).path / "samples.png"
-    if options.to in TABLES:
-        path = chosen_file(options.out, options.to, usual=usual, formats=TABLES)
+    if options.out is not None and options.to is None:
+        path = picture_file(options.out)  # of any format that there is
     else:
-        formats = ("png", "pdf") if options.out is None or options.to else (options.to,)
-        path = usual if options.out is None else picture_file(options.out)
-        if options.to is not None:
-            path = chosen_file(options.out, options.to, usual=usual, formats=formats)
+        formats = (*PICTURES, *TABLES)
+        path = chosen_file(options.out, options.to, usual=usual, formats=formats)
     saved = opened_run(options)
     x = saved.sample(number, draw=options.draw, seed=seed)
     columns = saved.checkpoint.state.get("columns")

@@ -13,10 +13,13 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.data.formats.extras import library
 
-__all__ = ["TABLES", "chosen_file", "write_rows"]
+__all__ = ["PICTURES", "TABLES", "chosen_file", "write_rows"]
 
 TABLES = ("npy", "csv", "h5ad")
 """The formats of rows, by their endings."""
+
+PICTURES = ("png", "pdf")
+"""The formats of pictures, by their endings."""
 
 
 def chosen_file(out: str | None, to: str | None, *, usual: Path, formats: Sequence[str]) -> Path:

@@ -186,20 +186,18 @@ class Batches:
             yield [part.to(self.device, non_blocking=True) for part in parts]
 
 
-def own_batches(batches: Iterable[Any] | Batches, *, first: int | None = None) -> Iterable[Any]:
+def own_batches(batches: Iterable[Any] | Batches) -> Iterable[Any]:
     """Return this rank's share of whole batches, every count-th from its own on.
 
     Args:
         batches: all of them; of ``Batches``, the first pass, of which others' are not read.
-        first: how many are shared, the first; None shares all.
     """
     here = present_ranks()
     if isinstance(batches, Sequence):
-        return batches[here.index : first : here.count]  # which still knows its length
+        return batches[here.index :: here.count]  # which still knows its length
     if not isinstance(batches, Batches):
-        return islice(batches, here.index, first, here.count)
-    own = batches.epoch(0, here.index, stride=here.count)
-    return own if first is None else islice(own, len(range(here.index, first, here.count)))
+        return islice(batches, here.index, None, here.count)
+    return batches.epoch(0, here.index, stride=here.count)
 
 
 class _BinaryOnce(Dataset[Any]):
