@@ -153,6 +153,8 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
         run=RunFolder.create(tmp_path / "run", {"data": "two-moons", "seed": 0}),
         progress=False,
     )
+    with pytest.raises(ValueError, match="must be given together, got one of them"):
+        open_run(tmp_path / "run", model=model)
     with pytest.raises(
         ValueError, match=r"trained pyro_dpvae.models.vae.VAE with .*Gaussian; bui"
     ):

@@ -327,6 +327,11 @@ def open_run(
     found = run.checkpoint(checkpoint)
     config, state = run.config, found.state
     kinds = ("model", "prior", "likelihood", "network", "pixels", "guide", "objective")
+    if (model is None) != (guide is None):
+        raise ValueError(
+            "model and guide of a run must be given together, got one of them; build both as they "
+            "were trained"
+        )
     if model is not None and guide is not None:
         system = System(model, guide, RegularizedELBO())  # type: ignore[arg-type]
     elif "prior" in config:

@@ -126,7 +126,7 @@ def finite_evaluation(
 
 def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches) -> str:
     with aside(model, guide), pyro.validation_enabled(False):
-        for batch in own_batches(batches):
+        for batch in own_batches(as_batches(batches)):
             sites = Sites()
             with sites, suppress(ValueError, RuntimeError):  # LinAlgError is a RuntimeError
                 RegularizedELBO().loss(model, guide, *as_arguments(batch))
