@@ -7,11 +7,14 @@ import shutil
 import signal
 import subprocess
 import sys
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 
+from papers.dpvae import child as child_of_jobs
 from papers.dpvae import jobs
 from papers.dpvae.__main__ import main
 from papers.dpvae.markdown import as_markdown
@@ -20,21 +23,31 @@ from papers.dpvae.table import table_of
 from pyro_dpvae import cli
 from pyro_dpvae.recipes import REGULARIZERS
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.training.trainer import Trainer
 from tests.children import end_of, fork, wait_for
-from tests.waiting import TIME_LIMIT
+from tests.forked_jobs import ForkedProcess
+from tests.waiting import TIME_LIMIT, wait_until
 
 STUDY = ["table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
 STUDY += ["--steps", "20", "--seeds", "2", "--override", "backend=eager", "--jobs", "2"]
 STUDY += ["--nll-samples", "20", "--nll-data", "8", "--latent-samples", "40", "--out"]
+FORKS = SimpleNamespace(Popen=ForkedProcess, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
 RECIPES = ("two-moons-beta-vae-b", "two-moons-beta-vae-b-dp")
 
 
+@pytest.fixture(scope="module", autouse=True)
+def forked() -> Iterator[None]:
+    """Jobs are forks of this process, unless a test starts them as users do."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(jobs, "subprocess", FORKS)
+        yield
+
+
 @pytest.fixture(scope="module")
-def whole(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def whole(forked: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The folder of a study that nothing has interrupted."""
     out = tmp_path_factory.mktemp("whole")
-    command = [sys.executable, "-m", "papers.dpvae", *STUDY, str(out)]
-    subprocess.run(command, check=True, timeout=TIME_LIMIT)
+    assert main([*STUDY, str(out)]) == 0
     return out
 
 
@@ -66,8 +79,22 @@ def weights(out: Path) -> list[bytes]:
 def signalled(out: Path, folder: Path, number: signal.Signals, *, step: int) -> int:
     """Return how the command ends on a signal, sent when its two processes are at a step."""
 
+    def held(run: str, command: Sequence[str]) -> int:
+        """A job whose training waits at the step for a signal."""
+        os.open(folder / "lives", os.O_WRONLY)
+        follow = Trainer.after_step
+
+        def after_step(trainer: Trainer, finite: bool) -> bool:
+            if trainer.place.step == step:
+                (folder / f"held-{os.getpid()}").touch()
+                wait_until(lambda: trainer._interrupts.signal is not None)
+            return follow(trainer, finite)
+
+        Trainer.after_step = after_step  # type: ignore[method-assign]
+        return child_of_jobs.main(run, command)
+
     def command() -> None:
-        jobs._CHILD = (sys.executable, "-m", "tests.held_child", str(folder), str(step))
+        ForkedProcess.main = staticmethod(held)
         os._exit(main([*STUDY, str(out)]))
 
     folder.mkdir()
@@ -117,7 +144,9 @@ def test_a_run_that_fails_takes_no_other_along(
             super().__init__(job, *rest)
 
     monkeypatch.setattr(jobs, "_Process", Noted)
-    assert main([*STUDY, str(out)]) == 1
+    with monkeypatch.context() as patch:
+        patch.setattr(jobs, "subprocess", subprocess)  # a process of Python, as users have it
+        assert main([*STUDY, str(out)]) == 1
     assert started == [damaged]
     said = capsys.readouterr().out
     assert f"failed: {RECIPES[1]}/seed-1, exit status 2, log {out / 'logs'}" in said
@@ -207,9 +236,10 @@ def test_a_wrong_command_line_is_refused(
     assert message in capsys.readouterr().err
 
 
-def test_help_names_the_targets(capsys: pytest.CaptureFixture[str]) -> None:
-    assert main([]) == 0
-    assert "papers.dpvae figures" in capsys.readouterr().out
+def test_help_names_the_targets() -> None:
+    command = [sys.executable, "-m", "papers.dpvae"]
+    said = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    assert "papers.dpvae figures" in said
 
 
 @pytest.mark.usefixtures("no_process")
