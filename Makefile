@@ -10,7 +10,7 @@ demo: .venv/ready
 # A process for each core, each with one thread; a file's tests stay together, with what they share.
 # Compiled files are kept, whatever the environment says: a hundred processes import the library.
 test: .venv/ready
-	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile
+	PYTHONDONTWRITEBYTECODE= OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 8 --dist loadfile --no-loadscope-reorder
 
 lint: .venv/ready
 	$(BIN)/ruff check

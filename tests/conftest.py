@@ -23,11 +23,25 @@ use_cheapest_checks()
 # bar is drawn never gives it back: all others would wait for it forever.
 os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
 
+# Waiting for the disk protects from power cuts alone; beside other work it takes seconds.
+os.fsync = lambda _file: None
+
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
 _ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("few", derandomize=True, max_examples=60, **_ALIKE)
 settings.register_profile("many", max_examples=5000, **_ALIKE)
 settings.load_profile("few")
+
+
+# These take longest, and come first, so that no process works alone at the end.
+LONG = ("readme", "memory", "captured", "benchmarks", "resume", "runs_under_attack", "evaluation")
+LONG += ("imports", "papers_table1", "cli", "explore", "posteriors", "laplace", "representation")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the long files; others keep their order."""
+    place = {f"test_{name}": number for number, name in enumerate(LONG)}
+    items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
 @pytest.fixture(autouse=True)
