@@ -26,6 +26,9 @@ os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
 # Waiting for the disk protects from power cuts alone; beside other work it takes seconds.
 os.fsync = lambda _file: None
 
+# PyTorch gives processes that read data 5 seconds to end, and those of failed loaders use them.
+torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
 _ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
 settings.register_profile("few", derandomize=True, max_examples=60, **_ALIKE)

@@ -108,6 +108,8 @@ class ExploreServer(ThreadingHTTPServer):
     """
 
     daemon_threads = True
+    # By default five connections may wait, and a browser whose sixth is dropped tries in seconds.
+    request_queue_size = _MOST
 
     def __init__(self, run: Callable[[], Explored], port: int = 0) -> None:
         self._pages, self._one = _pages(), threading.Lock()
