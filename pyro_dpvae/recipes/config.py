@@ -146,7 +146,9 @@ class RunConfig(StepOptions):
         if options.get("data") is None:
             raise ValueError("data must be named, and are not; give a name, a file or a folder")
         plain = {name: options[name] for name in _plain_options() if name in options}
-        parts = {k: as_mapping(k, options[k]) for k in (*KINDS, RATE_SCHEDULE) if k in options}
+        parts: dict[str, Any] = {
+            k: as_mapping(k, options[k]) for k in (*KINDS, RATE_SCHEDULE) if k in options
+        }
         return cls(**parts, **_checked(plain))
 
     @classmethod
@@ -214,19 +216,19 @@ class RunConfig(StepOptions):
             **{kind: getattr(self, kind) for kind in KINDS},
         )
 
-    def steps_for(self, data: DataSet, per_epoch: int) -> int:
-        """Return the number of training steps on a data set.
+    def steps_for(self, per_epoch: int, *, images: bool) -> int:
+        """Return the number of training steps.
 
         Args:
-            data: the data set.
             per_epoch: the number of batches in an epoch.
+            images: whether the data are images.
         """
         if self.steps is not None:
             return self.steps
         if self.epochs is not None:
             return self.epochs * per_epoch
         # Ten epochs of a few hundred data are a few steps, which teach next to nothing.
-        least = LEAST_STEPS_OF_IMAGES if data.is_images else LEAST_STEPS_OF_VECTORS
+        least = LEAST_STEPS_OF_IMAGES if images else LEAST_STEPS_OF_VECTORS
         return max(EPOCHS * per_epoch, least)
 
     def for_steps(self, steps: int) -> "RunConfig":

@@ -236,7 +236,7 @@ def resolved(kind: str, part: Part) -> dict[str, Any]:
     return whole
 
 
-def as_mapping(kind: str, part: Part) -> dict[str, Any]:
+def as_mapping(kind: str, part: object) -> dict[str, Any]:
     """Return a part as a mapping of its name and options.
 
     Raises:

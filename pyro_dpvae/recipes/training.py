@@ -196,7 +196,7 @@ def prepare(
     watched_size = min(config.batch_size, split_size(data.watched))
     watched = Batches(data.watched, batch_size=watched_size, shuffle=False, **options)
     start_from_data(system, train.epoch(0))
-    steps = config.steps_for(data, len(train))
+    steps = config.steps_for(len(train), images=data.is_images)
     config = config.for_steps(steps)
     training = config.training(steps)
     with refusing_together():  # before there is a run folder, or what is in it has changed
