@@ -46,7 +46,7 @@ if TYPE_CHECKING:
         VampPrior,
         ZukoPrior,
     )
-    from pyro_dpvae.recipes import Run, open_run
+    from pyro_dpvae.recipes import Run, RunConfig, open_run, train
 
 __all__ = [
     "DIPELBO",
@@ -78,12 +78,14 @@ __all__ = [
     "RegularizedELBO",
     "ResampledPrior",
     "Run",
+    "RunConfig",
     "SemiAmortizedGuide",
     "StandardNormal",
     "VampPrior",
     "WeightedGaussianEncoder",
     "ZukoPrior",
     "open_run",
+    "train",
 ]
 
 if not TYPE_CHECKING:

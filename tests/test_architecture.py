@@ -107,12 +107,14 @@ def test_public_names_are_these() -> None:
         "RegularizedELBO",
         "ResampledPrior",
         "Run",
+        "RunConfig",
         "SemiAmortizedGuide",
         "StandardNormal",
         "VampPrior",
         "WeightedGaussianEncoder",
         "ZukoPrior",
         "open_run",
+        "train",
     ]
     for name in pyro_dpvae.__all__:
         assert getattr(pyro_dpvae, name).__doc__

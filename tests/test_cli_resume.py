@@ -31,7 +31,7 @@ def test_one_command_starts_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
     assert main(["train", "--resume", str(moved), "--steps", "6"]) == 0
     assert weights(moved) == weights(whole)
     config = RunFolder(moved).config
-    assert config == {**RunFolder(whole).config, "out": str(moved)}
+    assert config == RunFolder(whole).config
     assert main(["train", f"--resume={moved}", "--epochs", "1"]) == 0
     assert RunFolder(moved).checkpoint().step == 20
     assert [r["step"] for r in RunFolder(moved).records() if "held_out" in r] == [3, 6, 20]
@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--seed", "1"], "would change seed from 0 to 1; only checkpoint_every, "),
         (["--prior", "coupling"], "would change --prior from 'standard' to 'coupling'; "),
         (["--steps", "3"], "got 3 steps for one of 4; give more"),
-        (["--data", "digits"], "got --data digits for one on two-moons"),
+        (["--data", "digits"], "got data digits for one on two-moons"),
         (["--checkpoint", "bset"], "checkpoint must be last, best or a step; got 'bset'"),
         (["--out", "elsewhere"], "got --out beside --resume"),
         (["--checkpoint", "3"], "a step of 2, 4, and .* has no one of step 3"),
@@ -104,7 +104,10 @@ def test_data_of_a_run_may_move_and_not_change(
         assert main(command) == 2
         assert "if it has moved, name its place with --data" in capsys.readouterr().err
     assert main([*go_on, "--data", "other.npy"]) == 2
-    assert "of other values; name with --data where those of run are" in capsys.readouterr().err
+    assert (
+        "of other values; give as data the path where those of run are now"
+        in capsys.readouterr().err
+    )
     assert main([*measure, "--data", "there.npy"]) == 0
     assert main([*go_on, "--data", "there.npy"]) == 0
     assert main(measure) == 0

@@ -111,7 +111,7 @@ def test_the_last_checkpoint_is_read_under_the_lock(
         seen.append(resume)
         raise ValueError("seen")
 
-    monkeypatch.setattr("pyro_dpvae.cli.train.fit", fit)
+    monkeypatch.setattr("pyro_dpvae.recipes.training.fit", fit)
     assert main(["train", "--resume", out, "--nonfinite", "skip"]) == 2
     assert main(["train", "--resume", out, "--checkpoint", "2"]) == 2
     assert seen[0] is True

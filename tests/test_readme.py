@@ -13,8 +13,8 @@ from typing import Any
 import pytest
 
 from papers.dpvae.__main__ import main as papers_main
+from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli import main
-from pyro_dpvae.cli.parser import CommandParser
 from tests.pages import PAGES, ROOT, blocks, commands, run_command, run_script
 
 # The README's script goes on from block to block; getting started has a test of its own.

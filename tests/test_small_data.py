@@ -9,11 +9,10 @@ import pytest
 import torch
 
 from pyro_dpvae.cli import main
-from pyro_dpvae.cli.train import _steps
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.metrics import active_units
 from pyro_dpvae.mixture import AggregatePosterior
-from pyro_dpvae.recipes import build_system, start_from_data
+from pyro_dpvae.recipes import RunConfig, build_system, start_from_data
 from pyro_dpvae.recipes.system import System
 from pyro_dpvae.training import TrainConfig, fit
 from pyro_dpvae.training.diagnosis import ignores_latents
@@ -32,10 +31,10 @@ from pyro_dpvae.training.diagnosis import ignores_latents
     ],
 )
 def test_a_run_has_at_least_so_many_steps(
-    options: dict[str, int], per_epoch: int, images: bool, expected: int
+    options: dict[str, Any], per_epoch: int, images: bool, expected: int
 ) -> None:
-    every: dict[str, Any] = {"steps": None, "epochs": None, **options}
-    assert _steps(every, per_epoch, images=images) == expected
+    config = RunConfig(data="two-moons", **options)
+    assert config.steps_for(per_epoch, images=images) == expected
 
 
 def trained(folder: Path, words: str) -> dict[str, Any]:

@@ -5,8 +5,8 @@ from collections.abc import Sequence
 from importlib import import_module
 
 from papers.dpvae.options import PROGRAM, TARGETS
+from pyro_dpvae._parser import UsageError
 from pyro_dpvae.cli import exit_status
-from pyro_dpvae.cli.parser import UsageError
 
 __all__ = ["main"]
 
@@ -33,7 +33,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
     def work() -> int:
         if target not in TARGETS:
-            raise UsageError(f"the target must be one of {', '.join(TARGETS)}; got {target!r}")
+            raise UsageError(
+                f"the target must be one of {', '.join(TARGETS)}; got {target!r}", PROGRAM
+            )
         options = TARGETS[target]().parse_args(list(rest))
         status: int = import_module(f"papers.dpvae.command_{target}").main(options)
         return status

@@ -4,8 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 from papers.dpvae.budgets import BUDGETS
+from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli.options import add_device
-from pyro_dpvae.cli.parser import CommandParser
 from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS
 
 __all__ = ["IMAGES", "MOONS", "PROGRAM", "TARGETS"]

@@ -13,7 +13,6 @@ from papers.dpvae.jobs import Job, default_jobs
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae.cli.train_options import parsed
-from pyro_dpvae.cli.updates import resolve_rate
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import changes
 
@@ -145,6 +144,6 @@ def _configuration(train: Sequence[str]) -> dict[str, Any]:
 
 @cache
 def _without_seed(train: tuple[str, ...]) -> str:
-    options = parsed(train)
-    resolve_rate(options, options["steps"])
-    return json.dumps(options)
+    config = parsed(train).config
+    assert config.steps is not None
+    return json.dumps(config.for_steps(config.steps).as_dict())

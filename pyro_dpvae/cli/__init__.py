@@ -9,8 +9,8 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
+from pyro_dpvae._parser import UsageError
 from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
-from pyro_dpvae.cli.parser import UsageError
 from pyro_dpvae.cli.pipes import patient_output
 
 __all__ = ["exit_status", "main"]

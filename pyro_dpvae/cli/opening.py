@@ -4,8 +4,8 @@ import torch
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.cli.checkpoints import which_checkpoint
 from pyro_dpvae.cli.devices import chosen_device
-from pyro_dpvae.cli.resume import which_checkpoint
 from pyro_dpvae.recipes import Run, open_run
 from pyro_dpvae.runs import RunFolder
 

@@ -5,7 +5,7 @@ from typing import Any
 
 from jsonargparse import Namespace
 
-from pyro_dpvae.cli.parser import CommandParser
+from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.evaluation.config import GROUP_NAMES, EvaluationConfig
 
 __all__ = ["DESCRIPTIONS", "add_device", "add_reading", "parsed"]

@@ -1,55 +1,238 @@
-"""The options of ``dpvae train``, those of its parts among them."""
+"""The command line of ``dpvae train``, from arguments to a ``RunConfig``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, fields
+from functools import reduce
+from pathlib import Path
 from typing import Any
 
-from pyro_dpvae.cli.options import add_device, add_reading
-from pyro_dpvae.cli.parts import PartParser, merge_files, spell_out
-from pyro_dpvae.cli.resume import with_configuration
-from pyro_dpvae.cli.updates import add_updates
-from pyro_dpvae.data import DATA_SETS, PREPROCESSING
+import yaml
+from jsonargparse import ActionYesNo
 
-__all__ = [
-    "EPOCHS",
-    "LATENT_DIM",
-    "LEAST_STEPS_OF_IMAGES",
-    "LEAST_STEPS_OF_VECTORS",
-    "parsed",
-]
+from pyro_dpvae._parser import CommandParser
+from pyro_dpvae.cli.files import read_file
+from pyro_dpvae.recipes.config import RunConfig, merged
+from pyro_dpvae.recipes.named import named_recipe
+from pyro_dpvae.recipes.parts import (
+    KINDS,
+    RATE_SCHEDULE,
+    add_options,
+    add_rate_options,
+    as_mapping,
+    schedule_keys,
+)
+from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.training import StepOptions
 
-EPOCHS = 10
-"""How often training goes through the data, if options do not say."""
+__all__ = ["TrainOptions", "parsed"]
 
-LEAST_STEPS_OF_IMAGES, LEAST_STEPS_OF_VECTORS = 1000, 3000
-"""How many steps there are at least, if options do not say; those of vectors take little time."""
-
-LATENT_DIM = 10
-"""The size of z, if options do not say and a datum has as many numbers."""
+# Options of the command, beside those of the run.
+_COMMAND = ("out", "resume", "checkpoint", "download", "seeds", "sweep")
+_DATA = ("data", "root", "layout", "held_out", "background", "workers", "preprocessing")
+_PARTS = (*KINDS, RATE_SCHEDULE)
 
 
-def parsed(arguments: Sequence[str]) -> dict[str, Any]:
-    """Return the options of a command line, those of recipes, files and resumed runs among them.
+@dataclass(frozen=True)
+class TrainOptions:
+    """What a command line of ``dpvae train`` asks for.
+
+    Attributes:
+        run: the options of the run that are given, by the command line, a recipe or a file.
+        out: the run folder.
+        resume: the run folder of a run that goes on, or starts there.
+        checkpoint: the checkpoint that it goes on from.
+        download: whether a data set by name is fetched if it is missing.
+        seeds: the seeds of several runs, separated by commas.
+        sweep: options with the values of several runs, each ``KEY=VALUE,VALUE``.
+    """
+
+    run: dict[str, Any]
+    out: str | None = None
+    resume: str | None = None
+    checkpoint: str | None = None
+    download: bool = False
+    seeds: str | None = None
+    sweep: tuple[str, ...] = ()
+
+    @property
+    def config(self) -> RunConfig:
+        """The configuration of the run.
+
+        Raises:
+            ValueError: if the options do not make one.
+        """
+        if self.run.get("data") is None and self.resume is not None:
+            raise ValueError(
+                f"{self.resume} holds no run yet; to start one there, give --data and its options"
+            )
+        return RunConfig.of(self.run)
+
+
+def parsed(arguments: Sequence[str]) -> TrainOptions:
+    """Return what a command line asks for.
+
+    Options of the command line replace those of a recipe that it names, and these replace those
+    of a file. A recipe that a file names comes after the file. The configuration of a run that
+    goes on comes last.
 
     Raises:
-        UsageError: if an option is not there, or has a value that it cannot take.
+        UsageError: if there is no such option, or it cannot take its value.
+        ValueError: if a recipe, a file or a part is refused.
+        SystemExit: after ``--help`` and ``--print-config``.
     """
-    arguments = merge_files(with_configuration(spell_out(arguments)))
-    options: dict[str, Any] = _parser(arguments).parse_args(arguments).as_dict()
+    spelled = list(_spelled(arguments))
+    pairs = _pairs(spelled)
+    layers = _layers(pairs)
+    below: dict[str, Any] = reduce(lambda low, high: merged(high, low), reversed(layers), {})
+    parser = _parser(merged(_names(pairs), below))
+    shown = "--print_config" in spelled
+    found = parser.parse_args([one for one in spelled if one != "--print_config"], defaults=False)
+    options = found.as_dict()
     options.pop("config", None)
-    return options
+    command = {name: options.pop(name) for name in _COMMAND if name in options}
+    if "sweep" in command:
+        command["sweep"] = tuple(command["sweep"])
+    run = merged(options, below)
+    if shown:
+        whole = RunConfig.of({**run, "data": run.get("data") or "two-moons"}).as_dict()
+        print(yaml.safe_dump({**whole, "data": run.get("data")}, sort_keys=False), end="")
+        raise SystemExit(0)
+    _check_folder(command)
+    return TrainOptions(run, **command)
 
 
-def _parser(arguments: Sequence[str]) -> PartParser:
-    parser = PartParser(
-        arguments,
+def _spelled(arguments: Iterable[str]) -> Iterator[str]:
+    """Yield a command line with ``--prior X`` written as ``--prior.name X``, and underscores.
+
+    ``--override KEY=VALUE`` becomes the option of the key, as a recipe or a file has it.
+
+    Example:
+        >>> list(_spelled(["--prior", "coupling", "--batch-size=4", "--override", "seed=2"]))
+        ['--prior.name', 'coupling', '--batch_size=4', '--seed=2']
+    """
+    named = {*KINDS, *schedule_keys()}
+    given = iter(arguments)
+    for argument in given:
+        option, equals, value = argument.partition("=")
+        if option == "--override":
+            pair = value if equals else next(given, "")
+            key, equals, value = pair.partition("=")
+            if not (key and equals):
+                raise ValueError(
+                    f"an override must be KEY=VALUE, got {pair!r}; write --override "
+                    "objective.beta=4"
+                )
+            option = f"--{key}"
+        if not option.startswith("--"):
+            yield argument
+            continue
+        key = option.removeprefix("--").replace("-", "_")
+        if key == "objective.schedule":
+            raise ValueError(
+                "a schedule is that of one weight, got --objective.schedule; write "
+                "--objective.schedule.beta linear --objective.schedule.beta.steps 1000"
+            )
+        yield f"--{key}{'.name' if key in named else ''}{equals}{value}"
+
+
+def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
+    """Return the options of a command line, each with what follows it."""
+    pairs = []
+    for position, argument in enumerate(arguments):
+        option, equals, value = argument.partition("=")
+        if option.startswith("--"):
+            after = arguments[position + 1] if position + 1 < len(arguments) else ""
+            pairs.append((option.removeprefix("--"), value if equals else after))
+    return pairs
+
+
+def _last(pairs: Iterable[tuple[str, str]], option: str) -> str | None:
+    return next((value for key, value in reversed([*pairs]) if key == option and value), None)
+
+
+def _layers(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+    """Return what the recipe, the files and the resumed run say, those that win first."""
+    files = [_mappings(read_file(path), path) for key, path in reversed(pairs) if key == "config"]
+    recipe = _last(pairs, "recipe")
+    if recipe is not None:
+        layers = [{**named_recipe(recipe).options}, *files]
+    else:
+        layers = files
+        recipe = next((one["recipe"] for one in files if one.get("recipe")), None)
+        if recipe is not None:
+            layers = [*files, {**named_recipe(recipe).options}]
+    resumed = _last(pairs, "resume")
+    if resumed is not None and RunFolder(Path(resumed)).exists:
+        layers.append(RunFolder(Path(resumed)).config)
+    return layers
+
+
+def _mappings(content: Mapping[str, Any], where: str) -> dict[str, Any]:
+    """Return the content of a file, of which parts are names or mappings.
+
+    Raises:
+        ValueError: if a part is neither.
+    """
+    try:
+        return {k: as_mapping(k, v) if k in _PARTS else v for k, v in content.items()}
+    except ValueError as error:
+        raise ValueError(f"{error}; in {where}") from error
+
+
+def _names(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
+    """Return the names of parts and schedules that a command line gives, nested."""
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key.removesuffix(".name") in {*KINDS, *schedule_keys()} and key.endswith(".name"):
+            section = found
+            *levels, last = key.split(".")
+            for level in levels:
+                section = section.setdefault(level, {})
+            section[last] = value
+    return found
+
+
+class _TrainParser(CommandParser):
+    """A parser whose texts have options as users spell them: ``--batch-size``, ``--prior``."""
+
+    def as_typed(self, text: str) -> str:
+        """Return a text with options spelled as users do."""
+        for key in sorted({*KINDS, *schedule_keys()}, key=len, reverse=True):
+            text = text.replace(f"--{key}.name", f"--{key}")
+        names = (*(one.name for one in fields(RunConfig)), "print_config")
+        for name in sorted(names, key=len, reverse=True):
+            text = text.replace(f"--{name}", f"--{name.replace('_', '-')}")
+        return text
+
+    def format_help(self, *arguments: Any) -> str:
+        """Return the help, with options spelled as users do."""
+        return self.as_typed(super().format_help(*arguments))
+
+    def format_usage(self, *arguments: Any) -> str:
+        """Return the usage, with options spelled as users do."""
+        return self.as_typed(super().format_usage(*arguments))
+
+
+def _parser(chosen: Mapping[str, Any]) -> _TrainParser:
+    """Return a parser with the options of a run, and with those of the chosen parts."""
+    parser = _TrainParser(
         prog="dpvae train",
         description="Train a VAE and write a run folder: configuration, records, checkpoints. "
-        "Parts have options of their own: '--objective beta --help' shows those of beta.",
+        "Parts have options of their own: '--objective beta --help' shows those of beta. A part "
+        "of your own goes by the dotted path of its class: '--network my_project.nets.Tower'.",
     )
     parser.add_argument(
         "--config",
-        action="config",
-        help="a YAML or JSON file of options, as --print-config prints",
+        type=str,
+        action="append",
+        help="a YAML or JSON file of options, as --print-config prints; what the command line "
+        "says replaces it",
+    )
+    parser.add_argument("--print_config", action="store_true", help="print all options and end")
+    parser.add_argument(
+        "--out",
+        type=str | None,
+        help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
     )
     parser.add_argument(
         "--resume",
@@ -63,94 +246,71 @@ def _parser(arguments: Sequence[str]) -> PartParser:
         "removed",
     )
     parser.add_argument(
-        "--recipe",
-        type=str | None,
-        help="a system of a paper, one of 'dpvae recipes', whose options others overrule, with "
-        "null to unset one; '--override KEY=VALUE' is '--KEY VALUE'",
+        "--download", action="store_true", help="fetch the data set into --root if it is missing"
     )
-    data = parser.add_argument_group("data")
-    names = ", ".join(sorted(DATA_SETS))
-    data.add_argument(
-        "--data",
-        type=str | None,
-        help=f"one of {names}; or a file (.npz, .h5, .mat, .csv, .h5ad and others), or a folder "
-        "of images; 'dpvae data FILE' shows how it is read",
+    several = parser.add_argument_group(
+        "several runs, in folders of --out, with a table at the end"
     )
-    add_reading(data)
-    data.add_argument(
-        "--download", action="store_true", help="download the data set into --root if missing"
-    )
-    data.add_argument(
-        "--workers",
-        type=int,
-        default=2,
-        help="how many processes read data that are too large for memory; 0: none of their own",
-    )
-    data.add_argument(
-        "--preprocessing",
-        type=str | None,
-        help=f"one of {', '.join(PREPROCESSING)} (default: grey for images, none for sequences "
-        "and vectors)",
-    )
-    parser.add_argument_group("representation").add_argument(
-        "--latent-dim",
-        type=int | None,
-        help=f"the size of z (default: {LATENT_DIM}, or as many as a datum has numbers if these "
-        "are fewer, or the sum of a ladder's layers)",
-    )
-    parser.add_parts()
-    training = parser.add_argument_group("training")
-    training.add_argument(
-        "--steps", type=int | None, help="how many steps (default: those of --epochs)"
-    )
-    training.add_argument(
-        "--epochs",
-        type=int | None,
-        help=f"how many passes over the data, instead of --steps (default: {EPOCHS}, but at least "
-        f"{LEAST_STEPS_OF_IMAGES} steps of images and {LEAST_STEPS_OF_VECTORS} of vectors)",
-    )
-    training.add_argument(
-        "--growth-steps",
-        type=int,
-        default=500,
-        help="further steps, which fit each new component of a guide that grows",
-    )
-    training.add_argument(
-        "--cluster-step",
-        type=int | None,
-        help="the step after which clusters of a guide are put where the data have some "
-        "(default: never)",
-    )
-    training.add_argument(
-        "--batch-size", type=int, default=100, help="data in a step, of all processes together"
-    )
-    training.add_argument("--seed", type=int, default=0, help="of weights, order and noise")
-    add_device(training)
-    training.add_argument(
-        "--backend",
+    several.add_argument("--seeds", type=str | None, help="train one run per seed: 0,1,2")
+    several.add_argument(
+        "--sweep",
         type=str,
-        default="auto",
-        help="how steps run: eager, fx (recorded once and replayed), inductor (compiled as well, "
-        "in up to a minute, with a C++ compiler), cudagraph (one launch of a GPU), or auto (fx)",
+        action="append",
+        help="train one run per value: objective.beta=1,2,4; given again, one per combination",
     )
-    training.add_argument(
-        "--evaluate-every",
-        type=int,
-        default=1000,
-        help="steps between held-out evaluations, each with a checkpoint",
+    names = [one.name for one in fields(RunConfig)]
+    steps = [one.name for one in fields(StepOptions)]
+    groups = {
+        "data": _DATA,
+        "training": [name for name in names if name not in (*_DATA, *steps, *_PARTS)],
+        "steps, records and guards": steps,
+    }
+    for title, members in groups.items():
+        group = parser.add_argument_group(title)
+        skip = {name for name in names if name not in members} | {"tensorboard"}
+        group.add_class_arguments(RunConfig, None, as_group=False, skip=skip)
+    group.add_argument(
+        "--tensorboard",
+        action=ActionYesNo(no_prefix="no-"),
+        default=False,
+        help="write RUN/tensorboard for TensorBoard too",
     )
-    training.add_argument(
-        "--checkpoint-every",
-        type=int | None,
-        help="steps between checkpoints beside those (default: no others)",
+    for kind, about in KINDS.items():
+        part = as_mapping(kind, chosen.get(kind, about.default))
+        group = parser.add_argument_group(f"{about.title}; options are those of {part['name']!r}")
+        group.add_argument(
+            f"--{kind}.name",
+            type=str,
+            default=about.default,
+            help=f"one of {', '.join(sorted(about.choices))}, or the path of a class of your own",
+        )
+        add_options(group, kind, part)
+    group = parser.add_argument_group("learning rate")
+    schedule = as_mapping(RATE_SCHEDULE, chosen.get(RATE_SCHEDULE, "constant"))
+    group.add_argument(
+        f"--{RATE_SCHEDULE}.name",
+        type=str,
+        default="constant",
+        help="how the learning rate goes on",
     )
-    training.add_argument(
-        "--log-every", type=int, default=50, help="steps between records of the training loss"
-    )
-    training.add_argument(
-        "--out",
-        type=str | None,
-        help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
-    )
-    add_updates(parser)
+    add_rate_options(group, schedule)
+    for action in parser._actions:
+        action.required = False  # a recipe, a file or the resumed run may have it
     return parser
+
+
+def _check_folder(command: Mapping[str, Any]) -> None:
+    for option in ("out", "resume"):
+        if command.get(option) == "":  # which a path takes for the present folder
+            raise ValueError(f"--{option} must not be empty, got ''; name it, or leave it out")
+    resume = command.get("resume")
+    if resume is not None and command.get("out") is not None:
+        raise ValueError(
+            f"a run goes on in its own folder, got --out beside --resume {resume}; give one of "
+            "them"
+        )
+    if command.get("checkpoint") is not None and resume is None:
+        raise ValueError(
+            f"a checkpoint is that of a run, got --checkpoint {command['checkpoint']} without "
+            "one; add --resume RUN"
+        )

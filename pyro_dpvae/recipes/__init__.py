@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from pyro_dpvae._lazy import lazily
 
 if TYPE_CHECKING:
+    from pyro_dpvae.recipes.config import RunConfig
     from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS, Regularizer, dpvae_recipe
     from pyro_dpvae.recipes.guides import GUIDES
     from pyro_dpvae.recipes.models import MODELS
@@ -13,6 +14,7 @@ if TYPE_CHECKING:
     from pyro_dpvae.recipes.recipe import Recipe
     from pyro_dpvae.recipes.run import Run, open_run
     from pyro_dpvae.recipes.system import System, build_system, start_from_data
+    from pyro_dpvae.recipes.training import train
     from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
 
 __all__ = [
@@ -26,6 +28,7 @@ __all__ = [
     "Recipe",
     "Regularizer",
     "Run",
+    "RunConfig",
     "System",
     "build_system",
     "dpvae_recipe",
@@ -33,6 +36,7 @@ __all__ = [
     "named_recipe",
     "open_run",
     "start_from_data",
+    "train",
     "train_moons",
 ]
 
@@ -42,6 +46,6 @@ if not TYPE_CHECKING:
         __all__,
         modules=[
             *("recipe", "dpvae", "named", "guides", "models", "priors"),
-            *("system", "run", "two_moons"),
+            *("system", "config", "run", "training", "two_moons"),
         ],
     )

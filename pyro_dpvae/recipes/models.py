@@ -1,10 +1,12 @@
 """Models by name: each is built from the parts of a system, with the model's own options."""
 
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, partial
 from typing import Any
+
+from torch import nn
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
@@ -23,8 +25,9 @@ from pyro_dpvae.nn import (
 )
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.recipes.guides import GuideParts
+from pyro_dpvae.recipes.networks import own_architecture, supply
 
-__all__ = ["MODELS", "BuiltModel", "ModelParts"]
+__all__ = ["MODELS", "BuiltModel", "ModelParts", "own_model"]
 
 _LATENT_DIM = 10
 
@@ -38,26 +41,46 @@ class ModelParts:
         latent_dim: the size of z; None takes 10, or the sum of a ladder's layers.
         prior: builds p(z) of a size, with an encoder at hand for priors that take one.
         likelihood: of data of the shape.
-        network: the name of the networks, or ``auto``, and their options.
-        pixels: the name of the pixel network, or ``auto``, and its options.
+        network: the name of the networks, or ``auto``, their options, and the builder of networks
+            of the user's own.
+        pixels: likewise of the pixel network.
     """
 
     shape: tuple[int, ...]
     latent_dim: int | None
     prior: Callable[[int, Callable[[], GaussianEncoder] | None], AbstractPrior]
     likelihood: AbstractLikelihood
-    network: tuple[str, Mapping[str, Any]]
-    pixels: tuple[str, Mapping[str, Any]]
+    network: tuple[str, Mapping[str, Any], Callable[..., nn.Module] | None]
+    pixels: tuple[str, Mapping[str, Any], Callable[..., nn.Module] | None]
 
     def architecture(
-        self, kind: str, choices: Mapping[str, Architecture], usual: str
+        self,
+        kind: str,
+        choices: Mapping[str, Architecture],
+        usual: str,
+        *,
+        raw_shape: Sequence[int] | None = None,
     ) -> Architecture:
         """Return the networks of one kind, with their options.
+
+        Args:
+            kind: of the model, for messages.
+            choices: the networks of the kind by name.
+            usual: the name that ``auto`` stands for.
+            raw_shape: what the decoder gives; None stands for what the likelihood takes.
 
         Raises:
             ValueError: if the networks are of another kind.
         """
-        name, options = self.network
+        name, options, build = self.network
+        if build is not None and kind != "ladder":
+            return own_architecture(
+                build,
+                options,
+                shape=self.shape,
+                latent_dim=self.size,
+                raw_shape=raw_shape or self.likelihood.raw_shape,
+            )
         if name == "auto":
             name = usual
         check_choice(f"network of a {kind} model", name, choices)
@@ -97,10 +120,14 @@ class BuiltModel:
     guide: AbstractGuide | None = None
 
 
-def _vae(parts: ModelParts) -> BuiltModel:
-    """Build a ``VAE``.
+def own_model(
+    build: Callable[..., AbstractVAE], options: Mapping[str, Any], parts: ModelParts
+) -> BuiltModel:
+    """Build a model of a prior and a decoder, such as ``VAE`` or a class of the user's own.
 
     Args:
+        build: ``build(prior, decoder, **options)``.
+        options: of ``build``.
         parts: of the system.
     """
     parts.no_pixels()
@@ -110,7 +137,12 @@ def _vae(parts: ModelParts) -> BuiltModel:
     encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
     decoder = Decoder(networks.decoder(size, parts.likelihood.raw_shape), parts.likelihood)
-    return BuiltModel(VAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
+    model = supply(build, options, prior=prior, decoder=decoder)
+    return BuiltModel(model, GuideParts(network, prior, decoder, encoder))
+
+
+def _vae(parts: ModelParts) -> BuiltModel:
+    return own_model(VAE, {}, parts)
 
 
 def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
@@ -125,14 +157,20 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
         raise ValueError(
             f"a lossy model is one of images, got data of shape {shape}; use model vae"
         )
-    name, options = parts.pixels
-    networks = parts.architecture("lossy", ARCHITECTURES, default_architecture(shape))
+    name, options, own = parts.pixels
+    networks = parts.architecture(
+        "lossy",
+        ARCHITECTURES,
+        default_architecture(shape),
+        raw_shape=(channels, *shape[1:]),
+    )
     network = partial(networks.encoder, shape)
     encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
     if name == "auto":
         name = "masked" if shape[0] == 1 else "gated"
-    pixels = PIXEL_NETWORKS[name](shape, channels, raw_shape=parts.likelihood.raw_shape, **options)
+    build: Callable[..., Any] = own or PIXEL_NETWORKS[name]
+    pixels = build(shape, channels, raw_shape=parts.likelihood.raw_shape, **options)
     decoder = AutoregressiveDecoder(
         networks.decoder(size, (channels, *shape[1:])), pixels, likelihood=parts.likelihood
     )

@@ -33,7 +33,8 @@ from pyro_dpvae.metrics import LikelihoodEstimates, log_likelihoods
 from pyro_dpvae.mixture import AggregatePosterior, has_product, posterior_means
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.recipes.system import System, build_system
+from pyro_dpvae.recipes.config import RunConfig
+from pyro_dpvae.recipes.system import System
 from pyro_dpvae.runs import Checkpoint, RunFolder
 
 __all__ = ["Run", "open_run"]
@@ -75,9 +76,14 @@ class Run:
         return self.system.guide
 
     @property
-    def config(self) -> dict[str, Any]:
-        """What was trained, as ``config.json`` of the folder says it."""
-        return self.folder.config
+    def config(self) -> RunConfig:
+        """What was trained, as ``config.json`` of the folder says it.
+
+        Raises:
+            ValueError: if a program of the user's own has trained the run, and written options of
+                its own into the folder; ``folder.config`` has them.
+        """
+        return RunConfig.of(self.folder.config)
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -95,7 +101,7 @@ class Run:
     @property
     def preprocessing(self) -> str:
         """What is done to data before the model sees them, one of ``PREPROCESSING``."""
-        return str({**self.checkpoint.state, **self.config}["preprocessing"])
+        return str({**self.checkpoint.state, **self.folder.config}["preprocessing"])
 
     @cached_property
     def data(self) -> DataSet:
@@ -203,7 +209,7 @@ class Run:
         if name == "binary-static":
             x = unpacked(binarised_bits(x.cpu()), shape)
         noise = torch.Generator(self.device)
-        noise.manual_seed(seed_of(self.config.get("seed", 0), 0, 0, 0))
+        noise.manual_seed(seed_of(self.folder.config.get("seed", 0), 0, 0, 0))
         return PREPROCESSING[name](x.to(self.device), noise)
 
     def load_data(self, root: str | None = None, *, source: str | None = None) -> DataSet:
@@ -258,7 +264,7 @@ class Run:
             batch_size=min(check_positive_int("batch_size", batch_size), split_size(split)),
             preprocessing=self.preprocessing,
             device=self.device,
-            seed=self.config.get("seed", 0),
+            seed=self.folder.config.get("seed", 0),
             shuffle=False,
         )
 
@@ -326,7 +332,6 @@ def open_run(
     run = RunFolder.open(path)
     found = run.checkpoint(checkpoint)
     config, state = run.config, found.state
-    kinds = ("model", "prior", "likelihood", "network", "pixels", "guide", "objective")
     if (model is None) != (guide is None):
         raise ValueError(
             "model and guide of a run must be given together, got one of them; build both as they "
@@ -335,12 +340,8 @@ def open_run(
     if model is not None and guide is not None:
         system = System(model, guide, RegularizedELBO())  # type: ignore[arg-type]
     elif "prior" in config:
-        system = build_system(
-            state["item_shape"],
-            latent_dim=config["latent_dim"],
-            dataset_size=state["dataset_size"],
-            **{kind: config[kind] for kind in kinds if kind in config},
-        )
+        shape, size = tuple(state["item_shape"]), state["dataset_size"]
+        system = RunConfig.of(config).build(shape, dataset_size=size)
     else:
         raise ValueError(
             f"the configuration of {run.path} must name the parts of the run, and it does not: a "

@@ -12,22 +12,16 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides import AbstractGuide
-from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
+from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
-from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS
-from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, RegularizedELBO
+from pyro_dpvae.objectives import SCHEDULES, RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, VampPrior
-from pyro_dpvae.recipes.guides import GUIDES
-from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts
-from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
+from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts, own_model
+from pyro_dpvae.recipes.networks import supply
+from pyro_dpvae.recipes.parts import Part, as_mapping, builder_of
 
-__all__ = ["Part", "System", "build_system", "start_from_data"]
+__all__ = ["System", "build_system", "start_from_data"]
 
-Part = Mapping[str, Any]
-"""A part by name, with its options: ``{"name": "coupling", "blocks": 6}``."""
-
-_PLAIN: Part = {"name": "vae"}
-_AUTO: Part = {"name": "auto"}
 _DATA_OF_SCALES = 1000
 
 
@@ -50,10 +44,13 @@ def build_system(
     network: Part,
     guide: Part,
     objective: Part,
-    model: Part = _PLAIN,
-    pixels: Part = _AUTO,
+    model: Part = "vae",
+    pixels: Part = "auto",
 ) -> System:
     """Build a system for data of a shape.
+
+    Each part is a short name, the dotted path of a class or function, or a mapping of that and
+    its options: ``{"name": "coupling", "blocks": 6}``.
 
     Args:
         shape: of a datum, (channels, height, width) or (size,).
@@ -89,27 +86,22 @@ def build_system(
         4
     """
     shape = tuple(shape)
-    guide_name, guide_options = _named("guide", guide, GUIDES)
-    likelihood_name, likelihood_options = _named("likelihood", likelihood, LIKELIHOODS)
-    prior_name, prior_options = _named("prior", prior, SYSTEM_PRIORS)
-    model_name, model_options = _named("model", model, MODELS)
-    networks = {"auto": None, **ARCHITECTURES, **LADDERS}
-    built = MODELS[model_name](
-        ModelParts(
-            shape=shape,
-            latent_dim=latent_dim,
-            prior=partial(_build_prior, prior_name, prior_options),
-            likelihood=LIKELIHOODS[likelihood_name](shape, **likelihood_options),
-            network=_named("network", network, networks),
-            pixels=_named("pixels", pixels, {"auto": None, **PIXEL_NETWORKS}),
-        ),
-        **model_options,
+    build_likelihood, likelihood_options = _builder("likelihood", likelihood)
+    parts = ModelParts(
+        shape=shape,
+        latent_dim=latent_dim,
+        prior=partial(_build_prior, prior),
+        likelihood=supply(build_likelihood, likelihood_options, shape=shape),
+        network=_named("network", network),
+        pixels=_named("pixels", pixels),
     )
+    name, options, own = _named("model", model)
+    built = own_model(own, options, parts) if own else MODELS[name](parts, **options)
     p_z = built.model.prior
     sizes = {"latent_dim": p_z.latent_dim, "dataset_size": dataset_size}
     return System(
         built.model,
-        _build_guide(guide_name, guide_options, built),
+        _build_guide(guide, built),
         _build_objective(objective, sizes),
     )
 
@@ -147,25 +139,37 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
 
 
 def _build_prior(
-    name: str, options: Mapping[str, Any], size: int, encoder: Callable[[], GaussianEncoder] | None
+    part: Part, size: int, encoder: Callable[[], GaussianEncoder] | None
 ) -> AbstractPrior:
-    build = SYSTEM_PRIORS[name]
+    build, options = _builder("prior", part)
     if "encoder" not in inspect.signature(build).parameters:
-        return build(size, **options)
+        return cast(AbstractPrior, supply(build, options, latent_dim=size))
     if encoder is None:
         raise ValueError(
-            f"a {name} prior takes the encoder of the whole z, and layers of a ladder have none "
-            "of their own; use another prior, or, for model ladder, one over all layers with "
-            "model.joint"
+            f"a {as_mapping('prior', part)['name']} prior takes the encoder of the whole z, and "
+            "layers of a ladder have none of their own; use another prior, or, for model ladder, "
+            "one over all layers with model.joint"
         )
-    return build(encoder(), **options)
+    return cast(AbstractPrior, supply(build, options, latent_dim=size, encoder=encoder()))
 
 
-def _build_guide(name: str, options: Mapping[str, Any], built: BuiltModel) -> AbstractGuide:
+def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
+    build, options = _builder("guide", part)
+    name, parts = as_mapping("guide", part)["name"], built.parts
     if built.guide is None:
-        guide = GUIDES[name](built.parts, **options)
+        accepted = inspect.signature(build).parameters
+        guide = supply(
+            build,
+            options,
+            parts=parts,
+            encoder=parts.encoder() if "encoder" in accepted else None,
+            network=parts.network() if "network" in accepted else None,
+            prior=parts.prior,
+            decoder=parts.decoder,
+            latent_dim=parts.decoder.latent_dim,
+        )
         _check_shared(built.model.prior, guide, name)
-        return guide
+        return cast(AbstractGuide, guide)
     if name != "amortized":
         raise ValueError(
             "latents at several sites have the guide amortized, "
@@ -184,24 +188,34 @@ def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None
 
 
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
-    name, options = _named("objective", part, OBJECTIVES)
+    build, options = _builder("objective", part)
     for weight, schedule in (options.pop("schedule", None) or {}).items():
-        schedule_name, schedule_options = _named(
-            f"the schedule of {weight}", schedule, {"constant": None, **SCHEDULES}
+        named = dict(schedule)
+        name = check_choice(
+            f"the schedule of {weight}", named.pop("name", ""), ["constant", *SCHEDULES]
         )
         if weight not in options:
             raise ValueError(
                 f"a schedule needs the weight that it ends at, got none for {weight!r}; "
                 f"give {weight} beside schedule.{weight}"
             )
-        if schedule_name != "constant":
+        if name != "constant":
             # Schedules are named by where they go: their end is the weight itself.
-            options[weight] = SCHEDULES[schedule_name](end=options[weight], **schedule_options)
-    accepted = inspect.signature(OBJECTIVES[name]).parameters
-    options |= {size: value for size, value in sizes.items() if size in accepted}
-    return OBJECTIVES[name](**options)
+            options[weight] = SCHEDULES[name](end=options[weight], **named)
+    return cast(RegularizedELBO, supply(build, options, **sizes))
 
 
-def _named(kind: str, part: Part, choices: Mapping[str, Any]) -> tuple[str, dict[str, Any]]:
-    options = dict(part)
-    return check_choice(kind, options.pop("name", ""), choices), options
+def _builder(kind: str, part: Part) -> tuple[Callable[..., Any], dict[str, Any]]:
+    """Return the builder of a part, and its options."""
+    options = as_mapping(kind, part)
+    build = builder_of(kind, options.pop("name"))
+    assert build is not None
+    return build, options
+
+
+def _named(kind: str, part: Part) -> tuple[str, dict[str, Any], Callable[..., Any] | None]:
+    """Return the name of a part, its options, and its builder if it is a part of the user's."""
+    options = as_mapping(kind, part)
+    name = options.pop("name")
+    build = builder_of(kind, name)
+    return name, options, build if "." in name else None

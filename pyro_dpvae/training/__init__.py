@@ -10,7 +10,7 @@ from pyro_dpvae.training.checks import (
     check_run,
     growth_steps,
 )
-from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
+from pyro_dpvae.training.config import Clustering, Growing, StepOptions, TrainConfig
 from pyro_dpvae.training.fitting import fit
 from pyro_dpvae.training.guard import NonFiniteError
 from pyro_dpvae.training.held_out import evaluate_elbo
@@ -23,6 +23,7 @@ __all__ = [
     "Growing",
     "History",
     "NonFiniteError",
+    "StepOptions",
     "TensorBoard",
     "TrainConfig",
     "check_batch",

@@ -7,14 +7,14 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
+from pyro_dpvae._checks import check_choice, check_positive, check_positive_int, check_seed
 from pyro_dpvae.inference import AUTO, check_backend
 from pyro_dpvae.objectives import Weight
 from pyro_dpvae.training.average import check_decay
 from pyro_dpvae.training.guard import POLICIES
 from pyro_dpvae.training.stopping import MONITORS
 
-__all__ = ["PRECISIONS", "Clustering", "Growing", "TrainConfig"]
+__all__ = ["PRECISIONS", "Clustering", "Growing", "StepOptions", "TrainConfig"]
 
 PRECISIONS = ("float32", "bfloat16")
 """In what networks may run in training."""
@@ -66,46 +66,43 @@ class Clustering(Protocol):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """How long and how a pair is trained.
+class StepOptions:
+    """The options of a training run that ``TrainConfig`` and ``RunConfig`` share.
 
     Args:
-        steps: the number of steps.
-        learning_rate: of Adam: a number, or a schedule or any function of the step, from 0.
-        warmup_steps: how many steps the learning rate takes to rise to that, in equal parts.
-        clip_norm: the greatest norm of a step's gradients, all together; None leaves them.
-        accumulate: the gradients of so many steps are summed before an update. Steps, schedules
-            and records go on counting batches.
-        average_decay: of an exponential moving average of weights, which is evaluated and saved
-            beside them; None keeps none.
-        nonfinite: what becomes of a step whose loss or gradients are not finite, and that has
-            no effect: ``"stop"`` ends the run with an error, ``"skip"`` goes on without it.
-        precision: of the networks in training; densities are in float32 in any case.
-        monitor: by what evaluations are compared: the held-out ``"elbo"``, or the objective's own
-            ``"loss"`` on held-out data.
-        patience: how many evaluations in a row may bring no improvement before training ends,
-            once all schedules of the objective have; None trains all steps.
-        seed: of Pyro, PyTorch, numpy and Python, set when training starts.
-        log_every: the steps between records of the training loss.
-        evaluate_every: the steps between evaluations on held-out data and checkpoints; both
-            also happen after the last step.
-        checkpoint_every: the steps between checkpoints beside those; None writes no others.
-        backend: how steps run, as ``CapturedSVI`` takes it. ``"auto"`` records the library's own
-            systems, in which nothing is frozen that may change, by ``"fx"``, and runs programs
-            with parts of a user's own eagerly.
-        growth_steps: the steps, beside those of training, that fit each new component of a guide
-            that grows.
-        cluster_step: after how many steps the clusters of a guide that has some are put where
-            the data's representations have clusters; None leaves them where training takes them.
+        warmup_steps: the number of steps in which the learning rate rises to its first value, in
+            equal parts; None starts with that value.
+        clip_norm: the largest norm of a step's gradient over all parameters; None does not clip.
+        accumulate: the number of steps whose gradients are summed before an update. Steps,
+            schedules and records go on counting batches.
+        average_decay: the decay of an exponential moving average of the weights, such as 0.999,
+            which is evaluated, and saved beside the weights; None keeps no average.
+        nonfinite: what follows a step whose loss or gradient is not finite, and which changes
+            nothing: stop ends the run with an error, skip goes on without the step.
+        precision: the precision of the networks in training, float32 or bfloat16; densities are
+            computed in float32 in any case.
+        monitor: the quantity by which evaluations are compared: the held-out elbo, or the loss of
+            the objective on held-out data.
+        patience: the number of evaluations in a row without an improvement that ends training,
+            counted after all schedules of the objective have ended; None trains all steps.
+        seed: the random seed of weights, data order and noise (Pyro, PyTorch, numpy, Python).
+        log_every: the number of steps between records of the training loss.
+        evaluate_every: the number of steps between evaluations on held-out data, each with a
+            checkpoint; both also follow the last step.
+        checkpoint_every: the number of steps between further checkpoints; None writes no others.
+        backend: how steps run: eager, fx (captured once and replayed), inductor (compiled as well,
+            in up to a minute, with a C++ compiler), cudagraph (one launch of a GPU), or auto (fx
+            for the library's own parts, eager for parts of your own).
+        growth_steps: the number of further steps that fit each new component of a guide that
+            grows.
+        cluster_step: the step after which the clusters of a guide or prior are moved to clusters
+            of the data's representations; None never moves them.
 
     Raises:
         ValueError: if a count is below 1, a number is out of its range, there is no such choice,
-            the backend does not work here, or gradients are to be accumulated over more steps than
-            there are, or within a CUDA graph.
+            the backend does not work here, or gradients are to be accumulated within a CUDA graph.
     """
 
-    steps: int
-    learning_rate: Weight = 1e-3
     warmup_steps: int | None = None
     clip_norm: float | None = None
     accumulate: int = 1
@@ -126,13 +123,9 @@ class TrainConfig:
         for name in ("cluster_step", "checkpoint_every", "patience", "warmup_steps"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
-        for name in ("steps", "log_every", "evaluate_every", "growth_steps", "accumulate"):
+        for name in ("log_every", "evaluate_every", "growth_steps", "accumulate"):
             check_positive_int(name, getattr(self, name))
-        if callable(self.learning_rate):
-            for step in (0, self.steps - 1):
-                self.learning_rate_at(step)
-        else:
-            check_positive("learning_rate", self.learning_rate)
+        check_seed(self.seed)
         if self.clip_norm is not None:
             check_positive("clip_norm", self.clip_norm)
         if self.average_decay is not None:
@@ -140,17 +133,46 @@ class TrainConfig:
         check_choice("nonfinite", self.nonfinite, POLICIES)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("monitor", self.monitor, MONITORS)
-        if self.accumulate > self.steps:
-            raise ValueError(
-                f"an update sums the gradients of accumulate steps, got {self.accumulate} of "
-                f"them and {self.steps} steps, in which there is none; accumulate fewer"
-            )
         if self.backend != AUTO:
             check_backend(self.backend)
         if self.backend == "cudagraph" and self.accumulate > 1:
             raise ValueError(
                 "a CUDA graph is of steps that all update, got backend 'cudagraph' and "
                 f"accumulate {self.accumulate}; use backend 'inductor', or larger batches"
+            )
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig(StepOptions):
+    """How long and how a model and its guide are trained.
+
+    It has the options of ``StepOptions`` as well.
+
+    Args:
+        steps: the number of steps.
+        learning_rate: Adam's learning rate: a number, or a schedule or any function of the step,
+            counted from 0.
+
+    Raises:
+        ValueError: as ``StepOptions`` does, or if gradients are accumulated over more steps than
+            there are.
+    """
+
+    steps: int
+    learning_rate: Weight = 1e-3
+
+    def __post_init__(self) -> None:
+        check_positive_int("steps", self.steps)
+        super().__post_init__()
+        if callable(self.learning_rate):
+            for step in (0, self.steps - 1):
+                self.learning_rate_at(step)
+        else:
+            check_positive("learning_rate", self.learning_rate)
+        if self.accumulate > self.steps:
+            raise ValueError(
+                f"an update sums the gradients of accumulate steps, got {self.accumulate} of "
+                f"them and {self.steps} steps, in which there is none; accumulate fewer"
             )
 
     def learning_rate_at(self, step: int) -> float:

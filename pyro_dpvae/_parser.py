@@ -22,7 +22,16 @@ _LONGEST = 80  # characters of a value that a message repeats
 
 
 class UsageError(Exception):
-    """A command line was refused; of no class that the parser takes for that of a bad value."""
+    """A command line was refused; of no class that the parser takes for that of a bad value.
+
+    Args:
+        refusal: what must be, what was got, and the option that may be meant.
+        command: the command whose help lists the options.
+    """
+
+    def __init__(self, refusal: str, command: str) -> None:
+        super().__init__(f"{refusal}; '{command} --help' lists the options")
+        self.refusal = refusal
 
 
 class CommandParser(ArgumentParser):
@@ -45,8 +54,7 @@ class CommandParser(ArgumentParser):
         Raises:
             UsageError: always, with what must be, what was got, and the option that may be meant.
         """
-        refusal = self.as_typed(self._refusal(message))
-        raise UsageError(f"{refusal}; '{self.prog} --help' lists the options") from ex
+        raise UsageError(self.as_typed(self._refusal(message)), self.prog) from ex
 
     def _refusal(self, message: str) -> str:
         """Return what the parser says of a command line as a sentence of ours."""

@@ -1,0 +1,300 @@
+"""The parts of a system by a short name or a dotted path, and the options of each."""
+
+import inspect
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from functools import cache
+from importlib import import_module
+from typing import Any, get_type_hints
+
+from torch import nn
+
+from pyro_dpvae._checks import check_choice
+from pyro_dpvae._parser import CommandParser, UsageError
+from pyro_dpvae.guides import AbstractGuide
+from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
+from pyro_dpvae.models import AbstractVAE
+from pyro_dpvae.nn import ARCHITECTURES, LADDERS, PIXEL_NETWORKS, AbstractPixelNetwork
+from pyro_dpvae.objectives import OBJECTIVES, SCHEDULES, AbstractSchedule, RegularizedELBO, Weight
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.recipes.guides import GUIDES
+from pyro_dpvae.recipes.models import MODELS
+from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
+
+__all__ = [
+    "KINDS",
+    "RATE_SCHEDULE",
+    "Part",
+    "PartKind",
+    "add_options",
+    "add_rate_options",
+    "as_mapping",
+    "builder_of",
+    "default_of",
+    "resolved",
+    "schedule_keys",
+]
+
+Part = str | Mapping[str, Any]
+"""A name, or a mapping of a name and options, such as ``{"name": "coupling", "blocks": 4}``."""
+
+
+@dataclass(frozen=True)
+class PartKind:
+    """A kind of part.
+
+    Attributes:
+        title: the kind in words.
+        choices: the builders by short name; None stands for a builder that the data decide.
+        default: the short name that is taken if none is given.
+        base: the class of the parts, which a part of the user's own has as well.
+    """
+
+    title: str
+    choices: Mapping[str, Callable[..., Any] | None]
+    default: str
+    base: type
+
+
+KINDS: dict[str, PartKind] = {
+    "model": PartKind("model p(x, z)", MODELS, "vae", AbstractVAE),
+    "prior": PartKind("prior p(z)", SYSTEM_PRIORS, "coupling", AbstractPrior),
+    "likelihood": PartKind(
+        "likelihood p(x|z)", LIKELIHOODS, "gaussian-learned", AbstractLikelihood
+    ),
+    "network": PartKind(
+        "networks of encoder and decoder (auto: those that suit the model and the data's shape)",
+        {"auto": None, **{n: pair.encoder for n, pair in {**ARCHITECTURES, **LADDERS}.items()}},
+        "auto",
+        nn.Module,
+    ),
+    "pixels": PartKind(
+        "pixel network of a lossy model (auto: the one that suits the data's shape)",
+        {"auto": None, **PIXEL_NETWORKS},
+        "auto",
+        AbstractPixelNetwork,
+    ),
+    "guide": PartKind("guide q(z|x)", GUIDES, "amortized", AbstractGuide),
+    "objective": PartKind("objective", OBJECTIVES, "elbo", RegularizedELBO),
+}
+"""The kinds of parts, in the order of the help."""
+
+RATE_SCHEDULE = "learning_rate_schedule"
+"""The option that says how the learning rate goes on, with a name and options as parts have."""
+
+# The arguments of builders that a system supplies, and those that are functions or objects.
+_SUPPLIED = frozenset(
+    {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
+    | {"encoder", "decoder", "network", "prior", "likelihood", "feature_channels"}
+    | {"bound", "base", "activation", "rate", "penalties", "max_plate_nesting", "plate"}
+)
+
+
+def builder_of(kind: str, name: str) -> Callable[..., Any] | None:
+    """Return the builder of a part.
+
+    Args:
+        kind: one of ``KINDS``.
+        name: a short name, or the dotted path of a class or function such as
+            ``my_project.nets.Tower``.
+
+    Raises:
+        ValueError: if there is no such name, or the path leads to nothing of the kind.
+    """
+    found = KINDS[kind]
+    if "." in name:
+        return _imported(kind, name)
+    return found.choices[check_choice(kind, name, found.choices)]
+
+
+@cache
+def _imported(kind: str, path: str) -> Callable[..., Any]:
+    """Return the class or function of a dotted path.
+
+    A run folder names these paths, and may come from anywhere. So nothing is called that does
+    not say that it makes a part: only classes of the kind, and functions annotated to return one.
+    """
+    base = KINDS[kind].base
+    rule = (
+        f"{kind} must be one of {', '.join(sorted(KINDS[kind].choices))}, or the dotted path of a "
+        f"class of {base.__module__}.{base.__name__}, or of a function annotated to return one"
+    )
+    module, _, attribute = path.rpartition(".")
+    try:
+        found = getattr(import_module(module), attribute)
+    except (ImportError, AttributeError, ValueError) as error:
+        raise ValueError(
+            f"{rule}; got {path!r}, which cannot be imported ({error}); start Python where its "
+            "package lies, or add that folder to PYTHONPATH"
+        ) from error
+    made = found if isinstance(found, type) else None
+    if inspect.isfunction(found):
+        made = get_type_hints(found).get("return")
+    if not (isinstance(made, type) and issubclass(made, base)):
+        raise ValueError(f"{rule}; got {path!r}, which is {found!r}")
+    return found
+
+
+def add_options(group: Any, kind: str, part: Mapping[str, Any]) -> None:
+    """Add the options of a part to a group of a parser, the schedules of its weights among them.
+
+    Args:
+        group: of the parser.
+        kind: one of ``KINDS``.
+        part: its ``name``, and for an objective the names of schedules.
+    """
+    builder = builder_of(kind, part["name"])
+    if builder is None:
+        return
+    weights = _weights(builder)
+    add = group.add_class_arguments if isinstance(builder, type) else group.add_function_arguments
+    add(builder, kind, as_group=False, fail_untyped=False, skip={*_SUPPLIED, *weights})
+    for weight, default in weights.items():
+        scheduled = isinstance(default, AbstractSchedule)
+        group.add_argument(
+            f"--{kind}.{weight}",
+            type=float,
+            default=default.end if scheduled else default,
+            help="a weight, or its value at the end of its schedule",
+        )
+        schedule = (part.get("schedule") or {}).get(weight) or {}
+        _add_schedule(
+            group,
+            f"{kind}.schedule.{weight}",
+            schedule.get("name"),
+            default if scheduled else None,
+        )
+
+
+def add_rate_options(group: Any, schedule: Mapping[str, Any]) -> None:
+    """Add the options of the learning rate's schedule to a group of a parser.
+
+    Args:
+        group: of the parser.
+        schedule: its ``name``.
+    """
+    name = check_choice(RATE_SCHEDULE, schedule["name"], ["constant", *SCHEDULES])
+    if name == "constant":
+        return
+    key = f"--{RATE_SCHEDULE}"
+    group.add_argument(
+        f"{key}.end", type=float, default=0.0, help="the learning rate at the schedule's end"
+    )
+    group.add_argument(
+        f"{key}.steps",
+        type=int | None,
+        help="the number of training steps until then (default: all of the run)",
+    )
+    skip = {"start", "end", "steps"}
+    group.add_class_arguments(SCHEDULES[name], RATE_SCHEDULE, as_group=False, skip=skip)
+
+
+def _add_schedule(
+    group: Any, key: str, name: str | None, usual: AbstractSchedule | None = None
+) -> None:
+    """Add the options of the schedule of an objective's weight; None takes the usual schedule."""
+    of_usual = next((n for n, kind in SCHEDULES.items() if kind is type(usual)), "constant")
+    name = name or of_usual
+    check_choice(key, name, ["constant", *SCHEDULES])
+    group.add_argument(
+        f"--{key}.name",
+        type=str,
+        default=of_usual,
+        help=f"how the weight gets there: {', '.join(['constant', *SCHEDULES])}",
+    )
+    if name == "constant":
+        return
+    start, steps = (0.0, None) if usual is None else (usual.start, usual.steps)
+    group.add_argument(f"--{key}.start", type=float, default=start, help="its value at step 0")
+    group.add_argument(
+        f"--{key}.steps",
+        type=int,
+        default=steps,
+        required=steps is None,
+        help="the number of training steps from the start to the end",
+    )
+    skip = {"start", "end", "steps"}
+    group.add_class_arguments(SCHEDULES[name], key, as_group=False, skip=skip)
+
+
+def resolved(kind: str, part: Part) -> dict[str, Any]:
+    """Return a part with all its options, those that are not given at their defaults.
+
+    Args:
+        kind: one of ``KINDS``, or ``RATE_SCHEDULE``.
+        part: its name, or a mapping of its name and options.
+
+    Raises:
+        ValueError: if there is no such name or option, or an option has a wrong value.
+
+    Example:
+        >>> resolved("prior", "coupling")
+        {'name': 'coupling', 'blocks': 6, 'hidden': [64, 64]}
+    """
+    whole: dict[str, Any] = json.loads(_resolved(kind, json.dumps(as_mapping(kind, part))))
+    return whole
+
+
+def as_mapping(kind: str, part: object) -> dict[str, Any]:
+    """Return a part as a mapping of its name and options.
+
+    Raises:
+        ValueError: if it is neither a name nor a mapping with one.
+    """
+    if isinstance(part, str):
+        return {"name": part}
+    found = {"name": default_of(kind), **part} if isinstance(part, Mapping) else {}
+    if not isinstance(found.get("name"), str):
+        raise ValueError(
+            f"{kind} must be a name, or a mapping of its name and options, got {part!r}; write "
+            f"{kind}: {{name: {default_of(kind)}}}"
+        )
+    schedules = found.get("schedule") or {}
+    if not (
+        isinstance(schedules, Mapping)
+        and all(isinstance(one, Mapping | None) for one in schedules.values())
+    ):
+        raise ValueError(
+            f"{kind}.schedule must map weights to schedules, got {schedules!r}; write "
+            "schedule: {beta: {name: linear, steps: 1000}}"
+        )
+    return found
+
+
+def default_of(key: str) -> str:
+    """Return the name that a part, or else a schedule, has by default."""
+    return KINDS[key].default if key in KINDS else "constant"
+
+
+@cache
+def _resolved(kind: str, part: str) -> str:
+    content = json.loads(part)
+    parser = CommandParser()
+    parser.add_argument(f"--{kind}.name", type=str)
+    if kind == RATE_SCHEDULE:
+        add_rate_options(parser, content)
+    else:
+        add_options(parser, kind, content)
+    try:
+        found = parser.parse_object({kind: content})
+    except UsageError as error:
+        refusal = error.refusal.replace(f"--{kind}.", f"{kind}.")
+        raise ValueError(f"{refusal}; of {kind} {content['name']!r}") from error
+    return json.dumps(found.as_dict()[kind])
+
+
+@cache
+def schedule_keys() -> tuple[str, ...]:
+    """Return the dotted options that name a schedule."""
+    weights = {weight for objective in OBJECTIVES.values() for weight in _weights(objective)}
+    return (RATE_SCHEDULE, *(f"objective.schedule.{weight}" for weight in sorted(weights)))
+
+
+def _weights(builder: Callable[..., Any]) -> dict[str, Any]:
+    """Return the arguments of a part that are weights, with their defaults."""
+    return {
+        name: parameter.default
+        for name, parameter in inspect.signature(builder).parameters.items()
+        if parameter.annotation == Weight
+    }
