@@ -5,33 +5,37 @@ import json
 from pathlib import Path
 from typing import Any
 
-from safetensors import safe_open
+from safetensors import SafetensorError, safe_open
 
 __all__ = ["check_checkpoints", "differences"]
 
 # What a run that was killed may have of its own: how long it took, and where.
-# The text of its configuration names its folder; the bytes of its records have seconds.
-_OWN = ("seconds", "recorded_seconds", "logged", "config")
+# The bytes of its records have seconds.
+_OWN = ("seconds", "recorded_seconds", "logged")
 
 
 def check_checkpoints(run: Path) -> tuple[int, list[str]]:
     """Return how many checkpoints a run has, and what is wrong with them.
 
-    Whatever has the name of a checkpoint must be whole at every moment. This reads the manifest
+    Whatever has the name of a checkpoint must be whole at every moment. This compares digests
     by itself, so that what the library overlooks is seen.
     """
     problems = []
-    folders = sorted(path for path in run.glob("checkpoints/*") if path.name.isdigit())
-    for folder in folders:
+    files = sorted(run.glob("checkpoints/*.safetensors"))
+    for file in files:
         try:
-            files = json.loads((folder / "manifest.json").read_text())["files"]
-            for name, said in files.items():
-                content = (folder / name).read_bytes()
-                if hashlib.sha256(content).hexdigest() != said["sha256"]:
-                    problems.append(f"{folder / name} has another digest than its manifest says")
-        except (OSError, ValueError, KeyError) as error:
-            problems.append(f"{folder} is not whole: {error!r}")
-    return len(folders), problems
+            said = _entries(file)["sha256"].encode()
+            content = file.read_bytes().replace(said, b"0" * len(said), 1)
+            if hashlib.sha256(content).hexdigest().encode() != said:
+                problems.append(f"{file} has another digest than its header says")
+        except (OSError, SafetensorError, KeyError) as error:
+            problems.append(f"{file} is not whole: {error!r}")
+    return len(files), problems
+
+
+def _entries(file: Path) -> dict[str, str]:
+    with safe_open(file, "pt") as found:
+        return dict(found.metadata())
 
 
 def differences(whole: Path, killed: Path) -> list[str]:
@@ -42,16 +46,15 @@ def differences(whole: Path, killed: Path) -> list[str]:
         pairs = enumerate(zip(one, other, strict=False))
         place = next((number for number, (a, b) in pairs if a != b), None)
         found.append(f"{killed}: records differ at {place} ({len(one)} and {len(other)} of them)")
-    folders = [max((run / "checkpoints").glob("[0-9]*")) for run in (whole, killed)]
-    if folders[0].name != folders[1].name:
-        return [*found, f"{killed}: the last checkpoint is {folders[1].name}"]
-    for name in ("weights.safetensors", "training.safetensors"):
-        paths = [folder / name for folder in folders]
-        if paths[0].read_bytes() != paths[1].read_bytes():
-            found.append(f"{paths[1]}: tensors differ: {', '.join(_unequal(*paths)) or 'none'}")
-    states = [_without_own(json.loads((one / "state.json").read_text())) for one in folders]
-    if states[0] != states[1]:
-        found.append(f"{folders[1]}: the states differ")
+    files = [max((run / "checkpoints").glob("*.safetensors")) for run in (whole, killed)]
+    if files[0].name != files[1].name:
+        return [*found, f"{killed}: the last checkpoint is {files[1].name}"]
+    if unequal := _unequal(*files):
+        found.append(f"{files[1]}: tensors differ: {', '.join(unequal)}")
+    for entry in ("state", "training"):
+        states = [_without_own(json.loads(_entries(file)[entry])) for file in files]
+        if states[0] != states[1]:
+            found.append(f"{files[1]}: the entry {entry} differs")
     metrics = [json.loads((run / "evaluation.json").read_text()) for run in (whole, killed)]
     if metrics[0]["metrics"] != metrics[1]["metrics"]:
         found.append(f"{killed}: the metrics differ")

@@ -145,7 +145,7 @@ def outlive(
 
 
 def _being_written(folder: Path) -> bool:
-    """Whether there is, beside the checkpoints, the temporary folder of the next."""
+    """Whether there is, beside the checkpoints, the temporary file of the next."""
     with contextlib.suppress(FileNotFoundError):
-        return any(not name.isdigit() for name in os.listdir(folder))
+        return any(name.endswith(".tmp") for name in os.listdir(folder))
     return False

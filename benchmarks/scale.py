@@ -175,7 +175,7 @@ def checkpoint(name: str, folder: Path) -> dict[str, float]:
     fit(**parts, train=batches, test=batches, config=config, run=run, progress=False)
     last = run.checkpoint("last")
     training = last.training()
-    size = sum(path.stat().st_size for path in last.path.iterdir())
+    size = last.path.stat().st_size
 
     def save() -> None:
         run.save(parts, {"step": 3}, training=training)

@@ -17,8 +17,6 @@ __all__ = [
     "read_tensors",
     "refusing",
     "remove_leftovers",
-    "sync_folder",
-    "write_synced",
     "write_whole",
 ]
 
@@ -42,7 +40,10 @@ def make_folder(path: Path) -> None:
         raise _refusal(path, error) from error
 
 
-def write_whole(path: Path, content: bytes) -> None:
+_REMEDY = "free space there, or name another folder"
+
+
+def write_whole(path: Path, content: bytes | bytearray, *, remedy: str = _REMEDY) -> None:
     """Write a file such that a reader sees the old one or the new one, whatever ends between.
 
     Raises:
@@ -51,10 +52,10 @@ def write_whole(path: Path, content: bytes) -> None:
     make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
     try:
-        with refusing(path):
-            write_synced(temporary, content)
+        with refusing(path, remedy=remedy):
+            _write_synced(temporary, content)
             os.replace(temporary, path)
-            sync_folder(path.parent)
+            _sync_folder(path.parent)
     finally:
         with suppress(OSError):
             temporary.unlink()
@@ -76,7 +77,7 @@ def _lives(process: int) -> bool:
     return True
 
 
-def write_synced(path: Path, content: bytes) -> None:
+def _write_synced(path: Path, content: bytes | bytearray) -> None:
     """Write a file and wait until the disk has it."""
     with path.open("wb") as file:
         file.write(content)
@@ -84,7 +85,7 @@ def write_synced(path: Path, content: bytes) -> None:
         os.fsync(file.fileno())
 
 
-def sync_folder(path: Path) -> None:
+def _sync_folder(path: Path) -> None:
     """Wait until the disk has the names of a folder's files, where the system can wait for it."""
     if os.name != "posix":
         return
@@ -146,9 +147,7 @@ def _unreadable(path: Path, error: SafetensorError) -> ValueError:
 
 
 @contextmanager
-def refusing(
-    path: Path, *, remedy: str = "free space there, or name another folder"
-) -> Iterator[None]:
+def refusing(path: Path, *, remedy: str = _REMEDY) -> Iterator[None]:
     """Say of errors of the operating system which path could not be written, and what to do."""
     try:
         yield

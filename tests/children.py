@@ -74,7 +74,9 @@ def in_new_process(function: Callable[..., Any], *arguments: Any) -> Any:
     imported the library once for all of them.
     """
     context = get_context("forkserver")
-    context.set_forkserver_preload(["pytest", "torch._dynamo", "pyro_dpvae.recipes", "tests.children"])
+    context.set_forkserver_preload(
+        ["pytest", "torch._dynamo", "pyro_dpvae.recipes", "tests.children"]
+    )
     limit = {"initializer": signal.alarm, "initargs": (TIME_LIMIT,)}
     with ProcessPoolExecutor(1, mp_context=context, **limit) as pool:
         return pool.submit(function, *arguments).result()

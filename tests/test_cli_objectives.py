@@ -11,6 +11,7 @@ import yaml
 from pyro_dpvae.cli import main
 from pyro_dpvae.objectives import OBJECTIVES
 from pyro_dpvae.runs import RunFolder
+from tests.saved import last_file, saved_tensors
 
 pytestmark = pytest.mark.filterwarnings("always:the schedule of")
 
@@ -195,12 +196,10 @@ def test_a_schedule_without_its_weight_is_refused(capsys: pytest.CaptureFixture[
 
 
 def test_the_adversary_is_part_of_the_checkpoint(tmp_path: Path) -> None:
-    from safetensors.torch import load_file
-
     out = tmp_path / "run"
     options = ["--objective", "factor", "--objective.hidden", "[8]"]
     assert train(*options, "--out", str(out)) == 0
-    weights = load_file(out / "checkpoints" / "000000004" / "weights.safetensors")
+    weights = saved_tensors(last_file(out), "weights.")
     assert weights["objective.penalties.0.adversary.network.0.weight"].shape == (8, 2)
     assert float(weights["objective.penalties.0.adversary.optimizer.0.step"]) == 4.0
     assert int(weights["objective.step"]) == 4

@@ -14,12 +14,9 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training.trainer import Trainer
 from tests.children import end_of, fork, wait_for
+from tests.saved import last_file, saved_weights
 
 SMALL = ["--data", "two-moons", "--latent-dim", "2", "--prior", "standard", "--backend", "eager"]
-
-
-def weights(folder: Path) -> bytes:
-    return (RunFolder(folder).checkpoint().path / "weights.safetensors").read_bytes()
 
 
 def test_one_command_starts_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
@@ -29,7 +26,7 @@ def test_one_command_starts_a_run_and_goes_on_with_it(tmp_path: Path) -> None:
     assert main(["train", *SMALL, *every, "--steps", "3", "--resume", str(run)]) == 0
     moved = run.rename(tmp_path / "moved")
     assert main(["train", "--resume", str(moved), "--steps", "6"]) == 0
-    assert weights(moved) == weights(whole)
+    assert saved_weights(moved) == saved_weights(whole)
     config = RunFolder(moved).config
     assert config == RunFolder(whole).config
     assert main(["train", f"--resume={moved}", "--epochs", "1"]) == 0
@@ -143,16 +140,16 @@ def test_the_command_of_the_message_goes_on_from_the_checkpoint_before(
     out = tmp_path / "run"
     arguments = ["--steps", "5", "--checkpoint-every", "2", "--out", str(out)]
     assert main(["train", *SMALL, *arguments]) == 0
-    before = weights(out)
-    weights_file = RunFolder(out).checkpoint().path / "weights.safetensors"
-    weights_file.write_bytes(before[:-1] + b"x")
+    before = saved_weights(out)
+    file = last_file(out)
+    file.write_bytes(file.read_bytes()[:-1] + b"x")
     for command in (["train", "--resume", str(out)], ["sample", str(out)]):
         assert main(command) == 2
     error = capsys.readouterr().err
     command = re.search(r"go on from it with: dpvae (.*)", error)
     assert command is not None
     assert main(shlex.split(command[1])) == 0
-    assert weights(out) == before
+    assert saved_weights(out) == before
 
 
 def test_a_second_sigterm_ends_a_run_at_once_and_says_how_it_goes_on(

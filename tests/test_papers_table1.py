@@ -26,6 +26,7 @@ from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training.trainer import Trainer
 from tests.children import end_of, fork, wait_for
 from tests.forked_jobs import ForkedProcess
+from tests.saved import saved_weights
 from tests.waiting import TIME_LIMIT, wait_until
 
 STUDY = ["table1", "--data", "two-moons", "--regularizers", "beta-vae-b"]
@@ -71,9 +72,8 @@ def steps_of(out: Path) -> list[int]:
     return [run.checkpoint("last").step for run in runs if run.steps()]
 
 
-def weights(out: Path) -> list[bytes]:
-    ends = [RunFolder(folder).checkpoint("last").path for folder in folders(out)]
-    return [(end / "weights.safetensors").read_bytes() for end in ends]
+def weights(out: Path) -> list[dict[str, bytes]]:
+    return [saved_weights(folder) for folder in folders(out)]
 
 
 def signalled(out: Path, folder: Path, number: signal.Signals, *, step: int) -> int:

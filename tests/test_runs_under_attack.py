@@ -27,9 +27,9 @@ from pyro_dpvae.evaluation import GROUPS, EvaluationConfig, Subject, evaluate_ru
 from pyro_dpvae.evaluation.kept import kept_per_datum
 from pyro_dpvae.recipes import build_system, open_run
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.runs.checkpoint import _signed
 from pyro_dpvae.training import AbstractCallback, History, TrainConfig, fit
 from tests.children import end_of, fork
+from tests.saved import last_file, saved_weights
 
 TINY = ["--network=mlp", "--network.hidden=[4]", "--prior.blocks=2", "--prior.hidden=[4]"]
 TINY += ["--latent-dim=2", "--batch-size=4", "--backend=eager", "--evaluate-every=2"]
@@ -107,58 +107,53 @@ def test_a_changed_configuration_is_named_and_restored_by_the_printed_command(
     assert {path: path.read_bytes() for path in (run / "checkpoints").rglob("*.*")} == files
 
 
-def manifest(run: Path) -> Path:
-    return sorted((run / "checkpoints").iterdir())[-1] / "manifest.json"
-
-
 def deep(text: str) -> str:
     return '{"a":' * 100_000 + text + "}" * 100_000
 
 
-@pytest.mark.parametrize("key", ["run", "format", "files", "sha256"])
-def test_a_manifest_without_an_entry_is_damaged(
-    key: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+def test_checkpoints_of_an_earlier_version_are_refused_and_left_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(tmp_path)
-    content = json.loads(manifest(run).read_text())
-    own = {name: value for name, value in content.items() if name not in ("sha256", key)}
-    manifest(run).write_bytes(json.dumps(own).encode() if key == "sha256" else _signed(own))
-    said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
-    assert "000000006" in said
-    assert "the checkpoint of step 4 is whole" in said
+    checkpoints = run / "checkpoints"
+    for path in list(checkpoints.iterdir()):
+        path.unlink()
+        path.with_suffix("").mkdir()
+    before = (run / "metrics.jsonl").read_bytes()
+    for command in (["evaluate", str(run)], ["train", "--resume", str(run)]):
+        assert f"one file, and {checkpoints} has a folder for each" in refusal(capsys, *command)
+    assert (run / "metrics.jsonl").read_bytes() == before
+    assert len(list(checkpoints.iterdir())) == 3
 
 
-@pytest.mark.parametrize("file", ["config.json", "evaluation.json", "manifest.json"])
+@pytest.mark.parametrize("file", ["config.json", "evaluation.json"])
 def test_json_of_great_depth_is_refused_by_name(
     file: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(tmp_path)
-    path = manifest(run) if file == "manifest.json" else run / file
-    path.write_text(deep("1"))
+    (run / file).write_text(deep("1"))
     said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
     assert file in said
     assert str(run) in said
 
 
 @pytest.mark.parametrize(
-    "place", ["config.json", "evaluation.json", "manifest.json", "weights.safetensors"]
+    "place", ["config.json", "evaluation.json", "checkpoints/000000006.safetensors"]
 )
 def test_a_folder_where_a_file_should_be_is_refused_by_name(
     place: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(tmp_path)
-    inside = place in ("manifest.json", "weights.safetensors")
-    path = manifest(run).with_name(place) if inside else run / place
-    path.unlink(missing_ok=True)
-    path.mkdir()
+    (run / place).unlink(missing_ok=True)
+    (run / place).mkdir()
     said = refusal(capsys, "evaluate", str(run), "--metrics=elbo")
     assert place in said
     assert "Errno" not in said
 
 
-@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/000000006"])
+@pytest.mark.parametrize("place", ["checkpoints", "checkpoints/000000006.safetensors"])
 @pytest.mark.parametrize("command", ["evaluate", "train"])
-def test_a_file_where_a_folder_should_be_is_refused_by_name(
+def test_an_empty_file_in_place_of_checkpoints_is_refused_by_name(
     place: str, command: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     run = trained(tmp_path)
@@ -287,10 +282,6 @@ def fit_on(train: Fragile, folder: Path, *, test: Fragile, **options: Any) -> Hi
     )
 
 
-def weights_of(run: Path) -> bytes:
-    return (RunFolder(run).checkpoint("last").path / "weights.safetensors").read_bytes()
-
-
 @pytest.mark.parametrize("kills", [True, False])
 def test_a_reader_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, kills: bool) -> None:
     data, sound = Fragile(tmp_path, kills=kills), Fragile(tmp_path / "none", kills=False)
@@ -305,7 +296,7 @@ def test_a_reader_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, ki
     assert any(f"of step {last.step} is kept" in note for note in raised.value.__notes__)
     data.flag.unlink()
     fit_on(data, tmp_path / "run", test=sound)
-    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+    assert saved_weights(tmp_path / "run") == saved_weights(tmp_path / "whole")
 
 
 def test_held_out_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) -> None:
@@ -317,7 +308,7 @@ def test_held_out_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) ->
     data.flag.unlink()
     history = fit_on(sound, tmp_path / "run", test=data)
     assert [record["step"] for record in history.records if "held_out" in record] == [12, 24]
-    assert weights_of(tmp_path / "run") == weights_of(tmp_path / "whole")
+    assert saved_weights(tmp_path / "run") == saved_weights(tmp_path / "whole")
 
 
 @pytest.fixture
@@ -363,7 +354,7 @@ def test_printed_commands_are_quoted(tmp_path: Path, capsys: pytest.CaptureFixtu
     run = trained(folder)
     said = [capsys.readouterr().out.strip().rpartition("samples: ")[2]]
     said.append(refusal(capsys, "compare", str(run), str(run)).rpartition("run: ")[2])
-    (manifest(run).with_name("weights.safetensors")).write_bytes(b"")
+    last_file(run).write_bytes(b"")
     said.append(refusal(capsys, "plot", str(run)).rpartition("with: ")[2])
     for command in said:
         assert shlex.split(command)[0] == "dpvae"

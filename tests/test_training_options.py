@@ -17,6 +17,7 @@ from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training import AbstractCallback, History, TrainConfig, evaluate_elbo, fit
 from pyro_dpvae.training.callbacks import Context
 from tests.moons import moons_system
+from tests.saved import last_file, saved_tensors
 
 
 class Killed(RuntimeError):
@@ -39,8 +40,8 @@ class Watch(AbstractCallback):
             raise Killed
 
     def checkpointed(self, path: Path) -> None:
-        self.calls.append(f"checkpointed {int(path.name)}")
-        assert (path / "manifest.json").exists()
+        self.calls.append(f"checkpointed {int(path.stem)}")
+        assert path.is_file()
 
     def ended(self, history: History) -> None:
         self.calls.append("ended")
@@ -99,13 +100,7 @@ def spoil(batches: Batches, number: int, value: float = 1e30) -> None:
 
 
 def tensors(run: RunFolder) -> dict[str, Tensor]:
-    from safetensors.torch import load_file
-
-    found = {}
-    for name in ("weights", "training"):
-        file = load_file(run.checkpoint("last").path / f"{name}.safetensors")
-        found |= {f"{name}.{key}": tensor for key, tensor in file.items()}
-    return found
+    return saved_tensors(last_file(run.path))
 
 
 OPTIONS: dict[str, Any] = {

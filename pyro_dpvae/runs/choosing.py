@@ -8,13 +8,8 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from pyro_dpvae.runs.checkpoint import (
-    Checkpoint,
-    DamagedError,
-    OtherRunError,
-    read_manifest,
-    read_state,
-)
+from pyro_dpvae.errors import CheckpointError
+from pyro_dpvae.runs.checkpoint import Checkpoint
 from pyro_dpvae.runs.identity import restoring
 
 __all__ = ["chosen", "remedy"]
@@ -36,7 +31,7 @@ def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
             f"a trained run has checkpoints, and {folder} has none yet; train it with: dpvae "
             f"train --resume {shlex.quote(str(folder))}"
         )
-    steps = {int(path.name): path for path in checkpoints}
+    steps = {int(path.stem): path for path in checkpoints}
     step = {"last": max(steps), "best": _best(checkpoints)}.get(str(which), which)
     if step not in steps:
         wanted = "best one" if which == "best" else f"one of step {which}"
@@ -49,8 +44,8 @@ def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
 
 def _best(checkpoints: Sequence[Path]) -> int | None:
     for path in reversed(checkpoints):
-        with suppress(DamagedError):  # it is refused when it is asked for
-            best: int | None = read_state(path, read_manifest(path)).get("best")
+        with suppress(CheckpointError):  # it is refused when it is asked for
+            best: int | None = Checkpoint.read(path).state.get("best")
             return best
     return None
 
@@ -63,23 +58,17 @@ def remedy(folder: Path, checkpoints: Sequence[Path], run: str) -> str:
         checkpoints: all of the run, in order.
         run: the name of the run that the configuration makes.
     """
-    others = []
+    whole = []
     for path in reversed(checkpoints):
-        try:
-            step = Checkpoint.read(path, run).step
-        except OtherRunError as error:
-            others.append(error.config)
-        except DamagedError:
-            continue
-        else:
-            return (
-                f"the checkpoint of step {step} is whole: take it with --checkpoint {step}, or go "
-                f"on from it with: dpvae train --resume {shlex.quote(str(folder))} --checkpoint "
-                f"{step}"
-            )
-    if None in others:
-        return "the checkpoints are whole: undo what was changed in config.json"
-    if others:
+        with suppress(CheckpointError):
+            whole.append(Checkpoint.read(path))
+    step = next((one.step for one in whole if one.run == run), None)
+    if step is not None:
+        return (
+            f"the checkpoint of step {step} is whole: take it with --checkpoint {step}, or go on "
+            f"from it with: dpvae train --resume {shlex.quote(str(folder))} --checkpoint {step}"
+        )
+    if whole:
         return (
             "the checkpoints are whole: undo that change in config.json, or restore the file "
             f"with: {restoring(folder)}"

@@ -20,18 +20,9 @@ from pyro_dpvae._files import (
     write_whole,
 )
 from pyro_dpvae._ranks import on_first_rank
+from pyro_dpvae.errors import CheckpointError, ConfigError
 from pyro_dpvae.runs.changes import CHANGEABLE, changes, option
-from pyro_dpvae.runs.checkpoint import (
-    Checkpoint,
-    DamagedError,
-    OtherRunError,
-    Stateful,
-    digest_of,
-    read_manifest,
-    recover,
-    remove_folder,
-    write_checkpoint,
-)
+from pyro_dpvae.runs.checkpoint import SUFFIX, Checkpoint, Stateful, write_checkpoint
 from pyro_dpvae.runs.choosing import chosen, remedy
 from pyro_dpvae.runs.identity import Identity, differences, parsed_object, run_id
 from pyro_dpvae.runs.lock import LOCK, locked
@@ -52,8 +43,8 @@ class RunFolder:
     """A folder that holds all of one training run.
 
     It has ``config.json`` (what was trained, as resolved from the command line),
-    ``metrics.jsonl`` (a JSON object a line), ``checkpoints/`` (a folder for each, by its step,
-    with weights as safetensors) and, once measured, ``evaluation.json``. Data without a split of
+    ``metrics.jsonl`` (a JSON object a line), ``checkpoints/`` (a safetensors file for each, by
+    its step) and, once measured, ``evaluation.json``. Data without a split of
     their own add ``held-out.json``, and data with three splits add ``test.json``. Nothing in it is
     ever unpickled.
 
@@ -115,12 +106,12 @@ class RunFolder:
         """The configuration of the run.
 
         Raises:
-            ValueError: if the file holds no JSON object.
+            ConfigError: if the file holds no JSON object.
         """
         try:
             return self.read(_CONFIG)
         except ValueError as error:
-            raise ValueError(
+            raise ConfigError(
                 f"{_CONFIG} of {self.path} is damaged and holds no JSON object; restore it"
             ) from error
 
@@ -133,7 +124,7 @@ class RunFolder:
         """Replace the configuration by one of the same run, such as one of more steps.
 
         Raises:
-            ValueError: if it makes it another run, with the entries that do.
+            ConfigError: if it makes it another run, with the entries that do.
             OSError: if it cannot be written, or another process trains there.
         """
         old = self.config
@@ -142,7 +133,7 @@ class RunFolder:
             for one in (old, config)
         )
         if differing := ", ".join(changes(before, after)):
-            raise ValueError(
+            raise ConfigError(
                 f"a run goes on as it was configured, and {self.path} would change {differing}; "
                 f"only {', '.join(map(option, sorted(CHANGEABLE)))} may; train another run with "
                 "--out"
@@ -266,7 +257,7 @@ class RunFolder:
             training: what a resumed run needs beside the weights, nested as :func:`pack` takes it.
 
         Returns:
-            The folder of the checkpoint.
+            The file of the checkpoint.
 
         Raises:
             OSError: if it cannot be written; those before are whole then. Likewise if the folder
@@ -291,14 +282,24 @@ class RunFolder:
         steps = self.steps()
         for step in steps[:-_NEWEST]:
             if step != state.get(_BEST):
-                remove_folder(self._path(step))
+                self._remove(step)
         return path
 
     def steps(self) -> list[int]:
-        """Return the steps of which there are checkpoints, in order."""
+        """Return the steps of which there are checkpoints, in order.
+
+        Raises:
+            CheckpointError: if an earlier version of the library has written checkpoints here.
+        """
         folder = self.path / _CHECKPOINTS
-        names = [path.name for path in folder.iterdir()] if folder.is_dir() else []
-        return sorted(int(name) for name in names if re.fullmatch(r"\d{9,}", name))
+        paths = list(folder.iterdir()) if folder.is_dir() else []
+        if any(re.fullmatch(r"\d{9,}", path.name) and path.is_dir() for path in paths):
+            raise CheckpointError(
+                f"a checkpoint is one file, and {folder} has a folder for each, as earlier "
+                "versions wrote them; use that version, or train again in another folder"
+            )
+        found = (re.fullmatch(rf"(\d{{9,}}){re.escape(SUFFIX)}", path.name) for path in paths)
+        return sorted(int(one[1]) for one in found if one)
 
     def checkpoint(self, which: str | int = "last") -> Checkpoint:
         """Return a checkpoint after a look at all its bytes.
@@ -309,37 +310,35 @@ class RunFolder:
 
         Raises:
             FileNotFoundError: if there is none, with those that there are.
-            ValueError: if it is damaged or of another run, with one that is whole.
+            CheckpointError: if it is damaged or of another run, with one that is whole.
         """
         paths = [self._path(one) for one in self.steps()]
         path = chosen(self.path, which, paths)
         try:
-            return Checkpoint.read(path, self.id)
-        except OtherRunError as error:
-            raise ValueError(
-                f"{error}. {_CONFIG} differs from that of its training: "
-                f"{differences(error.config, self.config)}; {remedy(self.path, paths, self.id)}"
-            ) from error
-        except DamagedError as error:
-            raise ValueError(f"{error}; {remedy(self.path, paths, self.id)}") from error
+            found = Checkpoint.read(path)
+        except CheckpointError as error:
+            raise CheckpointError(f"{error}; {remedy(self.path, paths, self.id)}") from error
+        if found.run != self.id:
+            raise CheckpointError(
+                f"a checkpoint must be of the run in whose folder it lies, and {path} is of run "
+                f"{found.run}, not of {self.id}. {_CONFIG} differs from that of its training: "
+                f"{differences(found.config, self.config)}; {remedy(self.path, paths, self.id)}"
+            )
+        return found
 
     def digests(self) -> set[str]:
         """Return the digests of the checkpoints that there are, as far as they can be read."""
         found = set()
         for step in self.steps():
-            with suppress(DamagedError):
-                manifest = read_manifest(self._path(step))
-                if manifest["run"] == self.id:  # or the configuration is not that of the run
-                    found.add(digest_of(manifest))
+            with suppress(CheckpointError):
+                checkpoint = Checkpoint.read(self._path(step))
+                if checkpoint.run == self.id:  # or the configuration is not that of the run
+                    found.add(checkpoint.digest)
         return found
 
     def tidy(self) -> None:
-        """Put back what a killed write has taken away, and remove what it has left.
-
-        It is for the process that holds the lock.
-        """
-        recover(self.path / _CHECKPOINTS)
-        for folder in (self.path, self.path / _NONFINITE):
+        """Remove what killed writes have left."""
+        for folder in (self.path, self.path / _CHECKPOINTS, self.path / _NONFINITE):
             remove_leftovers(folder)
 
     def go_back(self, step: int, *, logged: int) -> int:
@@ -354,7 +353,7 @@ class RunFolder:
         """
         for later in self.steps():
             if later > step:
-                remove_folder(self._path(later))
+                self._remove(later)
         path = self.path / _METRICS
         whole = whole_lines(path, logged)
         if self.logged > whole:
@@ -363,20 +362,20 @@ class RunFolder:
         return logged - whole
 
     def restore_configuration(self) -> None:
-        """Write ``config.json`` anew, from the newest checkpoint that is whole and holds it.
+        """Write ``config.json`` anew, from the newest checkpoint that is whole.
 
         Raises:
-            FileNotFoundError: if no checkpoint holds it.
+            FileNotFoundError: if there is none.
         """
         for step in reversed(self.steps()):
-            with suppress(DamagedError):
-                if (config := Checkpoint.whole(self._path(step)).config) is not None:
-                    with locked(self.path):
-                        write_whole(self.path / _CONFIG, config.encode())
-                    return
+            with suppress(CheckpointError):
+                config = Checkpoint.read(self._path(step)).config
+                with locked(self.path):
+                    write_whole(self.path / _CONFIG, config.encode())
+                return
         raise FileNotFoundError(
-            f"a configuration is restored from a whole checkpoint that holds it, and {self.path} "
-            f"has none; write {_CONFIG} again as it was"
+            f"a configuration is restored from a whole checkpoint, and {self.path} has none; "
+            f"write {_CONFIG} again as it was"
         )
 
     def _present(self) -> Identity:
@@ -390,4 +389,9 @@ class RunFolder:
                 os.fsync(file.fileno())
 
     def _path(self, step: int) -> Path:
-        return self.path / _CHECKPOINTS / f"{step:09d}"
+        return self.path / _CHECKPOINTS / f"{step:09d}{SUFFIX}"
+
+    def _remove(self, step: int) -> None:
+        path = self._path(step)
+        with refusing(path):
+            path.unlink()

@@ -100,15 +100,13 @@ def parsed_object(content: str | bytes) -> dict[str, Any]:
     return found
 
 
-def differences(before: str | None, now: Mapping[str, Any]) -> str:
+def differences(before: str, now: Mapping[str, Any]) -> str:
     """Return how a configuration differs from the text of an earlier one, option by option.
 
     Args:
-        before: the content of ``config.json`` then; None if nobody kept it.
+        before: the content of ``config.json`` then.
         now: the present configuration.
     """
-    if before is None:
-        return "in an option that the checkpoint, written by an earlier version, does not name"
     old, new = (
         {k: v for k, v in one.items() if k not in CHANGEABLE and v is not None}
         for one in (parsed_object(before), now)
