@@ -336,6 +336,16 @@ def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     )
 
 
+def test_windows_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["recipes"]) == 2
+    assert "must be Linux or macOS, got Windows; use the Windows Subsystem" in (
+        capsys.readouterr().err
+    )
+
+
 def test_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert main([]) == 0
     assert main(["--version"]) == 0

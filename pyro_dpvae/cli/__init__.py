@@ -45,6 +45,13 @@ Variational autoencoders in Pyro that represent and generate.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, as :func:`exit_status` does."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.platform == "win32":
+        print(
+            "dpvae: error: the system must be Linux or macOS, got Windows; use the Windows "
+            "Subsystem for Linux (WSL)",
+            file=sys.stderr,
+        )
+        return 2
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(_HELP, end="")
