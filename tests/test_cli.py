@@ -323,7 +323,7 @@ def test_what_does_not_fit_into_memory_says_so(
 
     monkeypatch.setattr("pyro_dpvae.recipes.config.build_system", build)
     assert train("--data", "two-moons") == 2
-    assert "must fit into memory" in capsys.readouterr().err
+    assert "error: out of memory" in capsys.readouterr().err
 
 
 def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -333,6 +333,16 @@ def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert re.search(
         r"training must stay finite, and at step \d+ it has diverged: .*; lower the learning",
         error,
+    )
+
+
+def test_windows_is_refused_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "platform", "win32")
+    assert main(["recipes"]) == 2
+    assert "must be Linux or macOS, got Windows; use the Windows Subsystem" in (
+        capsys.readouterr().err
     )
 
 

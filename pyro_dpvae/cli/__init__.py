@@ -1,4 +1,4 @@
-"""The command line: parse, build, call."""
+"""The command line of the library, ``dpvae COMMAND``."""
 
 import os
 import signal
@@ -33,10 +33,10 @@ Variational autoencoders in Pyro that represent and generate.
   dpvae reconstruct draw held-out data beside their reconstructions
   dpvae interpolate decode the path between two held-out data
   dpvae evaluate    measure a trained run: likelihood, pockets, leaks, features, representation
-  dpvae compare     set runs side by side, with paired differences; --evaluate measures them first
+  dpvae compare     compare runs with paired differences; --evaluate measures them first
   dpvae plot        draw a trained run: samples, latent space, traversals, leakage
   dpvae report      write runs as one page of HTML: curves, metrics, differences, figures
-  dpvae explore     walk through a trained run's latent spaces, on a page in the browser
+  dpvae explore     explore the latent spaces of a trained run on a page in the browser
 
 'dpvae COMMAND --help' lists the options of a command, 'dpvae --version' prints the version.
 """
@@ -45,6 +45,13 @@ Variational autoencoders in Pyro that represent and generate.
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command; returns the exit status, as :func:`exit_status` does."""
     arguments = sys.argv[1:] if arguments is None else arguments
+    if sys.platform == "win32":
+        print(
+            "dpvae: error: the system must be Linux or macOS, got Windows; use the Windows "
+            "Subsystem for Linux (WSL)",
+            file=sys.stderr,
+        )
+        return 2
     command, rest = (arguments[0], arguments[1:]) if arguments else ("--help", [])
     if command in ("-h", "--help"):
         print(_HELP, end="")
@@ -109,14 +116,13 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
         from pyro_dpvae.cli.processes import ended_elsewhere
 
         if ended_elsewhere(error):
-            return end(1, f"error: another process of the command has ended ({error})")
+            return end(1, f"error: another process of the command has stopped ({error})")
         if not _out_of_memory(error):
             raise
         reason = str(error).splitlines()[0] if str(error) else "no more is left"
         return end(
             2,
-            f"error: all must fit into memory, and it does not: {reason}; choose smaller sizes of "
-            "parts or batches",
+            f"error: out of memory: {reason}; use a smaller --batch-size or smaller networks",
         )
 
 

@@ -1,4 +1,4 @@
-"""``dpvae compare RUN RUN ...``: evaluated runs side by side, evaluated first on request."""
+"""``dpvae compare RUN RUN ...``: evaluated runs side by side, with differences."""
 
 import json
 import math

@@ -1,4 +1,4 @@
-"""The device of a command, and the line that says which one ``auto`` has chosen."""
+"""The device of a command, and its name in messages."""
 
 import sys
 
@@ -10,7 +10,7 @@ __all__ = ["chosen_device", "in_words"]
 
 
 def chosen_device(name: str) -> torch.device:
-    """Return the device of a name; of ``auto``, say on standard error which one it is.
+    """Return the device of a name; for ``auto``, print the chosen device on standard error.
 
     Raises:
         ValueError: if there is no such device on this machine.
@@ -22,5 +22,5 @@ def chosen_device(name: str) -> torch.device:
 
 
 def in_words(device: torch.device, name: str) -> str:
-    """Return a device as messages name it; of ``auto``, with the name that has chosen it."""
+    """Return the name of a device for messages, and say if ``auto`` has chosen it."""
     return f"{device} (chosen by --device auto)" if name == "auto" else str(device)

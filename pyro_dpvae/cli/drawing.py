@@ -1,4 +1,4 @@
-"""Pictures that commands write: which file, and how it is written."""
+"""The picture files that commands write."""
 
 from io import BytesIO
 from pathlib import Path
@@ -15,7 +15,7 @@ def picture_file(name: str) -> Path:
     """Return the file of a picture that ``--out`` names.
 
     Raises:
-        ValueError: if it is a folder, or its ending is none of a picture.
+        ValueError: if it is a folder, or its ending is not that of a picture format.
     """
     path = Path(name)
     known = FigureCanvasBase.get_supported_filetypes()

@@ -1,4 +1,4 @@
-"""``dpvae explore RUN``: a page on which one walks through a run's latent spaces."""
+"""``dpvae explore RUN``: a page for exploring the latent spaces of a run."""
 
 import webbrowser
 

@@ -1,4 +1,4 @@
-"""The measurement that the options of a command describe."""
+"""Measuring a run with the settings of a command line."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -16,11 +16,11 @@ __all__ = ["measure"]
 def measure(
     saved: Run, options: Namespace, *, source: str | None = None
 ) -> Mapping[str, Mapping[str, Any]]:
-    """Measure a run as parsed options say, and keep the metrics in its folder.
+    """Measure a run with the settings of parsed options, and keep the metrics in its folder.
 
     Args:
         saved: the run, opened.
-        options: those of ``add_measuring``, and ``root``.
+        options: parsed; they have ``root`` and the fields of ``EvaluationConfig``.
         source: the file or folder of the run's data, if it has moved.
 
     Returns:

@@ -1,4 +1,4 @@
-"""Metrics as commands print them: unit, which way is better, and rows that say nothing."""
+"""Metrics as commands print them: their unit, which way is better, and which rows are left out."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -24,7 +24,8 @@ def folded(
 ) -> tuple[list[str], list[str]]:
     """Return the metrics that have a row of their own, and a line that names the others.
 
-    The others are 0 everywhere, for want of draws, as the leakage of far thresholds is.
+    The others are 0 in every column because too few samples were drawn. The leakage at a distant
+    threshold is an example.
 
     Args:
         values: by metric, the value and half its interval in each column, NaN if it is unknown.

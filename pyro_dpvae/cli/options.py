@@ -18,8 +18,8 @@ DESCRIPTIONS = {
     "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
     "encode": "Write the latents of all data of a run, the means of q(z|x), in the order of the "
     "file, with the split that each datum was in and its label.",
-    "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. What is "
-    "there already, of the same checkpoint and numbers, is not measured again.",
+    "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. Metrics of "
+    "the same checkpoint and settings that are there already are not measured again.",
     "explore": "Serve a page, to this machine alone, on which one moves a point through "
     "generation space and representation space and sees what it decodes to, the densities of "
     "prior and aggregate posterior, pockets and leaks. Ctrl-C ends it.",
@@ -74,7 +74,7 @@ def add_reading(parser: Any) -> None:
         "--layout",
         type=str | None,
         help="what the items of a file are: images, sequences or vectors (default: decided by "
-        "shape and type, and said)",
+        "their shape and type, and printed)",
     )
     parser.add_argument(
         "--held-out",
@@ -85,8 +85,7 @@ def add_reading(parser: Any) -> None:
     parser.add_argument(
         "--background",
         type=str | None,
-        help="what shows where images of a folder are transparent: white or black (default: "
-        "white)",
+        help="the colour behind transparent images of a folder: white or black (default: white)",
     )
 
 
@@ -106,8 +105,8 @@ def _compare(parser: CommandParser) -> None:
     parser.add_argument(
         "--evaluate",
         action="store_true",
-        help="measure first what 'dpvae evaluate' has not yet measured of the runs; the options "
-        "below are of this",
+        help="first measure the runs where 'dpvae evaluate' has not; the options below are for "
+        "this",
     )
     _add_evaluation(parser)
 
@@ -146,8 +145,12 @@ def _data(parser: CommandParser) -> None:
 def _demo(parser: CommandParser) -> None:
     parser.add_argument("--out", type=str, default="demo", help="the folder for the picture")
     parser.add_argument("--beta", type=float, default=2.0, help="the weight of the rate")
-    parser.add_argument("--steps", type=int, default=2500, help="training steps of each")
-    parser.add_argument("--seed", type=int, default=0, help="of weights, order and samples")
+    parser.add_argument(
+        "--steps", type=int, default=2500, help="the number of training steps of each model"
+    )
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the random seed of weights, data order and samples"
+    )
 
 
 def _encode(parser: CommandParser) -> None:
@@ -166,17 +169,27 @@ def _evaluate(parser: CommandParser) -> None:
 def _explore(parser: CommandParser) -> None:
     _add_run(parser)
     _add_data(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of the samples that are shown")
-    parser.add_argument("--port", type=int, default=0, help="of 127.0.0.1 (default: a free one)")
+    parser.add_argument(
+        "--seed", type=int, default=0, help="the random seed of the samples on the page"
+    )
+    parser.add_argument(
+        "--port", type=int, default=0, help="the port on 127.0.0.1 (default: a free one)"
+    )
     parser.add_argument("--open", action="store_true", help="open the page in the browser")
 
 
 def _interpolate(parser: CommandParser) -> None:
     _add_run(parser)
     _add_data(parser)
-    parser.add_argument("--start", type=int, default=0, help="the held-out datum of the start")
-    parser.add_argument("--end", type=int, default=1, help="the held-out datum of the end")
-    parser.add_argument("--steps", type=int, default=10, help="points of the path, with both ends")
+    parser.add_argument(
+        "--start", type=int, default=0, help="the number of the held-out datum at the start"
+    )
+    parser.add_argument(
+        "--end", type=int, default=1, help="the number of the held-out datum at the end"
+    )
+    parser.add_argument(
+        "--steps", type=int, default=10, help="the number of points, both ends included"
+    )
     parser.add_argument(
         "--space", type=str | None, help="generation or representation (default: both)"
     )
@@ -185,9 +198,9 @@ def _interpolate(parser: CommandParser) -> None:
 
 def _plot(parser: CommandParser) -> None:
     _add_run(parser)
-    parser.add_argument("--number", type=int, default=100, help="samples in a panel")
+    parser.add_argument("--number", type=int, default=100, help="the number of samples in a panel")
     _add_data(parser)
-    parser.add_argument("--seed", type=int, default=0, help="of samples and pairs")
+    parser.add_argument("--seed", type=int, default=0, help="the random seed of samples and pairs")
     parser.add_argument("--out", type=str | None, help="the folder (default: RUN/plots)")
 
 
@@ -198,7 +211,7 @@ def _recipes(parser: CommandParser) -> None:
 def _reconstruct(parser: CommandParser) -> None:
     _add_run(parser)
     _add_data(parser)
-    parser.add_argument("--number", type=int, default=30, help="how many data")
+    parser.add_argument("--number", type=int, default=30, help="the number of data")
     _add_file(parser, "reconstructions.png", "png, pdf, npy or csv")
 
 
@@ -215,17 +228,17 @@ def _report(parser: CommandParser) -> None:
     )
     _add_weights(parser)
     _add_data(parser)
-    parser.add_argument("--number", type=int, default=100, help="samples in a panel")
-    parser.add_argument("--seed", type=int, default=0, help="of what figures draw")
-    parser.add_argument("--no-figures", action="store_true", help="leave figures out")
+    parser.add_argument("--number", type=int, default=100, help="the number of samples in a panel")
+    parser.add_argument("--seed", type=int, default=0, help="the random seed of the figures")
+    parser.add_argument("--no-figures", action="store_true", help="write the page without figures")
 
 
 def _sample(parser: CommandParser) -> None:
     _add_run(parser)
-    parser.add_argument("--number", type=int, default=100, help="how many samples")
-    parser.add_argument("--seed", type=int, default=0, help="of the samples")
+    parser.add_argument("--number", type=int, default=100, help="the number of samples")
+    parser.add_argument("--seed", type=int, default=0, help="the random seed of the samples")
     parser.add_argument(
-        "--draw", action="store_true", help="draw x from p(x|z), in the place of its mean"
+        "--draw", action="store_true", help="draw x from p(x|z) instead of taking its mean"
     )
     _add_file(
         parser,
@@ -262,13 +275,13 @@ def _add_weights(parser: CommandParser) -> None:
         "--checkpoint",
         type=str,
         default="last",
-        help="last, best (of the best score in what the run's --monitor watches), or a step",
+        help="the checkpoint: last, best (by the quantity of --monitor in training), or a step",
     )
     parser.add_argument(
         "--weights",
         type=str | None,
-        help="raw, as training left them, or average, their moving average (default: average, if "
-        "the run has one)",
+        help="the weights: raw, or average for their moving average (default: average, if the run "
+        "has one)",
     )
     add_device(parser)
 
@@ -299,29 +312,36 @@ def _add_measuring(parser: CommandParser) -> None:
     parser.add_argument(
         "--metrics",
         type=str | None,
-        help=f"some of {','.join(GROUP_NAMES)} (default: all that the data allow, but fid)",
+        help=f"groups of metrics, some of {','.join(GROUP_NAMES)} (default: all that the data "
+        "allow, without fid)",
     )
     for name, what in (
-        ("nll_samples", "draws of z for each datum's likelihood"),
-        ("nll_data", "held-out data whose likelihood is measured"),
-        ("latent_samples", "draws for divergences, leakage, the split of the rate"),
-        ("images", "samples and reference images in feature space"),
-        ("seed", "of all draws"),
+        ("nll_samples", "the number of samples of z for the likelihood of each datum"),
+        ("nll_data", "the number of held-out data whose likelihood is measured"),
+        (
+            "latent_samples",
+            "the number of samples for divergences, leakage and the split of the rate",
+        ),
+        ("images", "the number of samples, and of reference images, in feature space"),
+        ("seed", "the random seed of all samples"),
     ):
         option = f"--{name.replace('_', '-')}"
         parser.add_argument(option, type=int, default=getattr(defaults, name), help=what)
     parser.add_argument(
         "--chunk",
         type=int | None,
-        help="how many draws of z are made at once for each datum's likelihood; fewer take less "
-        "memory (default: as many as suit caches, and take less than 1 GB)",
+        help="the number of samples of z for each datum's likelihood that are drawn at once; "
+        "fewer take less memory (default: a number that suits caches and takes less than 1 GB)",
     )
     parser.add_argument(
         "--compile",
         action="store_true",
-        help="compile the draws of likelihoods: ten seconds, which pay where they take minutes",
+        help="compile the estimate of likelihoods: compiling takes ten seconds, so that it pays "
+        "where the estimate takes minutes",
     )
-    parser.add_argument("--inception", type=str | None, help="the file of FID's network weights")
+    parser.add_argument(
+        "--inception", type=str | None, help="the file with the weights of FID's network"
+    )
     parser.add_argument(
         "--download", action="store_true", help="fetch those weights if they are missing (91 MB)"
     )

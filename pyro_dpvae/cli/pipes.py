@@ -1,4 +1,4 @@
-"""Standard output and error whose reader may end before the command does, as ``head`` does."""
+"""Output to a pipe whose reader may stop early, such as ``head``."""
 
 import os
 import sys
@@ -11,7 +11,7 @@ __all__ = ["patient_output"]
 
 @contextmanager
 def patient_output() -> Iterator[None]:
-    """Go on with the work of a command when nobody reads any more what it prints."""
+    """Let a command finish although the reader of its output has stopped."""
     before = sys.stdout, sys.stderr
     patient = [None if stream is None else _Patient(stream) for stream in before]
     sys.stdout, sys.stderr = patient
@@ -26,7 +26,7 @@ def patient_output() -> Iterator[None]:
 
 @final
 class _Patient:
-    """A stream that is as another one, and drops what is written when its pipe is closed."""
+    """A stream that drops its output once the pipe is closed."""
 
     def __init__(self, stream: Any) -> None:
         self._stream = stream
@@ -43,14 +43,14 @@ class _Patient:
             return len(text)
 
     def flush(self) -> None:
-        """Write out what is waiting."""
+        """Flush the stream."""
         try:
             self._stream.flush()
         except BrokenPipeError:
             self._close()
 
     def _close(self) -> None:
-        """Let all that is still written, and what waits in buffers, go nowhere."""
+        """Send further output, and the content of the buffers, to the null device."""
         nowhere = os.open(os.devnull, os.O_WRONLY)
         os.dup2(nowhere, self._stream.fileno())
         os.close(nowhere)

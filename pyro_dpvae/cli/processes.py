@@ -1,4 +1,4 @@
-"""The processes that torchrun starts, as ranks of one command."""
+"""The processes of torchrun as ranks of one command."""
 
 import os
 from collections.abc import Iterator
@@ -14,33 +14,33 @@ from pyro_dpvae._ranks import ranks
 
 __all__ = ["ended_elsewhere", "first_to_fail", "joined"]
 
-# The first rank may write checkpoints, train a domain network or compile while others wait.
+# Rank zero may write checkpoints, train a domain network or compile while others wait.
 _PATIENCE = timedelta(hours=2)
 
 
 @contextmanager
 def joined() -> Iterator[None]:
-    """Be one of the processes that torchrun has started, if it has; only the first one speaks.
+    """Join the process group of torchrun, if there is one; only rank zero prints.
 
-    They talk by gloo about tensors on CPUs, and by NCCL about those on GPUs.
+    Tensors on CPUs are exchanged by gloo, those on GPUs by NCCL.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1 or dist.is_initialized():
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
     store, rank, count = next(rendezvous("env://", timeout=_PATIENCE))
-    # A restart finds the store of those that were killed, and in it where they listened.
+    # After a restart the store still holds the addresses of the killed processes.
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"pyro_dpvae/{attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
     with _silence() if ranks().index else nullcontext():
         yield
-    # Not where an exception comes through: others may never answer.
+    # Not after an exception: other processes may never answer.
     dist.destroy_process_group()
 
 
 def first_to_fail() -> bool:
-    """Return whether no other process of the command has failed before, so that one speaks."""
+    """Return whether this process is the first to fail, so that only one prints the error."""
     if ranks().count == 1:
         return True
     try:
@@ -50,7 +50,7 @@ def first_to_fail() -> bool:
 
 
 def ended_elsewhere(error: BaseException) -> bool:
-    """Return whether an error says that another process of the command has ended."""
+    """Return whether an error means that another process of the command has stopped."""
     signs = ("gloo", "nccl", "connection closed", "connection reset", "connection refused")
     return ranks().count > 1 and (
         isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)

@@ -1,4 +1,4 @@
-"""``dpvae reconstruct RUN``: held-out data, and what encoder and decoder make of them."""
+"""``dpvae reconstruct RUN``: held-out data beside their reconstructions."""
 
 from jsonargparse import Namespace
 

@@ -1,4 +1,4 @@
-"""Files of rows that commands write: arrays, tables of text, AnnData."""
+"""The data files that commands write: NumPy arrays, CSV and AnnData."""
 
 import csv
 from collections.abc import Mapping, Sequence

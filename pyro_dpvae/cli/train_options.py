@@ -111,6 +111,7 @@ def _spelled(arguments: Iterable[str]) -> Iterator[str]:
         ['--prior.name', 'coupling', '--batch_size=4', '--seed=2']
     """
     named = {*KINDS, *schedule_keys()}
+    known = {*(one.name for one in fields(RunConfig)), *_COMMAND, "config", "print_config"}
     given = iter(arguments)
     for argument in given:
         option, equals, value = argument.partition("=")
@@ -126,7 +127,11 @@ def _spelled(arguments: Iterable[str]) -> Iterator[str]:
         if not option.startswith("--"):
             yield argument
             continue
-        key = option.removeprefix("--").replace("-", "_")
+        key = option.removeprefix("--")
+        if (
+            key.partition(".")[0].replace("-", "_") in known
+        ):  # others are refused as they are typed
+            key = key.replace("-", "_")
         if key == "objective.schedule":
             raise ValueError(
                 "a schedule is that of one weight, got --objective.schedule; write "

@@ -9,7 +9,6 @@ from math import prod
 from typing import Any, cast
 
 from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
-from pyro_dpvae._parser import CommandParser, UsageError
 from pyro_dpvae.data import PREPROCESSING, READING, DataSet, load
 from pyro_dpvae.objectives import SCHEDULES, Weight
 from pyro_dpvae.recipes.named import named_recipe
@@ -264,7 +263,9 @@ def _plain_options() -> tuple[str, ...]:
 
 
 @cache
-def _parser() -> CommandParser:
+def _parser() -> Any:
+    from pyro_dpvae._parser import CommandParser
+
     parser = CommandParser()
     skip = {*KINDS, RATE_SCHEDULE}
     parser.add_class_arguments(RunConfig, None, as_group=False, skip=skip)
@@ -277,6 +278,8 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     Raises:
         ValueError: for a value of another type.
     """
+    from pyro_dpvae._parser import UsageError
+
     try:
         return dict(_parser().parse_object(options).as_dict())
     except UsageError as error:

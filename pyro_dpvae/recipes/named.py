@@ -14,10 +14,10 @@ RECIPES: dict[str, Recipe] = {**PAPER, **AUTHORS_CODE, **RELATED}
 
 
 def named_recipe(name: str) -> Recipe:
-    """Return the recipe of a name.
+    """Return the recipe with a name.
 
     Raises:
-        ValueError: if there is none; it says which names are near.
+        ValueError: if there is no such recipe; the message suggests similar names.
 
     Example:
         >>> named_recipe("mnist-vae-dp").title

@@ -11,7 +11,6 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._parser import CommandParser, UsageError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
@@ -269,6 +268,8 @@ def default_of(key: str) -> str:
 
 @cache
 def _resolved(kind: str, part: str) -> str:
+    from pyro_dpvae._parser import CommandParser, UsageError
+
     content = json.loads(part)
     parser = CommandParser()
     parser.add_argument(f"--{kind}.name", type=str)

@@ -1,4 +1,4 @@
-"""Priors by name: those of a size, and those that a system's encoder goes into."""
+"""Priors by name, the ones that share the guide's encoder among them."""
 
 from collections.abc import Callable
 
@@ -17,10 +17,10 @@ def _vamp(
     """Build a ``VampPrior``, whose pseudo-inputs start from noise.
 
     Args:
-        encoder: that of the guide.
+        encoder: the encoder of the guide.
         components: the number of pseudo-inputs.
-        bounded: whether pseudo-inputs stay in [0, 1]; by default those of images, whose pixels
-            do unless they are preprocessed by ``logit``.
+        bounded: whether pseudo-inputs stay in [0, 1]; None bounds those of images. Pixels lie in
+            [0, 1] unless the preprocessing is ``logit``.
     """
     shape = encoder.network.in_shape
     noise = torch.rand(check_positive_int("components", components), *shape)

@@ -1,4 +1,4 @@
-"""A system of a paper as data: its parts and numbers, and where each comes from."""
+"""``Recipe``: the options of a system of a paper, and the source of each."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -15,10 +15,11 @@ class Recipe:
     """A system of a paper, as options.
 
     Attributes:
-        title: what it is, in a line.
-        options: of ``dpvae train``, as a configuration file has them.
-        sources: by dotted option, or by a part for all options of it, where its number comes from.
-        unknown: likewise, what no source says: what was chosen instead, and why.
+        title: a line that describes the system.
+        options: the options of ``RunConfig`` that the recipe sets.
+        sources: the source of each option's value, by dotted option, or by part for all options
+            of the part.
+        unknown: likewise for options that no source gives: the choice, and the reason for it.
 
     Example:
         >>> recipe = Recipe("a beta-VAE", {"objective": {"name": "beta", "beta": 4.0}})
@@ -36,7 +37,7 @@ class Recipe:
         yield from _flat(self.options)
 
     def origin(self, option: str) -> tuple[str, bool]:
-        """Return where an option's value comes from, and whether a source says so.
+        """Return the origin of an option's value, and whether it is a source.
 
         Raises:
             KeyError: if the recipe has no such option.
@@ -48,13 +49,13 @@ class Recipe:
         raise KeyError(option)
 
     def at(self, steps: int) -> "Recipe":
-        """Return the recipe in another number of steps, with its schedules in proportion.
+        """Return the recipe with another number of steps, and its schedules in proportion.
 
         Args:
-            steps: how many.
+            steps: the number of training steps.
 
         Raises:
-            ValueError: if they are not positive, or the recipe does not say how many it has.
+            ValueError: if the number is not positive, or the recipe has no number of steps.
         """
         check_positive_int("steps", steps)
         whole = self.options.get("steps")
@@ -92,7 +93,7 @@ def _flat(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, A
 
 
 def _parts_of(option: str) -> Iterator[str]:
-    """Yield the parts that an option lies in, from the innermost."""
+    """Yield the parts that contain an option, starting from the innermost."""
     while "." in option:
         option = option.rpartition(".")[0]
         yield option

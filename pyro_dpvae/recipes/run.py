@@ -1,4 +1,4 @@
-"""A trained run, opened: its parts, its data, and what they are used for."""
+"""``Run``: a trained run, opened for encoding, sampling and measuring."""
 
 import shlex
 import warnings
@@ -52,11 +52,11 @@ class Run:
     in [0, 1], vectors as they are. Images that methods return have shades in [0, 1].
 
     Attributes:
-        folder: where it lies.
-        checkpoint: the one that the weights are of.
-        system: model, guide and objective, with those weights.
-        device: where they are.
-        weights: ``"raw"``, as training left them, or ``"average"``, their moving average.
+        folder: the run folder.
+        checkpoint: the checkpoint with the weights.
+        system: model, guide and objective, with these weights.
+        device: the device of the system.
+        weights: ``"raw"``, or ``"average"`` for their moving average.
     """
 
     folder: RunFolder
@@ -77,19 +77,19 @@ class Run:
 
     @property
     def config(self) -> RunConfig:
-        """What was trained, as ``config.json`` of the folder says it.
+        """The configuration of the run, from ``config.json``.
 
         Raises:
-            ValueError: if a program of the user's own has trained the run, and written options of
-                its own into the folder; ``folder.config`` has them.
+            ValueError: if your own program has trained the run and written other options into
+                the folder; ``folder.config`` has them.
         """
         return RunConfig.of(self.folder.config)
 
     @property
     def metrics(self) -> dict[str, Any]:
-        """What ``dpvae evaluate`` measured, by name: ``value``, ``standard_error``, ``settings``.
+        """The metrics of ``dpvae evaluate`` by name: ``value``, ``standard_error``, ``settings``.
 
-        It is empty if nothing was measured of this checkpoint and these weights.
+        The mapping is empty if this checkpoint with these weights was not measured.
         """
         measured = self.folder.read("evaluation.json")
         basis = measured.get("basis", {})
@@ -100,7 +100,7 @@ class Run:
 
     @property
     def preprocessing(self) -> str:
-        """What is done to data before the model sees them, one of ``PREPROCESSING``."""
+        """The name of the preprocessing, one of ``PREPROCESSING``."""
         return str({**self.checkpoint.state, **self.folder.config}["preprocessing"])
 
     @cached_property
@@ -123,7 +123,7 @@ class Run:
     def reconstruct(self, x: Tensor) -> Tensor:
         """Return the mean of p(x | z) at the mean z of q(z | x), of the shape of x.
 
-        Of an autoregressive decoder it is a draw.
+        An autoregressive decoder gives a sample instead of the mean.
 
         Args:
             x: data, of shape (batch, *item_shape).
@@ -134,10 +134,10 @@ class Run:
         """Return samples of the model, of shape (count, *item_shape).
 
         Args:
-            count: how many.
-            draw: whether x is drawn from p(x | z), in the place of its mean. Of an autoregressive
-                decoder it always is.
-            seed: of z, and of x if it is drawn.
+            count: the number of samples.
+            draw: whether x is drawn from p(x | z) instead of being its mean. An autoregressive
+                decoder always draws.
+            seed: the random seed of z, and of x if it is drawn.
         """
         check_positive_int("count", count)
         with torch.no_grad(), forked_rng():
@@ -171,7 +171,7 @@ class Run:
             return self.decode(prior.to_representation(z) if space == "generation" else z)
 
     def decode(self, z: Float[Tensor, "batch latent"], *, draw: bool = False) -> Tensor:
-        """Return the mean of p(x | z), or a draw, for representations z."""
+        """Return the mean of p(x | z), or a sample of it, for representations z."""
         with torch.no_grad():
             x = self.model.decoder(z).sample() if draw else images(self.model.decoder, z)
         return to_unit(x, self.preprocessing).cpu()
@@ -183,8 +183,8 @@ class Run:
 
         Args:
             x: data, of shape (batch, *item_shape).
-            num_samples: draws of q(z | x) for each datum.
-            seed: of the draws.
+            num_samples: the number of samples of q(z | x) for each datum.
+            seed: the random seed of the samples.
         """
         batches = self._seen(x).split(_BATCH)
         with forked_rng():
@@ -198,7 +198,7 @@ class Run:
         return self.aggregate(self.data.train)
 
     def _seen(self, x: Tensor) -> Tensor:
-        """Return items as the model sees them, with the noise of a first batch."""
+        """Return items after preprocessing, with the noise of the first batch."""
         shape = tuple(self.checkpoint.state["item_shape"])
         if x.shape[1:] != shape or not len(x):
             raise ValueError(
@@ -258,7 +258,7 @@ class Run:
         return found
 
     def batches(self, split: Split, *, batch_size: int = _BATCH) -> Batches:
-        """Return a split as the model sees it, in order, with the noise of the first pass."""
+        """Return the preprocessed batches of a split, in order, with the noise of epoch 0."""
         return Batches(
             split,
             batch_size=min(check_positive_int("batch_size", batch_size), split_size(split)),
@@ -269,10 +269,10 @@ class Run:
         )
 
     def aggregate(self, split: Split) -> AggregatePosterior:
-        """Return q(z) over a split, of which ranks share the batches.
+        """Return q(z) over a split, whose batches ranks share.
 
-        Over all its data, if the guide's q(z | x) are normals or mixtures of diagonal ones; over
-        2,000 evenly spaced ones otherwise, as with flows, on each rank.
+        If the guide's q(z | x) are normals or mixtures of diagonal normals, all data of the split
+        are used. Otherwise, as for flows, each rank uses 2,000 evenly spaced data.
         """
         batches, posterior = self.batches(split), self.system.guide.posterior
         with torch.no_grad(), forked_rng():
@@ -286,13 +286,13 @@ class Run:
         return AggregatePosterior.of(posterior, own_batches(batches), collect=collect)
 
     def means(self, split: Split, *, limit: int | None = None) -> Float[Tensor, "data latent"]:
-        """Return the means of q(z | x) over a split; of a flow, those of 64 draws each.
+        """Return the means of q(z | x) over a split; a flow's mean is estimated from 64 samples.
 
         Ranks share the batches.
 
         Args:
             split: the data.
-            limit: how many of its data, evenly spaced; None takes all.
+            limit: the number of data, evenly spaced; None takes all.
         """
         posterior = self.system.guide.posterior
         batches = self.batches(split if limit is None else spread(split, limit))
@@ -313,15 +313,15 @@ def open_run(
 ) -> Run:
     """Open a run folder: rebuild its system and load its weights.
 
-    The parts of a run that a program of the user's own has trained are built by that program:
-    give a model and a guide that are built as they were then.
+    If your own program has trained the run with ``fit``, build the model and the guide as that
+    program does and give them here.
 
     Args:
         path: the folder.
-        device: where the system is to be.
+        device: the device of the system.
         checkpoint: ``"last"``, ``"best"``, or a step.
-        weights: ``"raw"``, as training left them, or ``"average"``, their moving average; None
-            takes the average if there is one.
+        weights: ``"raw"``, or ``"average"`` for their moving average; None takes the average if
+            the run has one.
         model: the model of a run whose configuration does not name its parts.
         guide: likewise the guide.
 
@@ -334,8 +334,8 @@ def open_run(
     config, state = run.config, found.state
     if (model is None) != (guide is None):
         raise ValueError(
-            "model and guide of a run must be given together, got one of them; build both as they "
-            "were trained"
+            "model and guide of a run must be given together, got one of them; build both as in "
+            "training"
         )
     if model is not None and guide is not None:
         system = System(model, guide, RegularizedELBO())  # type: ignore[arg-type]

@@ -1,4 +1,4 @@
-"""From names and options to a system: a model, a guide and an objective that fit together."""
+"""``build_system``: a model, a guide and an objective that fit together, from their names."""
 
 import inspect
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -107,13 +107,13 @@ def build_system(
 
 
 def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
-    """Move the parts of a system that start at data there.
+    """Start some parameters of a system from data.
 
-    These are the pseudo-inputs of a vamp prior, and the learned scale of a likelihood.
+    These are the pseudo-inputs of a vamp prior and the learned scale of a likelihood.
 
     Args:
         system: before training.
-        batches: tensors of shape (batch, *data), of which no more are taken than are needed.
+        batches: tensors of shape (batch, *data); only as many as needed are read.
 
     Raises:
         ValueError: if there are too few data, or they lie outside the bounds of pseudo-inputs.
@@ -200,7 +200,7 @@ def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
                 f"give {weight} beside schedule.{weight}"
             )
         if name != "constant":
-            # Schedules are named by where they go: their end is the weight itself.
+            # The schedule ends at the weight's own value.
             options[weight] = SCHEDULES[name](end=options[weight], **named)
     return cast(RegularizedELBO, supply(build, options, **sizes))
 
