@@ -1,5 +1,6 @@
 """The notebooks run from top to bottom, and are stored with the outputs of such a run."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -17,14 +18,14 @@ def test_there_are_notebooks() -> None:
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(
-    path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # the kernel is a child in another folder
+def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    # The kernel is a child in another folder, and imports this repository from there.
+    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
     notebook = nbformat.read(path, as_version=4)
-    options = {"timeout": 1800, "kernel_name": "python3", "record_timing": False}
+    limits = {"startup_timeout": 600, "timeout": 1800}  # seconds, against hangs
+    resources = {"metadata": {"path": str(tmp_path)}}
     nbclient.NotebookClient(
-        notebook, resources={"metadata": {"path": str(tmp_path)}}, **options
+        notebook, kernel_name="python3", resources=resources, **limits
     ).execute()
 
 
