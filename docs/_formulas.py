@@ -10,9 +10,9 @@ from typing import Any
 
 from latex2mathml.converter import convert
 
-_FORMULA = re.compile(
-    r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL
-)
+_FORMULA = re.compile(r'<(span|div) class="arithmatex">\\([(\[])(.*?)\\[)\]]</\1>', re.DOTALL)
+# Spaces that TeX sets around these, and latex2mathml does not.
+_SPACED = {r"\\(log|det) ": r"\\\1\\, ", r"\\sim ": r"\\;\\sim\\; "}
 
 
 def on_page_content(content: str, **_: Any) -> str:
@@ -22,6 +22,8 @@ def on_page_content(content: str, **_: Any) -> str:
 
 def _as_mathml(found: re.Match[str]) -> str:
     tag, kind, formula = found.groups()
-    display = "inline" if kind == "(" else "block"
-    mathml = convert(html.unescape(formula).strip(), display=display)
+    formula = html.unescape(formula).strip()
+    for pattern, spaced in _SPACED.items():
+        formula = re.sub(pattern, spaced, formula)
+    mathml = convert(formula, display="inline" if kind == "(" else "block")
     return f'<{tag} class="formula">{mathml}</{tag}>'

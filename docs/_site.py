@@ -1,8 +1,8 @@
 """A hook of mkdocs: files of the repository outside docs/ are pages too, and links to them hold.
 
 ``CHANGELOG.md`` and ``CONTRIBUTING.md`` become pages, ``examples/`` becomes one page with its
-scripts, and each notebook of ``notebooks/`` becomes a page with its outputs. Pages of docs/ link to
-these files as the repository has them, such as ``../examples/rme.py``, and these files link to
+scripts, and each notebook of ``notebooks/`` becomes a page with its outputs. Pages of docs/ link
+to these files as the repository has them, such as ``../examples/rme.py``, and these files link to
 ``docs/...``. On the site the links lead to the pages.
 """
 
@@ -26,8 +26,8 @@ def on_files(files: Files, *, config: Any) -> Files:
     for path in sorted((ROOT / "notebooks").glob("*.ipynb")):
         name = f"notebooks/{path.stem}.md"
         files.append(File.generated(config, name, content=_notebook(path)))
-        picture = File.generated(config, f"notebooks/{path.name}", content=path.read_text())
-        files.append(picture)
+        copy = File.generated(config, f"notebooks/{path.name}", content=path.read_text())
+        files.append(copy)
     return files
 
 
@@ -79,5 +79,5 @@ def _output(output: dict[str, Any]) -> str:
         return f"````text\n{''.join(output['text'])}````"
     data = output["data"]
     if "image/png" in data:
-        return f'![output](data:image/png;base64,{"".join(data["image/png"]).strip()})'
+        return f"![output](data:image/png;base64,{''.join(data['image/png']).strip()})"
     return f"````text\n{''.join(data['text/plain'])}\n````"
