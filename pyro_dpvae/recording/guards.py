@@ -111,7 +111,7 @@ class _Seen:
         self.state: State = tuple(entries)
 
     def is_unchanged(self) -> bool:
-        """Whether modules still hold the same objects, which is found in a fraction of the time."""
+        """Whether modules still hold the same objects, which is found fast."""
         return (
             sum(map(len, self._dicts)) == len(self._values)
             and all(map(is_, chain.from_iterable(map(dict.values, self._dicts)), self._values))

@@ -14,11 +14,14 @@ __all__ = ["replay_of"]
 _aten = torch.ops.aten
 
 # Of PyTorch's own functions that take the same arguments, parsed in half the time.
-_PLAIN = frozenset(
-    "add addmm bmm cat clamp cos div exp expm1 eye ge gt le log log1p logical_and logical_not "
-    "logsumexp lt matmul maximum mean minimum mm mul neg pow reciprocal relu rsqrt select sigmoid "
-    "sin softmax sqrt stack sub sum t tanh transpose unsqueeze where".split()
-)
+# fmt: off
+_PLAIN = frozenset((
+    "add", "addmm", "bmm", "cat", "clamp", "cos", "div", "exp", "expm1", "ge", "gt", "le",
+    "log", "log1p", "logical_and", "logsumexp", "lt", "maximum", "mean", "minimum", "mm",
+    "mul", "neg", "pow", "reciprocal", "relu", "rsqrt", "select", "sigmoid", "sin", "sqrt",
+    "stack", "sub", "sum", "t", "tanh", "transpose", "unsqueeze", "where",
+))
+# fmt: on
 _METHODS = {"view": Tensor.view, "expand": Tensor.expand, "permute": Tensor.permute}
 _LITERALS = (bool, int, str, type(None))
 
@@ -34,11 +37,8 @@ def replay_of(traced: fx.GraphModule, held: Sequence[Tensor]) -> Callable[..., l
     """
     graph = copy.deepcopy(traced.graph)
     places = [node for node in graph.nodes if node.op == "placeholder"]
-    vectors = {
-        place
-        for place, tensor in zip(places[len(places) - len(held) :], held, strict=True)
-        if tensor.dim() == 1
-    }
+    of_held = zip(places[len(places) - len(held) :], held, strict=True)
+    vectors = {place for place, tensor in of_held if tensor.dim() == 1}
     for node in list(graph.nodes):
         if node.target is _aten.addmm.default and node.args[0] in vectors:
             _put_linear(graph, node)

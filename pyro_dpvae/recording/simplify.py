@@ -55,15 +55,19 @@ def _sum_in_place_of_view(node: fx.Node) -> None:
     if node.target is not _aten.view.default:
         return
     total: Any = node.args[0]
-    if total.target is not _aten.sum.dim_IntList or len(total.users) > 1:
-        return
     before, after = _recorded(total), _recorded(node)
-    if total.args[1:] == ([0], True) and before is not None and after is not None:
-        if before.shape[1:] == after.shape:
-            total.args = (total.args[0], [0])
-            total.meta = node.meta
-            node.replace_all_uses_with(total)
-            node.graph.erase_node(node)
+    if (
+        total.target is _aten.sum.dim_IntList
+        and len(total.users) == 1
+        and total.args[1:] == ([0], True)
+        and before is not None
+        and after is not None
+        and before.shape[1:] == after.shape
+    ):
+        total.args = (total.args[0], [0])
+        total.meta = node.meta
+        node.replace_all_uses_with(total)
+        node.graph.erase_node(node)
 
 
 def _recorded(node: Any) -> Tensor | None:
