@@ -225,7 +225,9 @@ class CouplingPrior(AbstractPrior):
 
     def _shift_and_log_scale(self, block: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.couplings[block](kept)
-        return shift, _clipped(log_scale)
+        # Pyro clips all log scales to (-5, 3), which changes nothing of a tanh.
+        clips = self.couplings[block].bound is not torch.tanh
+        return shift, _clipped(log_scale) if clips else log_scale
 
 
 class _ScaleAndShift(nn.Module):
