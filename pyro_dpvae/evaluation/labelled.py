@@ -1,6 +1,7 @@
 """Groups of metrics that hold representations against labels and factors of variation."""
 
 import warnings
+from functools import partial
 
 import torch
 from torch import Tensor
@@ -17,6 +18,7 @@ from pyro_dpvae.metrics import (
     cluster_accuracy,
     cluster_information,
     constant_factors,
+    factor_vae_score,
     k_means,
     layer_accuracies,
     layer_clusters,
@@ -123,8 +125,13 @@ def disentanglement(subject: Subject) -> Estimates:
             f"held-out factors of {subject.data.name!r}",
             stacklevel=2,
         )
+    variance = subject.aggregate.scale.square().mean(0)
+    scores = {
+        **DISENTANGLEMENT,
+        "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
+    }
     found: Estimates = {}
-    for name, score in DISENTANGLEMENT.items():
+    for name, score in scores.items():
         try:
             result = score(subject.test_means, factors)
         except ValueError as error:
