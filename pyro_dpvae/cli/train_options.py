@@ -118,8 +118,8 @@ def _parser(arguments: Sequence[str]) -> PartParser:
     training.add_argument(
         "--cluster-step",
         type=int | None,
-        help="the step after which clusters of a guide are put where the data have some "
-        "(default: never)",
+        help="the step after which k-means puts the components of a mixture prior at clusters of "
+        "the data's representations (default: never)",
     )
     training.add_argument(
         "--batch-size", type=int, default=100, help="data in a step, of all processes together"

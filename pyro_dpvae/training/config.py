@@ -48,7 +48,7 @@ class Growing(Protocol):
 
 @runtime_checkable
 class Clustering(Protocol):
-    """A guide whose clusters :func:`fit` starts from data, such as ``ClusteringLadderGuide``."""
+    """A guide by which :func:`fit` starts a prior's clusters from data, as ``AbstractGuide``."""
 
     def initialise_clusters(
         self,
@@ -95,8 +95,8 @@ class TrainConfig:
             with parts of a user's own eagerly.
         growth_steps: the steps, beside those of training, that fit each new component of a guide
             that grows.
-        cluster_step: after how many steps the clusters of a guide that has some are put where
-            the data's representations have clusters; None leaves them where training takes them.
+        cluster_step: after how many steps the components of mixture priors are put where the
+            data's representations have clusters; None leaves them where training takes them.
 
     Raises:
         ValueError: if a count is below 1, a number is out of its range, there is no such choice,
