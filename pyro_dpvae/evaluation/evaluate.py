@@ -19,7 +19,7 @@ from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
 from pyro_dpvae.evaluation.needs import (
-    CLUSTERED_LAYERS,
+    CLUSTERS,
     FACTORS,
     IMAGES,
     IN_MEMORY,
@@ -302,7 +302,7 @@ GROUPS: dict[str, _Group] = {
     "probe": _Group(labelled.probe, fixed=_SPACED, needs=(LABELS,)),
     "layers": _Group(labelled.layers, fixed=_SPACED, needs=(LABELS, LAYERS)),
     "clusters": _Group(labelled.clusters, needs=(LABELS,)),
-    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERED_LAYERS)),
+    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERS)),
     "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
     "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, LABELS, IN_MEMORY)),
     "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),

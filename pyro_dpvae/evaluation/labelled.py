@@ -26,6 +26,7 @@ from pyro_dpvae.metrics import (
     nearest_neighbour_accuracy,
 )
 from pyro_dpvae.priors import ProductPrior
+from pyro_dpvae.priors.product import layers_of
 
 __all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
 
@@ -91,13 +92,11 @@ def clusters(subject: Subject) -> Estimates:
 
 
 def own_clusters(subject: Subject) -> Estimates:
-    """Return how well the clusters of a ladder's own layers fit the labels."""
-    assert isinstance(subject.guide, ClusteringLadderGuide)
-    guide = subject.guide
+    """Return how well the clusters of the prior, in a ladder of each layer's, fit the labels."""
 
     def assigned(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return assigned_clusters([guide.cluster_probabilities(x)])
+            return assigned_clusters([_cluster_probabilities(subject, x)])
 
     train, test = (
         torch.cat(map_over_ranks(assigned, own_batches(batches)))
@@ -113,6 +112,16 @@ def own_clusters(subject: Subject) -> Estimates:
             "which compare held-out data with each other"
         )
     return layer_clusters(train, labels[0], test, labels[1])
+
+
+def _cluster_probabilities(subject: Subject, x: Tensor) -> list[Tensor]:
+    """Return q(y | x) of each layer: the guide's own, or p(y | z) at the mean of q(z | x)."""
+    guide, prior = subject.guide, subject.prior
+    if isinstance(guide, ClusteringLadderGuide):
+        return guide.cluster_probabilities(x)
+    layers = layers_of(prior)
+    means = guide.posterior(x).mean.split([part.latent_dim for part in layers], -1)
+    return [part.responsibilities(z) for part, z in zip(layers, means, strict=True)]
 
 
 def disentanglement(subject: Subject) -> Estimates:

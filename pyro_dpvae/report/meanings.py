@@ -134,9 +134,15 @@ _MEANINGS: dict[str, Meaning] = {
         "higher",
         True,
     ),
+    r"cluster_hungarian_(.+)": Meaning(
+        "cluster accuracy one to one, {}",
+        "held-out accuracy where each cluster of the prior is matched with one label",
+        "higher",
+        True,
+    ),
     r"cluster_nmi_(.+)": Meaning(
         "cluster information, {}",
-        "normalised mutual information of the ladder's clusters and labels",
+        "normalised mutual information of the prior's clusters and labels",
         "higher",
         True,
     ),
