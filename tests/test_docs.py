@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[1]
 ROOMS = (
     *("", "priors", "guides", "objectives", "likelihoods", "nn", "models", "metrics"),
     *("importance", "inference", "training", "runs", "data", "evaluation", "recipes", "plots"),
-    *("encoders", "decoders", "distributions", "mixture", "features", "export"),
+    *("encoders", "decoders", "distributions", "mixture", "features", "export", "errors"),
     *("report", "explore"),
 )
 

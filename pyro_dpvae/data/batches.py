@@ -21,6 +21,7 @@ from pyro_dpvae.data.preprocessing import (
 )
 from pyro_dpvae.data.strangers import as_items
 from pyro_dpvae.data.streams import Stream
+from pyro_dpvae.errors import DataError
 
 __all__ = ["Batches", "own_batches"]
 
@@ -85,18 +86,18 @@ class Batches:
             _check_others(split, self._others)
         self.size = split_size(split)
         if self.size == 0:
-            raise ValueError("batches need data, got none")
+            raise DataError("batches need data, got none")
         self.meaning, split = as_items(split, as_given=preprocessing == "none")
         self.item_shape = self.meaning.item_shape
         self.batch_size = check_positive_int("batch_size", batch_size)
         self.rank, self.ranks = _checked_share(batch_size, rank, ranks)
         if batch_size > self.size:
-            raise ValueError(
+            raise DataError(
                 f"batch_size must be at most the number of data, got {batch_size} for "
                 f"{self.size}; use a smaller --batch-size"
             )
         if workers < 0:
-            raise ValueError(f"workers must be at least 0, got {workers}")
+            raise DataError(f"workers must be at least 0, got {workers}")
         images = self.meaning.layout == "images" and self.meaning.is_shades
         check_preprocessing(preprocessing, images=images)
         self.preprocessing = preprocessing
@@ -220,7 +221,7 @@ def _check_others(split: object, others: Sequence[Tensor]) -> None:
             f"{type(split).__name__} first; give a data set whose items are tuples"
         )
     if any(len(other) != len(split) for other in others):
-        raise ValueError(
+        raise DataError(
             "what belongs to data must have an entry for each datum, got "
             f"{[len(other) for other in others]} for {len(split)} data; cut them alike"
         )
@@ -228,9 +229,9 @@ def _check_others(split: object, others: Sequence[Tensor]) -> None:
 
 def _checked_share(batch_size: int, rank: int, ranks: int) -> tuple[int, int]:
     if not 0 <= rank < check_positive_int("ranks", ranks):
-        raise ValueError(f"rank must be one of 0 to {ranks - 1}, got {rank}")
+        raise DataError(f"rank must be one of 0 to {ranks - 1}, got {rank}")
     if batch_size % ranks:
-        raise ValueError(
+        raise DataError(
             f"batch_size must be a multiple of the number of ranks, got {batch_size} for {ranks}; "
             f"use --batch-size {batch_size - batch_size % ranks + ranks}"
         )

@@ -10,6 +10,7 @@ from torch.utils.data import Dataset
 
 from pyro_dpvae.data.labels import varying
 from pyro_dpvae.data.meaning import Meaning, meaning_of
+from pyro_dpvae.errors import DataError
 
 __all__ = [
     "LARGEST_IN_MEMORY",
@@ -84,7 +85,7 @@ class DataSet:
         splits = self.splits
         for part, split in splits.items():
             if split_size(split) == 0:
-                raise ValueError(
+                raise DataError(
                     f"a data set needs data, got none in the {part} split of {self.name!r}"
                 )
         for part, labels, split in (
@@ -93,13 +94,13 @@ class DataSet:
             ("test_factors", self.test_factors, self.test),
         ):
             if labels is not None and len(labels) != split_size(split):
-                raise ValueError(
+                raise DataError(
                     f"{part} must be of every datum, got {len(labels)} for {split_size(split)} "
                     f"data of {self.name!r}"
                 )
         shapes = {part: split_shape(split) for part, split in splits.items()}
         if len(set(shapes.values())) > 1:
-            raise ValueError(
+            raise DataError(
                 f"training and held-out data of {self.name!r} must have one shape, got {shapes}"
             )
         tensors = {part: split for part, split in splits.items() if isinstance(split, Tensor)}

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.data.meaning import Array
+from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["class_numbers", "factor_numbers", "is_factors", "varying"]
 
@@ -37,6 +38,7 @@ def class_numbers(
         warnings.warn(
             f"the labels of {where} are real numbers, which are no classes, and are left out; "
             "store whole numbers or texts",
+            category=DataWarning,
             stacklevel=2,
         )
         return {}, None
@@ -44,6 +46,7 @@ def class_numbers(
         warnings.warn(
             f"labels must be whole numbers or texts, got {every.dtype} in {where}; they are left "
             "out",
+            category=DataWarning,
             stacklevel=2,
         )
         return {}, None
@@ -80,7 +83,7 @@ def factor_numbers(
     tables = {split: array.reshape(len(array), -1) for split, array in factors.items()}
     every = np.concatenate(list(tables.values()))
     if every.dtype.kind not in "buif":
-        raise ValueError(f"factors of variation must be numbers, got {every.dtype} in {where}")
+        raise DataError(f"factors of variation must be numbers, got {every.dtype} in {where}")
     columns: dict[int, dict[str, Array]] = {}
     for column in range(every.shape[1]):
         of_splits = {split: table[:, column] for split, table in tables.items()}
@@ -92,6 +95,7 @@ def factor_numbers(
                     f"a factor of variation must have few values, which many items share; column "
                     f"{column} of {where} has {len(values)} for {len(every)} items, and is left "
                     "out; round it",
+                    category=DataWarning,
                     stacklevel=2,
                 )
                 continue
@@ -125,6 +129,7 @@ def varying(
     still = [names[i] if names else f"number {i}" for i in (~varies).nonzero()[:, 0].tolist()]
     warnings.warn(
         f"factors of variation of {where} that have one value are left out: {', '.join(still)}",
+        category=DataWarning,
         stacklevel=2,
     )
     if not varies.any():

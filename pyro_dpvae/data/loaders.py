@@ -13,6 +13,7 @@ from torch.utils.data import (
 
 from pyro_dpvae.data.batches import Batches
 from pyro_dpvae.data.dataset import first_of, split_shape
+from pyro_dpvae.errors import DataError
 
 __all__ = ["batches_of"]
 
@@ -50,14 +51,14 @@ def batches_of(
         and sampler.num_samples == len(loader.dataset)  # type: ignore[arg-type]
     )
     if loader.batch_size is None or not plain:
-        raise ValueError(
+        raise DataError(
             "a DataLoader that is trained on must take its data in order or shuffle all of them, "
             f"so that a resumed run goes on with the same batches, got {type(sampler).__name__} "
             f"and batch_size {loader.batch_size}; make it with shuffle=True and a batch_size, and "
             "choose or repeat data in its dataset"
         )
     if loader.collate_fn is not default_collate:
-        raise ValueError(
+        raise DataError(
             "a DataLoader that is trained on must put items together as PyTorch does, got a "
             "collate_fn of its own; let its dataset return what that function makes of an item"
         )

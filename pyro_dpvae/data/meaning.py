@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.errors import DataError
 
 __all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "meaning_of"]
 
@@ -159,13 +160,11 @@ def meaning_of(
     shapes = {name: tuple(array.shape[1:]) for name, array in arrays.items()}
     if len({kind == "f" for kind in kinds.values()}) > 1:
         found = {name: _type_name(array) for name, array in arrays.items()}
-        raise ValueError(
+        raise DataError(
             f"all splits must have one type of numbers, real or whole; got {found} in {where}"
         )
     if len(set(shapes.values())) > 1:
-        raise ValueError(
-            f"training and held-out data of {where} must have one shape, got {shapes}"
-        )
+        raise DataError(f"training and held-out data of {where} must have one shape, got {shapes}")
     first = next(iter(arrays.values()))
     real = _kind(first) == "f"
     shape = tuple(first.shape[1:])
@@ -186,21 +185,21 @@ def meaning_of(
 
 def _check_rows(array: Rows, where: str) -> None:
     if 0 in array.shape:
-        raise ValueError(
+        raise DataError(
             f"a data set needs data, got an empty array of shape {tuple(array.shape)} in {where}"
         )
     if not array.shape:
-        raise ValueError(
+        raise DataError(
             f"data have a row per item, got a single number in {where}; store an array of shape "
             "(items, ...)"
         )
     if len(array.shape) == 1:
-        raise ValueError(
+        raise DataError(
             f"data have a row per item, got one number each ({_type_name(array)}, shape "
             f"{tuple(array.shape)}) in {where}: these look like labels; name the array of images"
         )
     if _kind(array) not in "buif":
-        raise ValueError(f"data must be numbers, got {_type_name(array)} in {where}")
+        raise DataError(f"data must be numbers, got {_type_name(array)} in {where}")
 
 
 def _usual_layout(shape: tuple[int, ...], *, real: bool) -> str:
@@ -213,7 +212,7 @@ def _of_numbers(shape: tuple[int, ...], layout: str, words: str, where: str) -> 
     if layout == "vectors":
         return Meaning(layout, (math.prod(shape),), False, 1, False, words)
     if len(shape) > 2:
-        raise ValueError(
+        raise DataError(
             f"sequences have shape (items, steps, features), got items of shape {shape} in {where}"
         )
     return Meaning(layout, shape if len(shape) == 2 else (*shape, 1), False, 1, False, words)
@@ -229,7 +228,7 @@ def _image_shape(shape: tuple[int, ...], where: str) -> tuple[tuple[int, int, in
         return shape, False
     if len(shape) == 3 and shape[2] in (1, 3):
         return (shape[2], *shape[:2]), True
-    raise ValueError(
+    raise DataError(
         "images must have shape (count, height, width), with 1 or 3 channels before or behind "
         f"height and width if any, got items of shape {shape} in {where}; --layout vectors takes "
         "the numbers of an item as a vector"
@@ -244,7 +243,7 @@ def _shades(
     if real and low >= 0 and high <= 1:
         return False, 1, f"in {_interval(numbers)}, taken as shades from 0 to 1"
     if real and not (numbers.whole and low >= 0 and high <= 255):
-        raise ValueError(
+        raise DataError(
             f"images of real numbers must lie in [0, 1], got {_interval(numbers)} in {where}; "
             "scale them, or take them as they are with --preprocessing none"
         )
@@ -255,7 +254,7 @@ def _shades(
         return True, 1, "of levels from 0 to 255"
     if _type_name(array) == "uint16":
         return False, 1 / 65535, "of levels from 0 to 65535, taken as shades from 0 to 1"
-    raise ValueError(
+    raise DataError(
         f"images of whole numbers must lie in 0..255, or be uint16, got {low:g}..{high:g} in "
         f"{where}; scale them, or take them as they are with --layout vectors"
     )
@@ -292,7 +291,7 @@ def _numbers(arrays: Mapping[str, Rows], where: str, *, stop: bool) -> _Numbers:
                 break  # then it has levels, whatever else it holds
         if bad:
             size = math.prod(array.shape)
-            raise ValueError(
+            raise DataError(
                 f"data must be finite, got {bad} values of {size} that are NaN or infinite as "
                 f"32-bit numbers in {name!r} of {where}; repair, scale or leave out those data"
             )

@@ -14,6 +14,7 @@ from torch.utils.data import Dataset
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.data.dataset import DataSet
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError, MissingDataError
 
 __all__ = ["TORCHVISION", "TOYS", "default_root"]
 
@@ -50,7 +51,7 @@ def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], An
         train, test = split(datasets, True), split(datasets, False)
     except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
         # torchvision asserts that files are what their names say.
-        raise FileNotFoundError(
+        raise MissingDataError(
             f"data set {name!r} must lie under {root} as torchvision lays it out, but is missing "
             f"or incomplete there; add --download to fetch it, or name its folder with --root "
             f"({error or type(error).__name__})"
@@ -132,7 +133,7 @@ class _Faces(Dataset[Tensor]):
             image = self.faces[index][0]
         except OSError as error:
             name = self.faces.filename[index]
-            raise ValueError(f"every image must be readable, got {name}: {error}") from error
+            raise DataError(f"every image must be readable, got {name}: {error}") from error
         left, top = (image.width - 148) // 2, (image.height - 148) // 2
         centre = image.crop((left, top, left + 148, top + 148))
         small = centre.resize((64, 64), Image.Resampling.BICUBIC)

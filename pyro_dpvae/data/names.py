@@ -10,6 +10,7 @@ import numpy as np
 from pyro_dpvae.data.labels import is_factors
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["by_name", "split_of"]
 
@@ -116,6 +117,7 @@ def by_name(
             warnings.warn(
                 f"labels and factors must be arrays of numbers or texts, got objects in {key!r} "
                 f"of {where}, which are not unpickled; store them with .astype(str)",
+                category=DataWarning,
                 stacklevel=2,
             )
     _name_factors(source, arrays)
@@ -125,7 +127,7 @@ def by_name(
 def _only(arrays: Mapping[str, Rows], where: str) -> str:
     others = [key for key in arrays if not re.search("label|factor|target", key.lower())]
     if len(others) != 1:
-        raise ValueError(
+        raise DataError(
             "a file of several arrays must name its data 'train' and 'test' (and 'valid'), or "
             f"'images', or 'x'; got arrays {sorted(arrays)} in {where}"
         )
@@ -137,7 +139,7 @@ def _values(rows: Rows, count: int, where: str) -> Array:
     if values.ndim == 2 and values.shape[0] == 1 != count:  # as MATLAB has vectors
         values = values.T
     if values.ndim == 0 or len(values) != count or values.ndim > 2:
-        raise ValueError(
+        raise DataError(
             f"labels and factors must have a row per item, got shape {values.shape} for {count} "
             f"items in {where}"
         )

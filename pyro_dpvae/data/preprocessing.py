@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.errors import DataError
 
 __all__ = [
     "LOGIT_MARGIN",
@@ -85,7 +86,7 @@ def check_preprocessing(name: str, *, images: bool) -> None:
             if images
             else "sequences and vectors take 'none' only, unless --layout images makes them images"
         )
-        raise ValueError(f"preprocessing must suit the data, got {name!r}; {rule}")
+        raise DataError(f"preprocessing must suit the data, got {name!r}; {rule}")
 
 
 def binarised_bits(images: Tensor, first_index: int = 0) -> Tensor:

@@ -6,6 +6,7 @@ from pyro_dpvae.data.dataset import DataSet
 from pyro_dpvae.data.formats.registry import ENDINGS, read
 from pyro_dpvae.data.named import TORCHVISION, TOYS, default_root
 from pyro_dpvae.data.sources import check_held_out, data_set
+from pyro_dpvae.errors import DataError, MissingDataError
 
 __all__ = ["DATA_SETS", "READING", "load"]
 
@@ -52,13 +53,13 @@ def load(
         return data_set(TOYS[name](), layout=layout, held_out=held_out)
     if name in TORCHVISION:
         if layout not in (None, "images") or check_held_out(held_out) is not None:
-            raise ValueError(
+            raise DataError(
                 f"layout and held_out are for files, and {name!r} is a set of images with a test "
                 "split; leave --layout and --held-out out"
             )
         place = root if root is not None else default_root()
         if place is None:
-            raise FileNotFoundError(
+            raise MissingDataError(
                 f"data set {name!r} lies under a root folder, and none is named; give --root "
                 "FOLDER (and --download to fetch the data), or set DPVAE_DATA"
             )
@@ -66,11 +67,11 @@ def load(
     path = Path(source)
     if not path.exists():
         if path.name.lower().endswith(ENDINGS):
-            raise FileNotFoundError(
+            raise MissingDataError(
                 f"data file {path} must exist, and does not; if it has moved, name its place "
                 "with --data"
             )
-        raise ValueError(
+        raise DataError(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
             f"images; got {name!r}: correct --data, or name where the data have moved"
         )

@@ -12,6 +12,7 @@ from pyro_dpvae.data.dataset import DataSet, Split, split_size
 from pyro_dpvae.data.labels import class_numbers, factor_numbers
 from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
 from pyro_dpvae.data.rows import Items
+from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["Part", "Source", "check_held_out", "data_set"]
 
@@ -71,7 +72,7 @@ def check_held_out(held_out: int | float | str | None) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise ValueError(
+        raise DataError(
             f"held_out must be 'none' or a share of the data between 0 and 1, got {held_out}"
         )
     return share
@@ -99,14 +100,14 @@ def data_set(
     if len(parts) == 1:
         parts = {"train": next(iter(parts.values()))}
     elif share is not None:
-        raise ValueError(
+        raise DataError(
             f"held_out is for data without splits, and {source.where} has "
             f"{' and '.join(parts)}; leave --held-out out"
         )
     arrays = {split: part.data for split, part in parts.items()}
     meaning = meaning_of(arrays, layout=layout or source.layout, where=source.where)
     for caution in meaning.cautions:
-        warnings.warn(caution, stacklevel=2)
+        warnings.warn(caution, category=DataWarning, stacklevel=2)
     splits: dict[str, Split] = {split: _items(part.data, meaning) for split, part in parts.items()}
     labels, label_names = class_numbers(_given(parts, "labels"), source.where)
     factors, factor_names = factor_numbers(
@@ -115,7 +116,7 @@ def data_set(
     for what, found in (("labels", labels), ("factors", factors)):
         for split, values in found.items():
             if len(values) != split_size(splits[split]):
-                raise ValueError(
+                raise DataError(
                     f"{what} must have a row per item, got {len(values)} for "
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
@@ -171,7 +172,7 @@ def _items(data: Rows, meaning: Meaning) -> Split:
 
 def _order(size: int, share: float, where: str) -> tuple[Tensor, Tensor]:
     if size < 2:
-        raise ValueError(f"at least 2 data are needed to hold some out, got {size} in {where}")
+        raise DataError(f"at least 2 data are needed to hold some out, got {size} in {where}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(_SEED))
     count = min(size - 1, max(1, round(share * size)))
     return order[count:], order[:count]

@@ -8,6 +8,7 @@ from torch.utils.data import Dataset
 
 from pyro_dpvae.data.dataset import Split, first_of, split_shape, split_size
 from pyro_dpvae.data.meaning import Meaning, meaning_of
+from pyro_dpvae.errors import DataError
 
 __all__ = ["as_items"]
 
@@ -55,14 +56,14 @@ class _Interpreted(Dataset[Any]):
         whole = self.data[index]
         item = first_of(whole)
         if item.dtype != self.dtype:
-            raise ValueError(
+            raise DataError(
                 f"all items must have one type, got {item.dtype} for item {index} and "
                 f"{self.dtype} for those before"
             )
         low, high = (float(bound) for bound in item.double().aminmax())
         images = self.meaning.layout == "images" and self.meaning.is_shades
         if images and (low < 0 or high * self.meaning.scale > self._white):
-            raise ValueError(
+            raise DataError(
                 f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] "
                 f"where others are {self.meaning.words}; give all items one range"
             )

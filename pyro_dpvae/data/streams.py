@@ -11,6 +11,8 @@ import torch
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
+from pyro_dpvae.errors import DataError, ReaderError
+
 __all__ = ["Stream"]
 
 
@@ -98,7 +100,7 @@ class _Stacks(Dataset[Any]):
                 item = self.data[index]
                 items.append((item,) if isinstance(item, Tensor) else item)
             return tuple(map(torch.stack, zip(*items, strict=True)))
-        except ValueError as error:  # ours, which name the file
+        except DataError as error:
             return _Failure(str(error))
         except Exception as error:  # whatever a user's data set may raise
             return _Failure(
@@ -111,13 +113,13 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
     try:
         for batch in _started(loader):
             if isinstance(batch, _Failure):
-                raise ValueError(batch.reason)
+                raise DataError(batch.reason)
             yield batch
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A process that ends while it hands on a batch leaves a broken connection.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
-        raise OSError(
+        raise ReaderError(
             f"processes that read data must stay, and one has ended ({error}); give it more "
             "memory, use fewer --workers, or look whether the files of the data are whole"
         ) from error

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from pyro_dpvae._checks import check_positive_int, check_repeated, check_seed
+from pyro_dpvae.errors import EvaluationWarning
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
 
@@ -34,6 +35,7 @@ def default_cache() -> Path:
         warnings.warn(
             f"the user has no home folder, so caches are kept in {folder}; set HOME or "
             "XDG_CACHE_HOME, or name another folder with --cache",
+            category=EvaluationWarning,
             stacklevel=2,
         )
         return folder

@@ -15,6 +15,7 @@ from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_
 from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
@@ -137,7 +138,7 @@ def evaluate_run(
         except ValueError as error:
             if groups is not None:
                 raise
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{name} is left out: {error}", category=EvaluationWarning, stacklevel=2)
             continue
         plain = {key: _plain(estimate) for key, estimate in found.items()}
         of_each = subject.per_datum.get(name)

@@ -9,6 +9,7 @@ from torch import Tensor
 from pyro_dpvae._ranks import map_over_ranks
 from pyro_dpvae._subsets import spread
 from pyro_dpvae.data import own_batches
+from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.metrics import (
@@ -132,6 +133,7 @@ def disentanglement(subject: Subject) -> Estimates:
         warnings.warn(
             f"factors that do not vary are left out, got one value in columns {constant} of the "
             f"held-out factors of {subject.data.name!r}",
+            category=EvaluationWarning,
             stacklevel=2,
         )
     variance = subject.aggregate.scale.square().mean(0)
@@ -144,7 +146,7 @@ def disentanglement(subject: Subject) -> Estimates:
         try:
             result = score(subject.test_means, factors)
         except ValueError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{name} is left out: {error}", category=EvaluationWarning, stacklevel=2)
             continue
         if isinstance(result, Estimate):
             found[name.replace("-", "_")] = result

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.importance.memory import draws_that_fit
 from pyro_dpvae.importance.summation import Summation, summable
 from pyro_dpvae.importance.traces import checked_plates, paired_traces
@@ -285,7 +286,7 @@ class ImportanceSampler:
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, stacklevel=5)
+            warnings.warn(message, category=EagerWarning, stacklevel=5)
 
 
 @dataclass(frozen=True)

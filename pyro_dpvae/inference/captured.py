@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_dpvae._ranks import ranks, rehearsal
+from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.inference._evaluation import Evaluation, evaluate, is_ours
 from pyro_dpvae.inference._graphed import graphed_steps
 from pyro_dpvae.inference._recorded import (
@@ -352,7 +353,7 @@ class CapturedSVI(SVI):
     def _warn(self, message: str) -> None:
         if message not in self._warned:
             self._warned.add(message)
-            warnings.warn(message, stacklevel=5)
+            warnings.warn(message, category=EagerWarning, stacklevel=5)
 
 
 def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Tensor:

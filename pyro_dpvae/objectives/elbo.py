@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks
+from pyro_dpvae.errors import TrainingWarning
 from pyro_dpvae.objectives._batch import explained
 from pyro_dpvae.objectives._draws import Draw, draw
 from pyro_dpvae.objectives._gathering import check_equal_shapes
@@ -352,6 +353,7 @@ class RegularizedELBO(pyro.infer.ELBO):
             warnings.warn(
                 f"{names}: of a whole batch, and each of {ranks().count} ranks sees its own part "
                 "only; call objective.across_ranks() for the batch of all ranks",
+                category=TrainingWarning,
                 stacklevel=4,
             )
 

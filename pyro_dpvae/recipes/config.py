@@ -10,6 +10,7 @@ from typing import Any, cast
 
 from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
 from pyro_dpvae.data import PREPROCESSING, READING, DataSet, load
+from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import SCHEDULES, Weight
 from pyro_dpvae.recipes.named import named_recipe
 from pyro_dpvae.recipes.parts import KINDS, RATE_SCHEDULE, Part, as_mapping, default_of, resolved
@@ -113,7 +114,7 @@ class RunConfig(StepOptions):
             object.__setattr__(self, name, value)
         super().__post_init__()
         if not self.data:  # which a path takes for the present folder
-            raise ValueError("data must not be empty, got ''; give a name, a file or a folder")
+            raise ConfigError("data must not be empty, got ''; give a name, a file or a folder")
         if self.preprocessing is not None:
             check_choice("preprocessing", self.preprocessing, PREPROCESSING)
         check_positive("learning_rate", self.learning_rate)
@@ -122,7 +123,7 @@ class RunConfig(StepOptions):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         if self.steps is not None and self.epochs is not None:
-            raise ValueError(
+            raise ConfigError(
                 f"give steps or epochs, not both; got {self.steps} steps and {self.epochs} epochs"
             )
         for kind in (*KINDS, RATE_SCHEDULE):
@@ -141,9 +142,9 @@ class RunConfig(StepOptions):
             if name not in known:
                 near = difflib.get_close_matches(name, known, n=1)
                 hint = f" (did you mean {near[0]}?)" if near else ""
-                raise ValueError(f"there is no option {name!r} of a run{hint}")
+                raise ConfigError(f"there is no option {name!r} of a run{hint}")
         if options.get("data") is None:
-            raise ValueError("data must be named, and are not; give a name, a file or a folder")
+            raise ConfigError("data must be named, and are not; give a name, a file or a folder")
         plain = {name: options[name] for name in _plain_options() if name in options}
         parts: dict[str, Any] = {
             k: as_mapping(k, options[k]) for k in (*KINDS, RATE_SCHEDULE) if k in options
@@ -253,7 +254,7 @@ class RunConfig(StepOptions):
             return self.learning_rate
         end, length = schedule.pop("end"), schedule.pop("steps") or steps
         if not end >= 0:
-            raise ValueError(f"learning_rate_schedule.end must be 0 or more, got {end}")
+            raise ConfigError(f"learning_rate_schedule.end must be 0 or more, got {end}")
         return SCHEDULES[name](self.learning_rate, end, length, **schedule)
 
 
@@ -283,7 +284,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     try:
         return dict(_parser().parse_object(options).as_dict())
     except UsageError as error:
-        raise ValueError(error.refusal.removeprefix("--")) from error
+        raise ConfigError(error.refusal.removeprefix("--")) from error
 
 
 def merged(first: Mapping[str, Any], second: Mapping[str, Any]) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.errors import UnsupportedError
 from pyro_dpvae.recipes.recipe import Recipe
 
 __all__ = ["COUPLINGS", "DPVAE_DATA_SETS", "PAPER", "REGULARIZERS", "Regularizer", "dpvae_recipe"]
@@ -226,7 +227,7 @@ def dpvae_recipe(data: str, regularizer: str, *, decoupled: bool, variant: str =
     check_choice("regularizer", regularizer, REGULARIZERS)
     check_choice("variant", variant, ("paper", "authors-code"))
     if variant == "authors-code" and data != "mnist":
-        raise ValueError(
+        raise UnsupportedError(
             f"the authors' code has configurations of mnist alone, got {data!r}; use the variant "
             "paper"
         )

@@ -8,6 +8,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.decoders import AbstractDecoder, Decoder
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
+from pyro_dpvae.errors import UnsupportedError
 from pyro_dpvae.guides import (
     AbstractGuide,
     AmortizedGaussian,
@@ -92,12 +93,12 @@ def _laplace(
             training would use.
     """
     if not isinstance(parts.decoder, Decoder):
-        raise ValueError(
+        raise UnsupportedError(
             "a Laplace guide expands the likelihood of a network's raw values, which "
             f"{type(parts.decoder).__name__} does not give; use --guide amortized"
         )
     if any(isinstance(module, _BatchNorm) for module in parts.decoder.modules()):
-        raise ValueError(
+        raise UnsupportedError(
             "a Laplace guide differentiates the decoder for each datum by itself, and the batch "
             "norms of this one join the data of a batch in training; choose a network without, "
             "such as --network residual or --network mlp, or, for a ladder, another guide"

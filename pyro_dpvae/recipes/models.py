@@ -11,6 +11,7 @@ from torch import nn
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.decoders import AutoregressiveDecoder, Decoder
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
+from pyro_dpvae.errors import ConfigError, UnsupportedError
 from pyro_dpvae.guides import AbstractGuide, ClusteringLadderGuide, LadderGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.models import VAE, AbstractVAE, ClusteringLadderVAE, LadderVAE, LossyVAE
@@ -99,7 +100,7 @@ class ModelParts:
             ValueError: if one is named.
         """
         if self.pixels[0] != "auto":
-            raise ValueError(
+            raise UnsupportedError(
                 "pixel networks are part of a lossy model, "
                 f"got pixels {self.pixels[0]!r} for another; use model lossy, or pixels auto"
             )
@@ -154,7 +155,7 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
     """
     shape, size = parts.shape, parts.size
     if len(shape) != 3:
-        raise ValueError(
+        raise UnsupportedError(
             f"a lossy model is one of images, got data of shape {shape}; use model vae"
         )
     name, options, own = parts.pixels
@@ -232,7 +233,7 @@ def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     latent_dims = tuple(inspect.signature(networks.encoder).parameters["latent_dims"].default)
     check_latent_dims(latent_dims)
     if parts.latent_dim is not None and parts.latent_dim != sum(latent_dims):
-        raise ValueError(
+        raise ConfigError(
             f"latent_dim of a ladder is the sum of its latent_dims {latent_dims}, got "
             f"{parts.latent_dim}; leave it out (null), or change the network's latent_dims"
         )

@@ -2,6 +2,7 @@
 
 import difflib
 
+from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.recipes.authors_code import AUTHORS_CODE
 from pyro_dpvae.recipes.dpvae import PAPER
 from pyro_dpvae.recipes.recipe import Recipe
@@ -26,7 +27,7 @@ def named_recipe(name: str) -> Recipe:
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, cutoff=0.5)
         hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise ValueError(
+        raise ConfigError(
             f"recipe must be one of those that 'dpvae recipes' lists, got {name!r}{hint}"
         )
     return RECIPES[name]

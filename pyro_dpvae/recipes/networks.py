@@ -6,6 +6,7 @@ from typing import Any
 
 from torch import nn
 
+from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.nn import Architecture, Batched
 from pyro_dpvae.nn.measuring import measured
 
@@ -51,7 +52,7 @@ def own_architecture(
             )
             for name in ("encoder", "decoder"):
                 if not isinstance(getattr(whole, name, None), nn.Module):
-                    raise ValueError(
+                    raise ConfigError(
                         f"a network must have an encoder and a decoder, both modules, and "
                         f"{type(whole).__name__} has no such {name}; make it an attribute"
                     )
@@ -64,7 +65,7 @@ def own_architecture(
     def decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         network = measured(part("decoder"), in_shape=(latent_dim,))
         if network.out_shape != tuple(raw_shape):
-            raise ValueError(
+            raise ConfigError(
                 f"the decoder of a network must return raw values of shape {tuple(raw_shape)}, "
                 f"got {network.out_shape}; take raw_shape as an argument and build it for that"
             )

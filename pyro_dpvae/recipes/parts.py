@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
@@ -123,7 +124,7 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
     try:
         found = getattr(import_module(module), attribute)
     except (ImportError, AttributeError, ValueError) as error:
-        raise ValueError(
+        raise ConfigError(
             f"{rule}; got {path!r}, which cannot be imported ({error}); start Python where its "
             "package lies, or add that folder to PYTHONPATH"
         ) from error
@@ -131,7 +132,7 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
     if inspect.isfunction(found):
         made = get_type_hints(found).get("return")
     if not (isinstance(made, type) and issubclass(made, base)):
-        raise ValueError(f"{rule}; got {path!r}, which is {found!r}")
+        raise ConfigError(f"{rule}; got {path!r}, which is {found!r}")
     return found
 
 
@@ -245,7 +246,7 @@ def as_mapping(kind: str, part: object) -> dict[str, Any]:
         return {"name": part}
     found = {"name": default_of(kind), **part} if isinstance(part, Mapping) else {}
     if not isinstance(found.get("name"), str):
-        raise ValueError(
+        raise ConfigError(
             f"{kind} must be a name, or a mapping of its name and options, got {part!r}; write "
             f"{kind}: {{name: {default_of(kind)}}}"
         )
@@ -254,7 +255,7 @@ def as_mapping(kind: str, part: object) -> dict[str, Any]:
         isinstance(schedules, Mapping)
         and all(isinstance(one, Mapping | None) for one in schedules.values())
     ):
-        raise ValueError(
+        raise ConfigError(
             f"{kind}.schedule must map weights to schedules, got {schedules!r}; write "
             "schedule: {beta: {name: linear, steps: 1000}}"
         )
@@ -281,7 +282,7 @@ def _resolved(kind: str, part: str) -> str:
         found = parser.parse_object({kind: content})
     except UsageError as error:
         refusal = error.refusal.replace(f"--{kind}.", f"{kind}.")
-        raise ValueError(f"{refusal}; of {kind} {content['name']!r}") from error
+        raise ConfigError(f"{refusal}; of {kind} {content['name']!r}") from error
     return json.dumps(found.as_dict()[kind])
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.errors import ConfigError
 
 __all__ = ["Recipe"]
 
@@ -60,7 +61,7 @@ class Recipe:
         check_positive_int("steps", steps)
         whole = self.options.get("steps")
         if whole is None:
-            raise ValueError(
+            raise ConfigError(
                 f"a recipe in proportion needs a number of steps, and that of {self.title!r} has "
                 "none; give its schedules by themselves"
             )

@@ -28,6 +28,7 @@ from pyro_dpvae.data import (
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.data.preprocessing import binarised_bits, unpacked
 from pyro_dpvae.decoders import images
+from pyro_dpvae.errors import ConfigError, DataError, DataWarning
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.metrics import LikelihoodEstimates, log_likelihoods
 from pyro_dpvae.mixture import AggregatePosterior, has_product, posterior_means
@@ -201,7 +202,7 @@ class Run:
         """Return items after preprocessing, with the noise of the first batch."""
         shape = tuple(self.checkpoint.state["item_shape"])
         if x.shape[1:] != shape or not len(x):
-            raise ValueError(
+            raise DataError(
                 f"data must have the shape (batch, {', '.join(map(str, shape))}), got "
                 f"{tuple(x.shape)}; give items as the run's data hold them, one or more"
             )
@@ -231,14 +232,14 @@ class Run:
         source = config.get("data") if source is None else source
         root = config.get("root") if root is None else root
         if not (isinstance(source, str) and isinstance(root, str | None)):
-            raise ValueError(
+            raise ConfigError(
                 f"the configuration of {self.folder.path} must say where its data are, got data "
                 f"{source!r} and root {root!r}; restore it"
             )
         reading: dict[str, Any] = {name: config.get(name) for name in READING}
         found = load(source, root=root, **reading)
         if found.item_shape != shape:
-            raise ValueError(
+            raise DataError(
                 f"data must have the shape of the run's, {shape}, got {found.item_shape} in "
                 f"{found.name!r}; name with --data where the run's own are"
             )
@@ -250,11 +251,13 @@ class Run:
                 f"{source} has other values now (digest {found.digest}, in training {trained_on})"
             )
             if not named:
-                raise ValueError(
+                raise DataError(
                     f"{what}; put the file back, name with --data where it is now, or, if these "
                     f"data are meant, name them: --data {shlex.quote(source)}"
                 )
-            warnings.warn(f"{what}; they are used, as they are named", stacklevel=2)
+            warnings.warn(
+                f"{what}; they are used, as they are named", category=DataWarning, stacklevel=2
+            )
         return found
 
     def batches(self, split: Split, *, batch_size: int = _BATCH) -> Batches:
@@ -343,7 +346,7 @@ def open_run(
         shape, size = tuple(state["item_shape"]), state["dataset_size"]
         system = RunConfig.of(config).build(shape, dataset_size=size)
     else:
-        raise ValueError(
+        raise ConfigError(
             f"the configuration of {run.path} must name the parts of the run, and it does not: a "
             f"program has trained {state['classes']['model']} with {state['classes']['guide']}; "
             "build both as that program does, and open the run in Python by "

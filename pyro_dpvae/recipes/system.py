@@ -11,6 +11,7 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.errors import ConfigError, UnsupportedError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
@@ -145,7 +146,7 @@ def _build_prior(
     if "encoder" not in inspect.signature(build).parameters:
         return cast(AbstractPrior, supply(build, options, latent_dim=size))
     if encoder is None:
-        raise ValueError(
+        raise UnsupportedError(
             f"a {as_mapping('prior', part)['name']} prior takes the encoder of the whole z, and "
             "layers of a ladder have none of their own; use another prior, or, for model ladder, "
             "one over all layers with model.joint"
@@ -171,7 +172,7 @@ def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
         _check_shared(built.model.prior, guide, name)
         return cast(AbstractGuide, guide)
     if name != "amortized":
-        raise ValueError(
+        raise UnsupportedError(
             "latents at several sites have the guide amortized, "
             f"got {name!r} for {type(built.model).__name__}; use it, or, for a ladder, one prior "
             "over all layers with model.joint"
@@ -181,7 +182,7 @@ def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
 
 def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None:
     if isinstance(prior, VampPrior) and prior.encoder not in list(guide.modules()):
-        raise ValueError(
+        raise UnsupportedError(
             "a vamp prior shares the encoder of the guide, and the guide has none of single "
             f"normals, got guide {name!r}; use amortized, laplace or semi-amortized"
         )
@@ -195,7 +196,7 @@ def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
             f"the schedule of {weight}", named.pop("name", ""), ["constant", *SCHEDULES]
         )
         if weight not in options:
-            raise ValueError(
+            raise ConfigError(
                 f"a schedule needs the weight that it ends at, got none for {weight!r}; "
                 f"give {weight} beside schedule.{weight}"
             )

@@ -12,6 +12,7 @@ from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together, shared_object
 from pyro_dpvae.data import DATA_SETS, Batches, DataSet
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.errors import ConfigError, DataError
 from pyro_dpvae.recipes.config import RunConfig
 from pyro_dpvae.recipes.run import Run, open_run
 from pyro_dpvae.recipes.system import System, start_from_data
@@ -248,7 +249,7 @@ def _check_data(checkpoint: Checkpoint, source: str, data: DataSet) -> None:
     run, state = RunFolder(checkpoint.path.parents[1]), checkpoint.state
     before = run.config.get("data")
     if source != before and {source, before} & {*DATA_SETS}:
-        raise ValueError(
+        raise ConfigError(
             f"a run goes on with its own data, got data {source} for one on {before}; train "
             "another run in another folder"
         )
@@ -258,7 +259,7 @@ def _check_data(checkpoint: Checkpoint, source: str, data: DataSet) -> None:
     same = source in DATA_SETS or state.get("data", data.digest) == data.digest
     if found != wanted or not same:
         what = "of other values" if found == wanted else f"and not {wanted[1]} of {wanted[0]}"
-        raise ValueError(
+        raise DataError(
             f"a run goes on with its own data, got {found[1]} of shape {found[0]} in {source}, "
             f"{what}; give as data the path where those of {run.path} are now"
         )

@@ -176,7 +176,7 @@ class RunFolder:
         try:
             return parsed_object(read_bytes(path))
         except ValueError as error:
-            raise ValueError(f"{path} must hold a JSON object, got {error}; remove it") from error
+            raise ConfigError(f"{path} must hold a JSON object, got {error}; remove it") from error
 
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], *, origins: Mapping[str, str] | None = None

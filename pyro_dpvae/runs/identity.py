@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
 
+from pyro_dpvae.errors import ConfigError, ConfigWarning
 from pyro_dpvae.runs.changes import CHANGEABLE, changes
 
 __all__ = ["Identity", "differences", "parsed_object", "restoring", "run_id"]
@@ -65,6 +66,7 @@ class Identity:
                 f"{config} has changed while its run trains: {changed}; the run goes on, and its "
                 "checkpoints are of the configuration that it began with. Restore the file with: "
                 f"{restoring(config.parent)}",
+                category=ConfigWarning,
                 stacklevel=4,
             )
 
@@ -81,7 +83,7 @@ def run_id(config: Mapping[str, Any]) -> str:
     try:
         text = json.dumps(own, sort_keys=True)
     except RecursionError as error:
-        raise ValueError("a configuration must not be nested so deeply") from error
+        raise ConfigError("a configuration must not be nested so deeply") from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -94,9 +96,9 @@ def parsed_object(content: str | bytes) -> dict[str, Any]:
     try:
         found = json.loads(content)
     except RecursionError as error:
-        raise ValueError("it is nested too deeply") from error
+        raise ConfigError("it is nested too deeply") from error
     if not isinstance(found, dict):
-        raise ValueError(f"it holds {str(found)[:40]!r}")
+        raise ConfigError(f"it holds {str(found)[:40]!r}")
     return found
 
 

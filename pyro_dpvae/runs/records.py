@@ -8,6 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from pyro_dpvae.errors import CheckpointError
+
 __all__ = ["last_step", "parse", "plain", "whole_lines"]
 
 _TAIL = 16_384  # bytes, which hold several records
@@ -58,7 +60,7 @@ def parse(line: bytes, where: str) -> dict[str, Any]:
         record = json.loads(line)
         if isinstance(record, dict):
             return record
-    raise ValueError(
+    raise CheckpointError(
         f"records must be JSON objects, a line each, got {line[:40]!r} in {where}; remove the "
         "file, and the run goes on without the records so far"
     )

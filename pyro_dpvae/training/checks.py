@@ -13,6 +13,7 @@ from torch.utils.data import DataLoader
 from pyro_dpvae._checks import check_kind
 from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches, as_arguments
+from pyro_dpvae.errors import CheckpointError, ConfigError, DataError, UnsupportedError
 from pyro_dpvae.inference import synchronize
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint
@@ -133,7 +134,7 @@ def check_batch(
     args = as_arguments(batch)
     bad, numbers = sum(int((~x.isfinite()).sum()) for x in args), sum(x.numel() for x in args)
     if bad:
-        raise ValueError(
+        raise DataError(
             f"data must be finite, got {bad} values of {numbers} that are NaN or infinite in "
             "the first batch; repair or leave out those data"
         )
@@ -160,7 +161,7 @@ def check_last_batch(objective: RegularizedELBO, train: Batches, *programs: nn.M
     """
     last = train.smallest
     if last < objective.smallest_batch:
-        raise ValueError(
+        raise UnsupportedError(
             f"the objective compares at least {objective.smallest_batch} data of a batch, and "
             f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
             "choose another batch_size"
@@ -169,7 +170,7 @@ def check_last_batch(objective: RegularizedELBO, train: Batches, *programs: nn.M
     own = last // train.ranks
     if own < 2 and any(isinstance(layer, nn.BatchNorm1d) for layer in layers):
         shared = f", of which each of {train.ranks} ranks has {own}" if train.ranks > 1 else ""
-        raise ValueError(
+        raise UnsupportedError(
             "batch norm needs at least 2 data of a batch on every rank, and batches of "
             f"{train.batch_size} leave a last one of {last} of the {train.size}{shared}; "
             "choose another batch_size"
@@ -211,7 +212,7 @@ def growth_steps(guide: nn.Module, steps: int) -> set[int]:
         return set()
     shares = guide.num_components - guide.active + 1
     if steps < shares:
-        raise ValueError(
+        raise ConfigError(
             f"each number of components must have a step, got {steps} steps for {shares} numbers, "
             f"from {guide.active} to {guide.num_components}; train longer"
         )
@@ -229,12 +230,12 @@ def check_clusters(
     if config.cluster_step is None:
         return
     if not isinstance(guide, Clustering):
-        raise ValueError(
+        raise UnsupportedError(
             "cluster_step needs a guide with initialise_clusters, as every guide of this library "
             f"has it, got {config.cluster_step} and {type(guide).__name__}; leave it out (null)"
         )
     if config.cluster_step >= config.steps:
-        raise ValueError(
+        raise ConfigError(
             "cluster_step must lie before the last step, got "
             f"{config.cluster_step} of {config.steps} steps; train longer, or start clusters "
             "earlier"
@@ -253,7 +254,7 @@ def check_resumed(
     """
     training = checkpoint.training()
     if "settings" not in training:
-        raise ValueError(
+        raise CheckpointError(
             f"a run goes on from the state of its training, and {checkpoint.path} has weights "
             "alone; take one that training has written, or train another run"
         )
@@ -262,12 +263,12 @@ def check_resumed(
     )
     place = Place(**training["place"])
     if config.steps < place.step:
-        raise ValueError(
+        raise ConfigError(
             f"a run goes on from the steps that it has, got {config.steps} steps for one of "
             f"{place.step}; give more, or an earlier checkpoint"
         )
     if place.growth and place.growth[-1] >= config.steps:
-        raise ValueError(
+        raise ConfigError(
             f"a guide grows at the steps that it started with, got {config.steps} steps for one "
             f"that still grows after {', '.join(map(str, place.growth))}; give more"
         )

@@ -12,6 +12,7 @@ from torch.utils.data import DataLoader
 from pyro_dpvae._devices import choose_device, device_of
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together
 from pyro_dpvae.data import Batches, batches_of
+from pyro_dpvae.errors import TrainingWarning
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training.callbacks import AbstractCallback
@@ -124,12 +125,14 @@ def fit(
         warnings.warn(
             f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: the run "
             "ends before the schedule does; train longer or shorten the schedule",
+            category=TrainingWarning,
             stacklevel=2,
         )
     if config.warmup_steps is not None and config.warmup_steps > config.steps:
         warnings.warn(
             f"the learning rate takes {config.warmup_steps} steps to warm up, and the run has "
             f"{config.steps}: it ends before; train longer or warm up in fewer",
+            category=TrainingWarning,
             stacklevel=2,
         )
     trainer = Trainer(

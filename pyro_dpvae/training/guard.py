@@ -17,6 +17,7 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it exports
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae._ranks import gather_batch, ranks
+from pyro_dpvae.errors import DpvaeError, TrainingWarning
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows, noise_state
@@ -29,7 +30,7 @@ POLICIES = ("stop", "skip")
 _MOST_IN_A_ROW = 20  # beyond it, a run of NaN alone would look alive
 
 
-class NonFiniteError(ValueError):
+class NonFiniteError(DpvaeError, ValueError):
     """A step's loss or gradients were not finite, and training stops; weights are unharmed."""
 
 
@@ -142,6 +143,7 @@ class GuardedSteps:
             warnings.warn(
                 f"step {step} is left out, because {cause}; the records count such steps as "
                 "left_out",
+                category=TrainingWarning,
                 stacklevel=2,
             )
         return False

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 
 from pyro_dpvae._devices import device_of
+from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import CHANGEABLE
 from pyro_dpvae.training.config import TrainConfig
@@ -77,7 +78,7 @@ def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: s
     }
     if others:
         changes = ", ".join(f"{n} from {old!r} to {new!r}" for n, (old, new) in others.items())
-        raise ValueError(
+        raise ConfigError(
             f"a run goes on as it was configured, and {where} would change {changes}; only "
             f"{', '.join(sorted(CHANGEABLE))} may; train another run"
         )

@@ -14,6 +14,7 @@ from torch import nn
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
 from pyro_dpvae.data import Batches
+from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.inference import synchronize
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
@@ -280,7 +281,7 @@ class Trainer:
             # Read when another process may have trained here, before the lock was this one's.
             again = self.run.checkpoint(resume.step)
             if again.digest != resume.digest:
-                raise ValueError(
+                raise CheckpointError(
                     f"a run goes on from a checkpoint of its own, and {resume.path} is another "
                     f"than {again.path} is now; read it again, from this run"
                 )

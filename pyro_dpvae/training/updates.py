@@ -7,6 +7,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 
 __all__ = ["Updates"]
@@ -62,7 +63,7 @@ class Updates:
         def place(name: str) -> str:
             found: str = places.get(name, name)
             if found not in stored:
-                raise ValueError(
+                raise CheckpointError(
                     f"a checkpoint must be of the same model and guide, and has the parameter "
                     f"{name!r}, which these have not; build them as they were"
                 )

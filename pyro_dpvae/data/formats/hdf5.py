@@ -12,6 +12,7 @@ from pyro_dpvae.data.meaning import Rows
 from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.rows import HDF5Rows
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["read_anndata", "read_hdf5"]
 
@@ -47,7 +48,7 @@ def read_hdf5(path: Path) -> Source:
         with h5py.File(path, "r") as file:
             file.visititems(take)
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} must be an HDF5 file, and cannot be read: {error}") from error
+        raise DataError(f"{path} must be an HDF5 file, and cannot be read: {error}") from error
     return by_name(arrays, path.stem, str(path), objects)
 
 
@@ -62,11 +63,11 @@ def read_anndata(path: Path) -> Source:
             warnings.simplefilter("ignore")  # of what its future versions will do
             found = anndata.read_h5ad(path)
     except Exception as error:  # whatever a damaged file brings about in it
-        raise ValueError(f"{path} must be an AnnData file, and cannot be read: {error}") from error
+        raise DataError(f"{path} must be an AnnData file, and cannot be read: {error}") from error
     layer = "counts" if "counts" in found.layers else None
     numbers = found.X if layer is None else found.layers[layer]
     if numbers is None:
-        raise ValueError(f"{path} must have numbers in X or in its layer 'counts', got none")
+        raise DataError(f"{path} must have numbers in X or in its layer 'counts', got none")
     label = next((name for name in _LABELS if name in found.obs), None)
     notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
     if label is not None:

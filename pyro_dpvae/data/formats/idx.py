@@ -13,6 +13,7 @@ from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.rows import MappedRows
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["is_idx", "read_idx"]
 
@@ -66,18 +67,18 @@ def _array(path: Path) -> Rows:
         with gzip.open(path) if packed else path.open("rb") as file:
             zero, kind, dimensions = np.frombuffer(file.read(4), ">u2,u1,u1")[0].item()
             if zero or kind not in _TYPES:
-                raise ValueError("its first bytes are not those of an idx file")
+                raise DataError("its first bytes are not those of an idx file")
             shape = tuple(np.frombuffer(file.read(4 * dimensions), ">u4").tolist())
             dtype, offset = np.dtype(_TYPES[kind]), 4 + 4 * dimensions
             size = prod(shape) * dtype.itemsize
             if not packed and path.stat().st_size != offset + size:
-                raise ValueError(f"it has {path.stat().st_size} bytes, and needs {offset + size}")
+                raise DataError(f"it has {path.stat().st_size} bytes, and needs {offset + size}")
             if not packed and not fits_in_memory(size):
                 return MappedRows(path, dtype, offset, shape)
             content: Any = bytearray(file.read(size + 1))
     except _UNREADABLE as error:
-        raise ValueError(f"{path} must be an idx file, and cannot be read: {error}") from error
+        raise DataError(f"{path} must be an idx file, and cannot be read: {error}") from error
     if len(content) != size:
-        raise ValueError(f"{path} must be an idx file of shape {shape}, and has not its size")
+        raise DataError(f"{path} must be an idx file of shape {shape}, and has not its size")
     array: Array = np.frombuffer(content, dtype).reshape(shape)
     return array

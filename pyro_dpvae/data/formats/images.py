@@ -18,6 +18,7 @@ from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.names import split_of
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["BACKGROUNDS", "read_images"]
 
@@ -80,7 +81,7 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
     if "train" not in by_split:
         by_split, outside = {"train": every}, []
     if not every:
-        raise ValueError(
+        raise DataError(
             f"a folder of images needs files ending in {', '.join(sorted(_ENDINGS))}, "
             f"got none below {folder}"
         )
@@ -130,7 +131,7 @@ class ImageFiles:
     def _read(self, path: Path, header: _Header) -> Array:
         pixels = _pixels(path, header, self.white)
         if pixels.shape[1:] != self.shape[2:]:
-            raise ValueError(
+            raise DataError(
                 f"all images of a folder must have one size, got {pixels.shape[:0:-1]} in {path} "
                 f"and {self.wanted.size} in others; resize them first"
             )
@@ -143,7 +144,7 @@ def _widest(headers: dict[Path, _Header]) -> _Header:
     first, size = next((path, header.size) for path, header in headers.items())
     for path, header in headers.items():
         if header.size != size:
-            raise ValueError(
+            raise DataError(
                 f"all images of a folder must have one size, got {header.size} in {path} and "
                 f"{size} in {first}; resize them first"
             )
@@ -282,5 +283,5 @@ def _tiff(path: Path) -> Array:
     return found
 
 
-def _unreadable(path: Path, error: Any) -> ValueError:
-    return ValueError(f"every image must be readable, got {path}: {error}")
+def _unreadable(path: Path, error: Any) -> DataError:
+    return DataError(f"every image must be readable, got {path}: {error}")

@@ -10,6 +10,7 @@ from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["is_cars", "read_cars", "read_matlab"]
 
@@ -44,7 +45,7 @@ def read_cars(folder: Path) -> Source:
     for car, path in enumerate(sorted(folder.rglob(_CARS))):
         mesh = _arrays(path).get("im")
         if mesh is None or mesh.ndim != 5:
-            raise ValueError(f"a mesh of cars3d has an array 'im' of 5 dimensions, {path} has not")
+            raise DataError(f"a mesh of cars3d has an array 'im' of 5 dimensions, {path} has not")
         azimuths, elevations = mesh.shape[3:]
         views = mesh.transpose(3, 4, 0, 1, 2)
         images.append(views.reshape(-1, *views.shape[2:]))
@@ -66,7 +67,7 @@ def _arrays(path: Path) -> dict[str, Array]:
     except ImportError:
         raise
     except Exception as error:  # whatever a damaged file brings about in it
-        raise ValueError(f"{path} must be a .mat file, and cannot be read: {error}") from error
+        raise DataError(f"{path} must be a .mat file, and cannot be read: {error}") from error
     return {
         key: array
         for key, array in found.items()

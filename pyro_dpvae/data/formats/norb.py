@@ -12,6 +12,7 @@ from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.rows import MappedRows
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["is_norb", "read_norb"]
 
@@ -43,7 +44,7 @@ def read_norb(path: Path) -> Source:
     camera's is taken. A training file brings the testing file beside it as test split.
     """
     if "-dat" not in path.name:
-        raise ValueError(
+        raise DataError(
             f"the images of smallNORB are in the files that end in -dat.mat, got {path}; name one "
             "of those"
         )
@@ -79,7 +80,7 @@ class _FirstCamera:
 def _part(path: Path) -> Part:
     pair = _matrix(path)
     if len(pair.shape) != 4 or pair.shape[1] != 2:
-        raise ValueError(f"smallNORB has pairs of images, got shape {pair.shape} in {path}")
+        raise DataError(f"smallNORB has pairs of images, got shape {pair.shape} in {path}")
     camera = _FirstCamera(pair)
     data = camera[:] if isinstance(pair, np.ndarray) else camera
     labels, info = (_beside(path, kind) for kind in ("cat", "info"))
@@ -111,4 +112,4 @@ def _matrix(path: Path) -> Any:
             content = bytearray(file.read(size))
         return np.frombuffer(content, dtype).reshape(shape)
     except _UNREADABLE as error:
-        raise ValueError(f"{path} must be a file of smallNORB, and cannot be read") from error
+        raise DataError(f"{path} must be a file of smallNORB, and cannot be read") from error

@@ -14,6 +14,7 @@ from pyro_dpvae.data.meaning import Rows
 from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.rows import MappedRows
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["read_npy", "read_npz"]
 
@@ -84,18 +85,18 @@ def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:
         return np.lib.format.read_array_header_1_0(file)
     if version == (2, 0):
         return np.lib.format.read_array_header_2_0(file)
-    raise ValueError(f"version {version} of the format")
+    raise DataError(f"version {version} of the format")
 
 
 def _mapped(path: Path, file: Any) -> MappedRows:
     shape, fortran, dtype = _header(file)
     if dtype.hasobject:
-        raise ValueError("an array of objects")
+        raise DataError("an array of objects")
     return MappedRows(path, dtype, file.tell(), shape, "F" if fortran else "C")
 
 
-def _refusal(path: Path) -> ValueError:
-    return ValueError(
+def _refusal(path: Path) -> DataError:
+    return DataError(
         f"{path} must be a .npy or .npz file of numbers, and cannot be read as one; arrays of "
         "objects are not unpickled"
     )

@@ -13,6 +13,7 @@ from pyro_dpvae.data.formats.numpy_files import read_npy, read_npz
 from pyro_dpvae.data.formats.tables import read_table
 from pyro_dpvae.data.formats.text import read_amat
 from pyro_dpvae.data.sources import Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["ENDINGS", "read"]
 
@@ -60,7 +61,7 @@ def read(path: Path, *, background: str | None = None) -> Source:
             continue
         other = _read_file(found)
         if other.columns != source.columns:
-            raise ValueError(
+            raise DataError(
                 f"all splits must have the same columns, got {other.columns} in {found} and "
                 f"{source.columns} in {path}"
             )
@@ -89,7 +90,7 @@ def _read_file(path: Path) -> Source:
     for ending, reader in _READERS.items():
         if name.endswith(ending):
             return reader(path)
-    raise ValueError(
+    raise DataError(
         f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
     )
 

@@ -7,6 +7,7 @@ import numpy as np
 
 from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["read_table"]
 
@@ -34,13 +35,11 @@ def read_table(path: Path) -> Source:
     if index:
         notes.append(f"left out, as the index: {', '.join(map(repr, sorted(index)))}")
     if len({*names}) < len(names):
-        raise ValueError(
-            f"the columns of a table must have different names, got {names} in {path}"
-        )
+        raise DataError(f"the columns of a table must have different names, got {names} in {path}")
     if not columns:
-        raise ValueError(f"a table needs columns of numbers, got {names} in {path}")
+        raise DataError(f"a table needs columns of numbers, got {names} in {path}")
     if all(_is_number(name) for name in names):
-        raise ValueError(
+        raise DataError(
             f"the first line of a table must have the names of its columns, got numbers in "
             f"{path}; add such a line"
         )
@@ -71,19 +70,19 @@ def _table(path: Path) -> tuple[Any, list[str]]:
             table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
         return table, table.column_names
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} must be a table, and cannot be read as one: {error}") from error
+        raise DataError(f"{path} must be a table, and cannot be read as one: {error}") from error
 
 
 def _numbers(column: Any, name: str, path: Path) -> Any:
     kind = column.type
     types = library("pyarrow.types", path)
     if types.is_null(kind) or column.null_count:
-        raise ValueError(
+        raise DataError(
             f"every row of a table must have a number in every column, got {column.null_count} "
             f"gaps in column {name!r} of {path}; fill them, or leave out rows or column"
         )
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
-        raise ValueError(
+        raise DataError(
             f"the columns of a table must be numbers, got {kind} in column {name!r} of {path}; "
             "replace its values by numbers (a column of 0 and 1 for each), leave the column out, "
             "or name it 'label' if it is the label"
@@ -93,7 +92,7 @@ def _numbers(column: Any, name: str, path: Path) -> Any:
 
 def _labels(column: Any, path: Path) -> Any:
     if column.null_count:
-        raise ValueError(
+        raise DataError(
             f"every row must have a label, got {column.null_count} without in {path}; give them "
             "one, or leave the rows out"
         )

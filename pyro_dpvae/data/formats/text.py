@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.errors import DataError
 
 __all__ = ["read_amat"]
 
@@ -24,15 +25,15 @@ def read_amat(path: Path) -> Source:
             try:
                 numbers = np.array(" ".join(rows).split(), np.float32)
             except ValueError as error:
-                raise ValueError(f"{path} must hold numbers, and does not: {error}") from error
+                raise DataError(f"{path} must hold numbers, and does not: {error}") from error
             width = width or len(rows[0].split())
             if len(numbers) != width * len(rows):
-                raise ValueError(f"all lines of {path} must have as many numbers, got others")
+                raise DataError(f"all lines of {path} must have as many numbers, got others")
             with np.errstate(invalid="ignore"):  # NaN is equal to nothing
                 whole = numbers.astype(np.uint8)
             blocks.append((whole if (whole == numbers).all() else numbers).reshape(-1, width))
     if not blocks:
-        raise ValueError(f"a data set needs data, got none in {path}")
+        raise DataError(f"a data set needs data, got none in {path}")
     array = np.concatenate(blocks)  # of real numbers, if one of them is
     labels = None
     if isqrt(width) ** 2 != width and isqrt(width - 1) ** 2 == width - 1:
