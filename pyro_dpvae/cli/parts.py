@@ -41,7 +41,6 @@ _BUILT = frozenset(
         "feature_channels",
         "bound",
         "base",
-        "activation",
         "rate",
         "penalties",
         "max_plate_nesting",
