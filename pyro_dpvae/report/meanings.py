@@ -39,6 +39,10 @@ _LEAK = "E_q[log q(z) - log p(z)] where log p(z) < τ, "
 
 _MEANINGS: dict[str, Meaning] = {
     r"elbo": Meaning("ELBO", "evidence lower bound of held-out data, nats per datum", "higher"),
+    r"effective_components": Meaning(
+        "effective components",
+        "of the mixture q(z | x): exp of the entropy of the mean weights, 1 for a single Gaussian",
+    ),
     r"nll": Meaning(
         "negative log-likelihood",
         "-log p(x) of held-out data by importance sampling, nats per datum",
