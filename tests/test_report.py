@@ -83,7 +83,7 @@ def page(runs: list[Path]) -> Path:
 
 
 def test_a_chart_lies_where_its_numbers_do() -> None:
-    chart = svg(line_figure([Curve("A", "A", 0, [(0.0, 1.0), (50.0, 3.0), (100.0, 2.0)])]))
+    chart = svg(line_figure([Curve("A", "A", 0, [(0.0, 0.0), (50.0, 2.0), (100.0, 1.0)])]))
     found = re.search(
         r'd="M ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+) " clip', chart
     )
@@ -92,7 +92,7 @@ def test_a_chart_lies_where_its_numbers_do() -> None:
     assert x1 - x0 == pytest.approx(x2 - x1, abs=1e-3)
     assert y0 - y1 == pytest.approx(2 * (y0 - y2), abs=1e-3)  # upwards is less in SVG
     ticks = [float(y) for y in re.findall(r'<path d="M [\d.]+ ([\d.]+) L [\d.]+ \1 " clip', chart)]
-    assert min(abs(tick - y0) for tick in ticks) < 1e-3  # the line at 1
+    assert min(abs(tick - y0) for tick in ticks) < 1e-3  # the line at 0
     assert "var(--r0)" in chart
     assert "#010" not in chart
 
@@ -102,7 +102,7 @@ def test_a_curve_is_interrupted_where_it_is_not_finite() -> None:
     points = [(float(step), value) for step, value in enumerate(values)]
     chart = svg(line_figure([Curve("A", "A", 0, points)]))
     (path,) = re.findall(r'<path d="([^"]+)"[^>]*stroke: var\(--r0\)', chart)
-    assert re.sub(r"[\d. ]", "", path) == "MLML"
+    assert re.sub(r"[\d. ]", "", path) == "MLMML"
 
 
 def test_intervals_are_drawn_to_scale() -> None:
@@ -310,7 +310,8 @@ def test_the_pointer_reads_a_chart(browser: Browser, page: Path) -> None:
     shown = browser.open(page.as_uri())
     box = shown.evaluate(
         "(() => { const c = [...document.querySelectorAll('.charts figure')]"
-        ".find((one) => one.querySelector('h3').textContent.startsWith('loss')); c.scrollIntoView();"
+        ".find((one) => one.querySelector('h3').textContent.startsWith('loss'));"
+        "c.scrollIntoView();"
         "c.id = 'loss'; const b = c.querySelector('svg').getBoundingClientRect();"
         "return [b.left, b.top, b.width, b.height]; })()"
     )

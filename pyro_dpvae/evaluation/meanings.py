@@ -1,4 +1,4 @@
-"""Titles, definitions, units and directions of metrics, from meanings.toml; captions of figures."""
+"""Titles, definitions and units of metrics and captions of figures, from meanings.toml."""
 
 import re
 import tomllib

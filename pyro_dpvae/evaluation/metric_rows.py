@@ -12,8 +12,9 @@ __all__ = ["EXPLANATION", "folded", "metric_rows", "verdict"]
 
 EXPLANATION = (
     "Values and differences ± half their 95 % interval: normal for the value of one run, "
-    "Student's t over seeds. A difference is better or worse if its interval does not hold zero, "
-    "otherwise not clear; if nothing differs, about one of twenty intervals excludes zero by chance."
+    "Student's t over seeds. A difference is better or worse if its interval excludes zero, "
+    "otherwise not clear; if nothing differs, about one of twenty intervals excludes zero by "
+    "chance."
 )
 
 
@@ -22,7 +23,8 @@ def folded(
 ) -> tuple[list[str], list[str]]:
     """Return the metrics that get a row, and a line that names the metrics without one.
 
-    Metrics without a row are 0 in all columns for lack of samples, as leakage below low thresholds.
+    Metrics without a row are 0 in all columns for lack of samples, as leakage below a threshold
+    that no sample falls below.
 
     Args:
         values: by metric, the value and half its interval in each column, NaN if it is unknown.
@@ -41,8 +43,8 @@ def verdict(metric: str, difference: Difference) -> str:
     """Return what a difference says: a word that depends on the interval and the metric alone.
 
     Example:
-        >>> verdict("nll", Difference(-2.0, 0.5, "seeds")), verdict("nll", Difference(1.0, 1.5, ""))
-        ('better', 'not clear')
+        >>> verdict("nll", Difference(-2.0, 0.5, "seeds"))
+        'better'
     """
     if not math.isfinite(difference.half_width):
         return "interval unknown"

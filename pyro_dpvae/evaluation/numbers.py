@@ -32,8 +32,8 @@ def plain_number(value: int | float, *, decimals: int | None = None) -> str:
 def with_interval(value: int | float, half_width: int | float, *, signed: bool = False) -> str:
     """Return ``value ± half_width``, both rounded to the second digit of the half width.
 
-    A difference that would look equal to its half width, but is not, gets up to two more digits, so
-    that the reader sees on which side of zero the interval ends.
+    A difference that would look equal to its half width, but is not, gets up to two more digits,
+    so that the reader sees on which side of zero the interval ends.
 
     Args:
         value: the middle of the interval.

@@ -73,8 +73,8 @@ def thinned(
 def limits(values: Sequence[float]) -> tuple[float, float]:
     """Return the limits of a chart: the range of the finite values, without far outliers.
 
-    Of ten values or more, the chart leaves out those that are further from the middle 90 % than the
-    width of that range, such as the first losses of a run.
+    Of ten values or more, the chart leaves out those that are further from the middle 90 % than
+    the width of that range, such as the first losses of a run.
 
     Example:
         >>> limits([1.0, 3.0]), limits([900.0] + [float(n % 5) for n in range(40)])
@@ -126,8 +126,8 @@ def line_figure(curves: Sequence[Curve]) -> Figure:
     ordered = sorted(ends.items(), key=lambda item: item[1][0])
     heights = spread([height for _, (height, _) in ordered], gap=0.08, most=0.98)
     for (label, (_, colour)), height in zip(ordered, heights, strict=True):
-        place = {"transform": axes.transAxes, "va": "center", "weight": "bold", "size": 9}
-        axes.text(1.02, height, label, color=_RUNS[colour], **place)
+        text = axes.text(1.02, height, label, color=_RUNS[colour], weight="bold", size=9)
+        text.set(transform=axes.transAxes, va="center")
     for axis, most in ((axes.xaxis, 5), (axes.yaxis, 6)):
         axis.set_major_locator(MaxNLocator(most))
         axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))

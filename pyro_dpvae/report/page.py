@@ -63,7 +63,7 @@ def report_page(runs: Sequence[RunContents], *, seeds: bool = False) -> str:
         meanings=_meanings(comparison),
         settings=_settings(placed, comparison),
         metric_notes=notes,
-        missing=[(one.name, *_missing(one.run)) for one in placed if _missing(one.run)],
+        missing=[(one.name, *found) for one in placed if (found := _missing(one.run))],
         figures=_figures(placed),
         versions=_versions(runs),
     )
@@ -71,7 +71,7 @@ def report_page(runs: Sequence[RunContents], *, seeds: bool = False) -> str:
 
 
 def comparison_of(runs: Sequence[RunContents]) -> tuple[Comparison, list[str]]:
-    """Return the metrics of runs, each compared with the first, and why some are not comparable."""
+    """Return the metrics of runs, compared with the first, and why some are not comparable."""
     metrics = dict.fromkeys(name for run in runs for name in run.metrics)
     values = {name: [_value(run.metrics.get(name)) for run in runs] for name in metrics}
     differences: dict[str, list[Difference | None]] = {name: [] for name in metrics}

@@ -82,7 +82,7 @@ def charts(placed: Sequence[Placed]) -> tuple[list[dict[str, Any]], list[str]]:
     """Return a chart of each recorded quantity, with all runs in it, and what was recorded once.
 
     Runs have separate charts of log p(x | z) if they differ in the preprocessing, or if one has
-    probabilities and the other densities. A quantity that was recorded once has no chart but a text.
+    probabilities and the other densities. A quantity that was recorded once gets a text instead.
     """
     found, once = [], []
     for quantity in _quantities(placed):
