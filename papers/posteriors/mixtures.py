@@ -150,8 +150,8 @@ def optimised(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Diagon
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
         schedule.step()
-    logits, loc, log_scale = (part.detach() for part in parts)
-    return DiagonalNormalMixture(logits, loc, log_scale.exp())
+    fitted = [part.detach() for part in parts]
+    return DiagonalNormalMixture(fitted[0], fitted[1], fitted[2].exp())
 
 
 def bound(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Tensor:

@@ -1,7 +1,9 @@
 """Groups of metrics that hold representations against labels and factors of variation."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -137,7 +139,7 @@ def disentanglement(subject: Subject) -> Estimates:
             stacklevel=2,
         )
     variance = subject.aggregate.scale.square().mean(0)
-    scores = {
+    scores: dict[str, Callable[..., Any]] = {
         **DISENTANGLEMENT,
         "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
     }
