@@ -61,3 +61,17 @@ def test_direct_connections_act_past_the_hidden_layers() -> None:
 def test_a_single_coordinate_is_refused() -> None:
     with pytest.raises(ValueError, match=r"at least 2 for an autoregressive prior, got 1; use St"):
         AutoregressivePrior(1)
+
+
+@pytest.mark.parametrize("direct", [False, True])
+@pytest.mark.parametrize("mean_only", [False, True])
+def test_draws_are_those_of_whole_passes(mean_only: bool, direct: bool) -> None:
+    prior = made(3, mean_only=mean_only, direct=direct)
+    z0 = torch.randn(2, 7, LATENT, dtype=torch.float64)
+    z = z0
+    for step in reversed(prior.steps):
+        start = z
+        for _ in range(LATENT):  # each pass finds one more coordinate for good
+            shift, log_scale = step._shift_and_log_scale(z, None)
+            z = (start - shift) * torch.exp(-log_scale)
+    torch.testing.assert_close(prior.to_representation(z0), z, rtol=1e-12, atol=1e-12)

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import final
+from typing import cast, final
 
 import torch
 from jaxtyping import Bool, Float
@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.batched import at_least_float32
 
-__all__ = ["ConditionedPerceptron", "autoregressive_masks"]
+__all__ = ["ConditionedPerceptron", "OneByOne", "autoregressive_masks"]
 
 # Of the last layer's weights, so that the output starts near zero and no gradient vanishes.
 _INITIAL = 0.01
@@ -98,6 +98,20 @@ class ConditionedPerceptron(nn.Module):
             raise _without_context()
         return self.context(h)
 
+    def check_context_part(self, context_part: Tensor | None) -> None:
+        """Refuse a context where the network has none, and none where it has one.
+
+        Raises:
+            ValueError: for either.
+        """
+        if self.context is None and context_part is not None:
+            raise _without_context()
+        if self.context is not None and context_part is None:
+            raise ValueError(
+                f"a network with a context of size {self.context.in_features} needs it on every "
+                "call, got none; give it, or build the network with context=0"
+            )
+
     def forward(
         self,
         z: Float[Tensor, "*batch inputs"],
@@ -108,13 +122,7 @@ class ConditionedPerceptron(nn.Module):
         Raises:
             ValueError: if the network has a context and none is given, or the other way round.
         """
-        if self.context is None and context_part is not None:
-            raise _without_context()
-        if self.context is not None and context_part is None:
-            raise ValueError(
-                f"a network with a context of size {self.context.in_features} needs it on every "
-                "call, got none; give it, or build the network with context=0"
-            )
+        self.check_context_part(context_part)
         first, *others = self.layers
         y = first(z) if context_part is None else first(z) + context_part
         for layer in others:
@@ -122,6 +130,59 @@ class ConditionedPerceptron(nn.Module):
         if self.direct is not None:
             y = y + self.direct(z)
         return at_least_float32(y)
+
+
+@final
+class OneByOne:
+    """The outputs of an autoregressive network, one coordinate of z after another.
+
+    Each hidden unit is computed once, as soon as the coordinates that it sees are known, so that
+    all outputs take the time of one pass. Tensors are (units, n) here, for n data.
+
+    Args:
+        network: with masks of :func:`autoregressive_masks`.
+        order: the coordinates, first to last.
+        context_part: of the first layer, of shape (n, units).
+    """
+
+    def __init__(
+        self,
+        network: ConditionedPerceptron,
+        order: Sequence[int],
+        context_part: Float[Tensor, "n units"] | None,
+    ) -> None:
+        network.check_context_part(context_part)
+        *hidden, last = [cast(nn.Linear, layer) for layer in network.layers]
+        self._size, places = len(order), list(order)
+        self._layers = [(layer.weight, layer.bias) for layer in hidden]
+        self._layers[0] = (hidden[0].weight[:, places], hidden[0].bias)
+        self._last = last.weight.unflatten(0, (-1, self._size))[:, places]
+        self._bias = last.bias.unflatten(0, (-1, self._size))[:, places].unsqueeze(-1)
+        self._direct = None
+        if network.direct is not None:
+            weight = network.direct.weight.unflatten(0, (-1, self._size))
+            self._direct = weight[:, places][:, :, places]
+        self._context_part = None if context_part is None else context_part.T
+        self._units: list[Tensor | None] = [None] * len(hidden)
+
+    def outputs(self, found: Float[Tensor, "i n"]) -> Float[Tensor, "outputs n"]:
+        """Return the outputs of the next coordinate, given the i before it in the order.
+
+        To be asked for i = 0, 1, 2 ... in turn.
+        """
+        i, y = len(found), found
+        for number, (weight, bias) in enumerate(self._layers):
+            start, stop = (-(-place * len(weight) // self._size) for place in (i, i + 1))
+            new = torch.addmm(bias[start:stop, None], weight[start:stop, : len(y)], y)
+            if number == 0 and self._context_part is not None:
+                new = new + self._context_part[start:stop]
+            new, known = nn.functional.elu(new), self._units[number]
+            y = new if known is None else torch.cat([known, new])
+            self._units[number] = y
+        result = torch.addmm(self._bias[:, i], self._last[:, i, : len(y)], y)
+        if self._direct is not None:
+            result = result + self._direct[:, i, :i] @ found
+        return at_least_float32(result)
 
 
 def _without_context() -> ValueError:

@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
+from pyro_dpvae.nn.conditioned import ConditionedPerceptron, OneByOne, autoregressive_masks
 
 __all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
 
@@ -41,8 +41,8 @@ class AbstractStep(nn.Module, ABC):
 class AutoregressiveStep(AbstractStep):
     """A step whose a_i and t_i depend on the coordinates of z before i, and on h.
 
-    ``forward`` is one pass of the network; ``inverse`` takes L, one after another, each of which
-    finds a coordinate.
+    ``forward`` is one pass of the network; ``inverse`` finds one coordinate after another, and
+    computes each hidden unit as soon as it can.
 
     Args:
         size: the size L of z.
@@ -65,8 +65,6 @@ class AutoregressiveStep(AbstractStep):
         True
     """
 
-    coordinates: Tensor
-
     def __init__(
         self,
         size: int,
@@ -88,8 +86,6 @@ class AutoregressiveStep(AbstractStep):
             masks=autoregressive_masks(size, hidden, outputs=outputs, backwards=backwards),
             direct=past if direct else None,
         )
-        coordinates = torch.eye(size, dtype=torch.bool)
-        self.register_buffer("coordinates", coordinates, persistent=False)
 
     def forward(
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
@@ -103,15 +99,19 @@ class AutoregressiveStep(AbstractStep):
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
         """Return what is mapped to z, and log |det dz'/dz| there."""
         context_part = _of_context(self.network, h)
-        # Coordinates that are not found yet stay zero: left to grow from pass to pass they might
-        # overflow, and infinity times a masked weight is NaN.
-        found, log_scales = torch.zeros_like(z), torch.zeros_like(z)
+        if context_part is not None:
+            context_part = context_part.expand(*z.shape[:-1], -1).flatten(0, -2)
+        raw_of, rows = OneByOne(self.network, self.order, context_part), z.flatten(0, -2).T
+        found, log_det = rows[:0], torch.zeros_like(rows[0])
         for i in self.order:
-            shift, log_scale = self._shift_and_log_scale(found, context_part)
-            here = self.coordinates[i]
-            found = torch.where(here, (z - shift) * (-log_scale).exp(), found)
-            log_scales = torch.where(here, log_scale, log_scales)
-        return found, log_scales.sum(-1)
+            raw = raw_of.outputs(found)
+            new = rows[i] - raw[0]
+            if not self.mean_only:
+                _, log_scale = _shift_and_log_scale(raw, 0)
+                new, log_det = new * (-log_scale[0]).exp(), log_det + log_scale[0]
+            found = torch.cat([found, new.unsqueeze(0)])
+        places = sorted(range(len(self.order)), key=self.order.__getitem__)
+        return found[places].T.reshape(z.shape), log_det.reshape(z.shape[:-1])
 
     def _shift_and_log_scale(
         self, z: Tensor, context_part: Tensor | None
@@ -179,6 +179,6 @@ def _of_context(network: ConditionedPerceptron, h: Tensor | None) -> Tensor | No
     return None if h is None else network.of_context(h)
 
 
-def _shift_and_log_scale(raw: Tensor) -> tuple[Tensor, Tensor]:
-    shift, log_scale = raw.chunk(2, -1)
+def _shift_and_log_scale(raw: Tensor, dim: int = -1) -> tuple[Tensor, Tensor]:
+    shift, log_scale = raw.chunk(2, dim)
     return shift, _MOST_LOG_SCALE * torch.tanh(log_scale / _MOST_LOG_SCALE)

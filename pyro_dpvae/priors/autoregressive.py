@@ -24,9 +24,8 @@ class AutoregressivePrior(AbstractPrior):
 
     with a and t from one masked perceptron (MADE), and the order of coordinates turns round from
     block to block. The log density is thus one parallel pass for each block, its Jacobian
-    triangular. A draw is sequential: L passes for each block, one after another, each of which
-    finds a coordinate. A VAE trains on the density alone; draws cost where objectives or metrics
-    ask for them.
+    triangular. A draw is sequential: it finds one coordinate after another, and computes each
+    hidden unit once, as soon as the coordinates that it sees are known.
 
     In the paper a = 0, the default here too: every block's determinant is one. There a block is
     a MADE of three layers with 640 ReLUs. We read the third layer as the output's, hence two
@@ -102,7 +101,7 @@ class AutoregressivePrior(AbstractPrior):
     def to_representation(
         self, z0: Float[Tensor, "*batch latent"]
     ) -> Float[Tensor, "*batch latent"]:
-        """Return z = g^-1(z0), in L passes for each block."""
+        """Return z = g^-1(z0), one coordinate after another."""
         for step in reversed(self._steps()):
             z0 = step.inverse(z0, None)[0]
         return z0
