@@ -109,7 +109,7 @@ def test_a_disk_that_refuses_is_said_with_the_file(
     def refuse(path: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pyro_dpvae._files.write_synced", refuse)
+    monkeypatch.setattr("pyro_dpvae._files._write_synced", refuse)
     assert main([command, str(folder / "run")]) == 2
     told = capsys.readouterr().err
     assert re.search(r"\.png must be writable, and the system refuses: permission denied; ", told)
