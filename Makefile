@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint docs clean
+.PHONY: demo test lint docs notebooks clean
 
 demo: .venv/ready
 	$(BIN)/dpvae demo
@@ -20,6 +20,10 @@ lint: .venv/ready
 # Pages of files: site/index.html.
 docs: .venv/ready
 	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict --quiet
+
+# Runs the notebooks and stores their outputs.
+notebooks: .venv/ready
+	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

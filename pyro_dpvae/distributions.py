@@ -12,7 +12,7 @@ from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import pad
 
-__all__ = ["DiagonalNormalMixture", "map_draws", "soft_value"]
+__all__ = ["DiagonalNormalMixture", "effective_components", "map_draws", "soft_value"]
 
 # Numbers of each coordinate, component and point that are held at once. On a CPU those of the
 # first stay in its caches, which takes a tenth of the time; the second makes fewer operations,
@@ -188,6 +188,20 @@ class DiagonalNormalMixture(TorchDistribution):
         super(DiagonalNormalMixture, new).__init__(batch, self.event_shape, validate_args=False)
         new._validate_args = self._validate_args
         return new
+
+
+def effective_components(weights: Float[Tensor, "data components"]) -> float:
+    """Return the effective number of components, exp(H(mean weights)), from 1 to K.
+
+    Args:
+        weights: of each component for each datum, which sum to one over the components.
+
+    Example:
+        >>> round(effective_components(torch.tensor([[1.0, 0.0], [0.0, 1.0]])), 3)
+        2.0
+    """
+    mean = weights.double().mean(0)
+    return float(torch.special.entr(mean).sum().exp())
 
 
 def soft_value(draw: Tensor) -> Tensor:

@@ -356,7 +356,7 @@ def test_an_evaluation_has_the_clusters_of_every_layer(tmp_path: Path) -> None:
     assert bound["value"] == pytest.approx(exact, abs=4 * bound["standard_error"])
     found = evaluate_run(subject, ["layer-clusters"])
     assert "layer-clusters" in applicable(subject)
-    kinds = ("cluster_accuracy", "cluster_nmi", "clusters_used")
+    kinds = ("cluster_accuracy", "cluster_hungarian", "cluster_nmi", "clusters_used")
     where = ("layer_1", "layer_2", "joint")
     assert set(found) == {f"{kind}_{one}" for kind in kinds for one in where}
     shares = guide.cluster_probabilities(content.test)

@@ -3,17 +3,19 @@
 import itertools
 import math
 from collections.abc import Callable
+from dataclasses import replace
 
 import pyro.distributions as dist
 import pytest
 import torch
-from torch import Tensor
+import zuko
+from torch import Tensor, nn
 
 from pyro_dpvae.objectives import MMD, AbstractPenalty, Latents, SteinDiscrepancy
 from pyro_dpvae.objectives.penalties import mmd
 from pyro_dpvae.objectives.penalties.kernels import KERNELS, Kernel, squared_distances
 from pyro_dpvae.objectives.penalties.stein import stein_squared
-from pyro_dpvae.priors import CouplingPrior
+from pyro_dpvae.priors import CouplingPrior, ZukoPrior
 from tests.gaussian_latents import latents_of, site_of
 
 BATCH, LATENT = 12, 3
@@ -196,3 +198,47 @@ def test_stein_of_a_shifted_gaussian_is_its_closed_form() -> None:
     error = float(found.std()) / math.sqrt(len(found))
     assert error < exact / 20
     assert float(found.mean()) == pytest.approx(exact, abs=4 * error)
+
+
+def test_the_gradient_of_stein_under_couplings_is_that_of_its_mean() -> None:
+    # The mean over draws as a function of where q lies, by differences of the same draws, which
+    # feel a jump of the score as the gradient of single draws does not.
+    torch.manual_seed(0)
+    prior = CouplingPrior(2).double()
+    with torch.no_grad():
+        for parameter in prior.parameters():
+            parameter.mul_(1.5)
+    direction, width = torch.tensor([0.6, 0.8], dtype=torch.float64), 0.05
+
+    def value(place: Tensor, noise: Tensor) -> Tensor:
+        z = place * direction + 0.5 * noise
+        score = torch.autograd.grad(prior().log_prob(z).sum(), z, create_graph=True)[0]
+        return stein_squared(z, score, 2.0)
+
+    gaps = []
+    for _ in range(20):
+        noise = torch.randn(256, 2, dtype=torch.float64)
+        places = [
+            torch.tensor(place, dtype=torch.float64, requires_grad=True)
+            for place in (0.3, 0.3 + width, 0.3 - width)
+        ]
+        here, above, below = (value(place, noise) for place in places)
+        (gradient,) = torch.autograd.grad(here, places[0])
+        gaps.append(float(gradient - (above - below).detach() / (2 * width)))
+    found = torch.tensor(gaps)
+    assert abs(found.mean()) < 4 * found.std() / len(gaps) ** 0.5 + 0.01
+
+
+def test_stein_refuses_a_prior_whose_score_jumps() -> None:
+    latents = latents_of(torch.zeros(8, 2), torch.ones(8, 2))
+    for prior in (
+        CouplingPrior(2, activation="leaky-relu"),
+        CouplingPrior(2, base=CouplingPrior(2, activation="relu")),
+        ZukoPrior(zuko.flows.MAF(2, transforms=1)),
+    ):
+        site = replace(latents.sites[0], prior=prior().expand([8]))
+        with pytest.raises(ValueError, match="needs a prior whose score is continuous"):
+            SteinDiscrepancy(1.0)(Latents((site,)))
+    for prior in (CouplingPrior(2), ZukoPrior(zuko.flows.MAF(2, activation=nn.SiLU))):
+        site = replace(latents.sites[0], prior=prior().expand([8]))
+        assert SteinDiscrepancy(1.0)(Latents((site,)))["stein"].isfinite()

@@ -51,6 +51,20 @@ def _paths(module: ModuleType, name: str) -> set[str]:
     return {f"{module.__name__}.{name}", f"{home}.{name}"}
 
 
+def test_formulas_are_mathml(site: Path) -> None:
+    for page in ("dpvae", "objectives", "numbers", "notebooks/first-dpvae", "reference/mixture"):
+        text = (site / f"{page}.html").read_text()
+        assert "<math" in text, page
+        shown = re.sub(r"<(pre|code|script|math)\b.*?</\1>", "", text, flags=re.DOTALL)
+        assert not re.search(r"\$|\\\(|\\mathrm", shown), page
+
+
+def test_notebooks_are_pages_with_their_figures(site: Path) -> None:
+    for path in (ROOT / "notebooks").glob("*.ipynb"):
+        assert "data:image/png;base64," in (site / f"notebooks/{path.stem}.html").read_text()
+        assert (site / "notebooks" / path.name).read_text() == path.read_text()
+
+
 def test_no_page_asks_the_network_for_anything(site: Path) -> None:
     for page in site.rglob("*.html"):
         asked = re.findall(

@@ -395,7 +395,8 @@ def test_runs_are_compared_with_the_first(
     assert paired.half_width == pytest.approx(
         2.022691 * float((two - one).std()) / math.sqrt(40), rel=1e-4
     )
-    assert list(comparison.differing) == ["prior"]
+    assert comparison.differing["prior.name"] == ["standard", "coupling"]
+    assert all(option.startswith("prior.") for option in comparison.differing)
     assert main(["compare", *paths]) == 0
     printed = capsys.readouterr().out
     assert "B - A" in printed
@@ -416,7 +417,7 @@ def test_a_comparison_is_printed_as_it_is_asked_for(
     widths = [1.959964 * one["nll"]["standard_error"] for one in metrics]
     assert [one["half_width"] for one in nll["values"]] == pytest.approx(widths)
     assert nll["differences"][0]["how"] == "paired data"
-    assert found["differing"]["prior"][1]["name"] == "coupling"
+    assert found["differing"]["prior.name"] == ["standard", "coupling"]
     assert main(["compare", *paths, "--csv"]) == 0
     lines = list(csv.DictReader(capsys.readouterr().out.splitlines()))
     assert len(lines) == 2 * len(found["metrics"])

@@ -123,9 +123,33 @@ def test_pareto_k_is_that_of_arviz() -> None:
     expected = arviz_pareto_k(weights.T.numpy().copy())
     np.testing.assert_allclose(found.numpy(), expected, rtol=1e-10)
     assert bool((found[1:] > found[:-1]).all())
-    # Too few distinct weights for a tail
-    assert pareto_k(torch.zeros(1000, 1, dtype=torch.float64)).tolist() == [math.inf]
+    # Too few draws for a tail
     assert pareto_k(torch.randn(10, 1, dtype=torch.float64)).tolist() == [math.inf]
+
+
+def test_weights_of_few_values_have_no_heavy_tail() -> None:
+    generator = torch.Generator().manual_seed(0)
+    perfect = 1e-15 * torch.randn(1000, generator=generator, dtype=torch.float64)
+    values = torch.tensor([0.5, 1.0, 1.3], dtype=torch.float64)
+    common = values[torch.randint(3, (1000,), generator=generator)].log()
+    rare = torch.zeros(1000, dtype=torch.float64)
+    rare[:3] = math.log(1.5)  # a value of 3 draws: fewer than a fit needs, and they matter little
+    found = pareto_k(torch.stack([torch.zeros_like(rare), perfect, common, rare], 1))
+    assert found.tolist() == [-math.inf] * 4
+    assert effective_sample_size(common) > 850
+    # A draw that outweighs all others is what k-hat is there to tell.
+    rare[:2] = math.log(1e4)
+    assert pareto_k(rare.unsqueeze(1)).tolist() == [math.inf]
+
+
+def test_an_exact_guide_has_no_heavy_tail(exact: LinearGaussian) -> None:
+    # With the exact posterior every weight is p(x), to rounding.
+    estimates = log_likelihoods(
+        exact.model, exact.guide, [exact.data(20)], num_samples=1000, progress=False
+    )
+    assert bool((estimates.effective_samples > 999.99).all())
+    assert bool((estimates.pareto_k < 0).all())
+    assert negative_log_likelihood(estimates).settings["pareto_k_above_0.7"] == 0.0
 
 
 def test_effective_samples_and_means() -> None:

@@ -15,7 +15,9 @@ NETWORKS = {
     "image": ("mlp", (2, 3, 4), {"hidden": (5,)}),
     "linear": ("mlp", (7,), {"hidden": ()}),
     "leaky": ("moons", (2,), {}),
-    "tanh": ("mlp", (7,), {"hidden": (6,), "activation": nn.Tanh}),
+    "tanh": ("mlp", (7,), {"hidden": (6,), "activation": "tanh"}),
+    "silu": ("mlp", (7,), {"hidden": (6, 5), "activation": "silu"}),
+    "softplus": ("mlp", (7,), {"hidden": (6,), "activation": "softplus"}),
     "convolutions": ("mnist", (1, 28, 28), {}),
 }
 
@@ -55,7 +57,7 @@ def test_products_with_the_jacobian_are_autograds(name: str) -> None:
     torch.testing.assert_close(found, jacobian.movedim(-1, 0))
 
 
-@pytest.mark.parametrize("name", ["relu", "wide", "leaky", "tanh"])
+@pytest.mark.parametrize("name", ["relu", "wide", "leaky", "tanh", "silu", "softplus"])
 @pytest.mark.parametrize("isotropic", [True, False])
 def test_gradients_of_the_curvature_are_autograds(name: str, isotropic: bool) -> None:
     body = network(name)

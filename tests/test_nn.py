@@ -186,8 +186,8 @@ def test_residual_networks_halve_until_small(side: int, smallest: int) -> None:
 
 
 def test_mlp_options() -> None:
-    encoder = ARCHITECTURES["mlp"].encoder((4,), hidden=(8, 6), activation=nn.Tanh)
-    decoder = ARCHITECTURES["mlp"].decoder(1, (4,), hidden=(8, 6), activation=nn.Tanh)
+    encoder = ARCHITECTURES["mlp"].encoder((4,), hidden=(8, 6), activation="tanh")
+    decoder = ARCHITECTURES["mlp"].decoder(1, (4,), hidden=(8, 6), activation="tanh")
     assert parameters(encoder) == 5 * 8 + 9 * 6
     assert parameters(decoder) == 2 * 6 + 7 * 8 + 9 * 4
     assert sum(isinstance(layer, nn.Tanh) for layer in decoder.body) == 2

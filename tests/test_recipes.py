@@ -148,7 +148,7 @@ def test_a_part_of_another_name_loses_the_options_of_the_recipes(
     [
         (["--steps", "500"], "cluster_step must lie before the last step, got 500 of 500 steps"),
         (["--steps", "9", "--cluster-step", "2", "--prior.components", "5000"], "5000"),
-        (["--model", "ladder"], "cluster_step is of guides with clusters"),
+        (["--model", "ladder", "--prior", "standard"], "components of a MixturePrior"),
     ],
 )
 def test_clusters_that_cannot_start_are_refused_before_there_is_a_run(

@@ -343,3 +343,32 @@ def test_a_tensor_with_a_graph_from_outside_is_used_up_by_no_trial() -> None:
         found, _ = steps(CapturedSVI, make)
     assert found == pytest.approx(expected)
     torch.testing.assert_close(made[1].weight.grad, made[0].weight.grad)
+
+
+def test_what_is_dropped_from_a_recording_changes_no_bit() -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Linear(3, 5), nn.LeakyReLU(0.1, inplace=True), nn.Linear(5, 2))
+    parameters = list(network.parameters())
+
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        (x,) = tensors
+        torch.rand(7)  # no result depends on it but by the next draw
+        noise = torch.randn_like(x).view(4, 3).T.T.expand(4, 3)
+        y = network(x + noise)
+        y.sum(-1).neg().view(2, 2)  # no result depends on it
+        loss = (y.view(4, 2).T @ y.expand(4, 2)).logsumexp(0).sum()
+        return [loss.detach(), y.detach(), *torch.autograd.grad(loss, parameters)]
+
+    x = torch.randn(4, 3)
+    recording = record(run, [x])
+    for seed in range(3):
+        torch.manual_seed(seed)
+        expected = run([x])
+        torch.manual_seed(seed)
+        found = recording([x])
+        assert all(map(torch.equal, found, expected))
+        with torch.no_grad():
+            for parameter in parameters:
+                parameter.mul_(1.1)
+    operations = {str(node.target) for node in recording.graph.graph.nodes}
+    assert not operations & {"aten.detach.default", "aten.neg.default"}

@@ -1,6 +1,7 @@
 """One page of several runs: its parts against truth, and the page as a browser shows it."""
 
 import base64
+import html
 import json
 import re
 import shutil
@@ -12,13 +13,11 @@ import pytest
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.evaluation import GROUPS, Comparison, Difference
+from pyro_dpvae.evaluation.meanings import SECTIONS, meaning_of
+from pyro_dpvae.evaluation.metric_rows import verdict
 from pyro_dpvae.report import Opening, RunContents, contents_of, report_page
-from pyro_dpvae.report.charts import Curve, interval_drawing, line_chart
-from pyro_dpvae.report.columns import columns_of_runs
-from pyro_dpvae.report.configuration import configuration_tables, differing
-from pyro_dpvae.report.markup import element
-from pyro_dpvae.report.meanings import SECTIONS, meaning_of
-from pyro_dpvae.report.tables import metrics_table
+from pyro_dpvae.report.charts import Curve, interval_figure, line_figure, svg
+from pyro_dpvae.report.page import comparison_of, metrics_tables
 from pyro_dpvae.report.training import title_of
 from tests.browser import Browser, chromium
 
@@ -84,45 +83,80 @@ def page(runs: list[Path]) -> Path:
 
 
 def test_a_chart_lies_where_its_numbers_do() -> None:
-    curve = Curve("A", "A", 0, [(0, 1.0), (50, 3.0), (100, 2.0)])
-    chart = line_chart([curve], title="loss")
-    found = re.search(r'<path d="M([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)L([\d.]+) ([\d.]+)"', chart)
+    chart = svg(line_figure([Curve("A", "A", 0, [(0.0, 0.0), (50.0, 2.0), (100.0, 1.0)])]))
+    found = re.search(
+        r'd="M ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+) L ([\d.]+) ([\d.]+) " clip', chart
+    )
     assert found is not None
     x0, y0, x1, y1, x2, y2 = map(float, found.groups())
-    assert x1 - x0 == pytest.approx(x2 - x1, abs=0.11)
-    assert y0 - y1 == pytest.approx(2 * (y0 - y2), abs=0.21)  # upwards is less in SVG
-    grid = {
-        float(label): float(y)
-        for y, label in re.findall(r'y="([\d.]+)" dy=".32em" class="value">([\d.]+)<', chart)
-    }
-    assert grid[1.0] == pytest.approx(y0, abs=0.11)
-    assert grid[3.0] == pytest.approx(y1, abs=0.11)
+    assert x1 - x0 == pytest.approx(x2 - x1, abs=1e-3)
+    assert y0 - y1 == pytest.approx(2 * (y0 - y2), abs=1e-3)  # upwards is less in SVG
+    ticks = [float(y) for y in re.findall(r'<path d="M [\d.]+ ([\d.]+) L [\d.]+ \1 " clip', chart)]
+    assert min(abs(tick - y0) for tick in ticks) < 1e-3  # the line at 0
+    assert "var(--r0)" in chart
+    assert "#010" not in chart
 
 
 def test_a_curve_is_interrupted_where_it_is_not_finite() -> None:
-    points = [(1, 1.0), (2, 2.0), (3, float("nan")), (4, 1.0), (5, float("inf")), (6, 2.0)]
-    (path,) = re.findall(r'<path d="([^"]+)"', line_chart([Curve("A", "A", 0, points)], title="x"))
-    assert re.sub(r"[\d. ]", "", path) == "MLMM"
+    values = [1.0, 2.0, float("nan"), 1.0, float("inf"), 2.0, 1.0]
+    points = [(float(step), value) for step, value in enumerate(values)]
+    chart = svg(line_figure([Curve("A", "A", 0, points)]))
+    (path,) = re.findall(r'<path d="([^"]+)"[^>]*stroke: var\(--r0\)', chart)
+    assert re.sub(r"[\d. ]", "", path) == "MLMML"
 
 
 def test_intervals_are_drawn_to_scale() -> None:
-    drawing = interval_drawing([(0, 0.5, 0.25), None, (1, 1.0, float("nan"))], within=(0.0, 1.0))
-    assert 'd="M46.5 8H123.5' in drawing  # a quarter and three quarters of 8 to 162
-    assert re.findall(r'cx="([\d.]+)" cy="([\d.]+)"', drawing) == [("85", "8"), ("162", "40")]
+    figure = interval_figure([(0.5, 0.25), None, (1.0, float("nan"))])
+    (axes,) = figure.axes
+    spans = [one.get_segments()[0] for one in axes.collections if len(one.get_segments())]
+    assert spans[0].tolist() == [[0.25, 0.0], [0.75, 0.0]]
+    assert [tuple(one.get_xydata()[0]) for one in axes.lines if one.get_marker() == "o"] == [
+        (0.5, 0.0),
+        (1.0, 2.0),
+    ]
 
 
-def test_differences_are_told_better_worse_or_not_clear(runs: list[Path]) -> None:
+@pytest.mark.parametrize(
+    ("metric", "value", "half", "said"),
+    [
+        ("nll", -2.0, 1.0, "better"),
+        ("elbo", -2.0, 1.0, "worse"),
+        ("rate", -2.0, 1.0, "differs"),
+        ("nll", -2.0, 3.0, "not clear"),
+        ("nll", -2.0, float("nan"), "interval unknown"),
+        ("active_units", 0.0, 0.0, "equal"),
+    ],
+)
+def test_the_verdict_follows_from_the_interval(
+    metric: str, value: float, half: float, said: str
+) -> None:
+    assert verdict(metric, Difference(value, half, "seeds")) == said
+
+
+def test_report_and_compare_say_the_same(
+    runs: list[Path], capsys: pytest.CaptureFixture[str]
+) -> None:
     both = [contents_of(str(run), Opening(count=None)) for run in runs]
-    columns, notes = columns_of_runs(both)
+    comparison, notes = comparison_of(both)
     assert notes == []
     kept = json.loads((runs[0] / "evaluation.json").read_text())["metrics"]["elbo"]
-    value, half = columns[0].values["elbo"]
+    value, half = comparison.intervals()["elbo"][0] or (0.0, 0.0)
     assert (value, half) == (kept["value"], pytest.approx(1.959964 * kept["standard_error"]))
-    gap = columns[1].differences["elbo"]
-    table = metrics_table("Likelihood", ["elbo"], columns)
-    clear = abs(gap.value) > gap.half_width
-    assert (("better" if gap.value > 0 else "worse") if clear else "not clear") in table
-    assert "paired data" in table
+    tables = metrics_tables(both, comparison)
+    capsys.readouterr()
+    command("compare", *runs)
+    printed = capsys.readouterr().out
+    (gap,) = comparison.differences["elbo"]
+    assert gap is not None
+    (line,) = [line for line in printed.splitlines() if line.startswith("elbo ")]
+    assert f" {verdict('elbo', gap)}, paired data" in line
+    row = tables[0]["table"].split("<tr>")[2]
+    for text in (line.split()[-4], verdict("elbo", gap), "paired data", "nats", "higher"):
+        assert text in row
+    # What is 0 for want of draws has no row in either.
+    (folded,) = [one for one in printed.splitlines() if one.startswith("0, with too few draws")]
+    assert tables[1]["note"] == [folded]
+    assert "leakage, τ = \N{MINUS SIGN}90" not in tables[1]["table"]
 
 
 def test_whatever_a_run_holds_is_escaped() -> None:
@@ -138,17 +172,16 @@ def test_whatever_a_run_holds_is_escaped() -> None:
     outline = Outline(report_page([run]))
     assert outline.open == []
     assert [tag for tag, _ in outline.elements].count("script") == 1
-    assert element("td", evil, title=evil) == (
-        '<td title="&lt;script&gt;alert(&quot;1&quot;)&lt;/script&gt;&amp;&quot;">'
-        '&lt;script&gt;alert("1")&lt;/script&gt;&amp;"</td>'
-    )
 
 
 def test_what_differs_comes_first_and_marked() -> None:
     configs = [{"prior": {"name": name}, "seed": 0, "out": name} for name in ("a", "b")]
-    assert differing(configs) == ["prior.name"]
-    tables = configuration_tables(configs, ["A", "B"])
-    assert tables.index("prior.name") < tables.index("<mark>b</mark>") < tables.index("<details>")
+    page = report_page([RunContents(f"runs/{index}", one) for index, one in enumerate(configs)])
+    section = page[page.index('id="configuration"') :]
+    assert (
+        section.index("prior.name") < section.index("<mark>b</mark>") < section.index("<details>")
+    )
+    assert "seed" in section[section.index("<details>") :]
 
 
 def test_every_group_has_a_section() -> None:
@@ -191,7 +224,7 @@ def test_the_page_says_what_is_missing_and_how_to_get_it(
     config = json.loads((run / "config.json").read_text())
     (run / "config.json").write_text(json.dumps({**config, "data": "gone.npy"}))
     command("report", run, runs[1], "--out", tmp_path / "page.html", "--no-figures")
-    text = (tmp_path / "page.html").read_text()
+    text = html.unescape((tmp_path / "page.html").read_text())
     assert f"dpvae evaluate '{run}'" in text
     assert f"dpvae evaluate {runs[1]} --metrics split,distance,clusters" in text
     command("report", run)
@@ -211,7 +244,9 @@ def test_probabilities_and_densities_have_charts_of_their_own() -> None:
     kinds = {"bernoulli": (-90.0, -80.0), "laplace": (600.0, 700.0), "gaussian": (650.0, 750.0)}
     page = report_page([recorded(name, *elbo) for name, elbo in kinds.items()])
     found = [
-        name for name in re.findall(r"<figcaption>.*?</figcaption>", page) if "held out" in name
+        name
+        for name in re.findall(r"<figcaption><output>.*?</figcaption>", page, re.DOTALL)
+        if "held out" in name
     ]
     assert len(found) == 2
     assert "A held out \N{MINUS SIGN}80<" in found[0]
@@ -237,7 +272,7 @@ def test_runs_of_several_seeds_are_one_column(monkeypatch: pytest.MonkeyPatch) -
     differences = {"elbo": [Difference(0.5, 0.2, "paired seeds")]}
     members = [["a-0", "a-1", "a-2"], ["b-0", "b-1", "b-2"]]
     compared = Comparison(["a", "b"], values, differences, {}, members)
-    monkeypatch.setattr("pyro_dpvae.report.columns.compare_seeds", lambda _paths: compared)
+    monkeypatch.setattr("pyro_dpvae.report.page.compare_seeds", lambda _paths: compared)
     entries = {"elbo": {"value": -2.0, "standard_error": 0.1, "settings": {}}}
     seeds = [
         RunContents(path, {"seed": seed}, metrics=entries, groups={"elbo": ["elbo"]})
@@ -275,7 +310,8 @@ def test_the_pointer_reads_a_chart(browser: Browser, page: Path) -> None:
     shown = browser.open(page.as_uri())
     box = shown.evaluate(
         "(() => { const c = [...document.querySelectorAll('.charts figure')]"
-        ".find((one) => one.textContent.startsWith('loss')); c.scrollIntoView();"
+        ".find((one) => one.querySelector('h3').textContent.startsWith('loss'));"
+        "c.scrollIntoView();"
         "c.id = 'loss'; const b = c.querySelector('svg').getBoundingClientRect();"
         "return [b.left, b.top, b.width, b.height]; })()"
     )

@@ -149,8 +149,31 @@ def test_the_gap_of_a_partly_known_factor_is_its_information() -> None:
 
 
 def test_a_collapsed_representation_is_refused() -> None:
-    with pytest.raises(ValueError, match="needs a z that varies, got one value for all data"):
-        factor_vae_score(torch.zeros(200, 4), FACTORS[:200])
+    for z in (torch.zeros(200, 4), torch.full((200, 4), 0.3)):
+        with pytest.raises(ValueError, match="needs a z that varies, got one value for all data"):
+            factor_vae_score(z, FACTORS[:200])
+    with pytest.raises(ValueError, match="a coordinate of z that the data move"):
+        factor_vae_score(
+            1e-3 * torch.randn(200, 4), FACTORS[:200], posterior_variance=torch.ones(4)
+        )
+
+
+@pytest.mark.parametrize("scales", [(1.0, 1.0, 1.0), (100.0, 0.01, 1.0), (1e-4, 1e6, 1.0)])
+def test_the_scale_of_coordinates_changes_no_score(scales: tuple[float, ...]) -> None:
+    factors = FACTORS[:, :3]
+    for score in (mig, modularity, factor_vae_score):
+        assert score(factors * torch.tensor(scales), factors).value == pytest.approx(1, abs=0.01)
+
+
+def test_collapsed_and_constant_coordinates_take_no_part_in_votes() -> None:
+    # Nine coordinates of noise alone, of every scale, and a constant one.
+    noise = torch.randn(4000, 9) * torch.logspace(-4, 4, 9)
+    z = torch.cat([FACTORS[:, :3] * 1e-3, noise, torch.full((4000, 1), 0.7)], 1)
+    assert factor_vae_score(z, FACTORS[:, :3]).settings["active"] == 12
+    variance = torch.cat([torch.full((3,), 1e-8), 1e3 * noise.var(0), torch.ones(1)])
+    found = factor_vae_score(z, FACTORS[:, :3], posterior_variance=variance)
+    assert found.settings["active"] == 3
+    assert found.value == 1.0
 
 
 @pytest.mark.parametrize("name", DISENTANGLEMENT)
@@ -160,6 +183,17 @@ def test_bad_factors_are_refused(name: str) -> None:
         score(torch.randn(10, 3), FACTORS)
     with pytest.raises(ValueError, match="a factor must vary, got one value in each of 4 columns"):
         score(aligned(), torch.ones_like(FACTORS))
+    with pytest.raises(ValueError, match="whole numbers, one for each value, got real ones; cut"):
+        score(aligned(), torch.randn(4000, 4))
+
+
+@pytest.mark.parametrize("name", ["mig", "modularity", "factor-vae-score"])
+def test_whole_numbers_may_be_of_a_real_type(name: str) -> None:
+    score, z = DISENTANGLEMENT[name], aligned()[:400]
+    one, other = score(z, FACTORS[:400].float()), score(z, FACTORS[:400])
+    assert isinstance(one, Estimate)
+    assert isinstance(other, Estimate)
+    assert one.value == other.value
 
 
 @pytest.mark.parametrize("name", DISENTANGLEMENT)

@@ -7,12 +7,12 @@ from typing import Any
 from jsonargparse import Namespace
 
 from pyro_dpvae.cli.measuring import measure
-from pyro_dpvae.cli.metrics import folded, in_words
 from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation.compare import half_width
+from pyro_dpvae.evaluation.meanings import meaning_of
+from pyro_dpvae.evaluation.metric_rows import folded
+from pyro_dpvae.evaluation.numbers import with_interval
 from pyro_dpvae.evaluation.table import text_table
-from pyro_dpvae.report.meanings import meaning_of
-from pyro_dpvae.report.numbers import with_interval
 
 __all__ = ["main"]
 
@@ -31,7 +31,7 @@ def main(options: Namespace) -> int:
 
 def _entry(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
     meaning = meaning_of(name)
-    return {"unit": meaning.unit or None, "better": meaning.better, **found}
+    return {"unit": meaning.unit or None, "better": meaning.better or None, **found}
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
@@ -45,7 +45,8 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         settings = ", ".join(
             f"{key} {_short(value)}" for key, value in metrics[name]["settings"].items()
         )
-        rows.append([name, with_interval(*values[name][0]), *in_words(name), settings])
+        meaning, value = meaning_of(name), with_interval(*values[name][0])
+        rows.append([name, value, meaning.unit, meaning.better, settings])
     about = "value ± half its interval of 95 %"
     return "\n".join([text_table(rows, align="<><"), *note, about])
 

@@ -8,7 +8,8 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.cli.opening import opened_with
-from pyro_dpvae.report import Opening, columns_of_seeds, contents_of, report_page
+from pyro_dpvae.evaluation import compare_seeds
+from pyro_dpvae.report import Opening, contents_of, report_page
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
@@ -34,7 +35,7 @@ def main(options: Namespace) -> int:
         seed=options.seed,
         count=None if options.no_figures else check_positive_int("number", options.number),
     )
-    drawn = [one.members[0] for one in columns_of_seeds(paths)] if options.seeds else paths
+    drawn = [one[0] for one in compare_seeds(paths).members] if options.seeds else paths
     runs = [contents_of(path, opening, figures=path in drawn) for path in paths]
     page = report_page(runs, seeds=options.seeds)
     write_whole(out, page.encode())

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,6 +18,8 @@ __all__ = [
     "Difference",
     "compare_runs",
     "compare_seeds",
+    "differing",
+    "flat",
     "half_width",
     "observed_kind",
 ]
@@ -57,17 +59,30 @@ class Comparison:
 
     Attributes:
         columns: their titles.
-        values: by metric: for each column value and standard error, None where not measured.
-        differences: by metric: for each column but the first its difference from it, or None.
-        differing: the options in which the columns' configurations differ.
+        values: by metric, the value and standard error of each column, None if not measured.
+        differences: by metric, the difference of each further column from the first, or None.
+        differing: by dotted name, the options in which the columns' configurations differ.
         members: the runs of each column.
     """
 
     columns: list[str]
     values: dict[str, list[tuple[float, float] | None]]
     differences: dict[str, list[Difference | None]]
-    differing: dict[str, list[str]]
+    differing: dict[str, list[Any]]
     members: list[list[str]]
+
+    def intervals(
+        self, metrics: Sequence[str] | None = None
+    ) -> dict[str, list[tuple[float, float] | None]]:
+        """Return values with half their intervals: Student's t over seeds, normal for one run."""
+        counts = [len(members) if len(members) > 1 else None for members in self.members]
+        return {
+            name: [
+                None if one is None else (one[0], half_width(one[1], repetitions=count))
+                for one, count in zip(self.values[name], counts, strict=True)
+            ]
+            for name in (self.values if metrics is None else metrics)
+        }
 
 
 def compare_runs(paths: Sequence[str]) -> Comparison:
@@ -92,7 +107,11 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
         name: [_run_difference(name, runs[0], run) for run in runs[1:]] for name in metrics
     }
     return Comparison(
-        list(paths), values, differences, _differing(runs), [[path] for path in paths]
+        list(paths),
+        values,
+        differences,
+        differing([run.config for run in runs]),
+        [[path] for path in paths],
     )
 
 
@@ -138,9 +157,39 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
             else _seed_difference(found[0], other, grouped[0], group)
             for other, group in zip(found[1:], grouped[1:], strict=True)
         ]
-    firsts = [group[0] for group in grouped]
+    different = differing([group[0].config for group in grouped])
     members = [[run.path for run in group] for group in grouped]
-    return Comparison(columns, values, differences, _differing(firsts), members)
+    return Comparison(columns, values, differences, different, members)
+
+
+def flat(config: Mapping[str, Any], start: str = "") -> dict[str, Any]:
+    """Return the options of a configuration by their dotted names.
+
+    Example:
+        >>> flat({"prior": {"name": "coupling", "blocks": 4}, "seed": 0})
+        {'prior.name': 'coupling', 'prior.blocks': 4, 'seed': 0}
+    """
+    found: dict[str, Any] = {}
+    for key, value in config.items():
+        nested = isinstance(value, Mapping) and value
+        found |= flat(value, f"{start}{key}.") if nested else {f"{start}{key}": value}
+    return found
+
+
+def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
+    """Return the options in which configurations differ, except the run's folder ``out``.
+
+    Returns:
+        By dotted name, the value in each configuration, None if it has no such option.
+
+    Example:
+        >>> differing([{"prior": {"name": name}, "seed": 0, "out": name} for name in ("a", "b")])
+        {'prior.name': ['a', 'b']}
+    """
+    options = [flat(config) for config in configs]
+    names = dict.fromkeys(name for one in options for name in one if name != "out")
+    found = {name: [one.get(name) for one in options] for name in names}
+    return {name: values for name, values in found.items() if any(v != values[0] for v in values)}
 
 
 def half_width(error: float | None, *, repetitions: int | None = None) -> float:
@@ -282,9 +331,3 @@ def _seed_difference(
 def _paired(gaps: Any, how: str) -> Difference:
     width = half_width(stats.sem(gaps), repetitions=len(gaps))
     return Difference(float(gaps.mean()), width, how)
-
-
-def _differing(runs: Sequence[_Evaluated]) -> dict[str, list[str]]:
-    keys = dict.fromkeys(key for run in runs for key in run.config)
-    found = {key: [json.dumps(run.config.get(key)) for run in runs] for key in keys}
-    return {key: values for key, values in found.items() if len(set(values)) > 1 and key != "out"}

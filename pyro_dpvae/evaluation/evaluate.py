@@ -15,12 +15,13 @@ from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_
 from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
 from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
 from pyro_dpvae.evaluation.needs import (
-    CLUSTERED_LAYERS,
+    CLUSTERS,
     FACTORS,
     IMAGES,
     IN_MEMORY,
@@ -46,7 +47,7 @@ from pyro_dpvae.metrics import (
     rate_split,
     symmetric_kl,
 )
-from pyro_dpvae.metrics.estimate import mean_estimate
+from pyro_dpvae.metrics.estimate import Settings, mean_estimate
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 
@@ -174,14 +175,23 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 def _elbo(subject: Subject) -> Estimates:
     # With enumerated sites summed out of both p and q: where q(y | x) is a network's, the bound is
     # tighter than the training's, by KL(q(y | x) || p(y | z)).
-    def bound(x: Tensor) -> Tensor:
-        return (
-            log_weights(subject.model, subject.guide, x, num_samples=_ELBO_SAMPLES).mean(0).cpu()
-        )
+    def bound(x: Tensor) -> tuple[Tensor, Tensor | None]:
+        found = log_weights(subject.model, subject.guide, x, num_samples=_ELBO_SAMPLES).mean(0)
+        with torch.no_grad():
+            q = subject.guide.posterior(x)
+        mixture = isinstance(q, DiagonalNormalMixture)
+        return found.cpu(), q.logits.exp().cpu() if mixture else None
 
-    bounds = torch.cat(map_over_ranks(bound, own_batches(subject.test)))
+    found = map_over_ranks(bound, own_batches(subject.test))
+    bounds = torch.cat([one for one, _ in found])
     subject.per_datum["elbo"] = bounds
-    return {"elbo": mean_estimate(bounds, {"samples": _ELBO_SAMPLES, "data": len(bounds)})}
+    estimates = {"elbo": mean_estimate(bounds, {"samples": _ELBO_SAMPLES, "data": len(bounds)})}
+    weights = [one for _, one in found if one is not None]
+    if weights:
+        number = effective_components(torch.cat(weights))
+        settings: Settings = {"components": weights[0].shape[-1], "data": len(bounds)}
+        estimates["effective_components"] = Estimate(number, math.nan, settings)
+    return estimates
 
 
 def _likelihood(subject: Subject) -> Estimates:
@@ -303,7 +313,7 @@ GROUPS: dict[str, _Group] = {
     "probe": _Group(labelled.probe, fixed=_SPACED, needs=(LABELS,)),
     "layers": _Group(labelled.layers, fixed=_SPACED, needs=(LABELS, LAYERS)),
     "clusters": _Group(labelled.clusters, needs=(LABELS,)),
-    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERED_LAYERS)),
+    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERS)),
     "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
     "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, LABELS, IN_MEMORY)),
     "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),

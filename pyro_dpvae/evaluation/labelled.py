@@ -1,6 +1,9 @@
 """Groups of metrics that hold representations against labels and factors of variation."""
 
 import warnings
+from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -18,6 +21,7 @@ from pyro_dpvae.metrics import (
     cluster_accuracy,
     cluster_information,
     constant_factors,
+    factor_vae_score,
     k_means,
     layer_accuracies,
     layer_clusters,
@@ -25,6 +29,7 @@ from pyro_dpvae.metrics import (
     nearest_neighbour_accuracy,
 )
 from pyro_dpvae.priors import ProductPrior
+from pyro_dpvae.priors.product import layers_of
 
 __all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
 
@@ -90,13 +95,11 @@ def clusters(subject: Subject) -> Estimates:
 
 
 def own_clusters(subject: Subject) -> Estimates:
-    """Return how well the clusters of a ladder's own layers fit the labels."""
-    assert isinstance(subject.guide, ClusteringLadderGuide)
-    guide = subject.guide
+    """Return how well the clusters of the prior, in a ladder of each layer's, fit the labels."""
 
     def assigned(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return assigned_clusters([guide.cluster_probabilities(x)])
+            return assigned_clusters([_cluster_probabilities(subject, x)])
 
     train, test = (
         torch.cat(map_over_ranks(assigned, own_batches(batches)))
@@ -114,6 +117,16 @@ def own_clusters(subject: Subject) -> Estimates:
     return layer_clusters(train, labels[0], test, labels[1])
 
 
+def _cluster_probabilities(subject: Subject, x: Tensor) -> list[Tensor]:
+    """Return q(y | x) of each layer: the guide's own, or p(y | z) at the mean of q(z | x)."""
+    guide, prior = subject.guide, subject.prior
+    if isinstance(guide, ClusteringLadderGuide):
+        return guide.cluster_probabilities(x)
+    layers = layers_of(prior)
+    means = guide.posterior(x).mean.split([part.latent_dim for part in layers], -1)
+    return [part.responsibilities(z) for part, z in zip(layers, means, strict=True)]
+
+
 def disentanglement(subject: Subject) -> Estimates:
     """Return how coordinates of the means and factors of variation correspond."""
     factors = subject.data.test_factors
@@ -125,8 +138,13 @@ def disentanglement(subject: Subject) -> Estimates:
             category=EvaluationWarning,
             stacklevel=2,
         )
+    variance = subject.aggregate.scale.square().mean(0)
+    scores: dict[str, Callable[..., Any]] = {
+        **DISENTANGLEMENT,
+        "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
+    }
     found: Estimates = {}
-    for name, score in DISENTANGLEMENT.items():
+    for name, score in scores.items():
         try:
             result = score(subject.test_means, factors)
         except ValueError as error:

@@ -6,11 +6,11 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from pyro_dpvae.evaluation.subject import Subject
-from pyro_dpvae.guides import ClusteringLadderGuide
-from pyro_dpvae.priors import ProductPrior
+from pyro_dpvae.priors import AbstractPrior, ProductPrior
+from pyro_dpvae.priors.product import layers_of
 
 __all__ = [
-    "CLUSTERED_LAYERS",
+    "CLUSTERS",
     "FACTORS",
     "IMAGES",
     "IN_MEMORY",
@@ -54,7 +54,16 @@ LAYERS = Need(
     "a model with a prior for each layer (a ladder)",
     lambda subject: isinstance(subject.prior, ProductPrior),
 )
-CLUSTERED_LAYERS = Need(
-    "a guide with clusters in its layers (vlac)",
-    lambda subject: isinstance(subject.guide, ClusteringLadderGuide),
+CLUSTERS = Need(
+    "a prior with clusters (mixture, or coupling over a mixture), in every layer of a ladder",
+    lambda subject: _has_clusters(subject.prior),
 )
+
+
+def _has_clusters(prior: AbstractPrior) -> bool:
+    try:
+        for part in layers_of(prior):
+            part.cluster_prior()
+    except ValueError:
+        return False
+    return True

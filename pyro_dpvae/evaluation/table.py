@@ -1,4 +1,4 @@
-"""Tables of text: for a terminal, as Markdown, as CSV and for LaTeX."""
+"""Tables: as text for a terminal, as Markdown, CSV, HTML and LaTeX."""
 
 import csv
 import io
@@ -6,7 +6,9 @@ import re
 from collections.abc import Sequence
 from itertools import chain, repeat
 
-__all__ = ["csv_table", "latex_table", "letter", "markdown_table", "text_table"]
+from markupsafe import Markup
+
+__all__ = ["csv_table", "html_table", "latex_table", "letter", "markdown_table", "text_table"]
 
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", "τ": r"$\tau$"}
@@ -61,6 +63,42 @@ def csv_table(rows: Sequence[Sequence[object]]) -> str:
     text = io.StringIO(newline="")
     csv.writer(text, lineterminator="\n").writerows(rows)
     return text.getvalue().removesuffix("\n")
+
+
+def html_table(rows: Sequence[Sequence[str]], *, caption: str = "", align: str = "<") -> Markup:
+    """Return rows of cells as a table in HTML; the first row and the first column are headers.
+
+    Texts are escaped, cells that are ``Markup`` are not.
+
+    Args:
+        rows: the header and the rows below it.
+        caption: the title of the table.
+        align: as in :func:`text_table`; columns of numbers get the class ``number``.
+
+    Example:
+        >>> print(html_table([["metric", "A"], ["nll", "< 98"]], align="<>").split("<tbody>")[1])
+        <tr><th scope="row">nll</th><td class="number">&lt; 98</td></tr></tbody></table>
+    """
+    sides = list(zip(rows[0], chain(align, repeat(align[-1])), strict=False))
+    kinds = [Markup(' class="number"') if side == ">" else Markup("") for _, side in sides]
+    cells = [
+        Markup('<th scope="col"{}>{}</th>').format(*pair)
+        for pair in zip(kinds, rows[0], strict=True)
+    ]
+    lines = [
+        Markup('<tr><th scope="row">{}</th>{}</tr>').format(
+            row[0],
+            Markup("").join(
+                Markup("<td{}>{}</td>").format(*pair)
+                for pair in zip(kinds[1:], row[1:], strict=True)
+            ),
+        )
+        for row in rows[1:]
+    ]
+    title = Markup("<caption>{}</caption>").format(caption) if caption else ""
+    return Markup("<table>{}<thead><tr>{}</tr></thead><tbody>{}</tbody></table>").format(
+        title, Markup("").join(cells), Markup("").join(lines)
+    )
 
 
 def latex_table(rows: Sequence[Sequence[str]]) -> str:

@@ -6,6 +6,8 @@ from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.guides._clusters import check_start, start_clusters
+from pyro_dpvae.guides._growth import Passes
 from pyro_dpvae.ownership import OwnedModule, plain
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, PLATE
@@ -41,6 +43,59 @@ class AbstractGuide(OwnedModule):
         """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
         with pyro.plate(PLATE, len(x)):
             return pyro.sample(LATENT, self.posterior(x))
+
+    def initialise_clusters(
+        self, prior: AbstractPrior, batches: Passes, *, seed: int = 0, progress: bool = True
+    ) -> None:
+        """Put the components of the model's prior where the data's representations have clusters.
+
+        Mixtures that start at random lose components early. So, after some steps of training
+        without a rate (``BetaRate`` with a weight of 0), or with a small one: k-means of the
+        means of q(z | x), in the generation space of the prior, gives the components their means,
+        and draws of q(z | x) their variances, and weights where these are learned. In a ladder
+        this is done for each layer. Training goes on from there with the whole rate.
+
+        Parameters change in place. Run it between steps; optimizers go on as they were. What is
+        refused is refused before anything changes, and before training by :meth:`check_clusters`.
+
+        Args:
+            prior: the model's: a mixture, couplings over a mixture, or a product of these.
+            batches: tensors of shape (batch, *data), of which the first pass is clustered; or a
+                function from the number of a pass to such tensors, as ``Batches.epoch`` is.
+            seed: of k-means and of draws.
+            progress: whether a bar is shown, by guides that take steps after k-means.
+
+        Raises:
+            TypeError: if ``batches`` cannot be passed through again.
+            ValueError: as :meth:`check_clusters`.
+
+        References:
+            Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, and Falck et al.
+            (2021), Multi-facet clustering variational autoencoders, whose mixtures start from a
+            fit to representations too.
+
+        Example:
+            >>> import torch
+            >>> from pyro_dpvae.guides import AmortizedGaussian
+            >>> from pyro_dpvae.nn import ARCHITECTURES
+            >>> from pyro_dpvae.priors import MixturePrior
+            >>> guide = AmortizedGaussian(GaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 2))
+            >>> guide.initialise_clusters(MixturePrior(2, components=3), [torch.randn(20, 2)])
+        """
+        start_clusters(self, prior, batches, seed=seed, check=self.check_clusters)
+
+    def check_clusters(self, prior: AbstractPrior, data: int) -> None:
+        """Refuse what :meth:`initialise_clusters` could not start from, at no cost.
+
+        Args:
+            prior: the model's.
+            data: the number of data in a pass.
+
+        Raises:
+            ValueError: if the prior, or that of a layer, is no mixture; or if there are fewer data
+                than components.
+        """
+        check_start(prior, data)
 
 
 def check_latent_dims(

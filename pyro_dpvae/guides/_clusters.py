@@ -1,23 +1,74 @@
 """Where mixture priors start: at clusters of the data's representations."""
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.encoders import ClusteringEncoder
-from pyro_dpvae.guides._growth import Passes, descend, first_batches
+from pyro_dpvae.guides._growth import Passes, check_passes, descend, first_batches
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
+from pyro_dpvae.priors.product import layers_of
 
-__all__ = ["fit_logits", "mixture_of", "place_components"]
+__all__ = ["check_start", "fit_logits", "mixture_of", "start_clusters"]
 
 _STARTS = 3
 _LEAST_VARIANCE = 1e-3  # of the variance of all data
+
+
+def check_start(prior: AbstractPrior, data: int) -> None:
+    """Refuse a prior whose clusters cannot start from a number of data.
+
+    Raises:
+        ValueError: if a layer's prior is no mixture, or has more components than there are data.
+    """
+    for layer, part in enumerate(layers_of(prior), 1):
+        number = mixture_of(part).components
+        if data < number:
+            raise ValueError(
+                f"{number} clusters need as many data to start from, got {data} for those of "
+                f"layer {layer}; give more data, or priors of fewer components"
+            )
+
+
+@torch.no_grad()
+def start_clusters(
+    guide: Any,
+    prior: AbstractPrior,
+    batches: Passes,
+    *,
+    seed: int,
+    check: Callable[[AbstractPrior, int], None],
+) -> None:
+    """Put the components of each layer's mixture where k-means finds clusters of the data.
+
+    Args:
+        guide: its ``posterior(x)`` is q(z | x) of all layers side by side.
+        prior: of the model.
+        batches: of which the first pass is clustered.
+        seed: of k-means and of draws.
+        check: refuses a prior for a number of data, before anything changes.
+    """
+    check_passes(batches)
+    layers = layers_of(prior)
+    sizes = [part.latent_dim for part in layers]
+    devices = [prior.base_loc.device] if prior.base_loc.is_cuda else []
+    with in_evaluation(guide), torch.random.fork_rng(devices=devices):
+        torch.manual_seed(seed)
+        first = batches(0) if callable(batches) else batches
+        pairs = [(q.mean, q.sample()) for q in map(guide.posterior, first)]
+        check(prior, sum(len(mean) for mean, _ in pairs))
+        means, draws = (torch.cat(kind).split(sizes, -1) for kind in zip(*pairs, strict=True))
+        for part, mean, draw in zip(layers, means, draws, strict=True):
+            z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
+            place_components(mixture_of(part), *z0, seed=seed)
 
 
 def mixture_of(prior: AbstractPrior) -> MixturePrior:
@@ -36,15 +87,14 @@ def mixture_of(prior: AbstractPrior) -> MixturePrior:
     return base
 
 
-@torch.no_grad()
 def place_components(
     mixture: MixturePrior,
     means: Float[Tensor, "data latent"],
     draws: Float[Tensor, "data latent"],
     *,
     seed: int,
-) -> Int[Tensor, " data"]:
-    """Put a mixture's components where k-means finds clusters; returns those of the data.
+) -> None:
+    """Put a mixture's components where k-means finds clusters.
 
     A component's variances are those of draws around the cluster's centre, and its weight, where
     weights are learned, is the cluster's share.
@@ -69,7 +119,6 @@ def place_components(
     mixture.log_scale.copy_(torch.maximum(variance, least).log() / 2)
     if isinstance(mixture.logits, nn.Parameter):
         mixture.logits.copy_((counts + 1).log())
-    return labels
 
 
 def fit_logits(

@@ -58,7 +58,7 @@ def fit_component(
     bound: float,
     progress: bool,
 ) -> None:
-    """Fit the network of a component beside a mixture that stands; it is as before if that fails.
+    """Fit the network of a component beside a mixture that stands.
 
     Raises:
         TypeError: if ``batches`` cannot be passed through again and again.
@@ -72,7 +72,6 @@ def fit_component(
             "requires_grad_() on its encoder"
         )
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
-    before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
     bar = progress_bar(
         total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False
     )
@@ -89,10 +88,8 @@ def fit_component(
                 "a new component must stay finite, and its parameters have diverged; lower the "
                 "learning rate or the bound"
             )
-    except BaseException:  # an interrupt as well
+    finally:
         optimizer.zero_grad()
-        component.load_state_dict(before)
-        raise
 
 
 def gain(

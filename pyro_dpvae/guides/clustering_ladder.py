@@ -12,11 +12,11 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.guides._clusters import fit_logits, mixture_of, place_components
-from pyro_dpvae.guides._growth import Passes, check_passes
+from pyro_dpvae.guides._clusters import fit_logits
+from pyro_dpvae.guides._growth import Passes
 from pyro_dpvae.nn import check_wiring
-from pyro_dpvae.nn.modes import in_evaluation
-from pyro_dpvae.priors import AbstractPrior, ProductPrior
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.priors.product import layers_of
 from pyro_dpvae.sites import PLATE, cluster, layer_site
 
 __all__ = ["ClusteringLadderGuide"]
@@ -125,81 +125,55 @@ class ClusteringLadderGuide(AbstractGuide):
 
     def initialise_clusters(
         self,
-        prior: ProductPrior,
+        prior: AbstractPrior,
         batches: Passes,
         *,
         seed: int = 0,
+        progress: bool = True,
         steps: int = 300,
         learning_rate: float = 1e-3,
-        progress: bool = True,
     ) -> None:
-        """Put the clusters of the model's prior where the data's representations have clusters.
+        """Put each layer's clusters where representations have some, and fit q(y_l | x) to them.
 
-        Mixtures that start at random lose components early, the more so under a network's q(y |
-        x), which has to learn which cluster is which while the clusters move. So, after some
-        steps of training without a rate (``BetaRate`` with a weight of 0), or with a small one:
-        in each layer, k-means of the means of q(z_l | x), in the generation space of its prior,
-        gives the components their means, and draws of q(z_l | x) their variances, and weights
-        where these are learned. A network's q(y_l | x) is then fitted to p(y_l | z_l) by steps of
-        Adam that keep q(z | x) as it is, up to their KL divergence. Training goes on from there
-        with the whole rate.
-
-        Parameters change in place. Run it between steps; optimizers go on as they were. What is
-        refused is refused before anything changes, and before training by :meth:`check_clusters`.
+        The clusters start as those of every guide do. A network's q(y_l | x) is then fitted to
+        p(y_l | z_l) by steps of Adam that keep q(z | x) as it is, up to their KL divergence: it
+        would have to learn which cluster is which while the clusters move. How the clusters of
+        the paper start is not known to us, and this fit is ours.
 
         Args:
-            prior: the model's, whose parts are mixtures or couplings over mixtures.
-            batches: tensors of shape (batch, *data), of which the first pass is clustered; or a
-                function from the number of a pass to such tensors, as ``Batches.epoch`` is.
+            prior: the model's.
+            batches: as of every guide.
             seed: of k-means and of draws.
-            steps: how many steps fit a network's q(y | x).
+            progress: whether the steps have a bar.
+            steps: the number of steps that fit a network's q(y | x).
             learning_rate: of these.
-            progress: whether they have a bar.
 
         Raises:
             TypeError: if ``batches`` cannot be passed through again.
             ValueError: as :meth:`check_clusters`; or if an option is not positive.
 
-        References:
-            Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, and Falck et al.
-            (2021), whose mixtures start from a fit to representations too. How those of the
-            paper start is not known to us. The fit of q(y | x) is ours.
-
         Example:
             >>> from pyro_dpvae.nn import LADDERS
-            >>> from pyro_dpvae.priors import MixturePrior
+            >>> from pyro_dpvae.priors import MixturePrior, ProductPrior
             >>> priors = [MixturePrior(2, components=3), MixturePrior(1, components=2)]
             >>> network = LADDERS["ladder-mlp"].encoder((4,), latent_dims=(2, 1), width=8)
             >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 3), priors)
             >>> guide.initialise_clusters(ProductPrior(priors), [torch.randn(20, 4)])
         """
-        check_passes(batches)
         check_positive_int("steps", steps)
         check_positive("learning_rate", learning_rate)
-        priors = [cast(AbstractPrior, part) for part in prior.priors]
-        devices = [prior.base_loc.device] if prior.base_loc.is_cuda else []
-        with torch.no_grad(), in_evaluation(self), torch.random.fork_rng(devices=devices):
-            torch.manual_seed(seed)
-            first = batches(0) if callable(batches) else batches
-            pairs = [(q.mean, q.sample()) for q in map(self.posterior, first)]
-            self.check_clusters(prior, sum(len(mean) for mean, _ in pairs))
-            means, draws = (
-                torch.cat(kind).split(self.latent_dims, -1) for kind in zip(*pairs, strict=True)
-            )
-            for part, mean, draw in zip(priors, means, draws, strict=True):
-                z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
-                place_components(mixture_of(part), *z0, seed=seed)
+        super().initialise_clusters(prior, batches, seed=seed, progress=progress)
         if isinstance(self.encoder, ClusteringEncoder):
             fit_logits(
                 self.encoder,
-                priors,
+                layers_of(prior),
                 batches,
                 steps=steps,
                 learning_rate=learning_rate,
                 progress=progress,
             )
 
-    def check_clusters(self, prior: ProductPrior, data: int) -> None:
+    def check_clusters(self, prior: AbstractPrior, data: int) -> None:
         """Refuse what :meth:`initialise_clusters` could not start from, at no cost.
 
         Args:
@@ -211,25 +185,20 @@ class ClusteringLadderGuide(AbstractGuide):
                 those that the guide was built on; if a layer's prior is no mixture; or if there
                 are fewer data than components.
         """
-        priors = [cast(AbstractPrior, part) for part in prior.priors]
-        if prior.latent_dims != self.latent_dims:
+        layers = layers_of(prior)
+        sizes = tuple(part.latent_dim for part in layers)
+        if sizes != self.latent_dims:
             raise ValueError(
-                f"prior and guide must have the same layers, got sizes {prior.latent_dims} and "
+                f"prior and guide must have the same layers, got sizes {sizes} and "
                 f"{self.latent_dims}; give the prior of the model that the guide is for"
             )
         own = self._priors()
-        if own and any(mine is not part for mine, part in zip(own, priors, strict=True)):
+        if own and any(mine is not part for mine, part in zip(own, layers, strict=True)):
             raise ValueError(
                 "under p(y | z) the guide's clusters are those of the priors that it was built "
                 "on, got others to start from data; build model and guide on the same priors"
             )
-        for layer, part in enumerate(priors, 1):
-            number = mixture_of(part).components
-            if data < number:
-                raise ValueError(
-                    f"{number} clusters need as many data to start from, got {data} for those of "
-                    f"layer {layer}; give more data, or priors of fewer components"
-                )
+        super().check_clusters(prior, data)
 
     def _encoded(self, x: Tensor) -> tuple[dist.Independent, list[Tensor] | None]:
         if isinstance(self.encoder, ClusteringEncoder):

@@ -25,6 +25,12 @@ class RecursiveMixtureGuide(AbstractGuide):
     ``active`` of them make up the mixture. The weights a(x) are the softmax of their logits. One
     pass through the active networks gives q(z | x), with nothing iterated at test time.
 
+    Under this library's objectives a component learns as fast as it would alone, whatever its
+    weight: the gradient that reaches mu_m(x) and sigma_m(x) through z is divided by M a_m(x), for
+    M active components. This is the natural gradient, since a_m(x) is the factor of component m in
+    the Fisher information of (m, z). Under the plain gradient the component with the larger
+    weight learns faster, gains more weight, and soon is the only one.
+
     :meth:`grow` fits the next component with all else as it stands and takes it into the mixture;
     steps of SVI then train all active components, their weights and the model together. With
     ``active=len(encoders)`` from the start there is nothing to grow: that is the plain mixture of
@@ -47,7 +53,9 @@ class RecursiveMixtureGuide(AbstractGuide):
         Kim, Pavlovic (2020), Recursive Inference for Variational Autoencoders: a mixture of
         encoders that grows by one component at a time, for which the bound on the likelihood and
         the divergence from the mixture so far are raised together. The forms of the bounded
-        divergence, of the weights and of a component's start are our own reading.
+        divergence, of the weights and of a component's start are our own reading. Lin, Khan,
+        Schmidt (2019), Fast and simple natural-gradient variational inference with mixture of
+        exponential-family approximations, for the Fisher information of a mixture with its index.
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
@@ -120,8 +128,10 @@ class RecursiveMixtureGuide(AbstractGuide):
         is at most ``bound``, with gradients that vanish as it is reached: there the component
         raises its own bound alone.
 
-        The component starts from the parameters that it has. A copy of the one before would stand
-        where that divergence is zero, and its gradient too.
+        The component starts from all layers of the last active one but the last linear layer, so
+        that it need not learn again what to see in a datum, if both have parameters of the same
+        names and shapes; otherwise from the parameters that it has. It does not take over the
+        last layer: at a copy the divergence and its gradient are zero.
 
         The weight's logit is fitted meanwhile: it maximises the bound of the grown mixture on
         log p(x), with a draw from the component and one from the mixture, and no gradient from
@@ -176,20 +186,26 @@ class RecursiveMixtureGuide(AbstractGuide):
         check_positive_int("steps", steps)
         for name, value in (("learning_rate", learning_rate), ("bound", bound)):
             check_positive(name, value)
-        component = self.components[self.active]
+        component, last = self.components[self.active], self.components[self.active - 1]
         training = component.training
-        with in_evaluation(self, model, others=False):  # but for the one that learns
-            component.train(training)
-            fit_component(
-                component,
-                self._mixture,
-                model,
-                batches,
-                steps=steps,
-                learning_rate=learning_rate,
-                bound=bound,
-                progress=progress,
-            )
+        before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
+        try:
+            with in_evaluation(self, model, others=False):  # but for the one that learns
+                component.train(training)
+                _copy_trunk(component, last)
+                fit_component(
+                    component,
+                    self._mixture,
+                    model,
+                    batches,
+                    steps=steps,
+                    learning_rate=learning_rate,
+                    bound=bound,
+                    progress=progress,
+                )
+        except BaseException:  # an interrupt as well
+            component.load_state_dict(before)
+            raise
         self.active += 1
 
     def get_extra_state(self) -> Tensor:
@@ -213,3 +229,13 @@ class RecursiveMixtureGuide(AbstractGuide):
             torch.stack([normal.base_dist.scale for normal in normals], -2),
         )
         return mixture, together.logsumexp(-1)
+
+
+def _copy_trunk(component: nn.Module, other: nn.Module) -> None:
+    """Give a component the state of another of the same shapes, but for its last layer."""
+    mine, theirs = component.state_dict(), other.state_dict()
+    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
+        return
+    head = [name for name, module in component.named_modules() if isinstance(module, nn.Linear)]
+    kept = {n: t for n, t in mine.items() if head and n.rpartition(".")[0] == head[-1]}
+    component.load_state_dict({**theirs, **kept})

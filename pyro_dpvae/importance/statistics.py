@@ -18,6 +18,9 @@ __all__ = [
     "tail_length",
 ]
 
+_FEWEST = 5  # distinct weights that a Pareto distribution is fitted to
+_EQUAL = 1e-8  # log weights that differ by less differ by rounding alone
+
 
 def log_mean_exp(weights: Float[Tensor, "samples *batch"]) -> Float[Tensor, "*batch"]:
     """Return log 1/K sum_k w_k of log weights: the estimate of log p(x), biased downwards."""
@@ -53,8 +56,11 @@ def tail_length(samples: int) -> int:
 def pareto_k(weights: Float[Tensor, "samples batch"]) -> Float[Tensor, " batch"]:
     """Return k-hat, the shape of a Pareto distribution fitted to the largest weights.
 
-    Below 0.7 the estimate of log p(x) can be relied on; above 1 the weights have no mean. It is
-    infinite where fewer than five weights stand out.
+    Below 0.7 the estimate of log p(x) can be relied on; above 1 the weights have no mean. The fit
+    needs five distinct weights in the tail. Where there are fewer, as for weights that are all
+    equal or take few values, k-hat is minus infinity, the shape of a tail that ends in a point,
+    if the tail is worth five draws or more, by its effective sample size; infinity if few draws
+    carry it. What the two stand for is our choice.
 
     Args:
         weights: log weights.
@@ -71,11 +77,12 @@ def pareto_k_of_tail(largest: Float[Tensor, "tail batch"]) -> Float[Tensor, " ba
     """Return k-hat from the :func:`tail_length` largest log weights and one more, downwards."""
     shifted = (largest - largest[0]).double().cpu()
     cutoff = shifted[-1].clamp(min=math.log(torch.finfo(torch.float64).tiny))
+    worth = effective_sample_size(shifted)
     found = []
-    for column, least in zip(shifted.T, cutoff, strict=True):
+    for column, least, draws in zip(shifted.T, cutoff, worth, strict=True):
         above = column[column > least].flip(0)
-        if len(above) <= 4:
-            found.append(math.inf)
+        if int((above.diff() > _EQUAL).sum()) + 1 < _FEWEST:
+            found.append(-math.inf if draws >= _FEWEST else math.inf)
             continue
         k, _ = fit_generalized_pareto(above.exp() - least.exp())
         found.append(float(k))

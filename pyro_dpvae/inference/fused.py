@@ -12,6 +12,7 @@ from torch import Tensor
 from torch.optim import Optimizer
 
 from pyro_dpvae._checks import check_positive
+from pyro_dpvae.inference._adam import QuickAdam
 
 __all__ = ["FusedOptim", "any_nonfinite", "name_in_store"]
 
@@ -87,6 +88,7 @@ class FusedOptim(PyroOptim):
         self._rate: float | None = None
         self._clips = clip_args is not None
         self._names: dict[Tensor, str] = {}
+        self._quick: QuickAdam | None = None
         self._fusible = "fused" in inspect.signature(constructor).parameters
 
     def __call__(
@@ -118,7 +120,9 @@ class FusedOptim(PyroOptim):
                 clip(param)
         if self.skip_nonfinite or self.max_norm is not None:
             self._guard([param for param in present if param.grad is not None], nonfinite)
-        self.optimizer.step(*args, **kwargs)
+        if args or kwargs or self._quick is None or not self._quick.step():
+            self.optimizer.step(*args, **kwargs)
+            self._quick = QuickAdam(self.optimizer) if QuickAdam.serves(self.optimizer) else None
 
     def set_learning_rate(self, rate: int | float) -> None:
         """Set the learning rate of all parameters, of those too that come later.
@@ -140,7 +144,8 @@ class FusedOptim(PyroOptim):
 
     def add(self, params: Iterable[Tensor]) -> None:
         """Take on parameters before their first step, those of them that are new."""
-        names = {name_in_store(param): param for param in params if param not in self._names}
+        known = self._names
+        names = {name_in_store(param): param for param in params if param not in known}
         # SVI gives a set, whose order is not that of another process.
         for name in sorted(names):
             self._add(names[name], name)
@@ -162,8 +167,13 @@ class FusedOptim(PyroOptim):
             options = {key: value for key, value in group.items() if key != "params"}
             for param in group["params"]:
                 entries = self.optimizer.state.get(param, {})  # type: ignore[union-attr]
+                # Each counter by itself, where they are views of one tensor.
+                own = {
+                    k: v.clone() if k == "step" and isinstance(v, Tensor) else v
+                    for k, v in entries.items()
+                }
                 state[self._names[param]] = {
-                    "state": {0: dict(entries)} if entries else {},
+                    "state": {0: own} if own else {},
                     "param_groups": [{**options, "params": [0]}],
                 }
         return state
@@ -224,6 +234,7 @@ class FusedOptim(PyroOptim):
 
     def _put(self, param: Tensor, options: Options) -> None:
         """Put a parameter into the group of its options."""
+        self._quick = None
         if self.optimizer is None:
             self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
             return
@@ -237,6 +248,7 @@ class FusedOptim(PyroOptim):
     def _remove(self, param: Tensor) -> None:
         """Forget a parameter that its name no longer means."""
         assert self.optimizer is not None
+        self._quick = None
         for group in self.optimizer.param_groups:
             group["params"] = [one for one in group["params"] if one is not param]
         self.optimizer.state.pop(param, None)
@@ -244,6 +256,7 @@ class FusedOptim(PyroOptim):
 
     def _load(self, param: Tensor, state: dict[str, Any]) -> None:
         assert self.optimizer is not None
+        self._quick = None
         entries = state["state"].get(0, {})
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.dim() and value.shape != param.shape:

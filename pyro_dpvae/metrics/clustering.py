@@ -8,7 +8,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
-from pyro_dpvae.metrics.representation import cluster_information
+from pyro_dpvae.metrics.representation import cluster_accuracy, cluster_information
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["assigned_clusters", "held_out_accuracy", "layer_clusters"]
@@ -20,8 +20,8 @@ def assigned_clusters(
     """Return the most probable cluster of each datum in each layer, on the CPU.
 
     Args:
-        probabilities: of each batch, q(y_l | x) of each layer, of shape (batch, K_l), as a
-            guide's ``cluster_probabilities(x)`` gives them.
+        probabilities: of each batch, q(y_l | x) of each layer, of shape (batch, K_l), as
+            ``cluster_probabilities`` gives them.
 
     Raises:
         ValueError: if there is no batch.
@@ -47,7 +47,7 @@ def layer_clusters(
     test_clusters: Int[Tensor, "test layers"],
     test_labels: Int[Tensor, " test_labels"],
 ) -> dict[str, Estimate]:
-    """Return what the clusters of each layer are worth, and those of all layers jointly.
+    """Return what the clusters of each layer are worth, and those of several layers jointly.
 
     Jointly, a cluster is the tuple of a datum's clusters in all layers.
 
@@ -58,9 +58,10 @@ def layer_clusters(
         test_labels: of the held-out data, 0 or more.
 
     Returns:
-        ``cluster_accuracy_...``, as of :func:`held_out_accuracy`; ``cluster_nmi_...``, the
-        normalized mutual information on held-out data; and ``clusters_used_...``, how many
-        clusters held-out data are in; of ``layer_1``, ..., ``layer_L`` and ``joint``.
+        ``cluster_accuracy_...``, as of :func:`held_out_accuracy`; of held-out data alone
+        ``cluster_hungarian_...``, as of :func:`cluster_accuracy`, ``cluster_nmi_...``, the
+        normalized mutual information, and ``clusters_used_...``, how many clusters they are in;
+        of ``layer_1``, ..., ``layer_L`` and, of several layers, ``joint``.
 
     Raises:
         ValueError: if clusters and labels do not fit each other, or one is negative.
@@ -71,16 +72,18 @@ def layer_clusters(
         >>> {name: one.value for name, one in found.items() if "accuracy" in name}
         {'cluster_accuracy_layer_1': 0.5, ...2': 0.5, 'cluster_accuracy_joint': 1.0}
     """
-    together = torch.unique(
-        torch.cat([train_clusters, test_clusters]), dim=0, return_inverse=True
-    )[1].split([len(train_clusters), len(test_clusters)])
     layers = zip(train_clusters.unbind(-1), test_clusters.unbind(-1), strict=True)
     named = {f"layer_{number}": pair for number, pair in enumerate(layers, 1)}
+    if len(named) > 1:
+        both = torch.cat([train_clusters, test_clusters])
+        tuples = torch.unique(both, dim=0, return_inverse=True)[1]
+        named["joint"] = (tuples[: len(train_clusters)], tuples[len(train_clusters) :])
     found = {}
-    for name, (train, test) in {**named, "joint": together}.items():
+    for name, (train, test) in named.items():
         found[f"cluster_accuracy_{name}"] = held_out_accuracy(
             train, train_labels, test, test_labels
         )
+        found[f"cluster_hungarian_{name}"] = cluster_accuracy(test, test_labels)
         found[f"cluster_nmi_{name}"] = cluster_information(test, test_labels)
         used, settings = float(len(test.unique())), {"data": len(test)}
         found[f"clusters_used_{name}"] = Estimate(used, math.nan, settings)

@@ -4,7 +4,8 @@ from collections.abc import Callable
 from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
+import torch
+from jaxtyping import Float, Real
 from numpy.typing import NDArray
 from torch import Tensor
 
@@ -23,11 +24,13 @@ __all__ = [
 
 _BINS = 20
 _RESAMPLES = 20
+_COLLAPSED = 0.01  # of the posterior variance: a z that varies less has collapsed
+_ROUNDING = 4  # units in the last place of the largest value: a z that varies less is constant
 
 Array = NDArray[Any]
 
 
-def constant_factors(factors: Int[Tensor, "rows factors"]) -> list[int]:
+def constant_factors(factors: Real[Tensor, "rows factors"]) -> list[int]:
     """Return the columns of factors that have one value for all data.
 
     No score can tell anything of them: the scores leave them out, and ``settings`` names them.
@@ -40,14 +43,15 @@ def constant_factors(factors: Int[Tensor, "rows factors"]) -> list[int]:
     return [f for f in range(factors.shape[1]) if len(factors[:, f].unique()) < 2]
 
 
-def mig(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
     """Return the mutual information gap, in [0, 1].
 
     For each factor v, the difference of the two largest I(z_d; v) over coordinates d, divided by
     H(v); the mean over factors. Coordinates are cut into 20 bins of equal width.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, or no factor varies.
+        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
+            or no factor varies.
 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, section 4.1.
@@ -62,7 +66,7 @@ def mig(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
     return _resampled(score, z, factors, {"bins": _BINS, **left_out})
 
 
-def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
     """Return the modularity, in [0, 1]: how nearly each coordinate knows of one factor alone.
 
     With m_df = I(z_d; v_f) and its largest entry theta_d at coordinate d, it is the mean over d
@@ -70,7 +74,8 @@ def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows facto
     factor count as 0.
 
     Raises:
-        ValueError: if the shapes do not fit, or fewer than two factors vary.
+        ValueError: if the shapes do not fit, factors are not whole numbers, or fewer than two
+            vary.
 
     References:
         Ridgeway, Mozer (2018), Learning deep disentangled embeddings with the F-statistic loss,
@@ -91,14 +96,15 @@ def modularity(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows facto
     return _resampled(score, z, factors, {"bins": _BINS, **left_out})
 
 
-def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -> Estimate:
+def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
     """Return the separated attribute predictability, in [0, 1].
 
     For each factor, the difference of the two best held-out accuracies of a linear classifier on
     a single coordinate; the mean over factors. Half of the data are held out.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, or no factor varies.
+        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
+            or no factor varies.
 
     References:
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
@@ -126,7 +132,7 @@ def sap(z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]) -
 
 
 def dci(
-    z: Float[Tensor, "data latent"], factors: Int[Tensor, "rows factors"]
+    z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]
 ) -> dict[str, Estimate]:
     """Return disentanglement, completeness and informativeness, each in [0, 1].
 
@@ -136,8 +142,8 @@ def dci(
     accuracy. Entropies are to the base of their number of outcomes. Half of the data are held out.
 
     Raises:
-        ValueError: if the shapes do not fit, z has one coordinate, or fewer than two factors
-            vary.
+        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
+            or fewer than two factors vary.
 
     References:
         Eastwood, Williams (2018), A framework for the quantitative evaluation of disentangled
@@ -191,38 +197,59 @@ def dci(
 
 def factor_vae_score(
     z: Float[Tensor, "data latent"],
-    factors: Int[Tensor, "rows factors"],
+    factors: Real[Tensor, "rows factors"],
     *,
     votes: int = 800,
     batch: int = 64,
     seed: int = 0,
+    posterior_variance: Float[Tensor, " latent"] | None = None,
 ) -> Estimate:
     """Return the FactorVAE score: accuracy of the majority vote of least varying coordinates.
 
     A vote fixes one factor in a batch of data and names the coordinate of least variance relative
     to its variance over all data. Half of the votes make the classifier from coordinates to
-    factors, the other half test it. Coordinates that hardly vary at all take no part.
+    factors, the other half test it. A coordinate that is constant, to rounding, takes no part, nor
+    does one that has collapsed: whose z varies by less than a hundredth of ``posterior_variance``.
+    Both criteria are of each coordinate by itself, so that its scale does not matter; code of
+    Locatello et al. (2019) leaves out standard deviations below 0.05, which is for N(0, I).
 
     Args:
-        z: representations.
-        factors: of each datum.
+        z: representations, such as the means of q(z | x).
+        factors: of each datum, whole numbers.
         votes: how many.
         batch: data in a vote.
         seed: of the votes.
+        posterior_variance: the mean over data of the variance of q(z | x), by coordinate; without
+            it coordinates that have collapsed take part.
 
     Raises:
-        ValueError: if the shapes do not fit or no factor varies.
+        ValueError: if the shapes do not fit, factors are not whole numbers, or no factor or no
+            coordinate varies.
 
     References:
-        Kim, Mnih (2018), Disentangling by factorising, section 4 and appendix B.
+        Kim, Mnih (2018), Disentangling by factorising, section 4 and appendix B. Locatello et al.
+        (2019), Challenging common assumptions in the unsupervised learning of disentangled
+        representations.
     """
     factors, left_out = _varying(z, factors, least=1)
     check_positive_int("votes", votes)
     codes, values = _arrays(z, factors)
     spread = codes.var(0)
-    if not spread.max() > 0:
-        raise ValueError("the FactorVAE score needs a z that varies, got one value for all data")
-    active = spread > 1e-3 * spread.max()
+    rounding = _ROUNDING * torch.finfo(z.dtype).eps * np.abs(codes).max(0)
+    active = np.sqrt(spread) > rounding
+    if not active.any():
+        raise ValueError(
+            "the FactorVAE score needs a z that varies, got one value for all data; train the "
+            "model on"
+        )
+    if posterior_variance is not None:
+        active &= spread > _COLLAPSED * posterior_variance.double().cpu().numpy()
+        if not active.any():
+            raise ValueError(
+                "the FactorVAE score needs a coordinate of z that the data move, got variances "
+                f"of z of less than {_COLLAPSED:g} posterior_variance in all {len(active)}; every "
+                "coordinate has collapsed to its prior"
+            )
     codes, spread = codes[:, active], spread[active]
     generator = np.random.default_rng(seed)
     table = np.zeros((2, codes.shape[1], values.shape[1]), np.int64)
@@ -297,6 +324,11 @@ def _varying(z: Tensor, factors: Tensor, *, least: int) -> tuple[Tensor, Setting
     if len(z) != len(factors) or len(z) < 4:
         raise ValueError(
             f"every representation needs its factors, got {len(z)} and {len(factors)}"
+        )
+    if factors.is_floating_point() and not bool((factors == factors.round()).all()):
+        raise ValueError(
+            "factors must be whole numbers, one for each value, got real ones; cut a continuous "
+            "factor into bins, such as by torch.bucketize(factor, edges)"
         )
     if z.shape[1] < least:
         raise ValueError(f"this score compares coordinates of z, got {z.shape[1]}")

@@ -1,5 +1,6 @@
 """Networks: tensors in, tensors out; nothing here knows of distributions."""
 
+from pyro_dpvae.nn.activations import ACTIVATIONS, Activation, has_kinks
 from pyro_dpvae.nn.architectures import (
     ARCHITECTURES,
     LADDERS,
@@ -19,11 +20,13 @@ from pyro_dpvae.nn.pixel_networks import PIXEL_NETWORKS
 from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
 
 __all__ = [
+    "ACTIVATIONS",
     "ARCHITECTURES",
     "LADDERS",
     "PIXEL_NETWORKS",
     "AbstractPixelNetwork",
     "AbstractPixelSampler",
+    "Activation",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",
@@ -36,6 +39,7 @@ __all__ = [
     "check_wiring",
     "default_architecture",
     "default_ladder",
+    "has_kinks",
     "measured",
     "with_head",
 ]

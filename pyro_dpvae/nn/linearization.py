@@ -20,6 +20,8 @@ __all__ = [
     "with_slopes",
 ]
 
+_SMOOTH = (nn.SiLU, nn.Softplus, nn.Tanh)
+
 
 def batch_jacobian(
     function: Callable[[Tensor], Tensor], z: Float[Tensor, "batch latent"]
@@ -83,8 +85,9 @@ class AbstractLinearization(ABC):
 class Linearizer:
     """Makes linearizations of a network.
 
-    That of a perceptron of ReLUs or leaky ReLUs is exact around z and made of products of its
-    weights with masks; what the masks depend on has no gradient. Any other network is
+    That of a perceptron is made of products of its weights with the slopes of its units. Slopes of
+    ReLUs and leaky ReLUs are masks: what they depend on has no gradient, and the linearization is
+    exact around z. Those of SiLUs, softpluses and tanhs have their gradient. Any other network is
     differentiated by ``torch.func``. For R a multiple of I, the curvature of a perceptron takes
     W'W of its last layer, once for all points: a product of width^2 in place of width x outputs.
 
@@ -107,7 +110,7 @@ class Linearizer:
         """Return the linearization at z."""
         if self.layers is None:
             return _Functional(self.network, z)
-        return _Masked(self, self.layers, z)
+        return _Perceptron(self, self.layers, z)
 
     @cached_property
     def gram(self) -> Tensor:
@@ -139,8 +142,8 @@ class _Functional(AbstractLinearization):
 
 
 @final
-class _Masked(AbstractLinearization):
-    """By products with masks, for perceptrons of (leaky) ReLUs."""
+class _Perceptron(AbstractLinearization):
+    """By products with slopes, for perceptrons."""
 
     def __init__(self, linearizer: Linearizer, layers: list[nn.Module], z: Tensor) -> None:
         self._linearizer, self._layers = linearizer, layers
@@ -174,14 +177,19 @@ class _Masked(AbstractLinearization):
 
 
 def with_slopes(layers: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return a perceptron of (leaky) ReLUs at z, and the slopes of its units, layer by layer."""
+    """Return a perceptron at z, and the slopes of its units, layer by layer."""
     slopes = []
     for layer in layers:
-        if not isinstance(layer, nn.Linear):
+        if isinstance(layer, nn.Linear):
+            z = layer(z)
+        elif isinstance(layer, _SMOOTH):
+            z, pull = torch.func.vjp(layer, z)[:2]
+            slopes.append(pull(torch.ones_like(z))[0])
+        else:
             slope = getattr(layer, "negative_slope", 0.0)
             # As tensors: torch would hold the numbers in float32.
             slopes.append(torch.where(z.detach() > 0, z.new_ones(()), z.new_full((), slope)))
-        z = layer(z)
+            z = layer(z)
     return z, slopes
 
 
@@ -189,7 +197,7 @@ def push_through(layers: Iterable[nn.Module], slopes: list[Tensor], tangents: Te
     """Return J t of a perceptron with these slopes.
 
     Args:
-        layers: linear ones and (leaky) ReLUs.
+        layers: linear ones and activations.
         slopes: of the units, from :func:`with_slopes`.
         tangents: t, of shape (batch, inputs) or (batch, directions, inputs).
     """
@@ -215,7 +223,7 @@ def _linear(layer: nn.Module) -> nn.Linear:
 
 
 def _perceptron(network: Batched) -> list[nn.Module] | None:
-    """Return linear layers with (leaky) ReLUs between, if that is what the network is."""
+    """Return linear layers with activations between, if that is what the network is."""
     body = network.body
     layers = list(body) if isinstance(body, nn.Sequential) else [body]
     # Hooks and parametrizations make of a module more than its class says.
@@ -229,6 +237,6 @@ def _perceptron(network: Batched) -> list[nn.Module] | None:
         layers = layers[:-1]
     kinds = [type(layer) for layer in layers]
     ends_are_linear = bool(kinds) and kinds[0] is nn.Linear and kinds[-1] is nn.Linear
-    if plain and ends_are_linear and set(kinds) <= {nn.Linear, nn.ReLU, nn.LeakyReLU}:
+    if plain and ends_are_linear and set(kinds) <= {nn.Linear, nn.ReLU, nn.LeakyReLU, *_SMOOTH}:
         return layers
     return None

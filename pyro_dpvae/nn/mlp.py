@@ -1,13 +1,13 @@
 """Fully connected encoders and decoders for data of any shape."""
 
-from collections.abc import Callable, Sequence
-from functools import partial
+from collections.abc import Sequence
 from itertools import pairwise
 from math import prod
 
 from torch import nn
 
-from pyro_dpvae._checks import check_positive_int, check_shape
+from pyro_dpvae._checks import check_choice, check_positive_int, check_shape
+from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
 from pyro_dpvae.nn.batched import Batched
 
 __all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder"]
@@ -15,14 +15,14 @@ __all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder"]
 _MOONS_HIDDEN = (100, 50)
 # The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1
 # and makes the network linear. 0.01 is our choice, torch's default.
-_moons_activation = partial(nn.LeakyReLU, 0.01)
+_MOONS_ACTIVATION: Activation = "leaky-relu"
 
 
 def mlp_encoder(
     image_shape: Sequence[int],
     *,
     hidden: Sequence[int] = (512, 256),
-    activation: Callable[[], nn.Module] = nn.ReLU,
+    activation: Activation = "relu",
 ) -> Batched:
     """Build a perceptron (*batch, *image_shape) -> (*batch, last hidden width).
 
@@ -30,7 +30,8 @@ def mlp_encoder(
         image_shape: of a datum.
         hidden: widths of the layers, from data to features; the decoder mirrors them. Without
             any, the features are the data themselves.
-        activation: makes what follows each layer.
+        activation: what follows each layer. ``silu``, ``softplus`` and ``tanh`` are smooth, which
+            a Laplace or semi-amortized guide needs for the gradient of its bound.
 
     Raises:
         ValueError: if a size is below 1.
@@ -54,7 +55,7 @@ def mlp_decoder(
     raw_shape: Sequence[int],
     *,
     hidden: Sequence[int] = (512, 256),
-    activation: Callable[[], nn.Module] = nn.ReLU,
+    activation: Activation = "relu",
 ) -> Batched:
     """Build a perceptron (*batch, latent_dim) -> (*batch, *raw_shape).
 
@@ -62,7 +63,7 @@ def mlp_decoder(
         latent_dim: the size of the input.
         raw_shape: of the raw values of a datum.
         hidden: widths of the hidden layers, from data to latents: the decoder mirrors them.
-        activation: makes the layer after each hidden layer.
+        activation: what follows each hidden layer, as in :func:`mlp_encoder`.
 
     Raises:
         ValueError: if a size is below 1.
@@ -85,7 +86,7 @@ def moons_encoder(image_shape: Sequence[int]) -> Batched:
         >>> sum(p.numel() for p in moons_encoder((2,)).parameters())
         5350
     """
-    return mlp_encoder(image_shape, hidden=_MOONS_HIDDEN, activation=_moons_activation)
+    return mlp_encoder(image_shape, hidden=_MOONS_HIDDEN, activation=_MOONS_ACTIVATION)
 
 
 def moons_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
@@ -95,13 +96,14 @@ def moons_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         >>> sum(p.numel() for p in moons_decoder(2, (2,)).parameters())
         5452
     """
-    return mlp_decoder(latent_dim, raw_shape, hidden=_MOONS_HIDDEN, activation=_moons_activation)
+    return mlp_decoder(latent_dim, raw_shape, hidden=_MOONS_HIDDEN, activation=_MOONS_ACTIVATION)
 
 
-def _perceptron(sizes: Sequence[int], *, activation: Callable[[], nn.Module]) -> list[nn.Module]:
+def _perceptron(sizes: Sequence[int], *, activation: Activation) -> list[nn.Module]:
     for size in sizes:
         check_positive_int("every width of the network", size)
+    check_choice("activation", activation, ACTIVATIONS)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), activation()]
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
     return layers

@@ -17,6 +17,8 @@ from pyro_dpvae.objectives._enumeration import Enumerating, enumerated_trace
 
 __all__ = ["Draw", "by_component", "draw"]
 
+_LEAST_WEIGHT = 1e-6  # so that gradients stay finite
+
 Traces = tuple[Trace, Trace]
 Site = dict[str, Any]
 
@@ -81,10 +83,22 @@ def draw(
 
 
 def by_component(q: DiagonalNormalMixture) -> list[tuple[Tensor, Tensor]]:
-    """Return a draw z_k from each component of a mixture, with the weight K a_k of its terms."""
-    draws = (q.loc + q.scale * torch.randn_like(q.loc)).unbind(-2)
-    weights = (q.logits.exp() * len(draws)).unbind(-1)
-    return list(zip(draws, weights, strict=True))
+    """Return a draw z_k from each component of a mixture, with the weight K a_k of its terms.
+
+    The gradient through z_k is divided by that weight. To the component's mean and scale, this is
+    the natural gradient under the joint distribution of component and z, whose Fisher information
+    has the factor a_k there. Under the plain gradient, which has that factor, the component of the
+    largest weight learns fastest and gains weight, until it is the only one.
+
+    References:
+        Lin, Khan, Schmidt (2019), Fast and simple natural-gradient variational inference with
+        mixture of exponential-family approximations.
+    """
+    draws = q.loc + q.scale * torch.randn_like(q.loc)
+    weights = q.logits.exp() * q.loc.shape[-2]
+    values = draws.detach()
+    divided = values + (draws - values) / weights.detach().clamp(min=_LEAST_WEIGHT).unsqueeze(-1)
+    return list(zip(divided.unbind(-2), weights.unbind(-1), strict=True))
 
 
 def _mixture(guide_trace: Trace) -> str | None:

@@ -79,6 +79,11 @@ class AbstractPrior(nn.Module, ABC):
         """Return p0, the distribution of z0, of batch shape () and event shape (L,)."""
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
+    @property
+    def has_smooth_score(self) -> bool:
+        """Whether the score grad log p(z) is a continuous function of z."""
+        return True
+
     @abstractmethod
     def to_generation(
         self, z: Float[Tensor, "*batch latent"]

@@ -13,8 +13,8 @@ from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn import at_least_float32
+from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae.nn import ACTIVATIONS, Activation, at_least_float32, has_kinks
 from pyro_dpvae.nn.linearization import push_through, with_slopes
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
 from pyro_dpvae.priors.fixed import FixedPrior
@@ -52,6 +52,10 @@ class CouplingPrior(AbstractPrior):
         blocks: the number K of couplings.
         hidden: the widths of the hidden layers of s and t.
         bound: the function on the output of s and t, element by element.
+        activation: of the hidden layers of s and t. Under the authors' ``leaky-relu``, of slope
+            0.01, the score grad log p(z) and the map's Jacobian jump where a unit switches:
+            ``SteinDiscrepancy`` refuses it, and the gradient of Laplace and semi-amortized guides
+            is then not that of their bound. Under ``silu`` all of them are right.
         base: the prior p0 of z0, or a distribution of Pyro that stays as it is (``FixedPrior``),
             over the same number of coordinates; N(0, I) if None.
 
@@ -79,6 +83,7 @@ class CouplingPrior(AbstractPrior):
         blocks: int = 6,
         hidden: Sequence[int] = (64, 64),
         bound: Callable[[Tensor], Tensor] = torch.tanh,
+        activation: Activation = "silu",
         base: AbstractPrior | Distribution | None = None,
     ) -> None:
         super().__init__(latent_dim)
@@ -99,7 +104,10 @@ class CouplingPrior(AbstractPrior):
         first = latent_dim // 2
         kept = [first if block % 2 == 0 else latent_dim - first for block in range(blocks)]
         self.couplings = nn.ModuleList(
-            _ScaleAndShift(size, latent_dim - size, hidden=hidden, bound=bound) for size in kept
+            _ScaleAndShift(
+                size, latent_dim - size, hidden=hidden, bound=bound, activation=activation
+            )
+            for size in kept
         )
         order = torch.arange(latent_dim)
         self.register_buffer("second_half_first", order.roll(-first), persistent=False)
@@ -112,6 +120,12 @@ class CouplingPrior(AbstractPrior):
     def base(self) -> TorchDistributionMixin:
         """Return p0, the distribution of z0, of batch shape () and event shape (L,)."""
         return super().base() if self.base_prior is None else self.base_prior()
+
+    @property
+    def has_smooth_score(self) -> bool:
+        """Whether the score is continuous: those of the couplings and of the base."""
+        base = self.base_prior
+        return not has_kinks(self.couplings) and (base is None or base.has_smooth_score)
 
     def cluster_prior(self) -> Any:
         """Return p(y) of the base, which the couplings leave as it is."""
@@ -225,7 +239,9 @@ class CouplingPrior(AbstractPrior):
 
     def _shift_and_log_scale(self, block: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.couplings[block](kept)
-        return shift, _clipped(log_scale)
+        # Pyro clips all log scales to (-5, 3), which changes nothing of a tanh.
+        clips = self.couplings[block].bound is not torch.tanh
+        return shift, _clipped(log_scale) if clips else log_scale
 
 
 class _ScaleAndShift(nn.Module):
@@ -238,12 +254,13 @@ class _ScaleAndShift(nn.Module):
         *,
         hidden: Sequence[int],
         bound: Callable[[Tensor], Tensor],
+        activation: Activation,
     ) -> None:
         super().__init__()
         self.kept = kept
         self.bound = bound
-        self.scale = _perceptron([kept, *hidden, moved])
-        self.shift = _perceptron([kept, *hidden, moved])
+        self.scale = _perceptron([kept, *hidden, moved], activation=activation)
+        self.shift = _perceptron([kept, *hidden, moved], activation=activation)
 
     def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
         # Bounded in float32: log-determinants add up over blocks, whatever the networks ran in.
@@ -268,12 +285,16 @@ def _clipped(log_scale: Tensor) -> Tensor:
     return clamp_preserve_gradients(log_scale, _LEAST_LOG_SCALE, _MOST_LOG_SCALE)
 
 
-def _perceptron(sizes: Sequence[int]) -> nn.Sequential:
-    # In place, so that the gradient reads the output, which the next layer keeps in any case. Else
-    # compiled code stores a mask of the input's signs, which in torch 2.15 takes longer on a CPU
-    # than the matrix product before it.
+def _perceptron(sizes: Sequence[int], *, activation: Activation) -> nn.Sequential:
+    check_choice("activation", activation, ACTIVATIONS)
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
         check_positive_int("every width in hidden", outputs)
-        layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.01, inplace=True)]
+        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+    for layer in layers:
+        if isinstance(layer, nn.LeakyReLU):
+            # So that the gradient reads the output, which the next layer keeps in any case. Else
+            # compiled code stores a mask of the input's signs, which in torch 2.15 takes longer
+            # on a CPU than the matrix product before it.
+            layer.inplace = True
     return nn.Sequential(*layers[:-1])

@@ -179,3 +179,10 @@ class ProductPrior(AbstractPrior):
 
     def _parts(self) -> list[AbstractPrior]:
         return [cast(AbstractPrior, prior) for prior in self.priors]
+
+
+def layers_of(prior: AbstractPrior) -> list[AbstractPrior]:
+    """Return the priors of a ladder's layers, bottom first; any other prior is one layer."""
+    if isinstance(prior, ProductPrior):
+        return [cast(AbstractPrior, part) for part in prior.priors]
+    return [prior]

@@ -8,6 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 from torch.distributions import Independent, Normal
 
+from pyro_dpvae.nn import has_kinks
 from pyro_dpvae.priors._base import AbstractPrior
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
@@ -71,6 +72,11 @@ class ZukoPrior(AbstractPrior):
     def forward(self) -> FlowDistribution:
         """Return p(z), of batch shape () and event shape (L,)."""
         return FlowDistribution(self.base(), FlowTransform(self))
+
+    @property
+    def has_smooth_score(self) -> bool:
+        """Whether the score is continuous, which it is not under a flow's usual ReLUs."""
+        return not has_kinks(self.flow)
 
     def base(self) -> dist.Independent:
         """Return N(m, diag s^2), the flow's base, of batch shape () and event shape (L,)."""

@@ -18,7 +18,12 @@ _TEXT = "the paper's appendix C"
 _CODE = "the authors' code"
 _STEPS = 100_000
 
-COUPLINGS: Mapping[str, Any] = {"name": "coupling", "blocks": 6, "hidden": [64, 64]}
+COUPLINGS: Mapping[str, Any] = {
+    "name": "coupling",
+    "blocks": 6,
+    "hidden": [64, 64],
+    "activation": "leaky-relu",
+}
 """The decoupled prior of the authors' code, the same for all systems."""
 
 

@@ -87,7 +87,7 @@ RATE_SCHEDULE = "learning_rate_schedule"
 _SUPPLIED = frozenset(
     {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
     | {"encoder", "decoder", "network", "prior", "likelihood", "feature_channels"}
-    | {"bound", "base", "activation", "rate", "penalties", "max_plate_nesting", "plate"}
+    | {"bound", "base", "rate", "penalties", "max_plate_nesting", "plate"}
 )
 
 

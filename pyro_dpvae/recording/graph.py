@@ -20,11 +20,12 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_dpvae.recording.layout import with_channels_last
+from pyro_dpvae.recording.replay import replay_of
+from pyro_dpvae.recording.simplify import simplify
 
 __all__ = ["NotRecordableError", "Recording", "compile_checked", "reason", "record"]
 
 _MASKS = (torch.bool, torch.uint8)
-_NO_OPERATIONS = (torch.ops.aten.detach.default, torch.ops.aten.alias.default)
 
 _PACKAGE = str(Path(__file__).parents[1])
 
@@ -58,7 +59,8 @@ class Recording:
         self.held = list(held)
         attributes = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]
         self.generators = [one for one in attributes if isinstance(one, torch.Generator)]
-        self._run: Callable[..., Sequence[Tensor]] = graph.forward
+        self._replay = replay_of(graph, self.held)
+        self._run: Callable[..., Sequence[Tensor]] = self._replay
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
         """Return what the function returns for inputs of the recorded shapes and dtypes."""
@@ -82,7 +84,7 @@ class Recording:
 
     def uncompile(self) -> None:
         """Run the graph as it was recorded."""
-        self._run = self.graph.forward
+        self._run = self._replay
 
 
 def record(
@@ -111,7 +113,7 @@ def record(
     with _recording(), pyro.validation_enabled(False):
         traced = make_fx(lambda *tensors: function(list(tensors)))(*inputs)
     held = _lift(traced)
-    _simplify(traced)
+    simplify(traced)
     return Recording(traced, held)
 
 
@@ -176,24 +178,6 @@ def _lift(traced: fx.GraphModule) -> list[Tensor]:
     for node in lifted:  # not before, as placeholders are put before the first of them
         graph.erase_node(node)
     return [tensor for tensor, _ in held.values()]
-
-
-def _simplify(traced: fx.GraphModule) -> None:
-    """Drop what only autograd needs, and equal views of one tensor but the first."""
-    graph = traced.graph
-    views: dict[Any, fx.Node] = {}
-    for node in list(graph.nodes):
-        if node.target in _NO_OPERATIONS:
-            node.replace_all_uses_with(node.args[0])
-            graph.erase_node(node)
-        elif getattr(node.target, "is_view", False):
-            key = (node.target, repr(node.args), repr(node.kwargs))
-            if key in views:
-                node.replace_all_uses_with(views[key])
-                graph.erase_node(node)
-            else:
-                views[key] = node
-    traced.recompile()
 
 
 @contextmanager

@@ -2,6 +2,8 @@
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
+from itertools import chain
+from operator import is_
 from types import NoneType
 from typing import Any, final
 
@@ -41,6 +43,7 @@ class Guards:
     def __init__(self, *programs: Any) -> None:
         owners = [getattr(program, "__self__", program) for program in programs]
         self._roots = {id(owner): owner for owner in owners if isinstance(owner, nn.Module)}
+        self._seen: _Seen | None = None
 
     @contextmanager
     def watching(self) -> Iterator[None]:
@@ -48,6 +51,7 @@ class Guards:
 
         def add(module: nn.Module, _inputs: Any) -> None:
             self._roots.setdefault(id(module), module)
+            self._seen = None
 
         handle = register_module_forward_pre_hook(add)
         try:
@@ -72,8 +76,30 @@ class Guards:
         Args:
             others: attributes of what is no module, by a name for it.
         """
+        if self._seen is None or not self._seen.is_unchanged():
+            self._seen = _Seen(self.modules())
+        about = [(name, tuple(_plain(attributes))) for name, attributes in others.items()]
+        return (*self._seen.state, *about)
+
+
+@final
+class _Seen:
+    """The state of modules, and the very objects that it was read from."""
+
+    def __init__(self, modules: Iterable[nn.Module]) -> None:
+        modules = list(modules)
+        self._dicts = [
+            entries
+            for module in modules
+            for entries in (module.__dict__, module._parameters, module._modules)
+        ]
+        self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
+        self._parameters = [
+            p for module in modules for p in module._parameters.values() if p is not None
+        ]
+        self._grads = [parameter.requires_grad for parameter in self._parameters]
         entries: list[tuple[str, Any]] = []
-        for module in self.modules():
+        for module in modules:
             parameters = [
                 (id(parameter), parameter.requires_grad)
                 for parameter in module._parameters.values()
@@ -82,8 +108,15 @@ class Guards:
             entries.append(
                 (type(module).__name__, (id(module), *parameters, *_plain(module.__dict__)))
             )
-        entries += [(name, tuple(_plain(attributes))) for name, attributes in others.items()]
-        return tuple(entries)
+        self.state: State = tuple(entries)
+
+    def is_unchanged(self) -> bool:
+        """Whether modules still hold the same objects, which is found fast."""
+        return (
+            sum(map(len, self._dicts)) == len(self._values)
+            and all(map(is_, chain.from_iterable(map(dict.values, self._dicts)), self._values))
+            and [parameter.requires_grad for parameter in self._parameters] == self._grads
+        )
 
 
 def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, type, Any]]:

@@ -1,34 +1,37 @@
-"""Curves and intervals as inline SVG that takes its colours from the page."""
+"""Curves and intervals as matplotlib figures, and figures as SVG in the colours of the page."""
 
 import math
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
+from io import StringIO
 from typing import final
 
-from pyro_dpvae.report.markup import Markup, element, joined
-from pyro_dpvae.report.numbers import finite, plain_number, ticks
+from markupsafe import Markup
+from matplotlib import rc_context
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-__all__ = [
-    "Curve",
-    "Frame",
-    "hidden_values",
-    "interval_drawing",
-    "limits",
-    "line_chart",
-    "spread",
-    "thinned",
-]
+from pyro_dpvae.evaluation.numbers import plain_number
 
-_WIDTH, _HEIGHT = 400, 236
-_LEFT, _RIGHT, _TOP, _BOTTOM = 58, 26, 12, 40
-_MOST = 250  # points of a curve
-_FEW = 10  # values below which all are shown, however far out
+__all__ = ["COLOURS", "PLOT_BOX", "Curve", "interval_figure", "limits", "line_figure"]
+__all__ += ["outside", "spread", "svg", "thinned"]
+
+COLOURS = 8
+"""The number of colours of runs; further runs take them again from the first."""
+
+PLOT_BOX = (0.15, 0.92)
+"""Left and right end of the axes of a line chart, as shares of the figure's width."""
+
+# Stand-ins that `svg` replaces by variables of the page, so that charts follow its colour scheme.
+_TEXT, _GRID = "#010101", "#010102"
+_RUNS = [f"#0102{number:02x}" for number in range(COLOURS)]
+_VARIABLES = {_TEXT: "var(--muted)", _GRID: "var(--line)"}
+_VARIABLES |= {colour: f"var(--r{number})" for number, colour in enumerate(_RUNS)}
+
+_MOST_POINTS = 250  # of a curve
+_FEW = 10  # values below which none is left out as an outlier
 _TAIL = 0.05
-_LABEL = 13  # between letters at the ends of curves
-_ROW, _STRIP = 16, 170  # of an interval drawing
-
-
-Point = tuple[int | float, int | float]
 
 
 @final
@@ -37,73 +40,47 @@ class Curve:
     """Values over steps, of one run.
 
     Attributes:
-        label: of the run, a letter; runs that differ in their seeds share one.
-        name: of the run, for the read-out.
+        label: the letter of the run; runs that differ in their seeds share one.
+        name: the name of the run in texts.
         colour: its number among the page's colours.
         points: step and value, in order; values may be NaN or infinite.
-        marked: whether each point has a mark, as measured on held-out data.
+        held_out: whether the values are of held-out data, whose points get marks.
     """
 
     label: str
     name: str
     colour: int
-    points: Sequence[Point]
-    marked: bool = False
+    points: Sequence[tuple[float, float]]
+    held_out: bool = False
 
 
-@final
-@dataclass(frozen=True)
-class Frame:
-    """The rectangle of a chart: linear maps of steps and values to its coordinates.
+def thinned(
+    points: Sequence[tuple[float, float]], most: int = _MOST_POINTS
+) -> tuple[list[tuple[float, float]], int]:
+    """Return means over groups of consecutive points, at most so many, and the size of a group.
 
-    Example:
-        >>> frame = Frame(x=(0.0, 100.0), y=(0.0, 1.0), left=50, right=374, top=12, bottom=196)
-        >>> frame.at(0.0, 0.0), frame.at(100.0, 1.0), frame.at(50.0, 0.5)
-        ((50.0, 196.0), (374.0, 12.0), (212.0, 104.0))
-    """
-
-    x: Point
-    y: Point
-    left: int | float
-    right: int | float
-    top: int | float
-    bottom: int | float
-
-    def at(self, x: int | float, y: int | float) -> Point:
-        """Return the coordinates of a point."""
-        across = (x - self.x[0]) / (self.x[1] - self.x[0])
-        up = (y - self.y[0]) / (self.y[1] - self.y[0])
-        return (
-            self.left + across * (self.right - self.left),
-            self.bottom + up * (self.top - self.bottom),
-        )
-
-
-def thinned(points: Sequence[Point], most: int = _MOST) -> tuple[list[Point], int]:
-    """Return means of as many consecutive points as leaves no more than so many, and that number.
-
-    Each mean lies at the last step of its points, so that a curve ends where the run does.
+    Each mean lies at the last step of its group, so that a curve ends where the run does.
 
     Example:
-        >>> thinned([(1, 2.0), (2, 4.0), (3, 5.0), (4, 7.0), (5, 1.0)], most=3)
-        ([(2, 3.0), (4, 6.0), (5, 1.0)], 2)
+        >>> thinned([(1.0, 2.0), (2.0, 4.0), (3.0, 5.0)], most=2)
+        ([(2.0, 3.0), (3.0, 5.0)], 2)
     """
     size = max(1, math.ceil(len(points) / most))
-    parts = [points[start : start + size] for start in range(0, len(points), size)]
-    return [(part[-1][0], math.fsum(y for _, y in part) / len(part)) for part in parts], size
+    groups = [points[start : start + size] for start in range(0, len(points), size)]
+    return [(group[-1][0], math.fsum(y for _, y in group) / len(group)) for group in groups], size
 
 
-def limits(values: Sequence[int | float]) -> Point:
-    """Return between which values a chart is drawn: all of them, or but for far outliers.
+def limits(values: Sequence[float]) -> tuple[float, float]:
+    """Return the limits of a chart: the range of the finite values, without far outliers.
 
-    Of ten values or more, those further from the middle 90 % than its width are left out, as the
-    first losses of a run are.
+    Of ten values or more, the chart leaves out those that are further from the middle 90 % than
+    the width of that range, such as the first losses of a run.
 
     Example:
         >>> limits([1.0, 3.0]), limits([900.0] + [float(n % 5) for n in range(40)])
         ((1.0, 3.0), (0.0, 8.0))
     """
-    known = sorted(finite(values))
+    known = sorted(filter(math.isfinite, values))
     if not known:
         return 0.0, 1.0
     low, high = known[0], known[-1]
@@ -118,73 +95,59 @@ def limits(values: Sequence[int | float]) -> Point:
     return low, high
 
 
-def line_chart(curves: Sequence[Curve], *, title: str) -> Markup:
-    """Return a chart of curves over steps.
+def outside(curves: Sequence[Curve]) -> tuple[int, int, int]:
+    """Return the numbers of drawn points, of those beyond the limits, and of those not finite."""
+    values = [y for curve in curves for _, y in thinned(curve.points)[0]]
+    low, high = limits(values)
+    known = list(filter(math.isfinite, values))
+    return len(values), sum(not low <= y <= high for y in known), len(values) - len(known)
 
-    Each curve ends with its label, so that colours are not needed to tell them apart, and carries
-    its points as data for the read-out of the page's script.
+
+def line_figure(curves: Sequence[Curve]) -> Figure:
+    """Return a chart of curves over steps; each curve ends with its letter.
 
     Args:
-        curves: at least one, with at least one point in all.
-        title: of the chart, for those who cannot see it.
+        curves: at least one, none without points.
     """
-    drawn = [(curve, *thinned(curve.points)) for curve in curves if curve.points]
-    values = [y for _, points, _ in drawn for _, y in points]
-    steps = [x for _, points, _ in drawn for x, _ in points]
-    low, high = limits(values)
-    room = 0.04 * (high - low)
-    last = max(steps)
-    frame = Frame(
-        (0.0, float(last) or 1.0),
-        (low - room, high + room),
-        _LEFT,
-        _WIDTH - _RIGHT,
-        _TOP,
-        _HEIGHT - _BOTTOM,
-    )
-    paths = [_path(curve, points, frame) for curve, points, _ in drawn]
-    return element(
-        "svg",
-        element("title", f"{title}. {_summary(curves)}"),
-        _axes(frame),
-        # Nested, as it clips what lies outside.
-        element(
-            "svg",
-            *paths,
-            x=_LEFT,
-            y=_TOP - 4,
-            width=_WIDTH - _LEFT - _RIGHT + 4,
-            height=_HEIGHT - _TOP - _BOTTOM + 8,
-            viewBox=f"{_LEFT} {_TOP - 4} {_WIDTH - _LEFT - _RIGHT + 4} "
-            f"{_HEIGHT - _TOP - _BOTTOM + 8}",
-        ),
-        _ends(drawn, frame),
-        element("line", class_="cursor", x1=0, x2=0, y1=_TOP, y2=_HEIGHT - _BOTTOM),
-        viewBox=f"0 0 {_WIDTH} {_HEIGHT}",
-        role="img",
-        class_="chart",
-        data_last=plain_number(last),
-    )
+    figure = Figure(figsize=(4.2, 2.5))
+    figure.subplots_adjust(left=PLOT_BOX[0], right=PLOT_BOX[1], top=0.96, bottom=0.19)
+    axes = figure.subplots()
+    drawn = [(curve, thinned(curve.points)[0]) for curve in curves]
+    low, high = limits([y for _, points in drawn for _, y in points])
+    room, last = 0.04 * (high - low), max(points[-1][0] for _, points in drawn)
+    axes.set(xlim=(0, last or 1), ylim=(low - room, high + room))
+    ends: dict[str, tuple[float, int]] = {}
+    for curve, points in drawn:
+        style = {"marker": "o", "ms": 4, "lw": 2} if curve.held_out else {"lw": 1.2, "alpha": 0.75}
+        axes.plot(*zip(*points, strict=True), color=_RUNS[curve.colour], **style)
+        if known := [y for _, y in points if math.isfinite(y)]:
+            height = (known[-1] - axes.get_ylim()[0]) / (high - low + 2 * room)
+            ends[curve.label] = min(max(height, 0.0), 1.0), curve.colour
+    ordered = sorted(ends.items(), key=lambda item: item[1][0])
+    heights = spread([height for _, (height, _) in ordered], gap=0.08, most=0.98)
+    for (label, (_, colour)), height in zip(ordered, heights, strict=True):
+        text = axes.text(1.02, height, label, color=_RUNS[colour], weight="bold", size=9)
+        text.set(transform=axes.transAxes, va="center")
+    for axis, most in ((axes.xaxis, 5), (axes.yaxis, 6)):
+        axis.set_major_locator(MaxNLocator(most))
+        axis.set_major_formatter(FuncFormatter(lambda value, _: plain_number(value)))
+    axes.grid(axis="y", color=_GRID, lw=0.8)
+    axes.tick_params(colors=_TEXT, labelsize=8, left=False)
+    axes.set_xlabel("step", color=_TEXT, size=8)
+    axes.spines[["left", "right", "top"]].set_visible(False)
+    axes.spines["bottom"].set_color(_TEXT)
+    axes.set_axisbelow(True)
+    return figure
 
 
-def hidden_values(curves: Sequence[Curve]) -> tuple[int, int]:
-    """Return how many drawn points lie outside the limits of their chart, and how many are NaN."""
-    values = [y for curve in curves if curve.points for _, y in thinned(curve.points)[0]]
-    low, high = limits(values)
-    known = finite(values)
-    return sum(not low <= y <= high for y in known), len(values) - len(known)
-
-
-def spread(
-    places: Sequence[int | float], *, gap: int | float, most: int | float
-) -> list[int | float]:
-    """Return increasing places moved at least ``gap`` apart, and none beyond ``most``.
+def spread(places: Sequence[float], *, gap: float, most: float) -> list[float]:
+    """Return increasing places, moved at least ``gap`` apart and not beyond ``most``.
 
     Example:
-        >>> spread([10, 12, 90], gap=5, most=80)
-        [10, 15, 80]
+        >>> spread([10.0, 12.0, 90.0], gap=5.0, most=80.0)
+        [10.0, 15.0, 80.0]
     """
-    apart: list[int | float] = []
+    apart: list[float] = []
     for place in places:
         apart.append(max(place, apart[-1] + gap) if apart else place)
     bound = most
@@ -194,146 +157,52 @@ def spread(
     return apart
 
 
-def interval_drawing(
-    intervals: Sequence[tuple[int, int | float, int | float] | None], *, within: Point | None
-) -> Markup:
-    """Return intervals below each other on one scale, each a line with a dot in its middle.
+def interval_figure(
+    intervals: Sequence[tuple[float, float] | None], *, share: bool = False
+) -> Figure:
+    """Return intervals below each other on one scale: a line each, with a dot in its middle.
 
     Args:
-        intervals: of each run, the number of its colour, the value and half the interval (NaN
-            where it is not known); None leaves its row empty.
-        within: the scale; None takes the one that holds them all.
+        intervals: the value and half the interval of each run, NaN if the half is unknown; a run
+            that is None gets an empty row.
+        share: whether values lie between 0 and 1, which is then the scale of a single interval.
     """
-    known = [one for one in intervals if one is not None]
-    if within is None:
-        halves = [half if math.isfinite(half) else 0.0 for _, _, half in known]
-        within = limits(
-            [v - h for (_, v, _), h in zip(known, halves, strict=True)]
-            + [v + h for (_, v, _), h in zip(known, halves, strict=True)]
-        )
-    height = _ROW * len(intervals)
-    frame = Frame(within, (0.0, 1.0), 8, _STRIP - 8, 0, height)
-    rows = []
-    if within[0] <= 0 <= within[1]:
-        zero = _short(frame.at(0.0, 0.0)[0])
-        rows.append(element("line", class_="zero", x1=zero, x2=zero, y1=0, y2=height))
-    for row, one in enumerate(intervals):
-        if one is None:
-            continue
-        colour, value, half = one
-        y, middle = _ROW * row + _ROW // 2, _short(frame.at(value, 0.0)[0])
-        if math.isfinite(half) and half > 0:
-            a, b = (_short(frame.at(value + sign * half, 0.0)[0]) for sign in (-1, 1))
-            rows.append(
-                element("path", d=f"M{a} {y}H{b}M{a} {y - 3}v6M{b} {y - 3}v6", class_=f"r{colour}")
-            )
-        rows.append(element("circle", cx=middle, cy=y, r=3.5, class_=f"dot r{colour}"))
-    return element(
-        "svg",
-        *rows,
-        viewBox=f"0 0 {_STRIP} {height}",
-        width=_STRIP,
-        height=height,
-        class_="interval",
-        aria_hidden="true",
-    )
+    figure = Figure(figsize=(1.8, 0.2 * len(intervals)))
+    axes = figure.add_axes((0.04, 0.0, 0.92, 1.0))
+    axes.set_axis_off()
+    known = {row: one for row, one in enumerate(intervals) if one is not None}
+    ends = []
+    for row, (value, half) in known.items():
+        error = half if math.isfinite(half) else 0.0
+        ends += [value - error, value + error]
+        color = _RUNS[row % COLOURS]
+        axes.errorbar(value, row, xerr=error, color=color, fmt="o", ms=4, capsize=2 * (error > 0))
+    low, high = limits(ends)
+    if len(known) == 1:  # against zero, as there is nothing else
+        low, high = (0.0, 1.0) if share else limits([0.0, *ends])
+    if low <= 0 <= high:
+        axes.axvline(0, color=_TEXT, lw=0.8, ls=":")
+    axes.set(xlim=(low, high), ylim=(len(intervals) - 0.5, -0.5))
+    for artist in axes.get_children():
+        artist.set_clip_on(False)
+    return figure
 
 
-def _axes(frame: Frame) -> Markup:
-    parts = []
-    for value in ticks(*frame.y):
-        y = _short(frame.at(0.0, value)[1])
-        parts.append(element("line", class_="grid", x1=frame.left, x2=frame.right, y1=y, y2=y))
-        label = plain_number(value)
-        parts.append(element("text", label, x=frame.left - 6, y=y, dy=".32em", class_="value"))
-    for step in ticks(*frame.x, most=4):
-        x = _short(frame.at(step, 0.0)[0])
-        parts.append(
-            element("line", class_="tick", x1=x, x2=x, y1=frame.bottom, y2=frame.bottom + 4)
-        )
-        parts.append(element("text", plain_number(step), x=x, y=frame.bottom + 17, class_="step"))
-    parts.append(
-        element(
-            "line", class_="axis", x1=frame.left, x2=frame.right, y1=frame.bottom, y2=frame.bottom
-        )
-    )
-    parts.append(element("text", "step", x=frame.right, y=frame.bottom + 34, class_="name"))
-    return joined(*parts)
+def svg(figure: Figure, *, title: str = "") -> Markup:
+    """Return a figure as SVG for the page: text as text, colours from the page, no dates.
 
-
-def _path(curve: Curve, points: Sequence[Point], frame: Frame) -> Markup:
-    """Return a curve, interrupted where values are not finite, with its points as data."""
-    moves, marks, pen = [], [], "M"
-    for x, y in points:
-        if not math.isfinite(y):
-            pen = "M"
-            continue
-        # Far outside, coordinates are bounded: renderers take single precision.
-        left, top = frame.at(x, min(max(y, _below(frame)), _above(frame)))
-        moves.append(f"{pen}{_short(left)} {_short(top)}")
-        pen = "L"
-        if curve.marked:
-            marks.append(element("circle", cx=_short(left), cy=_short(top), r=3))
-    kind = "held" if curve.marked else "train"
-    return element(
-        "g",
-        element("path", d="".join(moves)),
-        *marks,
-        class_=f"{kind} r{curve.colour}",
-        data_name=curve.name,
-        data_kind="held out" if curve.marked else "training",
-        data_x=",".join(_exact(x) for x, _ in points),
-        data_y=",".join(plain_number(y).replace(",", "") for _, y in points),
-        data_left=",".join(_short(frame.at(x, 0.0)[0]) for x, _ in points),
-    )
-
-
-def _ends(drawn: Sequence[tuple[Curve, Sequence[Point], int]], frame: Frame) -> Markup:
-    """Return the labels at the ends of curves, moved apart; one for each label."""
-    ends: dict[str, tuple[float, float, int]] = {}
-    for curve, points, _ in drawn:
-        known = [(x, y) for x, y in points if math.isfinite(y)]
-        if known:
-            x, y = known[-1]
-            left, top = frame.at(x, min(max(y, frame.y[0]), frame.y[1]))
-            ends[curve.label] = left, top, curve.colour
-    ordered = sorted(ends.items(), key=lambda item: item[1][1])
-    tops = spread([top for _, (_, top, _) in ordered], gap=_LABEL, most=frame.bottom - _LABEL / 2)
-    return joined(
-        *(
-            element(
-                "text",
-                label,
-                x=_short(left + 7),
-                y=_short(top),
-                dy=".32em",
-                class_=f"end r{colour}",
-            )
-            for (label, (left, _, colour)), top in zip(ordered, tops, strict=True)
-        )
-    )
-
-
-def _summary(curves: Sequence[Curve]) -> str:
-    return "; ".join(
-        f"{curve.name}{', held out,' if curve.marked else ''} "
-        f"{plain_number(curve.points[-1][1])} at step {plain_number(curve.points[-1][0])}"
-        for curve in curves
-        if curve.points
-    )
-
-
-def _below(frame: Frame) -> float:
-    return frame.y[0] - (frame.y[1] - frame.y[0])
-
-
-def _above(frame: Frame) -> float:
-    return frame.y[1] + (frame.y[1] - frame.y[0])
-
-
-def _short(coordinate: int | float) -> str:
-    return f"{coordinate:.1f}".removesuffix(".0")
-
-
-def _exact(step: int | float) -> str:
-    return f"{step:g}" if step < 1e6 else str(int(step))
+    Args:
+        figure: one of this module.
+        title: for readers who cannot see it; without one it is decoration.
+    """
+    file = StringIO()
+    nothing = dict.fromkeys(("Creator", "Date", "Format", "Type"))
+    with rc_context({"svg.fonttype": "none", "svg.hashsalt": "dpvae report"}):
+        figure.savefig(file, format="svg", transparent=True, metadata=nothing)
+    text = file.getvalue()
+    text = re.sub(r"<!--.*?-->|<style.*?</style>", "", text[text.index("<svg") :], flags=re.DOTALL)
+    text = re.sub(r'(?<=<g) id="[^"]*"|font-family: [^;]*; ', "", text).replace("\n", "")
+    for colour, variable in _VARIABLES.items():
+        text = text.replace(colour, variable)
+    role = Markup('role="img" aria-label="{}"').format(title) if title else 'aria-hidden="true"'
+    return Markup(text.replace("<svg ", f"<svg {role} ", 1))

@@ -1,12 +1,14 @@
-"""What a page says of a run: read from its folder, measured of nothing but its figures."""
+"""The contents of a run's page: everything is read from its folder, only figures are drawn."""
 
 import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from io import BytesIO
 from typing import Any, final
 
 import torch
+from matplotlib.figure import Figure
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._ranks import forked_rng
@@ -15,7 +17,6 @@ from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.plots import drawings_of
 from pyro_dpvae.recipes import Run, open_run
-from pyro_dpvae.report.pictures import png
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["Opening", "RunContents", "contents_of"]
@@ -24,16 +25,16 @@ __all__ = ["Opening", "RunContents", "contents_of"]
 @final
 @dataclass(frozen=True, kw_only=True)
 class Opening:
-    """How runs are opened, and what is drawn of them.
+    """How runs are opened, and how their figures are drawn.
 
     Attributes:
-        device: where systems are.
+        device: the device of models and guides.
         checkpoint: ``"last"``, ``"best"`` or a step.
         weights: ``"raw"``, ``"average"``, or None for the average if there is one.
         root: the folder of data sets by name; None takes that of each run.
         data: the file or folder of the data, if they have moved.
-        seed: of what figures draw.
-        count: samples in a panel; None draws no figures.
+        seed: the random seed of the samples in figures.
+        count: the number of samples in a panel; None draws no figures.
     """
 
     device: torch.device = field(default_factory=lambda: torch.device("cpu"))
@@ -48,19 +49,19 @@ class Opening:
 @final
 @dataclass(frozen=True)
 class RunContents:
-    """What a page says of one run.
+    """The contents of the page of one run.
 
     Attributes:
-        path: its folder, as it was named.
-        config: what was trained.
-        records: of its training.
-        state: what the checkpoint says of itself, empty if none could be read.
-        weights: which of its weights figures are of; empty without a checkpoint.
-        parameters: how many numbers were trained; None without a checkpoint.
-        latent_dim: of z; None without a checkpoint.
-        groups: the metrics of each group that was measured.
-        metrics: value, standard error and settings of each.
-        unmeasured: groups that the data allow and that were not measured.
+        path: the run's folder, as the user named it.
+        config: the run's configuration.
+        records: the records of its training.
+        state: the state in the checkpoint, empty if no checkpoint could be read.
+        weights: the weights in figures, ``"raw"`` or ``"average"``; empty without a checkpoint.
+        parameters: the number of trained numbers; None without a checkpoint.
+        latent_dim: the size of z; None without a checkpoint.
+        groups: the names of the metrics of each measured group.
+        metrics: value, standard error and settings of each metric.
+        unmeasured: the groups that the data allow and that were not measured.
         figures: PNG files by name.
         notes: what could not be read or drawn, and why.
     """
@@ -80,7 +81,7 @@ class RunContents:
 
     @property
     def step(self) -> int:
-        """How many steps were taken, as far as records and checkpoint say."""
+        """The number of steps taken, according to records and checkpoint."""
         steps = [record["step"] for record in self.records if isinstance(record.get("step"), int)]
         return max([*steps, self.state.get("step", 0)])
 
@@ -95,7 +96,7 @@ class RunContents:
         return found
 
     def quantities(self, *, held_out: bool = False) -> list[str]:
-        """Return the names of what has a curve."""
+        """Return the names of the recorded quantities."""
         names: dict[str, None] = {}
         for record in self.records:
             if held_out:
@@ -109,18 +110,18 @@ class RunContents:
 def contents_of(
     path: str, opening: Opening, *, figures: bool = True, progress: bool = True
 ) -> RunContents:
-    """Read a run, and draw it.
+    """Read a run and draw its figures.
 
-    What cannot be read or drawn is a note, so that a page says all that there is.
+    What cannot be read or drawn becomes a note on the page, and the rest is shown.
 
     Args:
-        path: its folder.
-        opening: which checkpoint and data, and what is drawn.
-        figures: whether it is drawn at all.
-        progress: whether a bar is shown.
+        path: the run's folder.
+        opening: which checkpoint and data to open, and how to draw.
+        figures: whether to draw figures.
+        progress: whether to show a progress bar.
 
     Raises:
-        FileNotFoundError: if no run is there.
+        FileNotFoundError: if the folder holds no run.
         ValueError: if its configuration is damaged.
     """
     run = RunFolder.open(path)
@@ -174,7 +175,7 @@ def contents_of(
 
 
 def number(value: Any) -> float | None:
-    """Return a number of a record, which holds those that are not finite as strings."""
+    """Return a number of a record, in which numbers that are not finite are strings."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int | float):
@@ -193,8 +194,16 @@ def _drawn(
             for name, draw in bar:
                 bar.set_description(f"drawing {name} of {subject.saved.folder.path.name}")
                 with _noted(notes, f"the figure {name} cannot be drawn"):
-                    found[name] = png(draw())
+                    found[name] = _png(draw())
     return found
+
+
+def _png(figure: Figure) -> bytes:
+    """Return a figure as a PNG file that holds no date and no version."""
+    file = BytesIO()
+    options = {"optimize": True}
+    figure.savefig(file, format="png", dpi=110, metadata={"Software": None}, pil_kwargs=options)
+    return file.getvalue()
 
 
 def _parameters(saved: Run) -> int:
@@ -205,7 +214,7 @@ def _parameters(saved: Run) -> int:
 
 @contextmanager
 def _noted(notes: list[str], what: str) -> Iterator[None]:
-    """Take down what fails on a run's own content, and go on."""
+    """Turn an error in a run's contents into a note, and continue."""
     try:
         yield
     except (ValueError, TypeError, KeyError, OSError, ArithmeticError) as error:

@@ -1,32 +1,25 @@
-"""Where the training of runs stands, and its curves."""
+"""Where the training of runs stands, and the curves of what was recorded."""
 
+import json
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import final
+from typing import Any, final
 
 from pyro_dpvae.evaluation.compare import observed_kind
-from pyro_dpvae.report.charts import Curve, hidden_values, line_chart, thinned
-from pyro_dpvae.report.configuration import part
+from pyro_dpvae.evaluation.meanings import meaning_of
+from pyro_dpvae.evaluation.numbers import plain_number
+from pyro_dpvae.report.charts import PLOT_BOX, Curve, line_figure, outside, svg, thinned
 from pyro_dpvae.report.contents import RunContents
-from pyro_dpvae.report.markup import Markup, element, joined
-from pyro_dpvae.report.meanings import meaning_of
-from pyro_dpvae.report.numbers import plain_number
-from pyro_dpvae.report.tables import table
 
-__all__ = ["Placed", "charts", "legend", "progress_of", "state_table"]
+__all__ = ["Placed", "charts", "part", "progress_of", "state_rows", "title_of"]
 
-_TITLES = {
-    "learning_rate": "learning rate",
-    "gradient_norm": "norm of gradients",
-    "left_out": "steps left out",
-}
-_ORDER = ("elbo", "loss", "distortion", "rate")
-_NATS = ("elbo", "loss", "distortion", "rate")
-_OF_DATA = ("elbo", "loss", "distortion")  # what holds log p(x | z)
-_ONE_DRAW = ("elbo", "distortion")
-_ONE_DRAW_OF_Z = "held out: one draw of z per datum"
+_TITLES = {"learning_rate": "learning rate", "gradient_norm": "norm of gradients"}
+_TITLES |= {"left_out": "steps left out", "elbo": "ELBO"}
+_ORDER = ("elbo", "loss", "distortion", "rate")  # quantities in nats per datum, shown first
+_OF_DATA = ("elbo", "loss", "distortion")  # quantities that hold log p(x | z)
+_ONE_SAMPLE = ("elbo", "distortion")  # quantities of one sample of z per datum
 
 
 @final
@@ -35,9 +28,9 @@ class Placed:
     """A run and its place on a page.
 
     Attributes:
-        run: what is said of it.
+        run: its contents.
         label: a letter; runs that differ in their seeds share one.
-        name: the same, with the seed where the letter alone does not tell it.
+        name: the label, with the seed if runs share the letter.
         colour: its number among the page's colours.
     """
 
@@ -46,144 +39,129 @@ class Placed:
     name: str
     colour: int
 
-
-def progress_of(run: RunContents) -> str:
-    """Return how many of its steps a run has taken."""
-    total = run.config.get("steps")
-    if isinstance(total, int):
-        return f"{plain_number(run.step)} of {plain_number(total)} steps"
-    return f"{plain_number(run.step)} steps"
-
-
-def state_table(placed: Sequence[Placed]) -> Markup:
-    """Return where the training of each run stands."""
-    rows: list[list[str]] = [
-        ["steps taken", *(progress_of(one.run) for one in placed)],
-        ["time, if not interrupted", *(_time(one.run) for one in placed)],
-        ["checkpoint shown", *(_checkpoint(one.run) for one in placed)],
-        ["best checkpoint", *(_best(one.run) for one in placed)],
-        ["parameters", *(_count(one.run) for one in placed)],
-    ]
-    return table("Where training stands", ["", *(one.name for one in placed)], rows, class_="text")
-
-
-def charts(placed: Sequence[Placed]) -> Markup:
-    """Return a chart of each quantity that was recorded, with all runs in it.
-
-    Runs whose log p(x | z) is of other values, or no density but a probability, have charts of
-    their own of what holds it. What was recorded once has no chart, but is told.
-    """
-    found, once = [], []
-    for quantity in _quantities(placed):
-        for kind, alike in _alike(placed, quantity).items():
-            curves = [curve for one in alike for curve in _curves(one, quantity)]
-            shown = [curve for curve in curves if curve.points]
-            if any(len(curve.points) > 1 for curve in shown):
-                found.append(_chart(quantity, shown, kind))
-            elif shown:
-                title = _title(quantity) + (f" ({kind})" if kind else "")
-                once.append(f"{title}: {_ends(shown, step=True)}")
-    if not found and not once:
-        return element("p", "No quantity has been recorded yet.", class_="note")
-    told = element("p", f"Recorded once: {'; '.join(once)}.", class_="muted") if once else None
-    return joined(element("div", *found, class_="charts") if found else None, told)
-
-
-def legend(placed: Sequence[Placed]) -> Markup:
-    """Return which colour and letter is which run."""
-    seen: dict[str, Placed] = {}
-    for one in placed:
-        seen.setdefault(one.label, one)
-    items = [
-        element("li", element("span", label, class_=f"chip r{one.colour}"), " ", title_of(one.run))
-        for label, one in seen.items()
-    ]
-    kinds = element("li", "thin: training batches; with dots: held-out data", class_="kinds")
-    return element("ul", *items, kinds, class_="legend")
+    @property
+    def title(self) -> str:
+        """The run's title."""
+        return title_of(self.run)
 
 
 def title_of(run: RunContents) -> str:
-    """Return the last part of a run's folder; of a study's runs, which are seeds, the last two."""
+    """Return the last part of a run's folder; of a folder that names a seed, the last two."""
     parts = Path(run.path).parts
     shown = parts[-2:] if parts and parts[-1].startswith("seed-") else parts[-1:]
     return "/".join(shown) or run.path
 
 
+def part(run: RunContents, kind: str) -> str:
+    """Return the name of a part of a run's configuration; empty if it has none."""
+    value = run.config.get(kind)
+    return str((value.get("name") if isinstance(value, dict) else value) or "")
+
+
+def progress_of(run: RunContents) -> str:
+    """Return how many of its steps a run has taken."""
+    total = run.config.get("steps")
+    of_total = f" of {plain_number(total)}" if isinstance(total, int) else ""
+    return f"{plain_number(run.step)}{of_total} steps"
+
+
+def state_rows(placed: Sequence[Placed]) -> list[list[str]]:
+    """Return where the training of each run stands, as rows of a table."""
+    rows = {
+        "steps taken": progress_of,
+        "time, if not interrupted": _time,
+        "checkpoint shown": _checkpoint,
+        "best checkpoint": _best,
+        "parameters": lambda run: "unknown" if run.parameters is None else f"{run.parameters:,}",
+    }
+    header = ["", *(one.name for one in placed)]
+    return [header, *([name, *(row(one.run) for one in placed)] for name, row in rows.items())]
+
+
+def charts(placed: Sequence[Placed]) -> tuple[list[dict[str, Any]], list[str]]:
+    """Return a chart of each recorded quantity, with all runs in it, and what was recorded once.
+
+    Runs have separate charts of log p(x | z) if they differ in the preprocessing, or if one has
+    probabilities and the other densities. A quantity that was recorded once gets a text instead.
+    """
+    found, once = [], []
+    for quantity in _quantities(placed):
+        title = _TITLES.get(quantity, meaning_of(quantity).title)
+        for kind, alike in _comparable(placed, quantity).items():
+            curves = [
+                Curve(one.label, one.name, one.colour, points, held_out)
+                for one in alike
+                for held_out in (False, True)
+                if (points := one.run.curve(quantity, held_out=held_out))
+            ]
+            if any(len(curve.points) > 1 for curve in curves):
+                found.append(_chart(quantity, title, curves, kind))
+            elif curves:
+                once.append(f"{title}{f' ({kind})' if kind else ''}: {_ends(curves, step=True)}")
+    return found, once
+
+
 def _quantities(placed: Sequence[Placed]) -> list[str]:
-    names: dict[str, None] = dict.fromkeys(_ORDER)
+    names = dict.fromkeys(_ORDER)
     for one in placed:
         for held_out in (True, False):
             names |= dict.fromkeys(one.run.quantities(held_out=held_out))
     return list(names)
 
 
-def _curves(one: Placed, quantity: str) -> list[Curve]:
-    return [
-        Curve(one.label, one.name, one.colour, one.run.curve(quantity, held_out=held), held)
-        for held in (False, True)
-    ]
-
-
-def _alike(placed: Sequence[Placed], quantity: str) -> dict[str, list[Placed]]:
-    """Return runs that share a chart, by what their log p(x) is of if that differs."""
+def _comparable(placed: Sequence[Placed], quantity: str) -> dict[str, list[Placed]]:
+    """Return the runs that share a chart, by what their log p(x) is of if that differs."""
     groups: dict[tuple[str, str], list[Placed]] = {}
     for one in placed:
-        config = one.run.config
-        kind = observed_kind(str(config.get("preprocessing")), part(config, "likelihood"))
+        kind = observed_kind(str(one.run.config.get("preprocessing")), part(one.run, "likelihood"))
         groups.setdefault(kind, []).append(one)
     if quantity not in _OF_DATA or len(groups) < 2:
         return {"": list(placed)}
-    return {
-        f"{preprocessing}, {'probabilities' if kind == 'probability' else 'densities'}": alike
-        for (preprocessing, kind), alike in groups.items()
+    plural = {"probability": "probabilities", "density": "densities"}
+    return {f"{name}, {plural[kind]}": alike for (name, kind), alike in groups.items()}
+
+
+def _chart(quantity: str, title: str, curves: Sequence[Curve], kind: str) -> dict[str, Any]:
+    """Return a chart as the page's template takes it; ``kind`` says what log p(x) is of."""
+    unit = "nats per datum" if quantity in _ORDER else ""
+    drawn, beyond, lost = outside(curves)
+    size = max(thinned(curve.points)[1] for curve in curves)
+    notes = {
+        f"log p(x) of {kind}, not comparable with the other runs": bool(kind),
+        "held out: one sample of z per datum": quantity in _ONE_SAMPLE
+        and any(curve.held_out for curve in curves),
+        f"each point is the mean of {size} records": size > 1,
+        f"outside: {beyond} of {drawn} points": beyond > 0,
+        f"{lost} points are not finite": lost > 0,
+    }
+    points = [thinned(curve.points)[0] for curve in curves]
+    data = {
+        "box": PLOT_BOX,
+        "last": max(one[-1][0] for one in points),
+        "curves": [
+            [_name(curve), [x for x, _ in one], [plain_number(y) for _, y in one]]
+            for curve, one in zip(curves, points, strict=True)
+        ],
+    }
+    ends = _ends(curves)
+    picture = svg(line_figure(curves), title=f"{title} {unit}: {ends}")
+    said = [note for note, holds in notes.items() if holds]
+    return {"title": title, "unit": unit, "svg": picture, "ends": ends, "notes": said} | {
+        "data": json.dumps(data)
     }
 
 
-def _title(quantity: str) -> str:
-    return _TITLES.get(quantity, meaning_of(quantity).title)
+def _name(curve: Curve) -> str:
+    return f"{curve.name} held out" if curve.held_out else curve.name
 
 
 def _ends(curves: Sequence[Curve], *, step: bool = False) -> str:
-    """Return the last values of curves in words."""
+    """Return the last values of curves as text."""
     return ", ".join(
-        f"{curve.name}{' held out' if curve.marked else ''} {plain_number(curve.points[-1][1])}"
+        f"{_name(curve)} {plain_number(curve.points[-1][1])}"
         + (f" at step {plain_number(curve.points[-1][0])}" if step else "")
         for curve in curves
     )
-
-
-def _chart(quantity: str, shown: Sequence[Curve], kind: str) -> Markup:
-    """Return a chart of curves, of which some have points.
-
-    Args:
-        quantity: what is drawn.
-        shown: its curves, none of them empty.
-        kind: what log p(x) is of where other runs' is of something else; empty otherwise.
-    """
-    title = _title(quantity)
-    unit = ", nats per datum" if quantity in _NATS else ""
-    outside, lost = hidden_values(shown)
-    size = max(thinned(curve.points)[1] for curve in shown)
-    notes = [
-        f"log p(x) of {kind}, which do not compare with those of the other runs" if kind else "",
-        _ONE_DRAW_OF_Z if quantity in _ONE_DRAW and any(one.marked for one in shown) else "",
-        f"each point is the mean of {size} records" if size > 1 else "",
-        f"outside: {outside} of {sum(len(thinned(curve.points)[0]) for curve in shown)} points"
-        if outside
-        else "",
-        f"{lost} are not finite" if lost else "",
-    ]
-    return element(
-        "figure",
-        element("h3", title, element("small", unit)),
-        line_chart(shown, title=title + unit),
-        element("figcaption", element("output", f"at the end: {_ends(shown)}"), _remarks(notes)),
-    )
-
-
-def _remarks(notes: Sequence[str]) -> Markup | None:
-    said = "; ".join(note for note in notes if note)
-    return element("small", f"({said})") if said else None
 
 
 def _time(run: RunContents) -> str:
@@ -197,10 +175,9 @@ def _time(run: RunContents) -> str:
     return f"{time} on {device}" if device else time
 
 
-def _checkpoint(run: RunContents) -> Markup | str:
+def _checkpoint(run: RunContents) -> str:
     if not run.state:
-        command = f"dpvae train --resume {shlex.quote(run.path)}"
-        return element("span", "none could be read; ", element("code", command))
+        return f"none could be read; dpvae train --resume {shlex.quote(run.path)}"
     average = ", moving average of weights" if run.weights == "average" else ""
     return f"step {plain_number(run.state['step'])}{average}"
 
@@ -211,12 +188,8 @@ def _best(run: RunContents) -> str:
         return "none yet"
     monitor = str(run.config.get("monitor") or "elbo")
     score = dict(run.curve(monitor, held_out=True)).get(best)
-    shown = (
-        "" if score is None else f": held-out {meaning_of(monitor).title} {plain_number(score)}"
-    )
-    draws = ", one draw of z per datum" if shown and monitor in _ONE_DRAW else ""
-    return f"step {plain_number(best)}{shown}{draws}"
-
-
-def _count(run: RunContents) -> str:
-    return "unknown" if run.parameters is None else f"{run.parameters:,}"
+    if score is None:
+        return f"step {plain_number(best)}"
+    samples = ", one sample of z per datum" if monitor in _ONE_SAMPLE else ""
+    title = meaning_of(monitor).title
+    return f"step {plain_number(best)}: held-out {title} {plain_number(score)}{samples}"

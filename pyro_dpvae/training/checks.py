@@ -231,8 +231,8 @@ def check_clusters(
         return
     if not isinstance(guide, Clustering):
         raise UnsupportedError(
-            "cluster_step is of guides with clusters, such as a clustering ladder's, "
-            f"got {config.cluster_step} and {type(guide).__name__}; leave it out (null)"
+            "cluster_step needs a guide with initialise_clusters, as every guide of this library "
+            f"has it, got {config.cluster_step} and {type(guide).__name__}; leave it out (null)"
         )
     if config.cluster_step >= config.steps:
         raise ConfigError(

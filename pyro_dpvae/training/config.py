@@ -48,7 +48,7 @@ class Growing(Protocol):
 
 @runtime_checkable
 class Clustering(Protocol):
-    """A guide whose clusters :func:`fit` starts from data, such as ``ClusteringLadderGuide``."""
+    """A guide by which :func:`fit` starts a prior's clusters from data, as ``AbstractGuide``."""
 
     def initialise_clusters(
         self,
@@ -95,8 +95,8 @@ class StepOptions:
             for the library's own parts, eager for parts of your own).
         growth_steps: the number of further steps that fit each new component of a guide that
             grows.
-        cluster_step: the step after which the clusters of a guide or prior are moved to clusters
-            of the data's representations; None never moves them.
+        cluster_step: the step after which k-means puts the components of mixture priors at
+            clusters of the data's representations; None never does.
 
     Raises:
         ValueError: if a count is below 1, a number is out of its range, there is no such choice,

@@ -1,21 +1,27 @@
 """The bound on held-out data."""
 
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
 import pyro
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from pyro_dpvae._ranks import forked_rng, map_over_ranks
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
+from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
+from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Sites
 from pyro_dpvae.training.guard import diverging
 
 __all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
+
+_FEW_COMPONENTS = 1.05  # of which one has some 99 % of the weight
 
 
 def evaluate_elbo(
@@ -34,23 +40,45 @@ def evaluate_elbo(
         seed: of the samples of z.
 
     Returns:
-        ``elbo`` = -(distortion + rate), ``distortion``, ``rate``.
+        ``elbo`` = -(distortion + rate), ``distortion``, ``rate``; where q(z | x) is a mixture,
+        also ``effective_components``, from 1 to the number of its components.
     """
     objective = RegularizedELBO()
     names = ("distortion", "rate")
 
-    def sums(batch: Any) -> tuple[int, list[float]]:
+    def sums(batch: Any) -> tuple[int, list[float], Tensor | None]:
         args = as_arguments(batch)
         objective.loss(model, guide, *args)
         size = len(args[0])
-        return size, [float(objective.terms[name]) * size for name in names]
+        return size, [float(objective.terms[name]) * size for name in names], _weights(guide, args)
 
     with aside(model, guide):
         found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
-    count = sum(size for size, _ in found)
-    totals = [sum(column) for column in zip(*(terms for _, terms in found), strict=True)]
+    count = sum(size for size, _, _ in found)
+    totals = [sum(column) for column in zip(*(terms for _, terms, _ in found), strict=True)]
     terms = {name: total / count for name, total in zip(names, totals, strict=True)}
-    return {"elbo": -sum(terms.values()), **terms}
+    bound = {"elbo": -sum(terms.values()), **terms}
+    weights = [part for _, _, part in found if part is not None]
+    if weights:
+        bound["effective_components"] = effective_components(torch.cat(weights))
+        number = weights[0].shape[-1]
+        if number > 1 and bound["effective_components"] < _FEW_COMPONENTS:
+            warnings.warn(
+                f"the {number} components of q(z | x) should share the data, and one has nearly "
+                "all the weight, so that q(z | x) is a single Gaussian; train longer before the "
+                "mixture grows, or use the guide 'amortized', which takes a fraction of the time",
+                stacklevel=2,
+            )
+    return bound
+
+
+def _weights(guide: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
+    """Return the weights a(x), (batch, K), of a guide whose q(z | x) is a mixture."""
+    if not isinstance(guide, AbstractGuide) or len(args) != 1:
+        return None
+    with torch.no_grad():
+        q = guide.posterior(*args)
+    return q.logits.exp().cpu() if isinstance(q, DiagonalNormalMixture) else None
 
 
 def evaluate_loss(

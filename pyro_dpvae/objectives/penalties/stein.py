@@ -11,6 +11,8 @@ from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.kernels import Kernel, squared_distances
 from pyro_dpvae.objectives.penalties.latents import Latents
 from pyro_dpvae.objectives.schedules import Weight
+from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.priors.flow import FlowDistribution
 
 __all__ = ["SteinDiscrepancy", "stein_squared"]
 
@@ -48,15 +50,16 @@ class SteinDiscrepancy(AbstractPenalty):
     It needs samples of q and the score of p, and none of the prior's samples. It is zero where
     the two agree, and is the rate at which Stein variational gradient descent, the form that
     InfoVAE names, would lower KL(q(z) || p(z)). Gradients reach the encoder and, through the
-    score, the prior. The term is ``stein``.
+    score, the prior. They are gradients of a mean over draws only where the score is continuous,
+    which it is not under couplings or a flow of zuko with ReLUs. The term is ``stein``.
 
     Args:
         weight: of the term.
         bandwidth: of the Gaussian kernel; by default sqrt(L).
 
     Raises:
-        ValueError: if the bandwidth is not positive; on a step, if the batch has one datum, or
-            in inference mode.
+        ValueError: if the bandwidth is not positive; on a step, if the batch has one datum, in
+            inference mode, or if the prior is a flow whose score jumps.
 
     References:
         Zhao, Song, Ermon (2019), InfoVAE, section 3.2. Liu, Wang (2016), Stein variational
@@ -84,6 +87,7 @@ class SteinDiscrepancy(AbstractPenalty):
         z, scores = latents.value, []
         with torch.enable_grad():
             for site in latents.sites:
+                _check_score(site.prior)
                 # The score is of this site's own value: a copy, since sites below depend on it.
                 value = soft_value(site.value)
                 value = value.clone() if learning else value.detach()
@@ -107,3 +111,14 @@ class SteinDiscrepancy(AbstractPenalty):
     def settings(self) -> dict[str, Any]:
         """The weight and the bandwidth (None: sqrt(L))."""
         return {**super().settings, "bandwidth": self.kernel.bandwidth}
+
+
+def _check_score(prior: Any) -> None:
+    flow = prior.transforms[0].flow if isinstance(prior, FlowDistribution) else None
+    if isinstance(flow, AbstractPrior) and not flow.has_smooth_score:
+        raise ValueError(
+            "the Stein discrepancy needs a prior whose score is continuous, or its gradient is "
+            f"biased; got {type(flow).__name__} with activations whose derivative jumps; build it "
+            "with smooth ones, such as CouplingPrior(activation='silu') or "
+            "zuko.flows.MAF(activation=torch.nn.SiLU)"
+        )

@@ -1,0 +1,36 @@
+"""Activations of networks by name, and which of them have a continuous derivative."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Literal
+
+from torch import nn
+
+__all__ = ["ACTIVATIONS", "Activation", "has_kinks"]
+
+Activation = Literal["relu", "leaky-relu", "silu", "softplus", "tanh"]
+
+ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
+    "relu": nn.ReLU,
+    "leaky-relu": partial(nn.LeakyReLU, 0.01),
+    "silu": nn.SiLU,
+    "softplus": nn.Softplus,
+    "tanh": nn.Tanh,
+}
+"""What makes the layer of each activation."""
+
+_KINKED = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Hardswish)
+
+
+def has_kinks(network: nn.Module) -> bool:
+    """Return whether a network has an activation whose derivative jumps, such as a ReLU.
+
+    Where a quantity depends on that derivative, as the score of a flow and the Jacobian of a
+    decoder do, the quantity jumps with it. The gradient of a mean of it by reparametrized draws
+    then lacks what the jumps contribute.
+
+    Example:
+        >>> has_kinks(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), has_kinks(nn.SiLU())
+        (True, False)
+    """
+    return any(isinstance(module, _KINKED) for module in network.modules())
