@@ -29,10 +29,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REFUSED = {
     "trian": "the command must be one of .* got 'trian'",
-    "train": "give --data with a name, a file or a folder",
+    "train": "data must be named, and are not; give a name, a file or a folder",
     "train two-moons": "unexpected argument 'two-moons'; options start with --",
     "train --data": "--data must be followed by a value",
-    "train --data ''": "--data must not be empty, got ''; name it, or leave it out",
+    "train --data ''": "data must not be empty, got ''; give a name, a file or a folder",
     "train --data mnsit": "data must be one of .* got 'mnsit'",
     "train --data missing.npz": "missing.npz must exist, and does not",
     "train --data empty": "needs files ending in .* got none below",
@@ -46,7 +46,7 @@ REFUSED = {
     "train --data two-moons --steps 1e3": "--steps must be a whole number or null; got 1e3;",
     "train --data two-moons --seed -1": "seed must be from 0 to 4294967295, got -1",
     "train --data two-moons --device gpu": "device must be auto, cpu, .* got 'gpu': .*; use auto",
-    "train --data two-moons --prior couplings": "--prior must be one of .* got 'couplings'",
+    "train --data two-moons --prior couplings": "prior must be one of .* got 'couplings'",
     "train --config missing.yaml": "--config must name a file that exists; got .*missing.yaml",
     "train --config empty": "--config must name a file that exists; got .*empty",
     "train --config broken.yaml": "a configuration must be YAML or JSON, got broken.yaml",
@@ -85,7 +85,7 @@ def test_what_is_typed_wrong_is_refused_in_one_line(
     before = sorted(folder.iterdir())
     assert main(shlex.split(typed)) == 2
     *others, line = capsys.readouterr().err.splitlines()
-    assert all(other.startswith("device: cpu") for other in others)
+    assert all(other.startswith(("device: cpu", "two-moons: ", "data: ")) for other in others)
     command = typed.split()[0]
     assert line.startswith("dpvae: error: " if command == "trian" else f"dpvae {command}: error: ")
     assert re.search(REFUSED[typed], line), line
@@ -109,7 +109,7 @@ def test_a_disk_that_refuses_is_said_with_the_file(
     def refuse(path: Path, content: bytes) -> None:
         raise PermissionError(13, "Permission denied", str(path))
 
-    monkeypatch.setattr("pyro_dpvae._files.write_synced", refuse)
+    monkeypatch.setattr("pyro_dpvae._files._write_synced", refuse)
     assert main([command, str(folder / "run")]) == 2
     told = capsys.readouterr().err
     assert re.search(r"\.png must be writable, and the system refuses: permission denied; ", told)

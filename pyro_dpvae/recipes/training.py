@@ -116,11 +116,12 @@ class PreparedRun:
     def fit(self, callbacks: Iterable[AbstractCallback] = (), *, progress: bool = True) -> History:
         """Write the run folder and train; all ranks must call it."""
         run, data = self.folder, self.data
+        # Before anything is written: its package may be missing.
+        boards = [TensorBoard(run.path / "tensorboard")] if self.config.tensorboard else []
         self._write_configuration()
         if data.held_out is not None:
             indices = {"digest": data.digest, "indices": data.held_out.tolist()}
             on_first_rank(lambda: run.write("held-out.json", indices))
-        boards = [TensorBoard(run.path / "tensorboard")] if self.config.tensorboard else []
         columns = {} if data.columns is None else {"columns": list(data.columns)}
         start: bool | Checkpoint = self.resume
         if self.start is not None and self.chosen:
