@@ -57,6 +57,11 @@ _MEANINGS: dict[str, Meaning] = {
     r"leakage_conditional_(.+)": Meaning(
         "conditional leakage, τ = {}", _LEAK + "as a mean over that part, in nats", "lower"
     ),
+    r"leakage_generation_(.+)": Meaning(
+        "leakage in generation space, τ = {}",
+        "E_q[log q(z) - log p(z)] where log p0(g(z)) < τ, as a part of the whole, in nats",
+        "lower",
+    ),
     r"leakage_(.+)": Meaning(
         "leakage, τ = {}", _LEAK + "as a part of the whole, in nats", "lower"
     ),
