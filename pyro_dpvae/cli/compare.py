@@ -47,7 +47,8 @@ def _table(comparison: Comparison) -> str:
         *note,
         "values and differences ± half their interval of 95 %, that of differences from "
         f"{', '.join(sorted(kinds))}",
-        "* an interval without zero; p: paired",
+        "* an interval without zero; p: paired; ? unreliable, as k-hat is above 0.7 for more than "
+        "5 % of a run's data: evaluate with more --nll-samples, or train a better guide",
     ]
     return "\n".join([*titles, *options, "", text_table(rows, align="<<<>"), "", *notes])
 
@@ -82,16 +83,21 @@ def _with_widths(comparison: Comparison) -> dict[str, list[tuple[float, float] |
 
 
 def _csv(comparison: Comparison) -> str:
-    header = "metric unit better runs value half_width difference difference_half_width how"
+    header = "metric unit better runs value half_width"
+    header += " difference difference_half_width how reliable"
     rows: list[list[object]] = [list(header.split())]
     for name, values in _with_widths(comparison).items():
         gaps = [None, *comparison.differences[name]]
         for members, value, gap in zip(comparison.members, values, gaps, strict=True):
             row: list[object] = [name, *in_words(name), " ".join(members)]
             row += ["", ""] if value is None else map(_known, value)
-            row += ["", "", ""] if gap is None else [gap.value, _known(gap.half_width), gap.how]
+            row += [""] * 4 if gap is None else _gap(gap)
             rows.append(row)
     return csv_table(rows)
+
+
+def _gap(gap: Difference) -> list[object]:
+    return [gap.value, _known(gap.half_width), gap.how, str(gap.reliable).lower()]
 
 
 def _json(comparison: Comparison) -> str:
@@ -108,7 +114,12 @@ def _json(comparison: Comparison) -> str:
             "differences": [
                 None
                 if gap is None
-                else {"value": gap.value, "half_width": _known(gap.half_width), "how": gap.how}
+                else {
+                    "value": gap.value,
+                    "half_width": _known(gap.half_width),
+                    "how": gap.how,
+                    "reliable": gap.reliable,
+                }
                 for gap in comparison.differences[name]
             ],
         }
@@ -139,5 +150,6 @@ def _difference(difference: Difference | None) -> str:
         return "-"
     text = with_interval(difference.value, difference.half_width, signed=True)
     clear = "*" if abs(difference.value) > difference.half_width else " "
+    clear = clear if difference.reliable else "?"
     paired = "p" if difference.how.startswith("paired") else " "
     return f"{text}{clear}{paired}"

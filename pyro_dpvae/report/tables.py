@@ -177,6 +177,8 @@ def _verdict(name: str, found: Difference) -> str:
     """Return what a difference says, if its interval is known and without zero."""
     if not math.isfinite(found.half_width):
         return "interval unknown"
+    if not found.reliable:
+        return "unreliable"
     if found.value == found.half_width == 0:
         return "equal"
     if abs(found.value) <= found.half_width:
