@@ -1,6 +1,7 @@
 """Groups of metrics that hold representations against labels and factors of variation."""
 
 import warnings
+from collections.abc import Callable
 from functools import partial
 
 import torch
@@ -126,7 +127,7 @@ def disentanglement(subject: Subject) -> Estimates:
             stacklevel=2,
         )
     variance = subject.aggregate.scale.square().mean(0)
-    scores = {
+    scores: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estimate]]] = {
         **DISENTANGLEMENT,
         "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
     }

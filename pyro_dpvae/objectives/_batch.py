@@ -111,8 +111,8 @@ class Batch:
         # No number is read from the device.
         like = next(scale for scale in scales if isinstance(scale, Tensor))
         every = torch.stack([torch.as_tensor(scale).to(like) for scale in scales])
-        alike = ((every - every[0]).abs() <= 1e-6 * every[0].abs()).all()
-        return torch.where(alike, every[0], torch.ones_like(like))
+        same = ((every - every[0]).abs() <= 1e-6 * every[0].abs()).all()
+        return torch.where(same, every[0], torch.ones_like(like))
 
     def check_for_penalties(self, *sites: Site) -> None:
         """Refuse a latent, as sites of the model and the guide, that is not one of every datum."""
