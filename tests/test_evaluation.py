@@ -403,6 +403,33 @@ def test_runs_are_compared_with_the_first(
     assert "nll" in printed
 
 
+def test_a_likelihood_that_few_draws_carry_is_marked_and_not_starred(
+    evaluated: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    paths = []
+    for name in ("standard-1", "coupling-1"):
+        shutil.copytree(evaluated / name, tmp_path / name)
+        paths.append(str(tmp_path / name))
+    for share, reliable in ((0.72, False), (0.0, True)):
+        for path in paths:
+            file = Path(path) / "evaluation.json"
+            content = json.loads(file.read_text())
+            last = share if path == paths[1] else 0.0
+            content["metrics"]["nll"]["settings"]["pareto_k_above_0.7"] = last
+            file.write_text(json.dumps(content))
+        found = compare_runs(paths).differences
+        assert found["nll"][0] is not None
+        assert found["nll"][0].reliable is reliable
+        assert found["elbo"][0] is not None
+        assert found["elbo"][0].reliable
+        assert main(["compare", *paths]) == 0
+        (line,) = [
+            one for one in capsys.readouterr().out.splitlines() if one.split()[:1] == ["nll"]
+        ]
+        assert ("?p" in line) is not reliable
+        assert not ("*" in line and not reliable)
+
+
 def test_a_comparison_is_printed_as_it_is_asked_for(
     evaluated: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

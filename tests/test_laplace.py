@@ -171,7 +171,7 @@ def written_out(model: VAE, encoder: GaussianEncoder, x: Tensor, steps: int) -> 
             here = log_joint(model, one, mode)
             factors = [
                 f
-                for f in (0.5**k for k in range(11))
+                for f in (0.25**k for k in range(6))
                 if log_joint(model, one, mode + f * step) >= here
             ]
             mode = mode + max(factors, default=0.0) * step

@@ -4,6 +4,7 @@ import functools
 import math
 from collections.abc import Callable
 
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from pyro_dpvae.metrics import (
     unit_activity,
 )
 from pyro_dpvae.mixture import AggregatePosterior
-from pyro_dpvae.priors import CouplingPrior, StandardNormal
+from pyro_dpvae.priors import AbstractPrior, CouplingPrior, StandardNormal
 from tests.linear_gaussian import LATENT, LinearGaussian
 
 GRID = torch.linspace(-9, 9, 1201, dtype=torch.float64)
@@ -254,6 +255,43 @@ def test_high_posterior_samples_are_the_least_of_p() -> None:
     assert torch.equal(density.argsort(stable=True), torch.arange(50))
     with pytest.raises(ValueError, match="at most num_samples, got 20 of 10 samples"):
         high_posterior_samples(prior, some_posteriors(), num_samples=10, keep=20)
+
+
+def test_a_threshold_in_generation_space_is_on_the_density_of_z0() -> None:
+    # z = 3 z0 + 1: in generation space log p0 is larger by log 9 than log p(z), everywhere.
+    class Stretched(AbstractPrior):
+        def forward(self) -> dist.Distribution:
+            return dist.Normal(torch.ones(2).double(), 3.0).to_event(1)
+
+        def base(self) -> dist.Distribution:
+            return dist.Normal(torch.zeros(2).double(), 1.0).to_event(1)
+
+        def to_generation(self, z: Tensor) -> tuple[Tensor, Tensor]:
+            return (z - 1) / 3, torch.full(z.shape[:-1], -math.log(9), dtype=z.dtype)
+
+        def to_representation(self, z0: Tensor) -> Tensor:
+            return 3 * z0 + 1
+
+    prior, aggregate, found = Stretched(2), some_posteriors(), []
+    for threshold, space in ((-5.0, "representation"), (-5.0 + math.log(9), "generation")):
+        torch.manual_seed(0)
+        (score,) = leakage_curve(prior, aggregate, thresholds=[threshold], space=space)
+        assert score.settings["space"] == space
+        found.append((score.value, score.settings["share_below"]))
+    assert found[0] == pytest.approx(found[1])
+    assert 0 < found[0][1] < 1
+
+
+def test_high_posterior_samples_of_generation_space_are_the_least_of_p0() -> None:
+    torch.manual_seed(5)
+    prior = CouplingPrior(2).double()
+    z = high_posterior_samples(
+        prior, some_posteriors(), num_samples=1000, keep=50, space="generation"
+    )
+    with torch.no_grad():
+        density, other = log_p(prior.to_generation(z)[0]), prior().log_prob(z)
+    assert torch.equal(density.argsort(stable=True), torch.arange(50))
+    assert not torch.equal(other.argsort(stable=True), torch.arange(50))
 
 
 def test_active_units_count_the_spread_of_means() -> None:

@@ -551,6 +551,25 @@ def test_scales_that_are_tensors_keep_the_closed_form(exact: LinearGaussian) -> 
     assert rates == pytest.approx([rates[0]] * len(rates))
 
 
+@pytest.mark.parametrize("tensor", [False, True])
+def test_a_scale_of_whole_programs_scales_the_loss_with_its_penalties(
+    exact: LinearGaussian, tensor: bool
+) -> None:
+    x = exact.data(BATCH)
+
+    def loss(scale: float, guide_scale: float) -> float:
+        factors = [torch.tensor(s).double() if tensor else s for s in (scale, guide_scale)]
+        pyro.set_rng_seed(0)
+        objective = RegularizedELBO(penalties=[MMD(50.0)])
+        model, guide = map(poutine.scale, (exact.model, exact.guide), factors)
+        return objective.loss(model, guide, x)
+
+    assert loss(0.01, 0.01) == pytest.approx(0.01 * loss(1.0, 1.0))
+    # Of the guide alone, it weighs log q, as of latent sites, and penalties stay.
+    entropy = exact.guide.encoder(x).entropy().sum().detach()
+    assert loss(1.0, 3.0) == pytest.approx(loss(1.0, 1.0) - 2 * float(entropy))
+
+
 def test_unequal_scales_weigh_the_two_expectations(exact: LinearGaussian) -> None:
     # E[3 log q - 2 log p] = 2 KL - H(q)
     x = exact.data(BATCH)

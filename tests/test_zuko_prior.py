@@ -17,7 +17,7 @@ FLOWS = {
     "NSF": lambda: zuko.flows.NSF(3, **SMALL),
     "MAF": lambda: zuko.flows.MAF(3, **SMALL),
     "NICE": lambda: zuko.flows.NICE(3, **SMALL),
-    "GF": lambda: zuko.flows.GF(3, transforms=2),
+    "RealNVP": lambda: zuko.flows.RealNVP(3, **SMALL),
 }
 
 
@@ -35,6 +35,24 @@ def test_densities_and_draws_are_zukos_own(flow: str) -> None:
         torch.manual_seed(1)
         draws.append(p.sample((20,)))
     torch.testing.assert_close(*draws)
+
+
+def test_a_flow_that_is_not_inverted_over_its_base_is_refused() -> None:
+    torch.manual_seed(0)
+    flow, state = zuko.flows.GF(3), torch.get_rng_state()
+    with pytest.raises(ValueError, match=r"z0 -> z -> z0 off by .*; use zuko\.flows\.NSF"):
+        ZukoPrior(flow)
+    assert torch.equal(torch.get_rng_state(), state)
+
+
+@pytest.mark.parametrize("flow", FLOWS)
+def test_flows_of_the_docstring_have_derivatives_for_a_laplace_guide(flow: str) -> None:
+    torch.manual_seed(0)
+    prior = ZukoPrior(FLOWS[flow]().double())
+    z = torch.randn(4, 3, dtype=torch.float64)
+    z.requires_grad_()
+    (expected,) = torch.autograd.grad(prior().log_prob(z).sum(), z)
+    torch.testing.assert_close(prior.linearize_density(z).gradient, expected)
 
 
 def test_flows_without_a_map_to_a_normal_are_refused() -> None:

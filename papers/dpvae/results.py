@@ -24,8 +24,8 @@ COMMON: dict[str, str] = {
     "skl": "skl",
     "skl_nearest": "skl_nearest",
     "nll": "nll",
-    "leakage_-10": "leakage_-10",
-    "leakage_-1": "leakage_-1",
+    "leakage_-10": "leakage_generation_-10",
+    "leakage_-1": "leakage_generation_-1",
     "probe": "probe",
 }
 """The other columns, and the metrics that fill them."""

@@ -103,9 +103,10 @@ def notes(table: Mapping[str, Any]) -> list[str]:
         f"The gap is |{low} - {first}|, per run.",
         "sKL is of exact densities, by draws, and has the verdict. sKL 1-NN is the estimate by "
         "nearest neighbours, which the paper's numbers are of: it alone stands beside them.",
-        "Leakage at t is E_q[log q(z) - log p(z)] over the aggregate posterior where log p(z) < "
-        "t, as a part of the whole: draws above the threshold count as 0. The threshold is the "
-        "same for all latent sizes, but log p(z) is not: of N(0, I) in L dimensions its mean is "
+        "Leakage at t is E_q[log q(z) - log p(z)] over the aggregate posterior where the density "
+        "of z mapped to generation space, log p0(g(z)), is below t, as a part of the whole: draws "
+        "above the threshold count as 0. The threshold is the same for all latent sizes, but the "
+        "density is not: of N(0, I) in L dimensions the mean of its logarithm is "
         "-1.42 L, so that for L of 8 or more nearly all draws count, and it is nearly the "
         "whole KL(q(z) || p(z)) and says nothing of pockets.",
         "NLL is -log p(x) per held-out datum in nats, by importance sampling. Its differences "

@@ -53,7 +53,8 @@ def _latex(comparison: Comparison) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    header = "metric unit better runs value half_width difference difference_half_width how"
+    header = "metric unit better runs value half_width"
+    header += " difference difference_half_width how reliable"
     rows: list[list[object]] = [list(header.split())]
     for name, values in comparison.intervals().items():
         gaps = [None, *comparison.differences[name]]
@@ -61,9 +62,13 @@ def _csv(comparison: Comparison) -> str:
             meaning = meaning_of(name)
             row: list[object] = [name, meaning.unit, meaning.better, " ".join(members)]
             row += ["", ""] if value is None else map(_known, value)
-            row += ["", "", ""] if gap is None else [gap.value, _known(gap.half_width), gap.how]
+            row += [""] * 4 if gap is None else _gap(gap)
             rows.append(row)
     return csv_table(rows)
+
+
+def _gap(gap: Difference) -> list[object]:
+    return [gap.value, _known(gap.half_width), gap.how, str(gap.reliable).lower()]
 
 
 def _json(comparison: Comparison) -> str:
@@ -80,7 +85,12 @@ def _json(comparison: Comparison) -> str:
             "differences": [
                 None
                 if gap is None
-                else {"value": gap.value, "half_width": _known(gap.half_width), "how": gap.how}
+                else {
+                    "value": gap.value,
+                    "half_width": _known(gap.half_width),
+                    "how": gap.how,
+                    "reliable": gap.reliable,
+                }
                 for gap in comparison.differences[name]
             ],
         }

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -29,6 +29,8 @@ _LEVEL = 0.95
 # What may differ between runs that are repetitions of each other.
 _INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
 
+_UNRELIABLE = 0.05  # the share of data of k-hat above 0.7 from which likelihoods do not compare
+
 _DENSITIES = ("nll", "elbo")
 # Of values, whose logarithms compare with each other whatever levels a likelihood has beside them.
 _PROBABILITIES = (
@@ -46,11 +48,15 @@ class Difference:
         half_width: half the interval; NaN where an error is unknown.
         how: where the interval is from: ``paired data``, ``paired seeds``, ``seeds`` or
             ``standard errors``.
+        reliable: whether the interval holds. That of likelihoods does not where k-hat is above
+            0.7 for more than 5 % of the data of a run: few draws carry these estimates, and how
+            far they are off is not known.
     """
 
     value: float
     half_width: float
     how: str
+    reliable: bool = True
 
 
 @dataclass(frozen=True)
@@ -104,7 +110,10 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
     metrics = _metrics(runs)
     values = {name: [run.value(name) for run in runs] for name in metrics}
     differences = {
-        name: [_run_difference(name, runs[0], run) for run in runs[1:]] for name in metrics
+        name: [
+            _judged(name, _run_difference(name, runs[0], run), runs[0], run) for run in runs[1:]
+        ]
+        for name in metrics
     }
     return Comparison(
         list(paths),
@@ -154,7 +163,12 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
         differences[name] = [
             None
             if name in _DENSITIES and group[0].observed != grouped[0][0].observed
-            else _seed_difference(found[0], other, grouped[0], group)
+            else _judged(
+                name,
+                _seed_difference(found[0], other, grouped[0], group),
+                *grouped[0],
+                *group,
+            )
             for other, group in zip(found[1:], grouped[1:], strict=True)
         ]
     different = differing([group[0].config for group in grouped])
@@ -303,6 +317,18 @@ def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Differen
             gaps = (two - one).numpy()
             return _paired(gaps, "paired data")
     return Difference(b[0] - a[0], half_width(math.hypot(a[1], b[1])), "standard errors")
+
+
+def _judged(name: str, difference: Difference | None, *runs: _Evaluated) -> Difference | None:
+    """Return a difference, marked if the importance weights of a run do not bear it."""
+    shares = [
+        run.metrics[name]["settings"].get("pareto_k_above_0.7", 0.0)
+        for run in runs
+        if name in run.metrics
+    ]
+    if difference is None or max(shares) <= _UNRELIABLE:
+        return difference
+    return replace(difference, reliable=False)
 
 
 def _of_seeds(group: Sequence[_Evaluated], name: str) -> Any:

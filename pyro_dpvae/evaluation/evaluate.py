@@ -36,6 +36,7 @@ from pyro_dpvae.importance import log_weights
 from pyro_dpvae.metrics import (
     Estimate,
     FeatureStatistics,
+    Space,
     active_units,
     distance_to_data,
     frechet_estimate,
@@ -233,12 +234,18 @@ def _symmetric_kl(subject: Subject) -> Estimates:
 
 def _leakage(subject: Subject) -> Estimates:
     found = {}
-    for conditional, name in ((False, "leakage"), (True, "leakage_conditional")):
+    forms: tuple[tuple[str, bool, Space], ...] = (
+        ("leakage", False, "representation"),
+        ("leakage_conditional", True, "representation"),
+        ("leakage_generation", False, "generation"),
+    )
+    for name, conditional, space in forms:
         curve = leakage_curve(
             subject.prior,
             subject.aggregate,
             num_samples=subject.config.latent_samples,
             conditional=conditional,
+            space=space,
         )
         for estimate in curve:
             found[f"{name}_{estimate.settings['threshold']:g}"] = estimate

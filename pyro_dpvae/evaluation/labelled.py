@@ -139,7 +139,7 @@ def disentanglement(subject: Subject) -> Estimates:
             stacklevel=2,
         )
     variance = subject.aggregate.scale.square().mean(0)
-    scores: dict[str, Callable[..., Any]] = {
+    scores: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estimate]]] = {
         **DISENTANGLEMENT,
         "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
     }

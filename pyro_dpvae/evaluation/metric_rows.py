@@ -14,7 +14,8 @@ EXPLANATION = (
     "Values and differences ± half their 95 % interval: normal for the value of one run, "
     "Student's t over seeds. A difference is better or worse if its interval excludes zero, "
     "otherwise not clear; if nothing differs, about one of twenty intervals excludes zero by "
-    "chance."
+    "chance. A difference of likelihoods is unreliable if k-hat is above 0.7 for more than 5 % of "
+    "the data of a run: evaluate with more samples, or train a better guide."
 )
 
 
@@ -48,6 +49,8 @@ def verdict(metric: str, difference: Difference) -> str:
     """
     if not math.isfinite(difference.half_width):
         return "interval unknown"
+    if not difference.reliable:
+        return "unreliable"
     if difference.value == difference.half_width == 0:
         return "equal"
     if abs(difference.value) <= difference.half_width:

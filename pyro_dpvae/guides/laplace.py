@@ -20,7 +20,8 @@ from pyro_dpvae.priors import AbstractPrior
 __all__ = ["LaplaceGuide"]
 
 # Of a step that lowers log p(x, z): what is tried, the longest last. Then z stays.
-_SHORTER = tuple(2.0**-power for power in reversed(range(11)))
+# Each is a pass of the decoder for all data: quarters reach 2^-10 in half the passes of halves.
+_SHORTER = tuple(4.0**-power for power in reversed(range(6)))
 
 
 @final
@@ -44,9 +45,9 @@ class LaplaceGuide(AbstractGuide):
     left out of Lambda (Gauss-Newton), and of a p0 that is not log-concave what would take from
     P0: of a mixture P0 is the components' precisions, each by its responsibility. That keeps
     Lambda positive definite; with an affine map and decoder and p0 = N(0, I) nothing is left
-    out. A datum's step that would lower log p(x, z) is halved until it does not, up to ten times,
-    which is derived here too: a saturated Bernoulli has next to no curvature, and a plain step
-    then goes anywhere.
+    out. A datum's step that would lower log p(x, z) is cut to a quarter until it does not, up to
+    five times, which is derived here too: a saturated Bernoulli has next to no curvature, and a
+    plain step then goes anywhere.
 
     The encoder's variances are not used. The Jacobian of a perceptron is a product of its
     weights with the slopes of its units, and any other network is differentiated by

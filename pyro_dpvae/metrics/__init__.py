@@ -41,6 +41,7 @@ from pyro_dpvae.metrics.representation import (
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
+from pyro_dpvae.metrics.spaces import Space
 from pyro_dpvae.metrics.symmetric_kl import symmetric_kl
 
 __all__ = [
@@ -50,6 +51,7 @@ __all__ = [
     "FeatureStatistics",
     "LikelihoodEstimates",
     "PosteriorGrid",
+    "Space",
     "active_units",
     "assigned_clusters",
     "cell_kl",

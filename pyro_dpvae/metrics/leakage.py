@@ -7,6 +7,7 @@ import torch
 
 from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.metrics.spaces import Space, log_density
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
@@ -27,17 +28,20 @@ def leakage_curve(
     thresholds: Sequence[float] = THRESHOLDS,
     num_samples: int = 3000,
     conditional: bool = False,
+    space: Space = "representation",
 ) -> list[Estimate]:
     """Return the leakage score at each threshold tau, in nats, from one set of draws of q(z).
 
-    With h(z) = log q(z) - log p(z),
+    With h(z) = log q(z) - log p(z), and a density d(z) that tells what leaks,
 
-        unconditional   E_q[h(z) 1{log p(z) < tau}]
-        conditional     E_q[h(z) | log p(z) < tau]
+        unconditional   E_q[h(z) 1{log d(z) < tau}]
+        conditional     E_q[h(z) | log d(z) < tau]
 
-    p(z) has the log-determinant of the prior's map. ``settings`` holds tau and the share of draws
-    below it. Where fewer than ten draws are below tau they tell nothing of the spread, and the
-    standard error is NaN; where none is, the score is 0.
+    In representation space d is p(z) itself, with the log-determinant of the prior's map. The
+    paper maps z to z0 = g(z) and takes the density there: in generation space d is p0(g(z)). h has
+    the log-determinant in both. ``settings`` holds tau and the share of draws below it. Where
+    fewer than ten draws are below tau they tell nothing of the spread, and the standard error is
+    NaN; where none is, the score is 0.
 
     Args:
         prior: p(z).
@@ -45,9 +49,10 @@ def leakage_curve(
         thresholds: tau, in nats.
         num_samples: the draws of q(z), at least 2.
         conditional: which form.
+        space: where the threshold is on a density, ``representation`` or ``generation``.
 
     Raises:
-        ValueError: if ``num_samples`` is below 2.
+        ValueError: if ``num_samples`` is below 2, or the space is another.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 5.1, equation 6.
@@ -64,9 +69,10 @@ def leakage_curve(
         z = aggregate.sample((num_samples,))
         log_p = prior().log_prob(z).double()
         excess = aggregate.log_prob(z.double()) - log_p
+        density = log_density(prior, z, space=space).double()
     curve = []
     for threshold in thresholds:
-        below = log_p < threshold
+        below = density < threshold
         values = excess[below] if conditional else excess * below
         value = float(values.mean()) if len(values) else 0.0
         known = int(below.sum()) >= _FEW
@@ -76,6 +82,7 @@ def leakage_curve(
             "samples": num_samples,
             "share_below": float(below.double().mean()),
             "form": "conditional" if conditional else "unconditional",
+            "space": space,
             "components": len(aggregate.loc),
         }
         curve.append(Estimate(value, error, settings))

@@ -5,6 +5,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.metrics.spaces import Space, log_density
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
@@ -58,20 +59,24 @@ def high_posterior_samples(
     *,
     num_samples: int,
     keep: int,
+    space: Space = "representation",
 ) -> Float[Tensor, "kept latent"]:
     """Return the ``keep`` of ``num_samples`` samples of q(z) of least p(z), the least first.
 
-    They lie in leaks: representations of data that the prior hardly generates. p(z) is the
-    density in representation space, with the log-determinant of the prior's map.
+    They lie in leaks: representations of data that the prior hardly generates. In representation
+    space p(z) has the log-determinant of the prior's map. The paper maps z to z0 = g(z) and takes
+    the density there: in generation space samples are ranked by p0(g(z)).
 
     Args:
         prior: p(z).
         aggregate: q(z).
         num_samples: how many are drawn from q(z).
         keep: how many of them are returned, at most ``num_samples``.
+        space: of the density that ranks them, ``representation`` or ``generation``.
 
     Raises:
-        ValueError: if ``keep`` is above ``num_samples``, or a count is below 1.
+        ValueError: if ``keep`` is above ``num_samples``, a count is below 1, or the space is
+            another.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1.
@@ -86,7 +91,7 @@ def high_posterior_samples(
     _check_counts(num_samples, keep)
     with torch.no_grad():
         z = aggregate.sample((num_samples,))
-        return z[prior().log_prob(z).argsort()[:keep]]
+        return z[log_density(prior, z, space=space).argsort()[:keep]]
 
 
 def _check_counts(num_samples: int, keep: int) -> None:

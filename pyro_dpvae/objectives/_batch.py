@@ -1,5 +1,6 @@
 """The plate over a batch as an objective uses it, and what its sites must be like."""
 
+import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
@@ -93,6 +94,25 @@ class Batch:
         )
         others = [dim for dim in range(-term.dim(), 0) if dim != self.dim]
         return (term.sum(others) if others else term) / (particles * self._subsampling)
+
+    def common_scale(self, *traces: Trace) -> Tensor | float:
+        """Return by what the sites of programs are all scaled alike, beside the plate; else 1."""
+        scales = [
+            site["scale"] / (self._subsampling if site in self else 1.0)
+            for trace in traces
+            for site in sample_sites(trace)
+        ]
+        numbers = [scale for scale in scales if not isinstance(scale, Tensor)]
+        if len(numbers) == len(scales):
+            alike = all(math.isclose(scale, numbers[0], rel_tol=1e-6) for scale in numbers)
+            return numbers[0] if alike else 1.0
+        if any(isinstance(scale, Tensor) and scale.dim() for scale in scales):
+            return 1.0
+        # No number is read from the device.
+        like = next(scale for scale in scales if isinstance(scale, Tensor))
+        every = torch.stack([torch.as_tensor(scale).to(like) for scale in scales])
+        same = ((every - every[0]).abs() <= 1e-6 * every[0].abs()).all()
+        return torch.where(same, every[0], torch.ones_like(like))
 
     def check_for_penalties(self, *sites: Site) -> None:
         """Refuse a latent, as sites of the model and the guide, that is not one of every datum."""

@@ -248,7 +248,7 @@ class RegularizedELBO(pyro.infer.ELBO):
                 name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
                 for name in evaluations[0]
             }
-            loss = sum(penalty.weighted(found), start=loss)
+            loss = sum((terms.scale * term for term in penalty.weighted(found)), start=loss)
             values.update({_unused(name, values): term for name, term in found.items()})
             if torch.is_grad_enabled():
                 penalty.learn(terms.latents)

@@ -25,12 +25,15 @@ class Terms:
         latents: the representations for penalties, one for each draw of the batch's z; empty
             where the objective has no penalties.
         full_size: how many data the batch stands for: more than it holds if a plate subsamples.
+        scale: by which ``poutine.scale`` multiplies all sites of model and guide alike, and so the
+            penalties; 1 where it multiplies some alone.
     """
 
     distortion: Tensor
     rates: tuple[SiteRate, ...]
     latents: tuple[Latents, ...]
     full_size: int
+    scale: Tensor | float = 1.0
 
     @property
     def size(self) -> int:

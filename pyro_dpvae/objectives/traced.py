@@ -53,7 +53,8 @@ def traced_terms(
         rates.append(_rates(model_trace, guide_trace, found, coordinates=coordinates))
     wholes = [draw.whole for draw in draws if draw.whole is not None]
     latents = tuple(_latents(*traces, batch) for traces in wholes)
-    return Terms(*averaged(distortions, rates), latents, batch.full_size)
+    scale = batch.common_scale(*strata[0]) if latents else 1.0
+    return Terms(*averaged(distortions, rates), latents, batch.full_size, scale)
 
 
 class _Expected:

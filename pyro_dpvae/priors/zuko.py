@@ -14,27 +14,32 @@ from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["ZukoPrior"]
 
+_POINTS = 512  # whose round trip is checked
+_LARGEST_ERROR = 0.01  # of a point's round trip, in standard deviations of the base
+
 
 @final
 class ZukoPrior(AbstractPrior):
     """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a flow of the library zuko.
 
-    Any unconditional flow over R^L with a normal base will do: ``zuko.flows.NSF(features=L)``,
-    ``MAF``, ``NICE``, ``RealNVP``, ``GF``, and those put together with ``zuko.flows.Flow``. What
-    a density and a draw cost is the flow's own: for autoregressive ones a draw takes L passes for
-    each transform. The package does not import zuko, which
-    ``pip install "pyro-dpvae[flows]"`` installs: of the flow it asks a call that returns a
+    An unconditional flow over R^L with a normal base will do if it can be inverted over the whole
+    of its base: ``zuko.flows.NSF(features=L)``, ``MAF``, ``NICE``, ``RealNVP``, and those put
+    together with ``zuko.flows.Flow``. The constructor sends points z0 to z and back: the search
+    by which ``GF`` is inverted ends at +-10, where a fresh one puts most draws, and it is
+    refused. What a density and a draw cost is the flow's own: for
+    autoregressive ones a draw takes L passes for each transform. The package does not import zuko,
+    which ``pip install "pyro-dpvae[flows]"`` installs: of the flow it asks a call that returns a
     distribution with ``transform``, from z to z0, and ``base``.
 
-    A Laplace guide differentiates g forwards, which transforms with derivatives of their own,
-    such as ``UNAF`` and ``CNF``, do not allow.
+    A Laplace guide differentiates g forwards, which transforms with derivatives of their own do
+    not allow: it takes those above, and not ``NAF``, ``UNAF``, ``SOSPF``, ``BPF`` or ``CNF``.
 
     Args:
         flow: the flow, without a context.
 
     Raises:
         TypeError: if the flow has no map to a normal base, as a mixture has none.
-        ValueError: if it is over something other than a vector.
+        ValueError: if it is over something other than a vector, or z0 does not come back from z.
 
     References:
         Rozet et al. (2022), Zuko: Normalizing flows in PyTorch.
@@ -68,6 +73,7 @@ class ZukoPrior(AbstractPrior):
             )
         super().__init__(p.event_shape[0])
         self.flow = flow
+        self._check_round_trip()
 
     def forward(self) -> FlowDistribution:
         """Return p(z), of batch shape () and event shape (L,)."""
@@ -102,3 +108,16 @@ class ZukoPrior(AbstractPrior):
         base = self.base()
         factor = torch.diag(1 / base.stddev).expand(len(z0), -1, -1)
         return (base.mean - z0) / base.variance, factor
+
+    @torch.no_grad()
+    def _check_round_trip(self) -> None:
+        base = self.base()
+        noise = torch.randn(_POINTS, self.latent_dim, generator=torch.Generator().manual_seed(0))
+        z0 = base.mean + base.stddev * noise.to(base.mean)
+        back = self.to_generation(self.to_representation(z0))[0]
+        off = float(((back - z0) / base.stddev).abs().max())
+        if not off < _LARGEST_ERROR:
+            raise ValueError(
+                "a flow must be invertible where its base has draws, got z0 -> z -> z0 off by "
+                f"{off:.2g} standard deviations; use zuko.flows.NSF, MAF, NICE or RealNVP"
+            )

@@ -43,7 +43,7 @@ def pockets_and_leaks(subjects: Subjects) -> Figure:
     Its rows are (a) decoded prior samples over the data; (b) the aggregate posterior with its
     pockets and leaks in latent space; (c) low-posterior samples, decoded; (d) high-posterior
     samples, decoded. These are the 250 of 5,000 samples of p(z) of least q(z), and of q(z) of
-    least p(z).
+    least p0(g(z)), which under N(0, I) is p(z).
 
     Args:
         subjects: the runs.
@@ -66,7 +66,7 @@ def pockets_and_leaks(subjects: Subjects) -> Figure:
         data = subject.data.train
         assert isinstance(data, Tensor)  # two moons are held in memory
         z_low = low_posterior_samples(prior, aggregate, **counts)
-        z_high = high_posterior_samples(prior, aggregate, **counts)
+        z_high = high_posterior_samples(prior, aggregate, space="generation", **counts)
         title = title_of(key)
         x = decoded(subject, prior().sample((_SHOWN,)))
         generated[title] = Clouds({"data": data, "prior samples": x}, _X)
