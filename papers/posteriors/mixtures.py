@@ -30,7 +30,7 @@ from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, evaluate_elbo, fit
 
 STEPS, SEEDS, COMPONENTS = 2000, 3, (1, 2, 3)
-LATENT, HIDDEN, BATCH, GROWTH = 16, (64, 64), 64, 0.1
+LATENT, HIDDEN, BATCH, GROWTH = 16, (64, 64), 64, 0.01
 BOUND_DATA, LIKELIHOOD_DATA, LIKELIHOOD_DRAWS = 1000, 300, 200
 GAP_DATA, GAP_STEPS, GAP_DRAWS = 200, 500, 200
 
