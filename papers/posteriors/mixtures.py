@@ -1,4 +1,4 @@
-"""What mixtures of encoders are worth on MNIST, at 2,000 steps, and what they could be worth.
+"""What mixtures of encoders are worth on MNIST, at 3,000 steps, and what they could be worth.
 
 ``DPVAE_DATA=<root of data> python -m papers.posteriors.mixtures --json FILE`` trains one model
 with a single encoder and with recursive mixtures of two and three, for the same number of steps,
@@ -29,8 +29,8 @@ from pyro_dpvae.objectives._draws import by_component
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, evaluate_elbo, fit
 
-STEPS, SEEDS, COMPONENTS = 2000, 3, (1, 2, 3)
-LATENT, HIDDEN, BATCH, GROWTH = 16, (64, 64), 64, 0.01
+STEPS, SEEDS, COMPONENTS = 3000, 3, (1, 2, 3)
+LATENT, HIDDEN, BATCH, GROWTH = 16, (200, 200), 100, 0.005
 BOUND_DATA, LIKELIHOOD_DATA, LIKELIHOOD_DRAWS = 1000, 300, 200
 GAP_DATA, GAP_STEPS, GAP_DRAWS = 200, 500, 200
 
@@ -150,8 +150,8 @@ def optimised(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Diagon
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
         schedule.step()
-    logits, loc, log_scale = (part.detach() for part in parts)
-    return DiagonalNormalMixture(logits, loc, log_scale.exp())
+    final = [part.detach() for part in parts]
+    return DiagonalNormalMixture(final[0], final[1], final[2].exp())
 
 
 def bound(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Tensor:
