@@ -30,11 +30,11 @@ def data(count: int) -> Tensor:
     return decode(torch.randn(count, 2)) + SIGMA * torch.randn(count, 2)
 
 
-def mixture(components: int, *, active: int = 1) -> RecursiveMixtureGuide:
+def mixture(components: int, *, active: int = 1, start: str = "trunk") -> RecursiveMixtureGuide:
     encoders = [
         WeightedGaussianEncoder(mlp_encoder((2,), hidden=(32, 32)), 2) for _ in range(components)
     ]
-    return RecursiveMixtureGuide(encoders, active=active)
+    return RecursiveMixtureGuide(encoders, active=active, start=start)
 
 
 def divergence(guide: AbstractGuide, x: Tensor) -> float:

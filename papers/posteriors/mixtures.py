@@ -1,4 +1,4 @@
-"""What mixtures of encoders are worth on MNIST, at 2,000 steps, and what they could be worth.
+"""What mixtures of encoders are worth on MNIST, at 3,000 steps, and what they could be worth.
 
 ``DPVAE_DATA=<root of data> python -m papers.posteriors.mixtures --json FILE`` trains one model
 with a single encoder and with recursive mixtures of two and three, for the same number of steps,
@@ -29,13 +29,15 @@ from pyro_dpvae.objectives._draws import by_component
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, evaluate_elbo, fit
 
-STEPS, SEEDS, COMPONENTS = 2000, 3, (1, 2, 3)
-LATENT, HIDDEN, BATCH, GROWTH = 16, (64, 64), 64, 0.1
+STEPS, SEEDS, COMPONENTS = 3000, 3, (1, 2, 3)
+LATENT, WIDTH, BATCH, GROWTH = 16, 200, 100, 0.005
 BOUND_DATA, LIKELIHOOD_DATA, LIKELIHOOD_DRAWS = 1000, 300, 200
 GAP_DATA, GAP_STEPS, GAP_DRAWS = 200, 500, 200
 
 
-def train(components: int, seed: int, *, steps: int) -> tuple[System, Batches]:
+def train(
+    components: int, seed: int, *, steps: int, width: int = WIDTH, batch_size: int = BATCH
+) -> tuple[System, Batches]:
     """Train a model with a mixture of encoders that grows; growth counts among the steps."""
     pyro.clear_param_store()
     pyro.set_rng_seed(seed)
@@ -49,13 +51,13 @@ def train(components: int, seed: int, *, steps: int) -> tuple[System, Batches]:
         dataset_size=len(data.train),
         prior={"name": "standard"},
         likelihood={"name": "bernoulli"},
-        network={"name": "mlp", "hidden": HIDDEN},
+        network={"name": "mlp", "hidden": (width, width)},
         guide={"name": "amortized"} if components == 1 else mixture,
         objective={"name": "elbo"},
     )
     options: dict[str, Any] = {"preprocessing": "binary-dynamic"}
-    batches = Batches(data.train, batch_size=BATCH, seed=seed, **options)
-    test = Batches(data.test[:BOUND_DATA], batch_size=BATCH, shuffle=False, **options)
+    batches = Batches(data.train, batch_size=batch_size, seed=seed, **options)
+    test = Batches(data.test[:BOUND_DATA], batch_size=batch_size, shuffle=False, **options)
     growth = max(1, round(GROWTH * steps))
     config = TrainConfig(
         steps=steps - (components - 1) * growth,
@@ -78,10 +80,10 @@ def train(components: int, seed: int, *, steps: int) -> tuple[System, Batches]:
     return system, test
 
 
-def measure(components: int, seed: int, *, steps: int) -> dict[str, Any]:
+def measure(components: int, seed: int, **budget: int) -> dict[str, Any]:
     """Train one mixture and return what it reaches, in nats per image."""
     start = time.monotonic()
-    system, test = train(components, seed, steps=steps)
+    system, test = train(components, seed, **budget)
     seconds = time.monotonic() - start
     bounds = [evaluate_elbo(system.model, system.guide, test, seed=s) for s in range(3)]
     images = torch.cat(list(test.epoch(0)))[:LIKELIHOOD_DATA]
@@ -150,8 +152,8 @@ def optimised(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Diagon
         loss.backward()  # type: ignore[union-attr]
         optimizer.step()
         schedule.step()
-    fitted = [part.detach() for part in parts]
-    return DiagonalNormalMixture(fitted[0], fitted[1], fitted[2].exp())
+    final = [part.detach() for part in parts]
+    return DiagonalNormalMixture(final[0], final[1], final[2].exp())
 
 
 def bound(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Tensor:
@@ -199,6 +201,8 @@ def main() -> None:
     parser.add_argument("--json", type=Path, help="the file of results, and of what is done")
     parser.add_argument("--table", type=Path, help="print the table of this file")
     parser.add_argument("--steps", type=int, default=STEPS, help="training steps of each run")
+    parser.add_argument("--width", type=int, default=WIDTH, help="units of each hidden layer")
+    parser.add_argument("--batch-size", type=int, default=BATCH, help="images in a step")
     options = parser.parse_args()
     if options.table:
         table(options.table)
@@ -206,20 +210,21 @@ def main() -> None:
     if options.json is None or "DPVAE_DATA" not in os.environ:
         raise SystemExit("give --json FILE, and the root of MNIST in DPVAE_DATA")
     torch.set_num_threads(1)
-    content: dict[str, Any] = {"steps": options.steps, "runs": []}
+    budget = {name: getattr(options, name) for name in ("steps", "width", "batch_size")}
+    content: dict[str, Any] = {"budget": budget, "runs": []}
     if options.json.exists():
         content = json.loads(options.json.read_text())
-        if content["steps"] != options.steps:
+        if content["budget"] != budget:
             raise SystemExit(
-                f"a file holds runs of one number of steps, and {options.json} has those of "
-                f"{content['steps']}; give another file"
+                f"a file holds runs of one budget, and {options.json} has {content['budget']}; "
+                "give another file"
             )
     done = {(run["components"], run["seed"]) for run in content["runs"]}
     for seed in range(SEEDS):
         for components in COMPONENTS:
             if (components, seed) in done:
                 continue
-            content["runs"].append(measure(components, seed, steps=options.steps))
+            content["runs"].append(measure(components, seed, **budget))
             print(content["runs"][-1], flush=True)
             written = options.json.with_suffix(".part")
             written.write_text(json.dumps(content, indent=1))

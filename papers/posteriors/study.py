@@ -25,16 +25,16 @@ from pyro_dpvae.recipes.guides import GUIDES, GuideParts
 
 __all__ = ["POSTERIOR_MODELS", "PosteriorResult", "fixed_model", "measure_posteriors"]
 
-_ONE: Mapping[str, tuple[str, dict[str, int | bool]]] = {
+_ONE: Mapping[str, tuple[str, dict[str, int | bool | str]]] = {
     "amortized": ("amortized", {}),
     "Laplace, T = 1": ("laplace", {"steps": 1}),
     "Laplace, T = 4": ("laplace", {"steps": 4}),
 }
-_MIXTURES: Mapping[str, tuple[str, dict[str, int | bool]]] = {
+_MIXTURES: Mapping[str, tuple[str, dict[str, int | bool | str]]] = {
     "amortized": _ONE["amortized"],
     "Laplace, T = 4": _ONE["Laplace, T = 4"],
-    "recursive mixture of 2": ("recursive-mixture", {"components": 2}),
-    "recursive mixture of 3": ("recursive-mixture", {"components": 3}),
+    "recursive mixture of 2": ("recursive-mixture", {"components": 2, "start": "trunk"}),
+    "recursive mixture of 3": ("recursive-mixture", {"components": 3, "start": "trunk"}),
     "plain mixture of 2": ("recursive-mixture", {"components": 2, "recursive": False}),
     "plain mixture of 3": ("recursive-mixture", {"components": 3, "recursive": False}),
 }

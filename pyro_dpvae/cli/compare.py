@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.cli.measuring import measure
-from pyro_dpvae.evaluation import Comparison, compare_runs, compare_seeds
+from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.evaluation.meanings import meaning_of
 from pyro_dpvae.evaluation.metric_rows import EXPLANATION, metric_rows
 from pyro_dpvae.evaluation.table import csv_table, latex_table, letter, text_table

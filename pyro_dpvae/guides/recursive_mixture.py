@@ -7,7 +7,7 @@ import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.encoders import WeightedGaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
@@ -15,6 +15,8 @@ from pyro_dpvae.guides._growth import Passes, fit_component
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["RecursiveMixtureGuide"]
+
+_DIFFERENCE = 0.1  # between a copy's weights and the copied ones, in their standard deviations
 
 
 @final
@@ -41,6 +43,13 @@ class RecursiveMixtureGuide(AbstractGuide):
     Args:
         encoders: the components, of one latent size, which share no parameter.
         active: how many of them are in the mixture at first.
+        start: from what a new component starts, where it has parameters of the same names and
+            shapes as the last active one; otherwise it starts from its own. ``copy``: from the
+            last one, with noise of a tenth of their standard deviation on the weights of each
+            layer. It is as good an encoder at once, and the two then part: for posteriors of one
+            mode, which one encoder does not meet well for every datum. ``trunk``: from all layers
+            of the last one but the last linear layer, so that it starts far from it and finds
+            other modes of posteriors that have several.
 
     Attributes:
         components: all components, active or not.
@@ -66,7 +75,14 @@ class RecursiveMixtureGuide(AbstractGuide):
         torch.Size([5, 2])
     """
 
-    def __init__(self, encoders: Sequence[WeightedGaussianEncoder], *, active: int = 1) -> None:
+    def __init__(
+        self,
+        encoders: Sequence[WeightedGaussianEncoder],
+        *,
+        active: int = 1,
+        start: str = "copy",
+    ) -> None:
+        check_choice("start", start, ("copy", "trunk"))
         encoders = list(encoders)
         if not encoders:
             raise ValueError("a mixture needs at least one encoder, got none")
@@ -81,7 +97,7 @@ class RecursiveMixtureGuide(AbstractGuide):
             )
         super().__init__()
         self.components = nn.ModuleList(encoders)
-        self.active = active
+        self.active, self.start = active, start
 
     @property
     def num_components(self) -> int:
@@ -128,10 +144,8 @@ class RecursiveMixtureGuide(AbstractGuide):
         is at most ``bound``, with gradients that vanish as it is reached: there the component
         raises its own bound alone.
 
-        The component starts from all layers of the last active one but the last linear layer, so
-        that it need not learn again what to see in a datum, if both have parameters of the same
-        names and shapes; otherwise from the parameters that it has. It does not take over the
-        last layer: at a copy the divergence and its gradient are zero.
+        The component starts as ``start`` of the guide says. At an exact copy the divergence and
+        its gradient are zero.
 
         The weight's logit is fitted meanwhile: it maximises the bound of the grown mixture on
         log p(x), with a draw from the component and one from the mixture, and no gradient from
@@ -192,7 +206,7 @@ class RecursiveMixtureGuide(AbstractGuide):
         try:
             with in_evaluation(self, model, others=False):  # but for the one that learns
                 component.train(training)
-                _copy_trunk(component, last)
+                self._start_from(last, component)
                 fit_component(
                     component,
                     self._mixture,
@@ -230,12 +244,18 @@ class RecursiveMixtureGuide(AbstractGuide):
         )
         return mixture, together.logsumexp(-1)
 
-
-def _copy_trunk(component: nn.Module, other: nn.Module) -> None:
-    """Give a component the state of another of the same shapes, but for its last layer."""
-    mine, theirs = component.state_dict(), other.state_dict()
-    if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
-        return
-    head = [name for name, module in component.named_modules() if isinstance(module, nn.Linear)]
-    kept = {n: t for n, t in mine.items() if head and n.rpartition(".")[0] == head[-1]}
-    component.load_state_dict({**theirs, **kept})
+    @torch.no_grad()
+    def _start_from(self, last: nn.Module, component: nn.Module) -> None:
+        """Give a component what it starts from, if the last one has the same shapes."""
+        mine, theirs = component.state_dict(), last.state_dict()
+        if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
+            return
+        if self.start == "trunk":
+            heads = [name for name, part in last.named_modules() if isinstance(part, nn.Linear)]
+            theirs |= {n: t for n, t in mine.items() if n.rpartition(".")[0] in heads[-1:]}
+        component.load_state_dict(theirs)
+        if self.start == "copy":
+            for parameter in component.parameters():
+                if parameter.dim() > 1:
+                    noise = torch.randn_like(parameter)
+                    parameter.add_(_DIFFERENCE * parameter.std(correction=0) * noise)

@@ -115,7 +115,7 @@ def _laplace(
 
 
 def _recursive_mixture(
-    parts: GuideParts, *, components: int = 2, recursive: bool = True
+    parts: GuideParts, *, components: int = 2, recursive: bool = True, start: str = "copy"
 ) -> AbstractGuide:
     """Build a mixture of encoders.
 
@@ -123,11 +123,13 @@ def _recursive_mixture(
         parts: of the system.
         components: how many encoders, each with a network of its own.
         recursive: whether they are added one at a time in training, or all are there at once.
+        start: from what an added one starts: copy, the last one with noise, or trunk, its layers
+            but the last, which finds other modes of the posterior.
     """
     check_positive_int("components", components)
     size = parts.decoder.latent_dim
     encoders = [WeightedGaussianEncoder(parts.network(), size) for _ in range(components)]
-    return RecursiveMixtureGuide(encoders, active=1 if recursive else components)
+    return RecursiveMixtureGuide(encoders, active=1 if recursive else components, start=start)
 
 
 def _semi_amortized(
