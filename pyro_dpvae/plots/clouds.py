@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -148,7 +149,7 @@ def _draw(axes: Axes, clouds: Clouds, limits: Limits) -> None:
     axes.locator_params(nbins=6)
     axes.tick_params(labelsize=9)
     box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
-    place = {"fontsize": 8, "bbox": box, "transform": axes.transAxes}
+    place: dict[str, Any] = {"fontsize": 8, "bbox": box, "transform": axes.transAxes}
     if outside:
         axes.text(0.97, 0.95, f"{outside} outside", ha="right", va="top", **place)
     if clouds.note:

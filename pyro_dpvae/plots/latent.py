@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -12,8 +13,10 @@ from pyro_dpvae.plots.clouds import CLOUD_COLORS
 
 __all__ = ["LABEL_COLORS", "LatentSpace", "latent_figure"]
 
-LABEL_COLORS = ("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d")
-LABEL_COLORS += ("#72b7b2", "#d6a419", "#ff6fae", "#8a8f98", "#7f4fc9")
+LABEL_COLORS = (
+    *("#4c78a8", "#f58518", "#54a24b", "#b279a2", "#9d755d"),
+    *("#72b7b2", "#d6a419", "#ff6fae", "#8a8f98", "#7f4fc9"),
+)
 """The colours of classes; data with more classes than colours are drawn in grey."""
 
 _POINT = 0.01  # share of a panel below which a traversal is a point
@@ -62,19 +65,27 @@ def latent_figure(
         for name, points in space.clouds.items():
             size = 4 if len(points) > 500 else 10
             color = CLOUD_COLORS[name]
-            prior.scatter(*points.cpu().T.numpy(), s=size, c=color, alpha=0.6, lw=0, label=name)
+            x, y = points.cpu().T.numpy()
+            prior.scatter(x, y, s=size, c=color, alpha=0.6, lw=0, label=name)
         prior.set_title(f"{title}: prior, pockets and leaks", fontsize=12)
         for panel in (data, prior):
             panel.set(xlabel=space.names[0], ylabel=space.names[1])
             panel.set_aspect("equal", adjustable="box")
             panel.tick_params(labelleft=True, labelbottom=True)
-    for column, anchor in ((0, "outside lower left"), (1, "outside lower right")):
+    anchors: tuple[Any, Any] = ("outside lower left", "outside lower right")
+    for column, anchor in enumerate(anchors):
         handles, names = table[0, column].get_legend_handles_labels()
         if handles:
             figure.legend(
-                *(handles, names),
-                **{"loc": anchor, "ncols": 5 - 2 * column, "frameon": False},
-                **{"fontsize": 8, "markerscale": 2.5, "columnspacing": 1.0, "handletextpad": 0.2},
+                handles,
+                names,
+                loc=anchor,
+                ncols=5 - 2 * column,
+                frameon=False,
+                fontsize=8,
+                markerscale=2.5,
+                columnspacing=1.0,
+                handletextpad=0.2,
             )
     return figure
 
@@ -85,12 +96,14 @@ def _draw_means(
     classes = [] if labels is None or labels.dim() != 1 else labels.unique().tolist()
     if not 1 < len(classes) <= len(LABEL_COLORS):
         color = CLOUD_COLORS["aggregate posterior"]
-        panel.scatter(*means.T.numpy(), s=8, c=color, lw=0, label="posterior means")
+        x, y = means.T.numpy()
+        panel.scatter(x, y, s=8, c=color, lw=0, label="posterior means")
         return
     assert labels is not None
     for one, color in zip(classes, LABEL_COLORS, strict=False):
         name = str(one) if label_names is None else label_names[one]
-        panel.scatter(*means[labels == one].T.numpy(), s=8, c=color, lw=0, alpha=0.7, label=name)
+        x, y = means[labels == one].T.numpy()
+        panel.scatter(x, y, s=8, c=color, lw=0, alpha=0.7, label=name)
 
 
 def _draw_lines(panel: Axes, space: LatentSpace) -> None:
@@ -103,7 +116,7 @@ def _draw_lines(panel: Axes, space: LatentSpace) -> None:
         x, y = line.cpu().T.numpy()
         panel.plot(x, y, color="black", lw=1.2, marker="o", ms=2.5)
         box = {"boxstyle": "circle,pad=0.15", "fc": "black", "ec": "white"}
-        weight = {"fontsize": 8, "fontweight": "bold", "color": "white"}
+        weight: dict[str, Any] = {"fontsize": 8, "fontweight": "bold", "color": "white"}
         panel.text(x[0], y[0], str(number), ha="center", va="center", bbox=box, **weight)
 
 

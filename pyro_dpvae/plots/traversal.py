@@ -1,6 +1,7 @@
 """Traversals: what the decoder makes of lines through latent space."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import torch
 from matplotlib import colormaps
@@ -64,15 +65,25 @@ def traversal_figure(
         figure.set_size_inches(6, 6)
         axes = figure.subplots()
         if data is not None:
-            axes.scatter(*data.cpu().T.numpy(), s=3, c="#b8b8b8", lw=0)
+            x, y = data.cpu().T.numpy()
+            axes.scatter(x, y, s=3, c="#b8b8b8", lw=0)
         for index, (row, label) in enumerate(zip(rows, labels, strict=True)):
             x, y = row.cpu().T.numpy()
             (line,) = axes.plot(x, y, marker="o", ms=3, lw=1, label=label)
             if ends:
-                over = {"marker": "x", "ls": "", "ms": 7, "color": line.get_color()}
+                over: dict[str, Any] = {
+                    "marker": "x",
+                    "ls": "",
+                    "ms": 7,
+                    "color": line.get_color(),
+                }
                 axes.plot(*ends[index].cpu().T.numpy(), **over)
             elif steps is not None:
-                near = {"xytext": (3, 3), "textcoords": "offset points", "fontsize": 8}
+                near: dict[str, Any] = {
+                    "xytext": (3, 3),
+                    "textcoords": "offset points",
+                    "fontsize": 8,
+                }
                 for step, place in zip(steps, zip(x, y, strict=True), strict=True):
                     axes.annotate(step, place, color=line.get_color(), **near)
         if ends:

@@ -12,7 +12,7 @@ __all__ = ["moons_figure"]
 
 _CAPTION = (
     "Red: the 5 % of prior samples with the lowest q(z). Every prior has them, so some lie "
-    "between the moons in both rows;\nthe claim is about how far from the data they decode "
+    "between the moons in both rows;\ncompare how far from the data samples decode "
     "(mean distance ± 2 standard errors)."
 )
 _X, _Z, _Z0 = ("$x_1$", "$x_2$"), ("$z$[0]", "$z$[1]"), ("$z_0$[0]", "$z_0$[1]")
