@@ -26,7 +26,8 @@ from pyro_dpvae.evaluation import (
 from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.importance import ImportanceSampler, log_mean_exp, log_weights
-from pyro_dpvae.plots import latent_figure
+from pyro_dpvae.plots import LatentSpace, latent_figure, traversal_figure
+from pyro_dpvae.plots.samples import image_grid
 from pyro_dpvae.recipes import open_run
 from pyro_dpvae.recording import Recording
 from pyro_dpvae.runs import RunFolder
@@ -608,18 +609,51 @@ def test_evaluation_is_the_same_from_python(evaluated: Path) -> None:
     assert found["skl"] == metrics_of(run)["skl"]
 
 
-def test_lines_that_are_points_are_left_out() -> None:
+def test_latent_space_shows_labels_and_numbers_traversals() -> None:
     torch.manual_seed(0)
-    cloud = torch.randn(50, 2)
+    cloud, labels = torch.randn(50, 2), torch.arange(50) % 3
     point, line = 0.001 * cloud[:5], torch.tensor([[0.0, 0.0], [1.0, 1.0]])
+    clouds = {"prior samples": cloud}
     figure = latent_figure(
-        {"one": {"prior": cloud}, "other": {"prior": cloud}},
-        names={"one": ("a", "b"), "other": ("a", "b")},
-        curves={"one": [point], "other": [point, line]},
+        {
+            "one": LatentSpace(cloud, clouds, ("a", "b"), [point]),
+            "other": LatentSpace(cloud, clouds, ("a", "b"), [point, line]),
+        },
+        labels,
+        label_names=["x", "y", "z"],
     )
-    assert [len(panel.lines) for panel in figure.axes] == [0, 1]
-    titles = [text.get_text() for text in figure.legends[0].get_texts()]
-    assert titles == ["prior", "traversals"]
+    # A traversal that is a point is left out, and the others keep their numbers.
+    assert [[text.get_text() for text in panel.texts] for panel in figure.axes] == [
+        *([], [], ["2"], []),
+    ]
+    assert all(left.get_xlim() == right.get_xlim() for left, right in [figure.axes[:2]])
+    titles = [[text.get_text() for text in legend.get_texts()] for legend in figure.legends]
+    assert titles == [["x", "y", "z"], ["prior samples"]]
+    for index, drawn in enumerate(figure.axes[0].collections):
+        assert torch.equal(torch.tensor(drawn.get_offsets()).float(), cloud[labels == index])
+
+
+def test_a_grid_has_no_row_with_a_single_image_and_white_where_none_is() -> None:
+    grid = image_grid(torch.zeros(17, 1, 4, 4))
+    assert tuple(grid.shape[:2]) == (3 * 5 - 1, 6 * 5 - 1)  # 6, 6 and 5, not 5, 5, 5 and 2
+    assert (grid[10:, 25:] == 1).all()
+    assert (grid[:10] < 1).all()
+
+
+def test_pairs_of_images_lie_between_their_originals() -> None:
+    row, ends = torch.rand(3, 1, 4, 4), torch.rand(2, 1, 4, 4)
+    figure = traversal_figure([row], ["a"], title="", originals=[ends], steps=["0", "½", "1"])
+    (axes,) = figure.axes
+    shown = torch.tensor(np.asarray(axes.images[0].get_array())).float()
+    assert torch.equal(shown[:, :4], ends[0, 0])
+    assert torch.equal(shown[:, 20:], ends[1, 0])
+    assert [text.get_text() for text in axes.get_xticklabels()] == [
+        "datum",
+        "0",
+        "½",
+        "1",
+        "datum",
+    ]
 
 
 def test_figures_are_saved_one_by_one(

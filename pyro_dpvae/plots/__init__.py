@@ -2,7 +2,7 @@
 
 from pyro_dpvae.plots.clouds import CLOUD_COLORS, Clouds, clouds_figure
 from pyro_dpvae.plots.clusters import cluster_codes
-from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.latent import LABEL_COLORS, LatentSpace, latent_figure
 from pyro_dpvae.plots.layers import layer_codes, layers_figure
 from pyro_dpvae.plots.leakage import leakage_figure
 from pyro_dpvae.plots.pockets import pockets_figure
@@ -14,7 +14,9 @@ from pyro_dpvae.plots.two_moons import moons_figure
 
 __all__ = [
     "CLOUD_COLORS",
+    "LABEL_COLORS",
     "Clouds",
+    "LatentSpace",
     "clouds_figure",
     "cluster_codes",
     "drawings_of",

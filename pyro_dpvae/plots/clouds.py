@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import chain
+from typing import Any
 
 import torch
 from matplotlib.axes import Axes
@@ -36,11 +37,13 @@ class Clouds:
     Attributes:
         points: by title, one of :data:`CLOUD_COLORS`, of shape (count, 2). Later clouds lie over
             earlier ones.
-        names: of the two coordinates; panels of the same names are of one space.
+        names: the names of the two coordinates; panels of the same names are of one space.
+        note: a text in the panel's lower left corner.
     """
 
     points: Mapping[str, Tensor]
     names: tuple[str, str]
+    note: str = ""
 
 
 def clouds_figure(rows: Mapping[str, Mapping[str, Clouds]]) -> Figure:
@@ -145,11 +148,12 @@ def _draw(axes: Axes, clouds: Clouds, limits: Limits) -> None:
     axes.set_aspect("equal", adjustable="box")
     axes.locator_params(nbins=6)
     axes.tick_params(labelsize=9)
+    box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
+    place: dict[str, Any] = {"fontsize": 8, "bbox": box, "transform": axes.transAxes}
     if outside:
-        note = f"{outside} outside"
-        box = {"boxstyle": "round,pad=0.2", "fc": "white", "ec": "none", "alpha": 0.8}
-        text = axes.text(0.97, 0.95, note, ha="right", va="top", fontsize=8, bbox=box)
-        text.set_transform(axes.transAxes)
+        axes.text(0.97, 0.95, f"{outside} outside", ha="right", va="top", **place)
+    if clouds.note:
+        axes.text(0.03, 0.04, clouds.note, ha="left", va="bottom", **place)
 
 
 def _legend(figure: Figure, drawn: set[str]) -> None:

@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from pyro_dpvae.metrics import Estimate
 
@@ -27,7 +28,9 @@ def leakage_figure(curves: Mapping[str, Sequence[Estimate]]) -> Figure:
     axes = figure.subplots()
     draw_leakage(axes, curves)
     axes.set(xlabel=AXES[0], ylabel=AXES[1])
-    axes.legend(frameon=False)
+    handles, labels = axes.get_legend_handles_labels()
+    band = Patch(color="#4d4d4d", alpha=0.2, lw=0)
+    axes.legend([*handles, band], [*labels, "± 2 standard errors"], frameon=False)
     return figure
 
 

@@ -1,17 +1,20 @@
 """The figures of a trained run: what is drawn of it, and how it is found."""
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyro_dpvae._subsets import evenly_spaced
+from pyro_dpvae.data import shades
 from pyro_dpvae.evaluation import Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.metrics import assigned_clusters, leakage_curve, unit_activity
 from pyro_dpvae.plots.clusters import cluster_codes
-from pyro_dpvae.plots.latent import latent_figure
+from pyro_dpvae.plots.latent import LatentSpace, latent_figure
 from pyro_dpvae.plots.layers import layer_codes, layers_figure
 from pyro_dpvae.plots.leakage import leakage_figure
 from pyro_dpvae.plots.pockets import pockets_figure
@@ -38,11 +41,11 @@ def drawings_of(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]
         subject: the run.
         count: samples in a panel.
     """
-    lines = cache(lambda: _lines(subject))
+    traversals = cache(lambda: _traversals(subject))
     drawings = {
         "samples": lambda: _samples(subject, count),
-        "latent": lambda: _latent(subject, lines()),
-        "pairs": lambda: _pairs(subject, lines()),
+        "latent": lambda: _latent(subject, traversals().lines),
+        "pairs": lambda: _pairs(subject, traversals()),
         "factors": lambda: _factors(subject),
         "leakage": lambda: _leakage(subject),
     }
@@ -65,54 +68,74 @@ def _samples(subject: Subject, count: int) -> Figure:
         "high-posterior samples (leaks)": subject.high_posterior(count),
     }
     decoded = {title: _decode(subject, z) for title, z in drawn.items()}
-    return pockets_figure(decoded, _points(subject))
+    return pockets_figure(decoded, _points(subject), columns=subject.data.columns)
 
 
-def _lines(subject: Subject) -> list[Tensor]:
-    """Traversals of pairs of held-out data, each straight in generation space."""
-    ends = subject.test_means.to(subject.saved.device)
-    if len(ends) < 2:
-        ends = torch.cat([ends, subject.aggregate.loc[:1]])
-    pairs = min(_PAIRS, len(ends) // 2)
-    chosen = ends[torch.randperm(len(ends))[: 2 * pairs].to(ends.device)]
-    start, end = subject.prior.to_generation(chosen)[0].chunk(2)
-    fractions = torch.linspace(0, 1, _STEPS, device=start.device)[:, None]
-    return [a + fractions * (b - a) for a, b in zip(start, end, strict=False)]
+@dataclass(frozen=True)
+class _Traversals:
+    """Straight lines in generation space between pairs of held-out data, and these data."""
+
+    lines: Sequence[Tensor]
+    data: Sequence[Tensor]
+
+
+def _traversals(subject: Subject) -> _Traversals:
+    means = subject.test_means.to(subject.saved.device)
+    pairs = max(1, min(_PAIRS, len(means) // 2))
+    order = torch.randperm(len(means))
+    chosen = torch.cat([order, order])[: 2 * pairs]  # a single datum is both ends
+    ends = subject.prior.to_generation(means[chosen.to(means.device)])[0].chunk(2)
+    fractions = torch.linspace(0, 1, _STEPS, device=means.device)[:, None]
+    lines = [a + fractions * (b - a) for a, b in zip(*ends, strict=True)]
+    # Data may be files that are read by slices.
+    x = torch.cat([subject.data.test[index : index + 1] for index in chosen.tolist()])
+    x = shades(x) if subject.data.is_images else x
+    return _Traversals(lines, [torch.stack(pair) for pair in zip(*x.chunk(2), strict=True)])
 
 
 def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
     """Latent space with the traversals of pairs, which representation space shows curved."""
-    prior, aggregate = subject.prior, subject.aggregate
+    prior = subject.prior
+    means = subject.test_means.to(subject.saved.device)
+    shown = evenly_spaced(_CLOUD, len(means)).to(means.device)
     clouds = {
-        "aggregate posterior": aggregate.sample((_CLOUD,)),
-        "prior": prior().sample((_CLOUD,)),
-        "low-posterior (pockets)": subject.low_posterior(_EXTREME),
-        "high-posterior (leaks)": subject.high_posterior(_EXTREME),
+        "prior samples": prior().sample((_CLOUD,)),
+        "low-posterior samples (pockets)": subject.low_posterior(_EXTREME),
+        "high-posterior samples (leaks)": subject.high_posterior(_EXTREME),
     }
-    shown = {
-        "representation space": (clouds, [prior.to_representation(line) for line in lines]),
-        "generation space": (
-            {title: prior.to_generation(z)[0] for title, z in clouds.items()},
-            lines,
-        ),
-    }
-    symbols = {"representation space": "z", "generation space": "z_0"}
-    spaces, curves, names = {}, {}, {}
-    for title, (points, paths) in shown.items():
+    spaces = {}
+    for title, symbol in (("representation space", "z"), ("generation space", "z_0")):
         dims = most_active(subject, title)
-        spaces[title] = {label: cloud[:, dims] for label, cloud in points.items()}
-        curves[title] = [path[:, dims] for path in paths]
-        first, second = (f"${symbols[title]}$[{dim}]" for dim in dims)
-        names[title] = first, second
-    return latent_figure(spaces, names=names, curves=curves)
+        there = symbol == "z_0"
+        move = (lambda z: prior.to_generation(z)[0]) if there else (lambda z: z)
+        paths = lines if there else [prior.to_representation(line) for line in lines]
+        first, second = (f"${symbol}$[{dim}]" for dim in dims)
+        spaces[title] = LatentSpace(
+            move(means[shown])[:, dims],
+            {name: move(cloud)[:, dims] for name, cloud in clouds.items()},
+            (first, second),
+            [path[:, dims] for path in paths],
+        )
+    one, other = (space.means for space in spaces.values())
+    if torch.equal(one, other):  # g(z) = z
+        del spaces["generation space"]
+    labels = subject.data.test_labels
+    labels = None if labels is None or labels.dim() != 1 else labels[shown.cpu()]
+    return latent_figure(spaces, labels, label_names=subject.data.label_names)
 
 
-def _pairs(subject: Subject, lines: Sequence[Tensor]) -> Figure:
-    """What the traversals of pairs decode to."""
-    rows = _decode_lines(subject, lines)
-    labels = [f"pair {number + 1}" for number in range(len(rows))]
+def _pairs(subject: Subject, found: _Traversals) -> Figure:
+    """The decoded traversals of pairs, between the data themselves."""
+    rows = _decode_lines(subject, found.lines)
     return traversal_figure(
-        rows, labels, title="held-out pairs, straight in generation space", data=_points(subject)
+        rows,
+        [f"pair {number + 1}" for number in range(len(rows))],
+        title="held-out pairs, straight in generation space",
+        data=_points(subject),
+        originals=found.data,
+        steps=[f"{step / (_STEPS - 1):.1f}" for step in range(_STEPS)],
+        axis="share of the way from the first datum to the second",
+        columns=subject.data.columns,
     )
 
 
@@ -140,9 +163,15 @@ def _factors(subject: Subject) -> Figure:
         moved[:, dim] = centre[dim] + scale[dim] * steps
         lines.append(moved)
         labels.append(f"$z_0$[{dim}]")
-    title = f"one coordinate of generation space, within {_REACH:g} standard deviations"
-    rows = _decode_lines(subject, lines)
-    return traversal_figure(rows, labels, title=title, data=_points(subject))
+    return traversal_figure(
+        _decode_lines(subject, lines),
+        labels,
+        title="one coordinate of generation space moved, the others kept",
+        data=_points(subject),
+        steps=[f"{step:g}" for step in torch.linspace(-_REACH, _REACH, _FACTOR_STEPS).tolist()],
+        axis="standard deviations of the prior from its mean",
+        columns=subject.data.columns,
+    )
 
 
 def _layers(subject: Subject, prior: ProductPrior) -> Figure:
@@ -166,7 +195,8 @@ def _clusters(
         for number, share in enumerate(shares.tolist())
     ]
     title = f"draws of the clusters of layer {layer}, and their shares of the training data"
-    return traversal_figure(rows, labels, title=title, data=_points(subject))
+    columns = subject.data.columns
+    return traversal_figure(rows, labels, title=title, data=_points(subject), columns=columns)
 
 
 def _assigned(subject: Subject, guide: ClusteringLadderGuide) -> Tensor:

@@ -8,9 +8,12 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-__all__ = ["draw_samples", "image_grid", "sample_figure"]
+from pyro_dpvae.plots.clouds import CLOUD_COLORS
+
+__all__ = ["draw_samples", "image_grid", "name_columns", "sample_figure"]
 
 _NAMED = 60  # columns whose names can be read beside each other
+_MOST_LINES = 20  # vectors that can be told apart in one panel
 
 
 def sample_figure(samples: Tensor, columns: Sequence[str] | None = None) -> Figure:
@@ -18,9 +21,10 @@ def sample_figure(samples: Tensor, columns: Sequence[str] | None = None) -> Figu
 
     Args:
         samples: images (count, channels, height, width) in [0, 1] with 1 or 3 channels, drawn as
-            a grid; points (count, 2), as a scatter; vectors (count, size), a line each; sequences
-            (count, steps, features), a line for each feature of each, in the feature's colour.
-        columns: what the numbers of a vector are called.
+            a grid; points (count, 2), as a scatter; vectors (count, size), a line each for the
+            first 20; sequences (count, steps, features), a line for each feature of each, in the
+            feature's colour.
+        columns: the names of the coordinates of a vector.
 
     Raises:
         ValueError: for another shape.
@@ -30,14 +34,22 @@ def sample_figure(samples: Tensor, columns: Sequence[str] | None = None) -> Figu
     width, height = draw_samples(axes, samples)
     if columns is not None and samples.shape[1:] == (2,):
         axes.set(xlabel=columns[0], ylabel=columns[1])
-    elif columns is not None and len(columns) <= _NAMED:
-        axes.set_xticks(range(len(columns)), columns, rotation=90)
-        axes.set_xlabel("")
+    elif samples.dim() == 2:
+        name_columns(axes, columns)
     figure.set_size_inches(width, height)
     return figure
 
 
-def draw_samples(axes: Axes, samples: Tensor) -> tuple[float, float]:
+def name_columns(axes: Axes, columns: Sequence[str] | None) -> None:
+    """Write the names of coordinates along the horizontal axis, if they can be read there."""
+    if columns is not None and len(columns) <= _NAMED:
+        axes.set_xticks(range(len(columns)), columns, rotation=90)
+        axes.set_xlabel("")
+
+
+def draw_samples(
+    axes: Axes, samples: Tensor, *, color: str = CLOUD_COLORS["prior samples"]
+) -> tuple[float, float]:
     """Draw samples, as :func:`sample_figure` does, and return the size that suits, in inches."""
     samples = samples.detach().cpu()
     if samples.dim() == 4 and samples.shape[1] in (1, 3):
@@ -48,13 +60,18 @@ def draw_samples(axes: Axes, samples: Tensor) -> tuple[float, float]:
         return 8.0, 8.0 * height / width
     if samples.dim() == 2 and samples.shape[1] == 2:
         x, y = samples.T.numpy()
-        axes.scatter(x, y, s=4)
-        axes.set_aspect("equal", adjustable="datalim")
+        axes.scatter(x, y, s=4, color=color)
+        axes.set_aspect("equal", adjustable="box")
         axes.set(xlabel="$x_1$", ylabel="$x_2$")
-        return 6.0, 6.0
+        across, up = axes.dataLim.size
+        return 6.0, 6.0 * min(max(up / across, 0.5), 2.0) + 0.4
     if samples.dim() == 2:
-        axes.plot(samples.T.numpy(), lw=0.8)
+        shown = samples[:_MOST_LINES]
+        axes.plot(shown.T.numpy(), lw=0.8, color=color, alpha=0.6)
         axes.set(xlabel="coordinate", ylabel="value")
+        if len(shown) < len(samples):
+            note = f"{len(shown)} of {len(samples)} samples"
+            axes.set_title(note, fontsize=8, loc="right")
         return 8.0, 4.0
     if samples.dim() == 3:
         for feature in range(samples.shape[2]):
@@ -71,18 +88,22 @@ def draw_samples(axes: Axes, samples: Tensor) -> tuple[float, float]:
 def image_grid(images: Tensor, columns: int | None = None) -> Tensor:
     """Return images side by side, of shape (height, width, channels), with a grey line between.
 
+    Places without an image are white.
+
     Args:
         images: of shape (count, channels, height, width).
-        columns: how many in a row; by default as many as make a square, or some more if rows are
-            full then.
+        columns: how many in a row; by default about as many as make a square, such that the last
+            row is as full as can be.
     """
     count, channels, height, width = images.shape
     if columns is None:
         square = math.ceil(math.sqrt(count * height / width))
         wider = range(square, int(1.4 * square) + 1)
-        columns = next((number for number in wider if count % number == 0), square)
+        columns = max(wider, key=lambda number: ((count % number or number) / number, -number))
     rows = math.ceil(count / columns)
     canvas = torch.full((rows * (height + 1) - 1, columns * (width + 1) - 1, channels), 0.5)
+    if count % columns:
+        canvas[(rows - 1) * (height + 1) :, count % columns * (width + 1) :] = 1.0
     for index, image in enumerate(images):
         top, left = index // columns * (height + 1), index % columns * (width + 1)
         canvas[top : top + height, left : left + width] = image.permute(1, 2, 0)
