@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
-from pyro_dpvae.nn import Activation
+from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.priors._base import AbstractPrior
 from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
