@@ -31,7 +31,8 @@ from pyro_dpvae.likelihoods import (
     GaussianLearnedVarianceLikelihood,
     GaussianLikelihood,
 )
-from pyro_dpvae.nn import ARCHITECTURES, Activation, Batched
+from pyro_dpvae.nn import ARCHITECTURES, Batched
+from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.priors import AbstractPrior, MixturePrior
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.training import TrainConfig, fit

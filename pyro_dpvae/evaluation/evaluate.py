@@ -36,7 +36,6 @@ from pyro_dpvae.importance import log_weights
 from pyro_dpvae.metrics import (
     Estimate,
     FeatureStatistics,
-    Space,
     active_units,
     distance_to_data,
     frechet_estimate,
@@ -49,6 +48,7 @@ from pyro_dpvae.metrics import (
     symmetric_kl,
 )
 from pyro_dpvae.metrics.estimate import Settings, mean_estimate
+from pyro_dpvae.metrics.spaces import Space
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 

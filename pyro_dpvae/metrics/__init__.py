@@ -41,7 +41,6 @@ from pyro_dpvae.metrics.representation import (
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
-from pyro_dpvae.metrics.spaces import Space
 from pyro_dpvae.metrics.symmetric_kl import symmetric_kl
 
 __all__ = [
@@ -51,7 +50,6 @@ __all__ = [
     "FeatureStatistics",
     "LikelihoodEstimates",
     "PosteriorGrid",
-    "Space",
     "active_units",
     "assigned_clusters",
     "cell_kl",

@@ -1,6 +1,6 @@
 """Networks: tensors in, tensors out; nothing here knows of distributions."""
 
-from pyro_dpvae.nn.activations import ACTIVATIONS, Activation, has_kinks
+from pyro_dpvae.nn.activations import ACTIVATIONS, has_kinks
 from pyro_dpvae.nn.architectures import (
     ARCHITECTURES,
     LADDERS,
@@ -26,7 +26,6 @@ __all__ = [
     "PIXEL_NETWORKS",
     "AbstractPixelNetwork",
     "AbstractPixelSampler",
-    "Activation",
     "Architecture",
     "Batched",
     "ConditionedPerceptron",

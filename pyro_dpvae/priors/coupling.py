@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.distributions import Distribution
 
 from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae.nn import ACTIVATIONS, Activation, at_least_float32, has_kinks
+from pyro_dpvae.nn import ACTIVATIONS, at_least_float32, has_kinks
+from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.nn.linearization import push_through, with_slopes
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
 from pyro_dpvae.priors.fixed import FixedPrior

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.priors._base import AbstractPrior
 from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
@@ -17,6 +18,7 @@ def coupling_over_mixture(
     *,
     blocks: int = 6,
     hidden: Sequence[int] = (64, 64),
+    activation: Activation = "silu",
     components: int = 10,
     uniform: bool = False,
     spread: int | float = 1.0,
@@ -27,6 +29,7 @@ def coupling_over_mixture(
         latent_dim: the size L of z, at least 2.
         blocks: the number of couplings.
         hidden: the widths of the hidden layers of their networks.
+        activation: of these hidden layers.
         components: the number of components of the mixture.
         uniform: whether p(y) stays uniform.
         spread: the standard deviation of the mixture's means at the start.
@@ -36,7 +39,9 @@ def coupling_over_mixture(
         torch.Size([4])
     """
     base = MixturePrior(latent_dim, components=components, uniform=uniform, spread=spread)
-    return CouplingPrior(latent_dim, blocks=blocks, hidden=hidden, base=base)
+    return CouplingPrior(
+        latent_dim, blocks=blocks, hidden=hidden, activation=activation, base=base
+    )
 
 
 PRIORS: dict[str, Callable[..., AbstractPrior]] = {
