@@ -87,8 +87,8 @@ def _traversals(subject: Subject) -> _Traversals:
     ends = subject.prior.to_generation(means[chosen.to(means.device)])[0].chunk(2)
     fractions = torch.linspace(0, 1, _STEPS, device=means.device)[:, None]
     lines = [a + fractions * (b - a) for a, b in zip(*ends, strict=True)]
-    # Data may be files that are read by slices.
-    x = torch.cat([subject.data.test[index : index + 1] for index in chosen.tolist()])
+    # One by one, as the split may be a data set that reads files.
+    x = torch.stack([torch.as_tensor(subject.data.test[index]) for index in chosen.tolist()])
     x = shades(x) if subject.data.is_images else x
     return _Traversals(lines, [torch.stack(pair) for pair in zip(*x.chunk(2), strict=True)])
 
