@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files, and reading with clear errors."""
 
 import errno
 import os
@@ -24,7 +24,7 @@ __all__ = [
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that it lies in, where they are not there.
+    """Make a folder and its parents if they do not exist.
 
     Raises:
         NotADirectoryError: if one of them is a file.
@@ -35,18 +35,18 @@ def make_folder(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         files = [place for place in (path, *path.parents) if place.is_file()]
         raise NotADirectoryError(
-            f"{path} must name a folder, and {files[0] if files else path} is a file; name "
-            "another folder, or remove the file"
+            f"{path} cannot be a folder: {files[0] if files else path} is a file; choose another "
+            "folder, or remove the file"
         ) from error
     except OSError as error:
         raise _refusal(path, error) from error
 
 
 def write_whole(path: Path, content: bytes) -> None:
-    """Write a file such that a reader sees the old one or the new one, whatever ends between.
+    """Write a file atomically: readers see the old content or the new one, even after a crash.
 
     Raises:
-        OSError: if it cannot be written; the old one is whole then.
+        OSError: if it cannot be written; the old file is unharmed.
     """
     make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -61,7 +61,7 @@ def write_whole(path: Path, content: bytes) -> None:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`write_whole` has left in a folder, in processes that were killed."""
+    """Remove temporary files that killed processes left in a folder."""
     for path in folder.glob("*.tmp"):
         process = path.name.split(".")[-2]
         if process.isdigit() and not _lives(int(process)):
@@ -77,7 +77,7 @@ def _lives(process: int) -> bool:
 
 
 def write_synced(path: Path, content: bytes) -> None:
-    """Write a file and wait until the disk has it."""
+    """Write a file and wait until it is on the disk."""
     with path.open("wb") as file:
         file.write(content)
         file.flush()
@@ -85,14 +85,14 @@ def write_synced(path: Path, content: bytes) -> None:
 
 
 def sync_folder(path: Path) -> None:
-    """Wait until the disk has the names of a folder's files, where the system can wait for it."""
+    """Wait until a folder's file names are on the disk, where the system supports it."""
     if os.name != "posix":
         return
     folder = os.open(path, os.O_RDONLY)
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as of some network file systems
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
             raise
     finally:
         os.close(folder)
@@ -102,15 +102,14 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        OSError: if it is none, such as a folder, or cannot be read.
+        OSError: if the path is not a readable file.
     """
     try:
         return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise type(error)(
-            f"{path} must be a file that can be read, and the system refuses: {reason}; put the "
-            "file back, or remove what is in its place"
+            f"{path} cannot be read: {reason}; restore the file, or remove what is in its place"
         ) from error
 
 
@@ -118,7 +117,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a safetensors file.
     """
     try:
         return load_file(path)
@@ -130,7 +129,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a safetensors file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -140,20 +139,18 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: SafetensorError) -> ValueError:
-    return ValueError(
-        f"{path} must be a safetensors file, and cannot be read as one ({error}); remove it"
-    )
+    return ValueError(f"{path} cannot be read as a safetensors file ({error}); remove it")
 
 
 @contextmanager
 def refusing(
     path: Path, *, remedy: str = "free space there, or name another folder"
 ) -> Iterator[None]:
-    """Say of errors of the operating system which path could not be written, and what to do."""
+    """Name the path and a remedy in errors of the operating system during writing."""
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # said already
+        if error.errno is None:  # it already names them
             raise
         raise _refusal(path, error, remedy) from error
 
