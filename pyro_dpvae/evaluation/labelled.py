@@ -1,4 +1,4 @@
-"""Groups of metrics that hold representations against labels and factors of variation."""
+"""Groups of metrics that compare representations with labels and factors of variation."""
 
 import warnings
 
@@ -33,7 +33,7 @@ Estimates = dict[str, Estimate]
 
 
 def probe(subject: Subject) -> Estimates:
-    """Return how well labels can be read off the means of q(z | x)."""
+    """Measure how well classifiers predict labels from the means of q(z | x)."""
     data = labelled(subject)
     return {
         "probe": linear_probe_accuracy(*data),
@@ -42,7 +42,7 @@ def probe(subject: Subject) -> Estimates:
 
 
 def layers(subject: Subject) -> Estimates:
-    """Return how well labels can be read off each layer of a ladder alone."""
+    """Measure how well classifiers predict labels from each layer of a ladder alone."""
     assert isinstance(subject.prior, ProductPrior)
     data, sizes = labelled(subject), subject.prior.latent_dims
     classifiers = {
@@ -59,10 +59,10 @@ def layers(subject: Subject) -> Estimates:
 
 
 def labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return means and labels of training data, evenly spaced, and of the held-out data.
+    """Return means and labels of evenly spaced training data, and of the held-out data.
 
-    Where the splits have no class in common, as those of Omniglot, the first pair is every second
-    datum of each class of the held-out split, and the second pair is the rest of that split.
+    If the splits have no class in common, as in Omniglot, the first pair is every second item of
+    each class of the held-out split, and the second pair is the rest of that split.
     """
     train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
     assert train_labels is not None
@@ -77,7 +77,7 @@ def labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def clusters(subject: Subject) -> Estimates:
-    """Return how well clusters that k-means finds among the means fit the labels."""
+    """Measure how well k-means clusters of the means match the labels."""
     labels = subject.data.test_labels
     assert labels is not None
     found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
@@ -89,7 +89,7 @@ def clusters(subject: Subject) -> Estimates:
 
 
 def own_clusters(subject: Subject) -> Estimates:
-    """Return how well the clusters of a ladder's own layers fit the labels."""
+    """Measure how well the clusters of a ladder's own layers match the labels."""
     assert isinstance(subject.guide, ClusteringLadderGuide)
     guide = subject.guide
 
@@ -106,21 +106,21 @@ def own_clusters(subject: Subject) -> Estimates:
     assert labels[1] is not None
     if not torch.isin(labels[1], labels[0]).any():
         raise ValueError(
-            "clusters take their labels from the training split, and the splits of "
+            "clusters get their labels from the training split, and the splits of "
             f"{subject.data.name!r} have no class in common; measure 'clusters' and 'probe', "
-            "which compare held-out data with each other"
+            "which use held-out data only"
         )
     return layer_clusters(train, labels[0], test, labels[1])
 
 
 def disentanglement(subject: Subject) -> Estimates:
-    """Return how coordinates of the means and factors of variation correspond."""
+    """Measure how coordinates of the means correspond to factors of variation."""
     factors = subject.data.test_factors
     assert factors is not None
     if constant := constant_factors(factors):
         warnings.warn(
-            f"factors that do not vary are left out, got one value in columns {constant} of the "
-            f"held-out factors of {subject.data.name!r}",
+            f"constant factors are skipped: columns {constant} of the held-out factors of "
+            f"{subject.data.name!r} have one value",
             stacklevel=2,
         )
     found: Estimates = {}
@@ -128,7 +128,7 @@ def disentanglement(subject: Subject) -> Estimates:
         try:
             result = score(subject.test_means, factors)
         except ValueError as error:
-            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            warnings.warn(f"{name} is skipped: {error}", stacklevel=2)
             continue
         if isinstance(result, Estimate):
             found[name.replace("-", "_")] = result

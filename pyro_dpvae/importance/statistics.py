@@ -1,4 +1,4 @@
-"""What follows from log weights: estimates of log p(x), and what tells whether they hold."""
+"""Statistics of log weights: estimates of log p(x), and diagnostics of their reliability."""
 
 import math
 
@@ -46,15 +46,15 @@ def effective_sample_size(weights: Float[Tensor, "samples *batch"]) -> Float[Ten
 
 
 def tail_length(samples: int) -> int:
-    """Return how many of the largest weights the Pareto fit takes: min(K / 5, 3 sqrt(K))."""
+    """Return the number of largest weights in the Pareto fit: min(K / 5, 3 sqrt(K))."""
     return math.ceil(min(samples / 5, 3 * math.sqrt(samples)))
 
 
 def pareto_k(weights: Float[Tensor, "samples batch"]) -> Float[Tensor, " batch"]:
     """Return k-hat, the shape of a Pareto distribution fitted to the largest weights.
 
-    Below 0.7 the estimate of log p(x) can be relied on; above 1 the weights have no mean. It is
-    infinite where fewer than five weights stand out.
+    Below 0.7 the estimate of log p(x) is reliable; above 1 the weights have no mean. It is
+    infinite if fewer than five weights lie above the cutoff.
 
     Args:
         weights: log weights.
