@@ -13,8 +13,8 @@ from pyro_dpvae.nn.batched import Batched
 __all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder"]
 
 _MOONS_HIDDEN = (100, 50)
-# The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1
-# and makes the network linear. 0.01 is our choice, torch's default.
+# The paper says "leaky ReLU" without the slope; its code passes ``True``, a slope of 1, which
+# makes the network linear. 0.01 is our choice, torch's default.
 _moons_activation = partial(nn.LeakyReLU, 0.01)
 
 
@@ -27,10 +27,10 @@ def mlp_encoder(
     """Build a perceptron (*batch, *image_shape) -> (*batch, last hidden width).
 
     Args:
-        image_shape: of a datum.
-        hidden: widths of the layers, from data to features; the decoder mirrors them. Without
-            any, the features are the data themselves.
-        activation: makes what follows each layer.
+        image_shape: shape of an item.
+        hidden: widths of the layers, from data to features; the decoder mirrors them. If empty,
+            the features are the data themselves.
+        activation: makes the module after each layer.
 
     Raises:
         ValueError: if a size is below 1.
@@ -59,10 +59,10 @@ def mlp_decoder(
     """Build a perceptron (*batch, latent_dim) -> (*batch, *raw_shape).
 
     Args:
-        latent_dim: the size of the input.
-        raw_shape: of the raw values of a datum.
-        hidden: widths of the hidden layers, from data to latents: the decoder mirrors them.
-        activation: makes the layer after each hidden layer.
+        latent_dim: size of the input.
+        raw_shape: shape of the raw values of an item.
+        hidden: widths of the hidden layers, from data to latents; the decoder mirrors them.
+        activation: makes the module after each hidden layer.
 
     Raises:
         ValueError: if a size is below 1.

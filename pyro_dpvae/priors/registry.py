@@ -1,4 +1,4 @@
-"""The priors by the names of the command line, built from a size and plain options."""
+"""The priors by name, built from a size and plain options."""
 
 from collections.abc import Callable, Sequence
 
@@ -21,15 +21,15 @@ def coupling_over_mixture(
     uniform: bool = False,
     spread: int | float = 1.0,
 ) -> CouplingPrior:
-    """Return a ``CouplingPrior`` whose generation space holds a ``MixturePrior``.
+    """Return a ``CouplingPrior`` with a ``MixturePrior`` over generation space.
 
     Args:
-        latent_dim: the size L of z, at least 2.
-        blocks: the number of couplings.
-        hidden: the widths of the hidden layers of their networks.
-        components: the number of components of the mixture.
-        uniform: whether p(y) stays uniform.
-        spread: the standard deviation of the mixture's means at the start.
+        latent_dim: size L of z, at least 2.
+        blocks: number of couplings.
+        hidden: widths of the hidden layers of their networks.
+        components: number of components of the mixture.
+        uniform: keep p(y) uniform.
+        spread: initial standard deviation of the mixture's means.
 
     Example:
         >>> coupling_over_mixture(2, components=4).cluster_prior().probs.shape
@@ -47,5 +47,5 @@ PRIORS: dict[str, Callable[..., AbstractPrior]] = {
     "resampled": ResampledPrior,
     "standard": StandardNormal,
 }
-"""The priors by the names of the command line. A ``VampPrior`` needs the guide's encoder, and a
-``ZukoPrior`` a flow, so they have none."""
+"""The priors by name. ``VampPrior`` and ``ZukoPrior`` are missing, since they need the guide's
+encoder and a flow."""

@@ -1,4 +1,4 @@
-"""Flows of the library zuko as priors."""
+"""Flows of zuko as priors."""
 
 from typing import Any, final
 
@@ -16,24 +16,24 @@ __all__ = ["ZukoPrior"]
 
 @final
 class ZukoPrior(AbstractPrior):
-    """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a flow of the library zuko.
+    """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a zuko flow.
 
-    Any unconditional flow over R^L with a normal base will do: ``zuko.flows.NSF(features=L)``,
-    ``MAF``, ``NICE``, ``RealNVP``, ``GF``, and those put together with ``zuko.flows.Flow``. What
-    a density and a draw cost is the flow's own: for autoregressive ones a draw takes L passes for
-    each transform. The package does not import zuko, which
-    ``pip install "pyro-dpvae[flows]"`` installs: of the flow it asks a call that returns a
-    distribution with ``transform``, from z to z0, and ``base``.
+    Accepts any unconditional flow over R^L with a normal base: ``zuko.flows.NSF(features=L)``,
+    ``MAF``, ``NICE``, ``RealNVP``, ``GF``, and combinations made with ``zuko.flows.Flow``. The
+    cost of densities and samples depends on the flow: sampling an autoregressive one takes L
+    passes for each transform. This package does not import zuko; install it with ``pip install
+    "pyro-dpvae[flows]"``. The flow's call must return a distribution with ``transform``, from z to
+    z0, and ``base``.
 
-    A Laplace guide differentiates g forwards, which transforms with derivatives of their own,
-    such as ``UNAF`` and ``CNF``, do not allow.
+    A Laplace guide uses forward-mode differentiation of g, which transforms with custom
+    derivatives, such as ``UNAF`` and ``CNF``, do not support.
 
     Args:
         flow: the flow, without a context.
 
     Raises:
-        TypeError: if the flow has no map to a normal base, as a mixture has none.
-        ValueError: if it is over something other than a vector.
+        TypeError: if the flow has no map to a normal base, as for a mixture.
+        ValueError: if it is not over a vector.
 
     References:
         Rozet et al. (2022), Zuko: Normalizing flows in PyTorch.
@@ -55,13 +55,13 @@ class ZukoPrior(AbstractPrior):
             or not isinstance(base.base_dist, Normal)
         ):
             raise TypeError(
-                "a flow must map z to a normal base, by a bijective transform, "
+                "a flow must map z to a normal base by a bijective transform, "
                 f"got {type(p).__name__} with base {base}; use a flow such as zuko.flows.NSF, of "
                 'the package zuko (pip install "pyro-dpvae[flows]"), or MixturePrior for a mixture'
             )
         if p.batch_shape != () or len(p.event_shape) != 1:
             raise ValueError(
-                "a flow must be over a vector, without a batch, got batch shape "
+                "a flow must be over one vector, without a batch, got batch shape "
                 f"{tuple(p.batch_shape)} and event shape {tuple(p.event_shape)}; "
                 "build it with features = latent_dim"
             )
