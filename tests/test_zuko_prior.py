@@ -38,7 +38,7 @@ def test_densities_and_draws_are_zukos_own(flow: str) -> None:
 
 
 def test_flows_without_a_map_to_a_normal_are_refused() -> None:
-    message = "must map z to a normal base, by a bijective transform, got .*; use a flow such as"
+    message = "must map z to a normal base by a bijective transform, got .*; use a flow such as"
     for flow in (zuko.flows.GMM(2, components=3), zuko.flows.NCSF(2, **SMALL)):
         with pytest.raises(TypeError, match=message):
             ZukoPrior(flow)
