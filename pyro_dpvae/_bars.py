@@ -10,21 +10,21 @@ from tqdm import tqdm
 __all__ = ["INTERVAL", "bar", "write_above"]
 
 INTERVAL = 30.0
-"""Seconds between two lines of a bar that is not on a terminal."""
+"""Seconds between two lines of a bar outside a terminal."""
 
 
 def bar(
     iterable: Iterable[Any] | None = None, description: str | None = None, **options: Any
 ) -> Any:
-    """Return a progress bar, as ``tqdm`` does, that suits where it is shown.
+    """Return a progress bar like ``tqdm``.
 
     On a terminal the bar moves, in a notebook it is a widget, and elsewhere, such as in a log
     file, it prints one line every 30 seconds.
 
     Args:
-        iterable: what is gone through; None for a bar that is updated by hand.
-        description: what stands before the bar.
-        options: those of ``tqdm``.
+        iterable: the iterable to go through; None for a bar that is updated by hand.
+        description: text in front of the bar.
+        options: options of ``tqdm``.
     """
     if _in_notebook():
         from tqdm import auto
@@ -35,13 +35,13 @@ def bar(
 
 
 def write_above(text: str) -> None:
-    """Print a line on standard error, above the bars that are shown there."""
+    """Print a line on standard error, above the bars there."""
     tqdm.write(text, file=sys.stderr)
 
 
 @final
 class _Lines(tqdm):
-    """A bar as lines of text: how much is done, elapsed and remaining time, rate and loss."""
+    """Print a bar as lines of text: progress, elapsed and remaining time, rate and loss."""
 
     disable: bool
 
@@ -50,7 +50,7 @@ class _Lines(tqdm):
         super().__init__(*arguments, **options)
 
     def display(self, msg: str | None = None, pos: int | None = None) -> bool:
-        """Print a line if the last one is old enough; returns whether one is printed."""
+        """Print a line if the last one is old enough; return True if one was printed."""
         now = time.monotonic()
         if now - self._shown_at < INTERVAL:
             return False
@@ -59,10 +59,10 @@ class _Lines(tqdm):
         return True
 
     def clear(self, nolock: bool = False) -> None:
-        """Leave the lines as they are: there is nothing to make room for."""
+        """Do nothing, since printed lines stay."""
 
     def close(self) -> None:
-        """Print the last line of a bar that had lines before."""
+        """Print the last line of a bar that has printed lines before."""
         if self.disable:
             return
         self.disable = True

@@ -1,4 +1,4 @@
-"""Checks of arguments; each message gives the rule, what was got, and the remedy if any."""
+"""Checks of arguments; messages give the rule, the value, and a remedy."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -16,16 +16,16 @@ __all__ = [
 
 
 def check_kind(name: str, value: object, kinds: type | tuple[type, ...], *, rule: str) -> None:
-    """Refuse a value of another class than an argument takes.
+    """Raise if an argument has the wrong class.
 
     Args:
-        name: of the argument.
-        value: what was given.
-        kinds: the classes that it may have.
-        rule: what it must be, and what to do with other things.
+        name: name of the argument.
+        value: its value.
+        kinds: the allowed classes.
+        rule: what it must be, and what to do with other objects.
 
     Raises:
-        TypeError: with the rule and the class that it has.
+        TypeError: with the rule and the class of the value.
     """
     if not isinstance(value, kinds):
         raise TypeError(f"{name} must be {rule}; got {type(value).__name__}")
@@ -41,7 +41,7 @@ def check_positive_int(name: str, value: object) -> int:
 
 
 def check_seed(seed: int) -> int:
-    """Return ``seed`` if all random generators take it."""
+    """Return ``seed`` if all random generators accept it."""
     if not 0 <= seed < 2**32:
         raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
     return seed
@@ -55,7 +55,7 @@ def check_positive(name: str, value: int | float) -> float:
 
 
 def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
-    """Return ``shape`` as a tuple if it has only positive integers, and at least one."""
+    """Return ``shape`` as a tuple if it is not empty and all sizes are positive integers."""
     shape = tuple(shape)
     if not shape:
         raise ValueError(f"{name} must have at least one dimension, got ()")
@@ -65,13 +65,13 @@ def check_shape(name: str, shape: Sequence[int]) -> tuple[int, ...]:
 
 
 def check_trailing_shape(name: str, got: Sequence[int], shape: Sequence[int]) -> None:
-    """Refuse the shape of a tensor that does not end in ``shape``."""
+    """Raise if the shape of a tensor does not end in ``shape``."""
     got = tuple(got)
     if got[max(len(got) - len(shape), 0) :] != tuple(shape):
         expected = ", ".join(map(str, shape))
         raise ValueError(
-            f"expected {name} of shape (..., {expected}), got {got}; "
-            "reshape them or build the likelihood for their shape"
+            f"expected {name} of shape (..., {expected}), got {got}; reshape them or build the "
+            "likelihood for their shape"
         )
 
 
@@ -84,7 +84,7 @@ def check_choice(name: str, value: str, choices: Iterable[str]) -> str:
 
 
 def check_repeated(name: str, value: int) -> int:
-    """Return a number of draws that allows a standard error.
+    """Return a number of samples that allows a standard error.
 
     Raises:
         ValueError: if it is below 2.

@@ -1,4 +1,4 @@
-"""Which device a run uses: the only place that knows what ``auto`` means."""
+"""The choice of the device; only this module interprets ``auto``."""
 
 import os
 
@@ -14,17 +14,16 @@ __all__ = ["choose_device", "device_of", "own_device"]
 def choose_device(
     device: str | torch.device = "auto", *, present: torch.device | None = None
 ) -> torch.device:
-    """Return the device of a name, as this process uses it.
+    """Return the device for this process.
 
-    ``auto`` is CUDA where PyTorch finds a GPU for each process on this machine, otherwise the CPU.
+    ``auto`` is CUDA if PyTorch finds a GPU for each process on this machine, otherwise the CPU.
 
     Args:
         device: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ..., or a device.
-        present: where the parts are already; ``auto`` leaves them on an accelerator.
+        present: the current device of the parts; ``auto`` keeps an accelerator.
 
     Raises:
-        ValueError: if there is no such device on this machine, or several processes are to share a
-            GPU.
+        ValueError: if the device does not exist here, or several processes would share a GPU.
 
     Example:
         >>> choose_device("cpu")
@@ -48,15 +47,15 @@ def choose_device(
 
 
 def device_of(module: nn.Module) -> torch.device:
-    """Return the device of a module's first parameter, the CPU if it has none."""
+    """Return the device of a module's first parameter; the CPU if it has none."""
     return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
 
 
 def own_device(device: torch.device) -> torch.device:
-    """Return a device as this process uses it: of several, each takes a GPU of its own.
+    """Return the device of this process: with several ranks, each has its own GPU.
 
     Raises:
-        ValueError: if several processes are to share a GPU.
+        ValueError: if several processes would share a GPU.
     """
     if device.type != "cuda":
         return device
@@ -64,11 +63,11 @@ def own_device(device: torch.device) -> torch.device:
         own = int(os.environ.get("LOCAL_RANK", ranks().index))
         if device.index not in (None, own):
             raise ValueError(
-                f"each process of torchrun takes a GPU of its own, and {device} is not that of "
-                f"process {own}; use cuda"
+                f"{device} is not the GPU of process {own}: each process of torchrun must use "
+                "its own; use device='cuda'"
             )
         device = torch.device("cuda", own)
-    if device.index is not None:  # else it is the present one, which cannot be set without one
+    if device.index is not None:  # without an index it is the current one already
         torch.cuda.set_device(device)
     return device
 

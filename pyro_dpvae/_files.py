@@ -1,4 +1,4 @@
-"""Files that are whole or not there."""
+"""Atomic writing of files, and reading with clear errors."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ __all__ = [
 
 
 def make_folder(path: Path) -> None:
-    """Make a folder and those that it lies in, where they are not there.
+    """Make a folder and its parents if they do not exist.
 
     Raises:
         NotADirectoryError: if one of them is a file.
@@ -33,8 +33,8 @@ def make_folder(path: Path) -> None:
     except (FileExistsError, NotADirectoryError) as error:
         files = [place for place in (path, *path.parents) if place.is_file()]
         raise NotADirectoryError(
-            f"{path} must name a folder, and {files[0] if files else path} is a file; name "
-            "another folder, or remove the file"
+            f"{path} cannot be a folder: {files[0] if files else path} is a file; choose another "
+            "folder, or remove the file"
         ) from error
     except OSError as error:
         raise _refusal(path, error) from error
@@ -47,7 +47,7 @@ def write_whole(path: Path, content: bytes | bytearray, *, remedy: str = _REMEDY
     """Write a file such that a reader sees the old one or the new one, whatever ends between.
 
     Raises:
-        OSError: if it cannot be written; the old one is whole then.
+        OSError: if it cannot be written; the old file is unharmed.
     """
     make_folder(path.parent)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.tmp")
@@ -62,7 +62,7 @@ def write_whole(path: Path, content: bytes | bytearray, *, remedy: str = _REMEDY
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Remove what :func:`write_whole` has left in a folder, in processes that were killed."""
+    """Remove temporary files that killed processes left in a folder."""
     for path in folder.glob("*.tmp"):
         process = path.name.split(".")[-2]
         if process.isdigit() and not _lives(int(process)):
@@ -93,7 +93,7 @@ def _sync_folder(path: Path) -> None:
     try:
         os.fsync(folder)
     except OSError as error:
-        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # as of some network file systems
+        if error.errno not in (errno.EINVAL, errno.ENOTSUP):  # some network file systems
             raise
     finally:
         os.close(folder)
@@ -103,15 +103,14 @@ def read_bytes(path: Path) -> bytes:
     """Return the content of a file.
 
     Raises:
-        OSError: if it is none, such as a folder, or cannot be read.
+        OSError: if the path is not a readable file.
     """
     try:
         return path.read_bytes()
     except OSError as error:
         reason = (error.strerror or str(error)).lower()
         raise type(error)(
-            f"{path} must be a file that can be read, and the system refuses: {reason}; put the "
-            "file back, or remove what is in its place"
+            f"{path} cannot be read: {reason}; restore the file, or remove what is in its place"
         ) from error
 
 
@@ -119,7 +118,7 @@ def read_tensors(path: Path) -> dict[str, Tensor]:
     """Return the tensors of a safetensors file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a safetensors file.
     """
     try:
         return load_file(path)
@@ -131,7 +130,7 @@ def read_metadata(path: Path) -> dict[str, str]:
     """Return the metadata of a safetensors file.
 
     Raises:
-        ValueError: if it is none.
+        ValueError: if it is not a safetensors file.
     """
     try:
         with safe_open(path, "pt") as file:
@@ -141,9 +140,7 @@ def read_metadata(path: Path) -> dict[str, str]:
 
 
 def _unreadable(path: Path, error: SafetensorError) -> ValueError:
-    return ValueError(
-        f"{path} must be a safetensors file, and cannot be read as one ({error}); remove it"
-    )
+    return ValueError(f"{path} cannot be read as a safetensors file ({error}); remove it")
 
 
 @contextmanager
@@ -152,7 +149,7 @@ def refusing(path: Path, *, remedy: str = _REMEDY) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        if error.errno is None:  # said already
+        if error.errno is None:  # it already names them
             raise
         raise _refusal(path, error, remedy) from error
 

@@ -1,4 +1,4 @@
-"""Which plate of a Pyro program is the one over its batch."""
+"""The plate over the batch in a Pyro program."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
@@ -13,26 +13,26 @@ __all__ = ["PARTICLES", "batch_plate", "refuse_single_datum"]
 Site = dict[str, Any]
 
 PARTICLES = "num_particles_vectorized"
-"""Pyro's name of the plate of an objective's samples."""
+"""Pyro's name of the plate over the samples of an objective."""
 
 
 def batch_plate(
     observed: Iterable[Site], latent: Iterable[Site], *, name: str | None = None
 ) -> CondIndepStackFrame:
-    """Return the plate over the batch, as an observed site saw it.
+    """Find the plate over the batch among those of the observed sites.
 
-    It is the plate of the given name, or else the one named ``"data"``, or else the outermost
-    vectorized plate around all observed sites, and around a latent site where one shares such a
-    plate. Factors, deterministic sites, and sites outside of all plates do not count.
+    It is the plate with the given name; otherwise the one named ``"data"``; otherwise the
+    outermost vectorized plate around all observed sites that also contains a latent site, if
+    there is one. Factors, deterministic sites, and sites outside of all plates are ignored.
 
     Args:
         observed: the observed sites of the model.
         latent: its latent sites.
-        name: of the plate, where it cannot be found.
+        name: name of the plate; None finds it.
 
     Raises:
-        ValueError: if there is no such plate, if several may be it, if it is a loop, or if no
-            observed value has a dimension over data.
+        ValueError: if the plate does not exist, is ambiguous or a loop, or if no observed value
+            has a batch dimension.
     """
     observed = list(observed)
     frames = {f.name: f for site in observed for f in site["cond_indep_stack"]}
@@ -58,34 +58,34 @@ def batch_plate(
         if set(sizes) == {None}:
             refuse_single_datum(shapes, plate=name, size=frame.size)
         raise ValueError(
-            f"model and guide must be run on the same data, got {shapes} in the plate {name!r} of "
+            f"model and guide must run on the same data, got {shapes} in the plate {name!r} of "
             f"{frame.size}; an autoguide is made for one batch: make another, or use an encoder"
         )
     return frame
 
 
 def refuse_single_datum(shapes: dict[str, tuple[int, ...]], *, plate: str, size: int) -> NoReturn:
-    """Refuse observed values, of these shapes, without a dimension over the batch."""
+    """Raise for observed values of these shapes, which have no batch dimension."""
     raise ValueError(
-        f"data come in batches, with one datum per row, got {shapes} in the plate {plate!r} "
-        f"of {size}; give one datum as a batch of one: x.unsqueeze(0)"
+        f"data must be batches with one item per row, got {shapes} in the plate {plate!r} of "
+        f"{size}; pass one item as a batch of one: x.unsqueeze(0)"
     )
 
 
 def _size(site: Site, plate: CondIndepStackFrame) -> int | None:
-    """Return of how many data a site's value is; None where it has no such dimension."""
+    """Return the batch size of a site's value; None if it has no batch dimension."""
     place = plate.dim - site["fn"].event_dim
     shape = site["value"].shape
     return shape[place] if len(shape) >= -place else None
 
 
 def _is_data(site: Site) -> bool:
-    """Whether an observed site is one of data: no factor, and no deterministic site."""
+    """Return True for observed data; False for a factor or a deterministic site."""
     return not (isinstance(site["fn"], Unit) or site["infer"].get("_deterministic"))
 
 
 def _found(observed: list[Site], latent: Iterable[Site]) -> str:
-    """Return the name of the outermost plate around all sites; ``"data"`` if there is no plate."""
+    """Return the name of the outermost plate around all sites; ``"data"`` without any plate."""
     stacks = [_names(site) for site in observed if _is_data(site)]
     stacks = [names for names in stacks if names]
     of_latents = [_names(site) for site in latent]
@@ -100,12 +100,12 @@ def _found(observed: list[Site], latent: Iterable[Site]) -> str:
     if len(outermost) != 1:
         names = sorted(set(candidates) or {name for names in stacks for name in names})
         raise ValueError(
-            "the plate over the batch is the outermost one around all observed sites, got the "
-            f"candidates {names}; say which it is: plate={names[0]!r}"
+            "the plate over the batch is ambiguous: it must be the outermost one around all "
+            f"observed sites, got the candidates {names}; name it, such as plate={names[0]!r}"
         )
     return outermost.pop()
 
 
 def _names(site: Site) -> list[str]:
-    """Return the vectorized plates of a site, outermost first."""
+    """Return the names of a site's vectorized plates, outermost first."""
     return [f.name for f in site["cond_indep_stack"] if f.vectorized and f.name != PARTICLES]

@@ -1,4 +1,4 @@
-"""The processes that train together, called ranks, and the tensors that they share."""
+"""Ranks, the processes that train together, and communication between them."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -39,11 +39,11 @@ _alone: ContextVar[bool] = ContextVar("_alone", default=False)
 
 @dataclass(frozen=True)
 class Ranks:
-    """This process among those that train together.
+    """The rank of this process.
 
     Attributes:
         index: its number, from 0.
-        count: how many there are.
+        count: the number of ranks.
     """
 
     index: int
@@ -51,33 +51,32 @@ class Ranks:
 
 
 def ranks() -> Ranks:
-    """Return this process among the ranks of PyTorch's default group; (0, 1) without a group."""
+    """Return the rank in PyTorch's default process group; (0, 1) without a group."""
     if not (dist.is_available() and dist.is_initialized()):
         return Ranks(0, 1)
     return Ranks(dist.get_rank(), dist.get_world_size())
 
 
 def gather_batch(x: Tensor) -> Tensor:
-    """Return the parts of a batch on all ranks as one, (count * batch, ...), rank by rank.
+    """Concatenate the shards of a batch on all ranks to (count * batch, ...), rank by rank.
 
-    All ranks must call it, with parts of one shape. Where every rank goes on to compute the same
-    loss of what is gathered, gradients are such that their *mean* over ranks is the gradient of
-    that loss: a part's own gradient, which every rank knows, times the number of ranks. So no rank
-    has to wait for others in the backward pass.
+    All ranks must call it, with shards of one shape. If every rank then computes the same loss,
+    the *mean* of the gradients over ranks is the gradient of that loss: the backward pass returns
+    the gradient of the own shard times the number of ranks, and no rank waits for others.
 
     Args:
-        x: the part of this rank, of shape (batch, ...).
+        x: the shard of this rank, of shape (batch, ...).
     """
     return x if ranks().count == 1 else _gather(x)
 
 
 def shared(x: Tensor) -> Tensor:
-    """Return the tensor of the first rank, of the same shape on all, without gradients."""
+    """Return rank zero's tensor, of the same shape on all ranks, without gradients."""
     return x if ranks().count == 1 else _shared(x)
 
 
 def broadcast_(tensors: Iterable[Tensor]) -> None:
-    """Give tensors, in place, the values that they have on the first rank."""
+    """Copy rank zero's values to the tensors of all ranks, in place."""
     if ranks().count == 1:
         return
     for tensor in tensors:
@@ -87,7 +86,7 @@ def broadcast_(tensors: Iterable[Tensor]) -> None:
 
 
 def average_(tensors: Sequence[Tensor]) -> None:
-    """Replace tensors, in place, by their means over ranks, in one message for each dtype."""
+    """Average tensors over ranks, in place, with one all-reduce for each dtype."""
     count = ranks().count
     if count == 1:
         return
@@ -102,7 +101,7 @@ def average_(tensors: Sequence[Tensor]) -> None:
 
 
 def gather_objects(value: Any) -> list[Any]:
-    """Return a small value of every rank, such as sizes or random states, rank by rank."""
+    """Return a small object of every rank, such as sizes or random states, rank by rank."""
     count = ranks().count
     if count == 1:
         return [value]
@@ -112,7 +111,7 @@ def gather_objects(value: Any) -> list[Any]:
 
 
 def greatest(number: int, *, device: torch.device | str) -> int:
-    """Return the greatest of the ranks' numbers, in one message of a tensor on a device."""
+    """Return the maximum of a number over ranks by an all-reduce on a device."""
     if ranks().count == 1:
         return number
     found = torch.tensor(number, device=device)
@@ -121,7 +120,7 @@ def greatest(number: int, *, device: torch.device | str) -> int:
 
 
 def shared_object(value: Any) -> Any:
-    """Return the value of the first rank; others' count for nothing."""
+    """Return rank zero's object on every rank."""
     if ranks().count == 1:
         return value
     held = [value]
@@ -131,11 +130,10 @@ def shared_object(value: Any) -> Any:
 
 @contextmanager
 def rehearsal() -> Iterator[None]:
-    """Let :func:`gather_batch` and :func:`shared` send no messages meanwhile.
+    """Let :func:`gather_batch` and :func:`shared` send no messages inside the context.
 
-    Each rank takes its own part for those of all. A step that is recorded and compared in here
-    does what it will do across ranks, and no rank waits for one that records at another time,
-    or not at all.
+    Each rank uses its own shard for those of all. So a step can be captured and checked without
+    waiting for ranks that capture at another time, or not at all.
     """
     token = _alone.set(True)
     try:
@@ -145,15 +143,15 @@ def rehearsal() -> Iterator[None]:
 
 
 def gather_shares(parts: Sequence[Result], *, device: torch.device | str) -> list[Result]:
-    """Return what all ranks have of items, in their order, with tensors on a device.
+    """Return the results of all ranks for all items, in order, with tensors on a device.
 
     Args:
-        parts: what this rank has of each item of its share, every count-th from its own on.
-        device: where tensors of the result are.
+        parts: this rank's results, for every count-th item starting at its index.
+        device: device of the returned tensors.
     """
     if ranks().count == 1:
         return list(parts)
-    # Tensors of another GPU would come back on that.
+    # Via the CPU, since tensors of another GPU would come back on that one.
     found = gather_objects(tree_map_only(Tensor, Tensor.cpu, list(parts)))
     most = max(map(len, found))
     ordered = [share[number] for number in range(most) for share in found if number < len(share)]
@@ -163,18 +161,18 @@ def gather_shares(parts: Sequence[Result], *, device: torch.device | str) -> lis
 def map_over_ranks(
     function: Callable[[Item], Result], own: Iterable[Item], *, seed: int | None = None
 ) -> list[Result]:
-    """Return a function of all items, in their order, of which each rank computes its share.
+    """Apply a function to all items, of which each rank computes its share.
 
-    All ranks must call it. Draws are seeded item by item, so that the values are the same for any
-    number of ranks, and leave the random state of the process alone.
+    All ranks must call it. Random draws are seeded item by item, so that results do not depend on
+    the number of ranks. The random state of the process is restored.
 
     Args:
-        function: from an item to numbers, or tensors on the CPU.
-        own: the items of this rank, every count-th from its own on.
-        seed: of all draws; None takes one from the process, that of the first rank.
+        function: maps an item to numbers, or tensors on the CPU.
+        own: the items of this rank: every count-th one, starting at its index.
+        seed: random seed of all draws; None draws one on rank zero.
 
     Raises:
-        Exception: on all ranks, as of :func:`refusing_together`, if the function refuses on one.
+        Exception: on all ranks if the function raises on one, as in :func:`refusing_together`.
     """
     here = ranks()
     if seed is None:
@@ -189,10 +187,10 @@ def map_over_ranks(
 
 
 def on_first_rank(function: Callable[[], object]) -> None:
-    """Call a function on the first rank, such as one that writes a file, while others wait.
+    """Call a function on rank zero only, such as one that writes a file, while others wait.
 
     Raises:
-        Exception: on all ranks, as of :func:`refusing_together`, if it refuses.
+        Exception: on all ranks if it raises, as in :func:`refusing_together`.
     """
     with refusing_together():
         if ranks().index == 0:
@@ -201,14 +199,14 @@ def on_first_rank(function: Callable[[], object]) -> None:
 
 @contextmanager
 def refusing_together() -> Iterator[None]:
-    """Let what one rank refuses in here be refused by all: none may wait for one that gives up.
+    """Raise the error of one rank on all ranks, so that none waits for a rank that failed.
 
-    All ranks must come here, and may send no messages within.
+    All ranks must enter the context, and may not communicate inside.
 
     Raises:
-        ValueError: on all ranks, if one is raised on any.
+        ValueError: on all ranks, if one raises it.
         TypeError: likewise.
-        OSError: likewise, of the same class and number.
+        OSError: likewise, with the same class and number.
     """
     refusal: Exception | None = None
     try:
@@ -229,18 +227,18 @@ def refusing_together() -> Iterator[None]:
 
 @contextmanager
 def forked_rng() -> Iterator[None]:
-    """Give back the random state of the process, and of its GPU if it uses one, at the end."""
+    """Restore the random state of the process, and of its GPU if used, at the end."""
     used = torch.cuda.is_initialized()
     with torch.random.fork_rng(devices=[torch.cuda.current_device()] if used else []):
         yield
 
 
 def seed_of(seed: int, *key: int) -> int:
-    """Return a seed for one of many draws under a seed, such as those of a batch.
+    """Return a seed for one of many draws with a common seed, such as one per batch.
 
     Args:
-        seed: that of all.
-        key: numbers from 0 that tell the draws apart.
+        seed: the common seed.
+        key: numbers from 0 that identify the draw.
 
     Example:
         >>> seed_of(0, 1) != seed_of(1, 0) != seed_of(0, 0, 1)
@@ -251,11 +249,11 @@ def seed_of(seed: int, *key: int) -> int:
 
 
 def _told(refusal: Exception | None) -> tuple[type[Exception], tuple[Any, ...]] | None:
-    """Return a refusal in what every process can make again."""
+    """Return the class and arguments to raise an error again in every process."""
     if refusal is None:
         return None
     if isinstance(refusal, OSError):
-        # Its class is that of its number, of which a message alone has none.
+        # The class of an OSError follows from its number, which a message alone lacks.
         kind = next(k for k in type(refusal).__mro__ if k.__module__ == "builtins")
         if refusal.errno is None or refusal.strerror is None:
             return kind, (str(refusal),)
@@ -264,7 +262,7 @@ def _told(refusal: Exception | None) -> tuple[type[Exception], tuple[Any, ...]] 
     return (TypeError if isinstance(refusal, TypeError) else ValueError), (str(refusal),)
 
 
-# As operations of their own they are recorded with a step and replayed like any other.
+# Custom operations, so that they are captured with a step and replayed like any other.
 
 
 @torch.library.custom_op("pyro_dpvae::gather", mutates_args=())

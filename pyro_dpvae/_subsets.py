@@ -1,4 +1,4 @@
-"""Which data a measurement sees: one tensor as one batch, and evenly spaced subsets."""
+"""Batches for metrics: one tensor as one batch, and evenly spaced subsets."""
 
 from typing import Any, TypeVar, overload
 
@@ -13,9 +13,9 @@ Batched = TypeVar("Batched")
 
 
 def evenly_spaced(count: int, size: int) -> Int[Tensor, " chosen"]:
-    """Return the indices of at most ``count`` of ``size`` data, from all over their order.
+    """Return the indices of at most ``count`` of ``size`` items, evenly spaced.
 
-    Files are often sorted by class, so that the first data are not like the rest.
+    Files are often sorted by class, so that the first items are not representative.
 
     Example:
         >>> evenly_spaced(4, 10), evenly_spaced(4, 2)
@@ -30,7 +30,7 @@ def spread(split: Tensor, count: int) -> Tensor: ...
 @overload
 def spread(split: Dataset[Any], count: int) -> Subset[Any]: ...
 def spread(split: Tensor | Dataset[Any], count: int) -> Tensor | Subset[Any]:
-    """Return at most ``count`` evenly spaced data of a split, in their order.
+    """Return at most ``count`` evenly spaced items of a split, in order.
 
     Example:
         >>> spread(torch.arange(10), 4)
@@ -41,7 +41,7 @@ def spread(split: Tensor | Dataset[Any], count: int) -> Tensor | Subset[Any]:
 
 
 def stacked(split: Tensor | Dataset[Any], count: int) -> Tensor:
-    """Return at most ``count`` evenly spaced data of a split as one tensor.
+    """Return at most ``count`` evenly spaced items of a split as one tensor.
 
     Example:
         >>> stacked(torch.arange(10), 4)
@@ -54,7 +54,7 @@ def stacked(split: Tensor | Dataset[Any], count: int) -> Tensor:
 
 
 def as_batches(batches: Tensor | Batched) -> list[Tensor] | Batched:
-    """Return batches; a single tensor is one batch, and is not taken apart into its rows.
+    """Return batches; a single tensor is one batch, not one batch per row.
 
     Example:
         >>> [len(batch) for batch in as_batches(torch.zeros(5, 2))]

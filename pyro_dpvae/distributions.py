@@ -1,4 +1,4 @@
-"""Mixtures of normals whose draws have gradients to everything; draws that carry soft values."""
+"""Mixtures of normals with reparameterised samples, and samples that carry soft values."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -14,9 +14,9 @@ from torch.nn.functional import pad
 
 __all__ = ["DiagonalNormalMixture", "effective_components", "map_draws", "soft_value"]
 
-# Numbers of each coordinate, component and point that are held at once. On a CPU those of the
-# first stay in its caches, which takes a tenth of the time; the second makes fewer operations,
-# which a GPU starts and a recording holds one by one.
+# Numbers (coordinates x components x points) computed at once. On a CPU the first size fits into
+# caches, which takes a tenth of the time. The second needs fewer operations, which a GPU starts,
+# and a capture records, one by one.
 _TILE, _LARGE_TILE = 2**17, 2**22
 
 _PARAMETERS = {
@@ -49,7 +49,7 @@ class DiagonalNormalMixture(TorchDistribution):
         logits: log pi up to a constant, of shape (*batch, K), K at least 1.
         loc: mu, of shape (*batch, K, L).
         scale: sigma, of shape (*batch, K, L).
-        validate_args: as in every distribution of torch.
+        validate_args: as in torch's distributions.
 
     Attributes:
         logits: log pi, normalised.
@@ -72,8 +72,8 @@ class DiagonalNormalMixture(TorchDistribution):
         tensor(-1.4189)
     """
 
-    # Empty: Pyro's AutoReparam takes a distribution that declares loc and scale for a
-    # location-scale family, and would move the draws of a mixture by its components' parameters.
+    # Empty: otherwise Pyro's AutoReparam would treat it as a location-scale family, and shift and
+    # scale the samples of a mixture by its components' parameters.
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
     support = constraints.real_vector
     has_rsample = True
@@ -132,13 +132,13 @@ class DiagonalNormalMixture(TorchDistribution):
         return (self.logits.exp().unsqueeze(-1) * of_components).sum(-2)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log q(z), in nats, of z of shape (..., L)."""
+        """Return log q(z), in nats, for z of shape (..., L)."""
         if self._validate_args:
             self._validate_sample(value)
         parts = self.logits, self.loc, self.scale
         batch = len(self.batch_shape)
-        # Of one mixture, which may have been expanded, without gradients: in tiles, as points x
-        # K x L numbers may fill any memory.
+        # One mixture (perhaps expanded) without gradients is evaluated in tiles, as points x K x L
+        # numbers could exceed any memory.
         one = all(not any(part.stride()[:batch]) for part in parts)
         shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
         if torch.is_grad_enabled() or not one or not shape:
@@ -149,17 +149,17 @@ class DiagonalNormalMixture(TorchDistribution):
         points = value.expand(*shape, value.shape[-1]).reshape(-1, value.shape[-1])
         dtype = torch.promote_types(points.dtype, self.loc.dtype)
         found = points.new_empty(len(points), dtype=dtype)
-        # Into one tensor: small results in between would leave holes in the memory.
+        # Into one tensor: small intermediate results would fragment the memory.
         for tile, place in zip(points.split(size), found.split(size), strict=True):
             place.copy_(_log_mixture(tile, logits, loc, scale))
         return found.reshape(shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws without gradients, of shape (*sample_shape, *batch_shape, L)."""
+        """Return samples without gradients, of shape (*sample_shape, *batch_shape, L)."""
         with torch.no_grad():
             shape = torch.Size(sample_shape)
             logits = self.logits.expand(*shape, *self.logits.shape)
-            # The first of K exponential clocks of rates pi: a choice that waits for no device.
+            # The first of K exponential clocks with rates pi: a choice without synchronisation.
             clocks = torch.empty_like(logits, memory_format=torch.contiguous_format)
             chosen = (logits - clocks.exponential_().log()).argmax(-1)[..., None, None]
             chosen = chosen.expand(*logits.shape[:-1], 1, *self.event_shape)
@@ -170,7 +170,7 @@ class DiagonalNormalMixture(TorchDistribution):
             return loc + scale * torch.randn_like(loc)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws with gradients, of shape (*sample_shape, *batch_shape, L)."""
+        """Return samples with gradients, of shape (*sample_shape, *batch_shape, L)."""
         z = self.sample(sample_shape)
         if not torch.is_grad_enabled():
             return z
@@ -205,9 +205,9 @@ def effective_components(weights: Float[Tensor, "data components"]) -> float:
 
 
 def soft_value(draw: Tensor) -> Tensor:
-    """Return the value at which a draw has its density.
+    """Return the value at which to evaluate the density of a sample.
 
-    It is the draw itself, but for the discrete draws of Pyro's straight-through distributions,
+    It is the sample itself, except for discrete samples of Pyro's straight-through distributions,
     which carry the relaxed value that they were rounded from.
     """
     soft: Tensor = getattr(draw, "_unquantize", draw)
@@ -215,10 +215,10 @@ def soft_value(draw: Tensor) -> Tensor:
 
 
 def map_draws(function: Callable[..., Tensor], *draws: Tensor) -> Tensor:
-    """Return a function of draws, such as a reshaping, that carries its soft value along.
+    """Apply a function such as a reshape to samples and to their soft values.
 
-    A copy of a tensor, which an index or a reshaping is too, has no attributes; without the soft
-    value, the density of a straight-through draw is lost.
+    Indexing and reshaping copy a tensor without its attributes; without the soft value, the
+    density of a straight-through sample would be lost.
     """
     result = function(*draws)
     softened = [soft_value(draw) for draw in draws]

@@ -1,4 +1,4 @@
-"""Encoders, from a network's output to the posterior q(z | x)."""
+"""Encoders, which map x to the posterior q(z | x)."""
 
 from collections.abc import Sequence
 from typing import final
@@ -12,14 +12,14 @@ from pyro_dpvae.nn import with_head
 
 __all__ = ["ClusteringEncoder", "GaussianEncoder", "WeightedGaussianEncoder", "diagonal_normal"]
 
-# Scales from 5e-5 to 2e4, which overflow nowhere in float32, squared neither.
+# Scales from 5e-5 to 2e4, which do not overflow in float32, even when squared.
 _LOG_VARIANCE_RANGE = (-20.0, 20.0)
 
 
 def diagonal_normal(
     mean: Float[Tensor, "*batch latent"], log_variance: Float[Tensor, "*batch latent"]
 ) -> dist.Independent:
-    """Return N(mu, diag sigma^2), of event shape (L,), with log sigma^2 cut to [-20, 20].
+    """Return N(mu, diag sigma^2), of event shape (L,), with log sigma^2 clamped to [-20, 20].
 
     Args:
         mean: mu, of shape (*batch, L).
@@ -38,25 +38,24 @@ def diagonal_normal(
 class GaussianEncoder(nn.Module):
     """q(z | x) = N(z; mu(x), diag sigma^2(x)).
 
-    A linear layer behind the network, which the encoder makes, gives mu(x) and log sigma^2(x).
-    The latter is cut to [-20, 20]: sigma stays within exp(-10) and exp(10).
+    The encoder adds a linear layer after the network, which returns mu(x) and log sigma^2(x). The
+    latter is clamped to [-20, 20]: sigma stays within exp(-10) and exp(10).
 
     Args:
         network: x -> features, any module from (N, *data) to (N, *features), such as one of
-            ``ARCHITECTURES``; a ladder has a linear layer for each
-            latent layer.
-        latent_dim: the size L of z.
-        in_shape: of a datum; None takes it from the network, if that is ours or its first layer
-            is a ``torch.nn.Linear``.
+            ``ARCHITECTURES``; a ladder gets a linear layer for each latent layer.
+        latent_dim: size L of z.
+        in_shape: shape of an item; None takes it from the network, if it is this library's or its
+            first layer is a ``torch.nn.Linear``.
 
     Attributes:
-        network: x -> (mu, log sigma^2), with that layer.
-        latent_dim: the size L of z.
+        network: x -> (mu, log sigma^2), including the added layer.
+        latent_dim: size L of z.
 
     Raises:
-        TypeError: if the network is no module, or the size no integer.
-        ValueError: if the network takes other data, its shapes are not known, or it is a ladder
-            of another size.
+        TypeError: if the network is not a module, or the size not an integer.
+        ValueError: if the network takes other data, its shapes are not known, or it is a ladder of
+            another size.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.
@@ -90,20 +89,20 @@ class GaussianEncoder(nn.Module):
 class WeightedGaussianEncoder(nn.Module):
     """A component of a mixture: N(z; mu(x), diag sigma^2(x)), and its weight's logit l(x).
 
-    A linear layer behind the network gives mu(x), log sigma^2(x), cut as in ``GaussianEncoder``,
-    and l(x). Weights are softmax_m l_m(x) over the components m of a mixture.
+    A linear layer after the network returns mu(x), log sigma^2(x), clamped as in
+    ``GaussianEncoder``, and l(x). Weights are softmax_m l_m(x) over the components m of a mixture.
 
     Args:
-        network: x -> features, as that of ``GaussianEncoder``.
-        latent_dim: the size L of z.
-        in_shape: of a datum, as that of ``GaussianEncoder``.
+        network: x -> features, as for ``GaussianEncoder``.
+        latent_dim: size L of z.
+        in_shape: shape of an item, as for ``GaussianEncoder``.
 
     Attributes:
-        network: x -> (mu, log sigma^2, l), with that layer.
-        latent_dim: the size L of z.
+        network: x -> (mu, log sigma^2, l), including the added layer.
+        latent_dim: size L of z.
 
     Raises:
-        TypeError, ValueError: as ``GaussianEncoder`` does.
+        TypeError, ValueError: as for ``GaussianEncoder``.
 
     Example:
         >>> import torch
@@ -130,24 +129,24 @@ class WeightedGaussianEncoder(nn.Module):
 
 @final
 class ClusteringEncoder(nn.Module):
-    """q(z | x) of a ladder's latent layers side by side, and logits of q(y_l | x) for each layer.
+    """q(z | x) of a ladder's concatenated latent layers, and logits of q(y_l | x) for each layer.
 
-    A linear layer behind the network, or one for each latent layer of a ladder, gives mu_1..mu_L
-    and log sigma_1^2..log sigma_L^2, cut as in ``GaussianEncoder``, and then for each latent layer
-    as many outputs as the largest number of clusters. The first K_l of these are its logits.
+    A linear layer after the network, or one for each latent layer of a ladder, returns mu_1..mu_L
+    and log sigma_1^2..log sigma_L^2, clamped as in ``GaussianEncoder``, and then for each latent
+    layer as many outputs as the largest number of clusters. The first K_l of these are its logits.
 
     Args:
-        network: x -> features, as that of ``GaussianEncoder``.
-        latent_dims: the sizes of the layers, bottom first.
-        clusters: the numbers K_l of clusters, bottom first.
-        in_shape: of a datum, as that of ``GaussianEncoder``.
+        network: x -> features, as for ``GaussianEncoder``.
+        latent_dims: sizes of the layers, bottom first.
+        clusters: numbers K_l of clusters, bottom first.
+        in_shape: shape of an item, as for ``GaussianEncoder``.
 
     Attributes:
-        network: x -> outputs, with those layers.
-        latent_dim: the size of z, all layers together.
+        network: x -> outputs, including the added layers.
+        latent_dim: size of z, all layers together.
 
     Raises:
-        ValueError: if the numbers of layers differ, and as ``GaussianEncoder`` raises it.
+        ValueError: if the numbers of layers differ, and as for ``GaussianEncoder``.
 
     Example:
         >>> import torch
@@ -171,7 +170,7 @@ class ClusteringEncoder(nn.Module):
         sizes, numbers = check_shape("latent_dims", latent_dims), check_shape("clusters", clusters)
         if len(sizes) != len(numbers):
             raise ValueError(
-                "every layer needs its number of clusters, got latent_dims "
+                "latent_dims and clusters must have one entry per layer, got latent_dims "
                 f"{sizes} and clusters {numbers}; give both bottom first"
             )
         super().__init__()

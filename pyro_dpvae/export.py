@@ -1,4 +1,4 @@
-"""Export to ArviZ: draws, data and log likelihoods as one data tree."""
+"""Export to ArviZ: samples, data and log likelihoods as one data tree."""
 
 import inspect
 from collections import defaultdict
@@ -26,29 +26,29 @@ def to_arviz(
     num_samples: int = 500,
     **kwargs: Any,
 ) -> Any:
-    """Return draws of z from guide and prior, the data and log p(x | z), for ArviZ.
+    """Return samples of z from guide and prior, the data and log p(x | z), for ArviZ.
 
-    The groups are ``posterior`` (each latent site, drawn from the guide), ``prior`` (each latent
-    site, drawn from the model), ``log_likelihood`` and ``observed_data`` (each observed site;
-    factors are none, and masked data have a log likelihood of 0). A
-    draw of all data is one of ArviZ's draws, of one chain. The posterior is the guide's: weight
-    it by :func:`pyro_dpvae.importance.log_weights` for the model's.
+    The groups are ``posterior`` (latent sites, sampled from the guide), ``prior`` (latent sites,
+    sampled from the model), ``log_likelihood`` and ``observed_data`` (observed sites; factors are
+    excluded, and masked data have a log likelihood of 0). All samples form one chain. The
+    posterior is the guide's: weight it with :func:`pyro_dpvae.importance.log_weights` to get the
+    model's.
 
     Args:
-        model: p(x, z), a Pyro model; for the prior, it is called with data as well and its
+        model: p(x, z), a Pyro model; for the prior it is called with data too, and its
             observations are ignored.
         guide: q(z | x), a Pyro guide of the same arguments.
-        args: of both: data, of shape (batch, *data), and what else they take, such as labels.
-        num_samples: how many draws.
-        kwargs: of both.
+        args: arguments of both: data, of shape (batch, *data), and others, such as labels.
+        num_samples: number of samples.
+        kwargs: keyword arguments of both.
 
     Returns:
         An ``arviz.InferenceData``, or from ArviZ 1 on an ``xarray.DataTree``.
 
     Raises:
-        ValueError: if ``num_samples`` is below 1, or model and guide differ in their latent sites.
+        ValueError: if ``num_samples`` is below 1, or model and guide have different latent sites.
     """
-    import arviz  # here alone: its first import of a day warns of its next version
+    import arviz  # only here: its first import of a day warns about its next version
 
     check_positive_int("num_samples", num_samples)
     draws: dict[str, dict[str, list[Tensor]]] = {

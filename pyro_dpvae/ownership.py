@@ -1,4 +1,4 @@
-"""Pyro modules that own their parameters: several train in one process, a clash is an error."""
+"""Pyro modules that own their parameters, so that several can train in one process."""
 
 import copy
 import itertools
@@ -19,30 +19,30 @@ _COUNTERS: "defaultdict[str, itertools.count[int]]" = defaultdict(lambda: iterto
 
 
 class OwnedModule(PyroModule):
-    """A root PyroModule under a name of its own in Pyro's parameter store.
+    """A root PyroModule with its own name in Pyro's parameter store.
 
-    Pyro keeps parameters in one store per process, by name. Two modules of one name share an
-    entry there: an optimizer steps the tensor of the first, and the second never learns, without
-    a word. So each module takes the name of its class with a running number, a copy takes a new
-    one, and a call checks that the entries of the store are this module's own tensors.
+    Pyro keeps parameters in one store per process, by name. Two modules with the same name would
+    share an entry: an optimizer would update only the first one's tensor, without any warning. So
+    each module gets the name of its class with a running number, and a copy gets a new one. A call
+    checks that the entries in the store are this module's own tensors.
 
     Raises:
         RuntimeError: on a call, if an entry of the store under this module's name is another
-            tensor, or if a part is a PyroModule that belongs to another root.
+            tensor, or a part is a PyroModule that belongs to another root.
     """
 
     def __init__(self) -> None:
         super().__init__(_new_name(type(self).__name__))
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
-        """Run the module after a look at its entries in the store."""
+        """Check the entries in the store, then run the module."""
         if not pyro.settings.get("module_local_params"):
             self._check_ownership()
         return super().__call__(*args, **kwargs)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
-        """Let parts register their parameters in Pyro's store as in a call, while it lasts."""
+        """Let parts register their parameters in Pyro's store inside the context, as in a call."""
         if not pyro.settings.get("module_local_params"):
             self._check_ownership()
         with self._pyro_context:
@@ -63,32 +63,33 @@ class OwnedModule(PyroModule):
             if isinstance(module, PyroModule):
                 if module._pyro_context is not self._pyro_context:
                     raise RuntimeError(
-                        f"a PyroModule belongs to one root, but {part!r} of {self._pyro_name!r} "
-                        f"is registered as {module._pyro_name!r}; its parameters would not train "
-                        "here. Make the shared part a plain torch.nn.Module"
+                        f"part {part!r} of {self._pyro_name!r} is a PyroModule of another root, "
+                        f"{module._pyro_name!r}: its parameters would not train here; make the "
+                        "shared part a plain torch.nn.Module"
                     )
                 continue
             for name, parameter in module.named_parameters():
                 entry = param_with_module_name(f"{self._pyro_name}.{part}", name)
                 if stored.get(entry, parameter) is not parameter:
                     raise RuntimeError(
-                        f"parameter {name!r} of {self._pyro_name}.{part} and the entry {entry!r} "
-                        "of Pyro's store are two tensors; only the store's would train. Load "
-                        "weights with load_state_dict, or call pyro.clear_param_store() first"
+                        f"parameter {name!r} of {self._pyro_name}.{part} differs from the entry "
+                        f"{entry!r} of Pyro's parameter store: only the store's would train; "
+                        "load weights with load_state_dict, or call pyro.clear_param_store() "
+                        "first"
                     )
 
 
 def plain(forward: Forward) -> Forward:
-    """Mark a ``forward`` that is no more than z ~ posterior(x), or z ~ prior(); x ~ decoder(z).
+    """Mark a ``forward`` that only samples z ~ posterior(x), or z ~ prior(); x ~ decoder(z).
 
-    Whoever needs the distributions alone may take them from the parts, without running it.
+    Code that needs only the distributions may take them from the parts without running it.
     """
     forward._is_plain = True  # type: ignore[attr-defined]
     return forward
 
 
 def is_plain(program: Any) -> bool:
-    """Whether a program is a module whose call is a :func:`plain` forward, and nothing else."""
+    """Return True for a module whose call is only a :func:`plain` forward."""
     kind = type(program)
     return (
         isinstance(program, OwnedModule)

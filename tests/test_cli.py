@@ -129,7 +129,7 @@ GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
     [
         (["--data", "digits", "--likelihood", "bernoulli"], "Bernoulli .*binary-static"),
         (["--data", "digits", "--network", "mnist"], r"28.*got \(1, 8, 8\).*residual"),
-        (["--data", "digits", "--preprocessing", "none"], "images need one of the others"),
+        (["--data", "digits", "--preprocessing", "none"], "images need another one"),
         (["--data", "digits", "--preprocessing", "gray"], "preprocessing must be one of"),
         (["--data", "two-moons", "--batch-size", "3000"], "at most .* got 3000 for 2000"),
         (["--data", "two-moons", "--latent-dim", "1"], r"got 1; use StandardNormal\(1\)"),
@@ -277,7 +277,7 @@ def test_a_folder_in_a_file_is_refused_by_name(out: str, tmp_path: Path) -> None
     with pytest.raises(NotADirectoryError) as refused:
         RunFolder.create(tmp_path / out, {})
     assert str(refused.value) == (
-        f"{tmp_path / out} must name a folder, and {tmp_path / 'file'} is a file; name another "
+        f"{tmp_path / out} cannot be a folder: {tmp_path / 'file'} is a file; choose another "
         "folder, or remove the file"
     )
 
@@ -331,7 +331,7 @@ def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["train", *arguments, "--steps", "200", "--out", str(tmp_path / "run")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
-        r"training must stay finite, and at step \d+ it has diverged: .*; lower the learning",
+        r"training has diverged at step \d+: .*; lower learning_rate",
         error,
     )
 

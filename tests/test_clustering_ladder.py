@@ -241,7 +241,7 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
     [
         (
             lambda: ClusteringLadderVAE([StandardNormal(2), mixtures()[1]], decoder()),
-            "the prior must have clusters, got StandardNormal",
+            "StandardNormal has no clusters",
         ),
         (
             lambda: ClusteringLadderGuide(encoder(True), mixtures()[::-1]),
@@ -253,7 +253,7 @@ def test_accuracies_take_the_majority_of_the_training_data() -> None:
         ),
         (
             lambda: ClusteringEncoder(linear(DATA, 10), LATENT_DIMS, clusters=CLUSTERS[:1]),
-            r"its number of clusters, got latent_dims \(2, 3\) and clusters \(3,\)",
+            r"one entry per layer, got latent_dims \(2, 3\) and clusters \(3,\)",
         ),
     ],
 )

@@ -146,7 +146,7 @@ def drawing_by_numpy(z: Tensor) -> Tensor:
 @pytest.mark.parametrize(
     ("change", "reason"),
     [
-        (branching, "runs eagerly, because it asks for the value of a tensor, by __bool__"),
+        (branching, "runs eagerly, because it reads the value of a tensor, by __bool__"),
         (drawing_by_numpy, "runs eagerly, because its replay differs from an eager evaluation"),
     ],
 )
@@ -182,7 +182,7 @@ def test_without_a_compiler_the_recording_is_replayed(
     monkeypatch.setattr(Recording, "compile", fail)
     compiled = ImportanceSampler(*system, compile=True)
     x = torch.randn(8, 3, dtype=torch.float64)
-    with pytest.warns(UserWarning, match=r"recorded but not compiled.*no compiler") as caught:
+    with pytest.warns(UserWarning, match=r"captured but not compiled.*no compiler") as caught:
         check_against_eager(compiled, [x, x])
     assert len(caught) == 1
     assert compiled._made == 1

@@ -85,11 +85,11 @@ def test_missing_data_name_the_folder_and_the_flag(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for name in ("mnist", "fashion-mnist", "svhn", "cifar10", "celeba", "omniglot"):
-        with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*add --download"):
+        with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*download=True"):
             load(name, root=tmp_path)
     assert list(tmp_path.iterdir()) == []
     monkeypatch.delenv("DPVAE_DATA", raising=False)
-    with pytest.raises(FileNotFoundError, match="none is named; give --root"):
+    with pytest.raises(FileNotFoundError, match="needs a root folder"):
         load("mnist")
 
 
@@ -182,7 +182,7 @@ def test_folders_with_splits_and_bad_folders(tmp_path: Path) -> None:
     data = load(tmp_path / "set")
     assert (len(tensor(data.train)), len(tensor(data.test))) == (5, 3)
     (tmp_path / "empty").mkdir()
-    with pytest.raises(ValueError, match="got none below"):
+    with pytest.raises(ValueError, match="has no images"):
         load(tmp_path / "empty")
     pictures(tmp_path / "mixed" / "a", 2)
     pictures(tmp_path / "mixed" / "b", 2, size=(9, 9))
@@ -190,7 +190,7 @@ def test_folders_with_splits_and_bad_folders(tmp_path: Path) -> None:
         load(tmp_path / "mixed")
     (tmp_path / "broken").mkdir()
     (tmp_path / "broken" / "x.png").write_bytes(b"not a picture")
-    with pytest.raises(ValueError, match=r"must be readable, got .*x\.png"):
+    with pytest.raises(ValueError, match=r"x\.png cannot be read"):
         load(tmp_path / "broken")
 
 
@@ -237,11 +237,11 @@ def test_what_preprocessing_does() -> None:
 
 
 def test_bad_batches_are_refused() -> None:
-    with pytest.raises(ValueError, match="at most the number of data, got 301 for 300"):
+    with pytest.raises(ValueError, match="at most the number of items, got 301 for 300"):
         Batches(IMAGES, batch_size=301, preprocessing="grey")
-    with pytest.raises(ValueError, match="sequences and vectors take 'none' only"):
+    with pytest.raises(ValueError, match="sequences and vectors need 'none'"):
         Batches(torch.zeros(5, 2), batch_size=2, preprocessing="grey")
-    with pytest.raises(ValueError, match="images need one of the others"):
+    with pytest.raises(ValueError, match="images need another one"):
         Batches(IMAGES, batch_size=2, preprocessing="none")
     with pytest.raises(ValueError, match="one shape"):
         DataSet("two", torch.zeros(5, 2), torch.zeros(5, 3))
@@ -249,7 +249,7 @@ def test_bad_batches_are_refused() -> None:
         DataSet("none", torch.zeros(5, 2), torch.zeros(0, 2))
     with pytest.raises(ValueError, match=r"one type .*'train': 'int64', 'test': 'float32'"):
         DataSet("whole", torch.zeros(5, 2, dtype=torch.int64), torch.zeros(5, 2))
-    with pytest.raises(ValueError, match="got 1 values of 10 that are NaN"):
+    with pytest.raises(ValueError, match="1 NaN or infinite values of 10"):
         DataSet(
             "nan", torch.zeros(5, 2), torch.tensor([[float("nan")] + [0.0] * 1] + [[0.0] * 2] * 4)
         )
@@ -266,22 +266,24 @@ def test_forged_and_damaged_files_are_refused_by_name(tmp_path: Path) -> None:
         b"((((4, 3",
     ):
         path.write_bytes(whole.replace(b"(4, 3), }", forged[:9].ljust(9) + forged[9:]))
-        with pytest.raises(ValueError, match=r"x\.npy must be a \.npy or \.npz file of numbers"):
+        with pytest.raises(
+            ValueError, match=r"x\.npy cannot be read as a \.npy or \.npz file of numbers"
+        ):
             load(path)
     picture = pictures(tmp_path / "forged", 1) / "000.bmp"
     Image.new("L", (4, 4)).save(picture)
     content = bytearray(picture.read_bytes())
     content[18:26] = b"\xff\xff\xff\x0f" * 2  # width and height
     picture.write_bytes(content)
-    with pytest.raises(ValueError, match=r"must be readable, got .*000\.bmp"):
+    with pytest.raises(ValueError, match=r"000\.bmp cannot be read"):
         load(tmp_path / "forged")
 
 
 def test_numbers_beyond_32_bits_and_labels_of_others_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.array([[1e300, 0.0], [0.0, 0.0]]))
-    with pytest.raises(ValueError, match="got 1 values of 4 that are NaN or infinite as 32-bit"):
+    with pytest.raises(ValueError, match="got 1 NaN or infinite values of 4 as 32-bit"):
         load(tmp_path / "x.npy")
-    with pytest.raises(ValueError, match="train_labels must be of every datum, got 3 for 5"):
+    with pytest.raises(ValueError, match=r"train_labels .* 3 for 5 items"):
         DataSet("few", torch.zeros(5, 2), torch.zeros(2, 2), torch.zeros(3))
 
 
@@ -291,5 +293,5 @@ def test_a_damaged_mnist_is_refused_by_name(tmp_path: Path) -> None:
     for part in ("train", "t10k"):
         for kind in ("images-idx3", "labels-idx1"):  # labels where images should be
             (raw / f"{part}-{kind}-ubyte").write_bytes(bytes([0, 0, 8, 1, 0, 0, 0, 2, 1, 1]))
-    with pytest.raises(FileNotFoundError, match=f"under {tmp_path} .* missing or incomplete"):
+    with pytest.raises(FileNotFoundError, match=f"missing or incomplete under {tmp_path}"):
         load("mnist", root=tmp_path)

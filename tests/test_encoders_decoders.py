@@ -101,11 +101,11 @@ class Pair(nn.Module):
     [
         (
             lambda: GaussianEncoder(nn.Sequential(nn.Flatten(), nn.Linear(784, 8)), 2),
-            r"first layer, Flatten, does not tell; give in_shape, such as \(1, 28, 28\)",
+            r"first layer, Flatten, does not tell; set in_shape, such as \(1, 28, 28\)",
         ),
         (
             lambda: GaussianEncoder(nn.Conv2d(3, 4, 3), 2, in_shape=(1, 28, 28)),
-            r"does not take a batch of shape \(2, 1, 28, 28\): .*channels.*; give in_shape",
+            r"does not accept a batch of shape \(2, 1, 28, 28\): .*channels.*; set in_shape",
         ),
         (
             lambda: GaussianEncoder(Pair(), 2, in_shape=(4,)),
@@ -117,11 +117,11 @@ class Pair(nn.Module):
         ),
         (
             lambda: GaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 2, in_shape=(3,)),
-            r"takes data of shape \(2,\), and in_shape is \(3,\); leave in_shape out",
+            r"takes data of shape \(2,\), but in_shape is \(3,\); leave in_shape out",
         ),
         (
             lambda: GaussianEncoder(LADDERS["ladder-mlp"].encoder((4,), latent_dims=(2, 1)), 2),
-            r"must add up to latent_dim, got 2 and the sizes \(2, 1\); give latent_dim = 3",
+            r"must add up to latent_dim, got latent_dim=2 and the sizes \(2, 1\)",
         ),
         (
             lambda: Decoder(nn.Linear(2, 6), BernoulliLikelihood((1, 2, 3))),

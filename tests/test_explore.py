@@ -139,7 +139,7 @@ def test_a_port_that_is_taken_is_refused_before_anything_is_encoded() -> None:
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
-        with pytest.raises(OSError, match=f"port {port} must be free"):
+        with pytest.raises(OSError, match=f"port {port} cannot be opened"):
             ExploreServer(encoded, port)
 
 

@@ -195,7 +195,9 @@ def test_missing_or_other_weights_are_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
-    with pytest.raises(FileNotFoundError, match=r"does not exist; give --inception FILE, or --do"):
+    with pytest.raises(
+        FileNotFoundError, match=r"does not exist; set inception to the file, or download=True"
+    ):
         inception_weights()
     with pytest.raises(FileNotFoundError, match="nowhere"):
         inception_weights(tmp_path / "nowhere", download=True)
@@ -204,7 +206,9 @@ def test_missing_or_other_weights_are_refused(
     for content in (None, b"root:x:0:0", b""):
         if content is not None:
             other.write_bytes(content)
-        with pytest.raises(ValueError, match="must hold the weights of pytorch-fid's Inception"):
+        with pytest.raises(
+            ValueError, match="does not hold the weights of pytorch-fid's Inception"
+        ):
             InceptionFeatures(other)
 
 
@@ -234,7 +238,7 @@ def test_the_domain_network_learns_and_is_named_by_its_weights(tmp_path: Path) -
         "odd", data.train[:40, :, :2, :2], data.train_labels[:40] * 1000 - 1, progress=False
     )
     assert odd(images[:5, :, :2, :2]).shape == (5, 128)
-    with pytest.raises(ValueError, match=r"tells classes apart, got one label, \[3\]"):
+    with pytest.raises(ValueError, match=r"needs at least two classes, got \[3\]"):
         train_domain_network("one", data.train[:9], torch.full((9,), 3))
     with pytest.raises(ValueError, match="a label for each"):
         train_domain_network("digits", data.train, data.train_labels[:5])
@@ -244,5 +248,5 @@ def test_images_outside_the_unit_interval_are_refused() -> None:
     network = DomainFeatures("x", channels=1, classes=2)
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got \[0, 255\]"):
         list(extract(network, [torch.tensor([0.0, 255.0]).reshape(1, 1, 1, 2)], progress=False))
-    with pytest.raises(ValueError, match=r"features are of images .* got \(3, 4\)"):
+    with pytest.raises(ValueError, match=r"features need images .* got \(3, 4\)"):
         list(extract(network, [torch.rand(3, 4)], progress=False))

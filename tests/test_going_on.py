@@ -22,11 +22,11 @@ def created(folder: Path) -> RunFolder:
 
 def test_a_run_that_stopped_goes_on_by_the_remedies_that_its_error_names(tmp_path: Path) -> None:
     run = created(tmp_path)
-    with pytest.raises(NonFiniteError, match=f"dpvae train --resume {run.path} --nonfinite skip"):
+    with pytest.raises(NonFiniteError, match=f"resume the run in {run.path}"):
         train(run, bad=6, checkpoint_every=5, **EAGER)
     assert run.checkpoint().step == 5
     options = {"nonfinite": "skip", "clip_norm": 0.5, "learning_rate": 1e-4}
-    with pytest.warns(UserWarning, match="step 7 is left out"):
+    with pytest.warns(UserWarning, match="step 7 is skipped"):
         _, history = train(run, resume=True, bad=6, **options, **EAGER)
     assert history.step == 24
     assert {"step": 5, "changed": {**options}} in history.records
@@ -47,7 +47,7 @@ def test_what_makes_it_another_run_is_refused_by_name(tmp_path: Path) -> None:
         ("seed", 0, 1),
         ("precision", "float32", "bfloat16"),
     ):
-        with pytest.raises(ValueError, match=f"would change {name} from {was!r} to {value!r}; "):
+        with pytest.raises(ValueError, match=f"{name} from {was!r} to {value!r}; "):
             train(run, resume=True, **{name: value}, **EAGER)
     with pytest.raises(
         ValueError, match=r"objective\.rate\.beta from 'LinearSchedule\(0, 1, 10\)' to 'L"
@@ -83,7 +83,7 @@ def test_a_run_that_ended_before_its_schedules_has_its_best_after_them(tmp_path:
     """The loss under a small beta, at step 8, is less than any later one."""
     run = created(tmp_path)
     options: dict[str, Any] = {"learning_rate": lambda _: 0.0, "monitor": "loss", **EAGER}
-    with pytest.warns(UserWarning, match="the run ends before the schedule"):
+    with pytest.warns(UserWarning, match="the schedule of .* does not finish"):
         train(run, steps=8, **options)
     assert run.checkpoint("best").step == 8
     train(run, resume=True, steps=32, **options)
@@ -95,7 +95,7 @@ def test_a_checkpoint_that_was_replaced_since_it_was_read_is_refused(tmp_path: P
     train(run, steps=16, **EAGER)
     early = run.checkpoint()
     run.save({"model": nn.Linear(2, 2)}, {"step": 16})
-    with pytest.raises(ValueError, match="is another than"):
+    with pytest.raises(ValueError, match="has changed since"):
         train(run, resume=early, **EAGER)
 
 
@@ -131,7 +131,7 @@ def test_no_checkpoint_is_written_of_steps_that_were_left_out_unnoticed(
 
     monkeypatch.setattr(GuardedSteps, "__init__", unseeing)
     run = created(tmp_path)
-    with pytest.raises(NonFiniteError, match="1 of the steps before step 11 were not"):
+    with pytest.raises(NonFiniteError, match="1 of the steps before step 11"):
         train(run, bad=6, log_every=100, checkpoint_every=5, evaluate_every=100, **EAGER)
     assert run.steps() == [5]
 
@@ -139,7 +139,7 @@ def test_no_checkpoint_is_written_of_steps_that_were_left_out_unnoticed(
 def test_a_held_out_evaluation_that_is_not_finite_says_where(tmp_path: Path) -> None:
     run = created(tmp_path)
     with (
-        pytest.warns(UserWarning, match="step 7 is left out"),
+        pytest.warns(UserWarning, match="step 7 is skipped"),
         pytest.raises(NonFiniteError) as caught,
     ):
         train(run, bad=6, nonfinite="skip", bad_held_out=True, **EAGER)

@@ -134,9 +134,7 @@ def test_a_state_is_taken_on_in_the_middle() -> None:
     step(optim, 5.0)
     torch.testing.assert_close(unconstrained.detach(), after)
     state["p"]["state"][0]["exp_avg"] = torch.zeros(3)
-    with pytest.raises(
-        ValueError, match=r"the state of 'p' must be of its shape \(2,\), got exp_"
-    ):
+    with pytest.raises(ValueError, match=r"the state of 'p' has the wrong shape: exp_.*\(2,\)"):
         optim.set_state(state)
 
 
@@ -200,7 +198,7 @@ def test_a_learning_rate_that_is_set_holds_for_parameters_to_come() -> None:
     assert [one.item() for one in (a, b)] == [-1.75, -0.75]
     assert optim.optimizer is not None
     assert len(optim.optimizer.param_groups) == 1
-    with pytest.raises(ValueError, match="a learning rate must be 0 or more and finite, got nan"):
+    with pytest.raises(ValueError, match="learning rate must be 0 or more and finite, got nan"):
         optim.set_learning_rate(float("nan"))
 
 
@@ -259,7 +257,7 @@ def test_a_parameter_that_few_of_the_summed_steps_move_is_updated() -> None:
 def test_tensors_outside_the_store_are_refused() -> None:
     pyro.clear_param_store()
     one = torch.nn.Parameter(torch.ones(2))
-    with pytest.raises(ValueError, match=r"of shape \(2,\) that it does not hold; register it"):
+    with pytest.raises(ValueError, match=r"of shape \(2,\) that is not there; register it"):
         FusedOptim({"lr": 0.1})([one])
 
 

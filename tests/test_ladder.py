@@ -238,18 +238,18 @@ def test_a_ladder_trains_on_digits(joint: bool) -> None:
 
 def test_layers_that_do_not_fit_are_refused() -> None:
     model, guide = small((3,), StandardNormal)
-    with pytest.raises(ValueError, match=r"priors .*, got \(3, 2\) and \(2, 3\); build both with"):
+    with pytest.raises(ValueError, match=r"priors .*, got \(3, 2\) and \(2, 3\)"):
         LadderVAE([StandardNormal(3), StandardNormal(2)], model.decoder)
     with pytest.raises(ValueError, match=r"latent_dims must .*, got \(4, 1\) and \(2, 3\)"):
         LadderGuide(guide.encoder, (4, 1))
-    with pytest.raises(ValueError, match=r"got the sizes \(2, 2\), which make 4, and 5; build"):
+    with pytest.raises(ValueError, match=r"got the sizes \(2, 2\) and latent_dim=5; build"):
         LadderGuide(guide.encoder, (2, 2))
 
 
 def test_a_last_batch_of_one_has_no_batch_norm() -> None:
     model, guide = small((3,), StandardNormal)
     train = Batches(torch.zeros(9, 3), batch_size=4, preprocessing="none")
-    with pytest.raises(ValueError, match=r"batch norm .* batches of 4 leave a last one of 1 of"):
+    with pytest.raises(ValueError, match=r"batch norm .* batches of 4 leave 1 of"):
         fit(
             model,
             guide,

@@ -439,11 +439,11 @@ def test_data_must_be_finite(name: str, bad: float) -> None:
         (
             "poisson",
             2.5,
-            r"Poisson likelihood takes counts 0, 1, 2, \.\.\., got 2\.5 .*; give the",
+            r"Poisson likelihood takes counts 0, 1, 2, \.\.\., got 2\.5 .*; pass the",
         ),
-        ("poisson", -1.0, r"takes counts .*, got -1 among values in \[-1, 9\]; give the counts"),
+        ("poisson", -1.0, r"takes counts .*, got -1 among values in \[-1, 9\]; pass the counts"),
         ("negative-binomial", 0.1, r"negative binomial likelihood takes counts .*, got 0\.1 "),
-        ("negative-binomial", -3.0, r"takes counts 0, 1, 2, \.\.\., got -3 .*; give the counts"),
+        ("negative-binomial", -3.0, r"takes counts 0, 1, 2, \.\.\., got -3 .*; pass the counts"),
         (
             "categorical",
             10.0,

@@ -123,7 +123,7 @@ def test_data_outside_the_support_or_of_another_shape_are_refused() -> None:
 
 def test_there_is_no_mean_and_images_are_draws() -> None:
     decoder, z = plain_decoder(BernoulliLikelihood(SHAPE)), torch.randn(4, 2)
-    with pytest.raises(NotImplementedError, match=r"not tractable; draw with sample\(\)"):
+    with pytest.raises(NotImplementedError, match=r"not tractable.*; draw with sample\(\)"):
         _ = decoder(z).mean
     pyro.set_rng_seed(3)
     drawn = images(decoder, z)

@@ -236,7 +236,7 @@ def test_an_unbatched_datum_is_refused(parts: tuple[VAE, AmortizedGaussian, Tens
     with in_evaluation(model, guide):
         assert RegularizedELBO().loss(model, guide, x[:1]) > 0
         for program in (model, lambda x: model(x)):
-            with pytest.raises(ValueError, match=r"data come in batches.*unsqueeze\(0\)"):
+            with pytest.raises(ValueError, match=r"data must be batches.*unsqueeze\(0\)"):
                 RegularizedELBO().loss(program, guide, x[0])
 
 

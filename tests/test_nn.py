@@ -200,7 +200,7 @@ def test_mlp_options() -> None:
 )
 def test_fixed_networks_refuse_other_sizes(name: str, side: int) -> None:
     pair = ARCHITECTURES[name]
-    rule = rf"'{name}' takes images of shape \(C, {side}, {side}\), got \(1, 8, 9\); use .*'mlp'"
+    rule = rf"'{name}' needs images of shape \(C, {side}, {side}\), got \(1, 8, 9\); use .*'mlp'"
     with pytest.raises(ValueError, match=rule):
         pair.encoder((1, 8, 9))
     with pytest.raises(ValueError, match=rule):

@@ -127,7 +127,7 @@ def test_a_plate_that_may_be_either_is_asked_for() -> None:
         with pyro.plate("rows", 5, dim=-2), pyro.plate("columns", 3, dim=-1):
             pyro.sample("z", dist.Normal(x, 0.5))
 
-    message = r"got the candidates \['columns', 'rows'\]; say which it is: plate='columns'"
+    message = r"got the candidates \['columns', 'rows'\]; name it, such as plate='columns'"
     for attempt in (RegularizedELBO().loss, lambda *a: log_weights(*a, num_samples=2)):
         with pytest.raises(ValueError, match=message):
             attempt(two_plates, guide, x)
@@ -347,7 +347,7 @@ def test_an_autoguide_of_another_batch_is_refused(exact: LinearGaussian, kind: A
     guide = kind(model)
     guide(x)
     assert RegularizedELBO().loss(model, guide, x) > 0
-    message = r"must be run on the same data, got \{'x': \(1, 3\)\} in the plate .* of 6; an autog"
+    message = r"must run on the same data, got \{'x': \(1, 3\)\} in the plate .* of 6; an autog"
     with pytest.raises(ValueError, match=message):
         RegularizedELBO().loss(model, guide, x[:1])
 
@@ -356,7 +356,7 @@ def test_an_autoguide_of_another_batch_is_refused(exact: LinearGaussian, kind: A
 def test_a_single_datum_is_no_batch(exact: LinearGaussian, traced: bool) -> None:
     model, guide = programs_in(exact, "data") if traced else (exact.model, exact.guide)
     x = exact.data(1)
-    message = r"one datum per row, got \{'x': \(3,\)\} in the plate 'data' of 3; .*unsqueeze"
+    message = r"one item per row, got \{'x': \(3,\)\} in the plate 'data' of 3; .*unsqueeze"
     with pytest.raises(ValueError, match=message):
         RegularizedELBO().loss(model, guide, x[0])
     with pytest.raises(ValueError, match=message):

@@ -190,11 +190,11 @@ def test_pixels_are_put_once_each_and_in_order() -> None:
 def test_wrong_shapes_are_refused() -> None:
     network = NETWORKS["masked"]()
     x, features = _data(network, 2)
-    with pytest.raises(ValueError, match=r"x must be of shape \(N, 1, 6, 8\), got \(2, 1, 6, 7\)"):
+    with pytest.raises(ValueError, match=r"x must have shape \(N, 1, 6, 8\), got \(2, 1, 6, 7\)"):
         network(x[..., 1:], features)
-    with pytest.raises(ValueError, match="features must be of shape"):
+    with pytest.raises(ValueError, match="features must have shape"):
         network.sampler(features[:, :1])
-    with pytest.raises(ValueError, match="as many images, got 1 and 2"):
+    with pytest.raises(ValueError, match="same number of images, got 1 and 2"):
         network(x[:1], features)
     with pytest.raises(ValueError, match="height and width"):
         MaskedPixelNetwork((1, 6, 8), 2, raw_shape=(1, 6, 7))
@@ -203,7 +203,7 @@ def test_wrong_shapes_are_refused() -> None:
 @pytest.mark.parametrize(
     ("kind", "options", "message"),
     [
-        (LocalPixelNetwork, {"grey": True}, "grey windows"),
+        (LocalPixelNetwork, {"grey": True}, "grey=True"),
         (LocalPixelNetwork, {"rows": 0}, "rows must be at least 1"),
         (MaskedPixelNetwork, {"kernels": (3, 5, 3)}, "use tied=False"),
         (MaskedPixelNetwork, {"kernels": (3, 4)}, "must be odd"),

@@ -227,7 +227,7 @@ def test_a_graph_that_holds_the_optimizer_takes_none_that_averages(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     optim = AveragingOptim(FusedOptim({"lr": 1.0}))
-    with pytest.raises(ValueError, match="got AveragingOptim; across ranks, use 'inductor'"):
+    with pytest.raises(ValueError, match="got AveragingOptim; with several ranks, use 'inductor'"):
         CapturedSVI(model, unknown_guide, optim, RegularizedELBO(), backend="cudagraph")
 
 

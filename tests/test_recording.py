@@ -167,16 +167,16 @@ class Stepping:
 
 
 REFUSED: dict[str, tuple[Callable[[], Any], str]] = {
-    "index": (lambda: weights[index], r"asks for the value of a tensor, by aten\._local_scalar"),
-    "slice": (lambda: weights[:index].sum(), "asks for the value of a tensor"),
-    "literal": (lambda: torch.tensor([weights[0], 1.0]).sum(), "asks for the value of a tensor"),
-    "size": (lambda: (weights > 1.5).nonzero().sum() + 1.0, "aten.nonzero returns differs"),
+    "index": (lambda: weights[index], r"reads the value of a tensor, by aten\._local_scalar"),
+    "slice": (lambda: weights[:index].sum(), "reads the value of a tensor"),
+    "literal": (lambda: torch.tensor([weights[0], 1.0]).sum(), "reads the value of a tensor"),
+    "size": (lambda: (weights > 1.5).nonzero().sum() + 1.0, "result of aten.nonzero differs"),
     "mask": (lambda: weights[weights > 1.5].sum(), r"selects by a mask, aten\.index\.Tensor"),
-    "numpy": (lambda: 1.0 + np.random.rand(), "numbers by Python's or numpy's generator"),
+    "numpy": (lambda: 1.0 + np.random.rand(), "from Python's or numpy's random generator"),
     "flip": (Turning(flipping), "changes 'count' of Turning, which a replay would not"),
-    "count": (lambda: 1.0 + {1: 1.0}[index.item()], "asks for the value of a tensor, by item"),
+    "count": (lambda: 1.0 + {1: 1.0}[index.item()], "reads the value of a tensor, by item"),
     "store": (Turning(storing), "it changes Pyro's store"),
-    "optimizer": (lambda o=Stepping(): o(), "its loss steps an optimizer of its own, SGD"),  # noqa: B008
+    "optimizer": (lambda o=Stepping(): o(), "its loss steps an optimizer, SGD"),  # noqa: B008
     "rebinding": (Turning(rebinding), "it changes 'average' of Turning"),
     "remembering": (Turning(remembering), "it changes 'history' of Turning"),
     "gradient": (
@@ -287,7 +287,7 @@ def test_arguments_of_any_layout() -> None:
     assert svi.recordings == 2  # two have one layout
     with pytest.warns(UserWarning, match="an argument is sparse, or an expanded tensor"):
         svi.step(wide[:1, :2].expand(16, 2))
-    with pytest.warns(UserWarning, match="an argument takes gradients"):
+    with pytest.warns(UserWarning, match="an argument requires gradients"):
         svi.step(wide[:, :2].clone().requires_grad_())
 
 
@@ -339,7 +339,7 @@ def test_a_tensor_with_a_graph_from_outside_is_used_up_by_no_trial() -> None:
 
     made: list[nn.Linear] = []
     expected, _ = steps(SVI, make)
-    with pytest.warns(UserWarning, match="operations outside the step made with gradients"):
+    with pytest.warns(UserWarning, match="computed with gradients outside the step"):
         found, _ = steps(CapturedSVI, make)
     assert found == pytest.approx(expected)
     torch.testing.assert_close(made[1].weight.grad, made[0].weight.grad)

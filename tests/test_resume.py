@@ -281,7 +281,7 @@ def test_a_finished_run_goes_on_to_more_steps(tmp_path: Path) -> None:
 def test_a_run_with_checkpoints_is_not_started_over(tmp_path: Path) -> None:
     run = RunFolder.create(tmp_path / "run", {})
     Trial().train(run)
-    with pytest.raises(FileExistsError, match="give resume=True"):
+    with pytest.raises(FileExistsError, match="resume=True"):
         Trial().train(run)
     first = run.steps()[0]
     Trial().train(run, resume=run.checkpoint(first))

@@ -81,7 +81,7 @@ def test_ranks_have_noise_of_their_own() -> None:
 
 
 def test_shares_that_do_not_divide_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"multiple of .*got 12 for 5; use --batch-size 15"):
+    with pytest.raises(ValueError, match=r"multiple of .*got 12 for 5 ranks; use batch_size=15"):
         cut(torch.zeros(24, 1, 4, 4, dtype=torch.uint8), ranks=5)
     with pytest.raises(ValueError, match="rank must be one of 0 to 1, got 2"):
         cut(torch.zeros(24, 1, 4, 4, dtype=torch.uint8), rank=2, ranks=2)
@@ -128,14 +128,14 @@ def test_mapped_files_are_checked_whole(tmp_path: Path) -> None:
     vectors = np.zeros((30, 4))
     vectors[27, 2] = np.nan
     np.save(tmp_path / "x.npy", vectors)
-    with pytest.raises(ValueError, match="got 1 values of 120 that are NaN"):
+    with pytest.raises(ValueError, match="1 NaN or infinite values of 120"):
         load(tmp_path / "x.npy")
     np.save(tmp_path / "x.npy", np.full((30, 4, 4), 300))
     with pytest.raises(ValueError, match=r"0..255, or be uint16, got 300..300"):
         load(tmp_path / "x.npy")
     whole = archive(tmp_path / "x.npz", LEVELS).read_bytes()
     (tmp_path / "x.npz").write_bytes(whole[: len(whole) // 2])
-    with pytest.raises(ValueError, match="cannot be read as one"):
+    with pytest.raises(ValueError, match="cannot be read as a"):
         load(tmp_path / "x.npz")
 
 
@@ -185,7 +185,7 @@ def test_an_image_that_cannot_be_read_is_named(tmp_path: Path, workers: int) -> 
     data = load(folder)
     (folder / "017.png").write_bytes(b"not a picture")
     both = ConcatDataset([part for part in (data.train, data.test) if isinstance(part, Dataset)])
-    with pytest.raises(ValueError, match=r"^every image must be readable, got .*/017\.png"):
+    with pytest.raises(ValueError, match=r"/017\.png cannot be read"):
         everything(cut(both, preprocessing="grey", workers=workers))
 
 
@@ -198,7 +198,7 @@ def test_a_users_data_set_that_fails_is_named() -> None:
 
     images = torch.zeros(20, 1, 4, 4, dtype=torch.uint8)
     data = DataSet("torn", Torn(images), images)
-    with pytest.raises(ValueError, match="datum 5 is not: KeyError: 'gone'"):
+    with pytest.raises(ValueError, match="item 5 cannot be read: KeyError: 'gone'"):
         everything(cut(data.train, workers=1))
 
 
@@ -210,5 +210,5 @@ def test_a_process_that_reads_and_is_killed_is_reported() -> None:
             return super().__getitem__(index)
 
     images = torch.zeros(20, 1, 4, 4, dtype=torch.uint8)
-    with pytest.raises(OSError, match=r"one has ended .*use fewer --workers"):
+    with pytest.raises(OSError, match=r"has ended .*use fewer workers"):
         everything(cut(Deadly(images), workers=1))

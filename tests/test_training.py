@@ -94,7 +94,7 @@ def test_evaluation_keeps_modes_and_buffers() -> None:
 def test_the_first_batch_is_checked_with_validation_on() -> None:
     system, _, _ = moons()
     pyro.enable_validation(False)
-    with pytest.raises(ValueError, match="data must be finite, got 8 values of 8"):
+    with pytest.raises(ValueError, match="8 NaN or infinite values of 8"):
         check_batch(
             system.model, system.guide, RegularizedELBO(), torch.full((4, 2), float("nan"))
         )

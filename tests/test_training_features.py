@@ -67,7 +67,7 @@ def test_an_average_goes_on_from_its_states_and_has_the_buffers_of_now() -> None
     assert torch.equal(
         average.parts()["model"].state_dict()["1.running_mean"], body[1].running_mean
     )
-    with pytest.raises(ValueError, match=r"of 1.weight \(3,\) it has None"):
+    with pytest.raises(ValueError, match=r"1.weight .*\(3,\), got None"):
         resumed.parts()["model"].load_state_dict({f"0.{k}": t for k, t in expected.items()})
     with pytest.raises(ValueError, match="average_decay must lie between 0 and 1, got 1"):
         Average({"model": body}, decay=1)

@@ -67,7 +67,9 @@ def test_pseudo_inputs_move_to_different_data() -> None:
     assert nearest.values.max() < 1e-5
     assert len(nearest.indices.unique()) == 7
     assert prior.raw is parameter
-    with pytest.raises(ValueError, match=r"at least 7 of shape \(1, 3, 3\), got 6 of \(1, 3, 3\)"):
+    with pytest.raises(
+        ValueError, match=r"at least 7 items of shape \(1, 3, 3\), got 6 of \(1, 3, 3\)"
+    ):
         prior.start_at(data[:6])
 
 
@@ -84,12 +86,12 @@ def test_batch_norm_in_training_takes_pseudo_inputs_as_a_batch_of_their_own() ->
 def test_pseudo_inputs_out_of_bounds_are_refused() -> None:
     with pytest.raises(ValueError, match=r"in the bounds \(0.0, 1.0\), got values from 2 to 2"):
         made(torch.full((3, *SHAPE), 2.0))
-    with pytest.raises(ValueError, match="bounds must be low and a high above it"):
+    with pytest.raises(ValueError, match="bounds must be"):
         made(torch.zeros(3, *SHAPE), (1.0, 1.0))
 
 
 def test_pseudo_inputs_of_another_shape_are_refused() -> None:
-    with pytest.raises(ValueError, match=r"shape \(K, 1, 3, 3\) of what .*, got \(7, 9\); give"):
+    with pytest.raises(ValueError, match=r"shape \(K, 1, 3, 3\), got \(7, 9\)"):
         made(torch.rand(7, 9))
 
 

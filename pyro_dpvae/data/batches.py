@@ -1,4 +1,4 @@
-"""Batches of preprocessed data, in an order that depends on seed and epoch alone."""
+"""Batches of preprocessed data, in an order that depends only on seed and epoch."""
 
 import copy
 from collections.abc import Iterable, Iterator, Sequence
@@ -28,35 +28,35 @@ __all__ = ["Batches", "own_batches"]
 
 @final
 class Batches:
-    """One split of a data set, cut into batches, or one rank's share of each.
+    """Batches of one split of a data set, or one rank's shard of each batch.
 
-    What numbers mean is decided by :func:`pyro_dpvae.data.meaning_of`, and ``meaning`` says it.
-    Data in memory live on the device, 8-bit images as uint8, and a batch is one gather; other data
-    are read ahead by processes. The order of a pass depends on the seed and its number, and the
-    noise of preprocessing also on batch and rank: neither depends on the random state of the
-    process, on how data are read, or on the batches before.
+    :func:`pyro_dpvae.data.meaning_of` decides how numbers are interpreted, and ``meaning`` holds
+    its decision. Data in memory are kept on the device, 8-bit images as uint8; other data are read
+    ahead by worker processes. The order of an epoch depends on the seed and the epoch; the noise
+    of preprocessing also depends on batch and rank. Neither depends on the random state of the
+    process, on how data are read, or on earlier batches.
 
-    Batch b of a pass is the same data for any number of ranks, and each rank has an equal share of
-    it. Where the last batch of a pass does not divide, fewer data than there are ranks are left
-    out.
+    Batch b of an epoch has the same items for any number of ranks, and each rank gets an equal
+    shard. If the last batch does not divide by the number of ranks, the remaining items are
+    dropped.
 
     Args:
-        split: the data: a split of a ``DataSet``, any tensor that ``meaning_of`` takes, or a
-            map-style data set of tensors. A tuple of tensors, or a data set of tuples, has the
-            data first and then what belongs to each datum, such as its label.
-        batch_size: data in a batch, of all ranks together; the last of a pass may be smaller.
-        preprocessing: one of ``PREPROCESSING``; ``"none"`` takes real numbers as they are.
-        device: where batches are.
-        seed: of order and noise.
-        shuffle: whether each pass has an order of its own; otherwise it is the split's.
-        rank: whose share the batches are, from 0.
-        ranks: how many shares there are.
-        drop_last: whether a last batch that is smaller than the others is left out.
-        workers: how many processes read data that are not in memory; 0 reads in this one.
+        split: a split of a ``DataSet``, any tensor that ``meaning_of`` accepts, or a map-style
+            data set of tensors. In a tuple of tensors, or a data set of tuples, the data come
+            first, followed by further values per item, such as labels.
+        batch_size: number of items in a batch, over all ranks; the last batch may be smaller.
+        preprocessing: one of ``PREPROCESSING``; ``"none"`` leaves real numbers unchanged.
+        device: device of the batches.
+        seed: random seed of order and noise.
+        shuffle: shuffle each epoch; otherwise keep the order of the split.
+        rank: index of this rank, from 0.
+        ranks: number of ranks.
+        drop_last: drop a smaller last batch.
+        workers: number of processes that read data that are not in memory; 0 reads in this one.
 
     Raises:
-        ValueError: if the batch is larger than the split or does not divide among the ranks, or
-            the preprocessing does not suit the data.
+        ValueError: if the batch is larger than the split or not a multiple of ``ranks``, or the
+            preprocessing does not suit the data.
 
     Example:
         >>> from pyro_dpvae.data import load
@@ -93,8 +93,8 @@ class Batches:
         self.rank, self.ranks = _checked_share(batch_size, rank, ranks)
         if batch_size > self.size:
             raise DataError(
-                f"batch_size must be at most the number of data, got {batch_size} for "
-                f"{self.size}; use a smaller --batch-size"
+                f"batch_size must be at most the number of items, got {batch_size} for "
+                f"{self.size} items; use a smaller batch_size"
             )
         if workers < 0:
             raise DataError(f"workers must be at least 0, got {workers}")
@@ -119,19 +119,19 @@ class Batches:
 
     @property
     def smallest(self) -> int:
-        """Data in the smallest batch of a pass, the last, of all ranks together."""
+        """The number of items in the smallest (last) batch of an epoch, over all ranks."""
         rest = 0 if self.drop_last else self.size % self.batch_size
         return rest - rest % self.ranks or self.batch_size
 
     def epoch(self, number: int, start: int = 0, *, stride: int = 1) -> Iterator[Any]:
-        """Yield the batches of a pass, each of shape (batch, *item_shape), as float32.
+        """Yield the float32 batches of an epoch, each of shape (batch, *item_shape).
 
-        Where something belongs to the data, such as labels, a batch is a tuple (x, *others).
+        If items have further values, such as labels, a batch is a tuple (x, *others).
 
         Args:
-            number: of the pass.
-            start: the first batch; what is before it is not read.
-            stride: yield every how manyth batch.
+            number: number of the epoch.
+            start: index of the first batch; earlier ones are not read.
+            stride: yield every stride-th batch.
         """
         order = self._order(number)
         chosen = range(start, len(self), stride)
@@ -144,7 +144,7 @@ class Batches:
             yield (x, *others) if others else x
 
     def whole(self) -> "Batches":
-        """Return the batches of which these are a rank's share."""
+        """Return the batches of all ranks together."""
         if self.ranks == 1:
             return self
         whole = copy.copy(self)
@@ -152,7 +152,7 @@ class Batches:
         return whole
 
     def to(self, device: str | torch.device) -> "Batches":
-        """Return the same batches on another device; itself if they are there."""
+        """Return these batches on another device."""
         device = torch.device(device)
         if device == self.device:
             return self
@@ -168,7 +168,7 @@ class Batches:
     def _order(self, number: int) -> Tensor:
         if not self.shuffle:
             return torch.arange(self.size)
-        # Two passes of one seed, or one pass of two seeds, must not share a generator's state.
+        # Two epochs of one seed, or one epoch of two seeds, must not share a generator's state.
         generator = torch.Generator().manual_seed((self.seed * 1_000_003 + number) * 2)
         return torch.randperm(self.size, generator=generator)
 
@@ -188,21 +188,22 @@ class Batches:
 
 
 def own_batches(batches: Iterable[Any] | Batches) -> Iterable[Any]:
-    """Return this rank's share of whole batches, every count-th from its own on.
+    """Return this rank's share of the batches: every count-th one, starting at its index.
 
     Args:
-        batches: all of them; of ``Batches``, the first pass, of which others' are not read.
+        batches: all batches, on every rank; of ``Batches``, the first epoch, where only this
+            rank's share is read.
     """
     here = present_ranks()
     if isinstance(batches, Sequence):
-        return batches[here.index :: here.count]  # which still knows its length
+        return batches[here.index :: here.count]  # keeps the length
     if not isinstance(batches, Batches):
         return islice(batches, here.index, None, here.count)
     return batches.epoch(0, here.index, stride=here.count)
 
 
 class _BinaryOnce(Dataset[Any]):
-    """Images that are read as needed, binarised, each by its own index."""
+    """Binarise images as they are read; the item's index seeds the draw."""
 
     def __init__(self, split: Dataset[Any]) -> None:
         self.split = split
@@ -214,16 +215,16 @@ class _BinaryOnce(Dataset[Any]):
 
 
 def _check_others(split: object, others: Sequence[Tensor]) -> None:
-    """Refuse what belongs to data, if it does not belong to every one of them."""
+    """Raise unless data and further values are tensors with one entry per item."""
     if not isinstance(split, Tensor):
         raise TypeError(
-            "a tuple of data and what belongs to them must be of tensors, got "
-            f"{type(split).__name__} first; give a data set whose items are tuples"
+            "a tuple of data and further values, such as labels, must hold tensors, got "
+            f"{type(split).__name__} first; pass a data set whose items are tuples"
         )
     if any(len(other) != len(split) for other in others):
         raise DataError(
-            "what belongs to data must have an entry for each datum, got "
-            f"{[len(other) for other in others]} for {len(split)} data; cut them alike"
+            "labels and other values must have one entry per item, got "
+            f"{[len(other) for other in others]} for {len(split)} items; make them equally long"
         )
 
 
@@ -232,7 +233,7 @@ def _checked_share(batch_size: int, rank: int, ranks: int) -> tuple[int, int]:
         raise DataError(f"rank must be one of 0 to {ranks - 1}, got {rank}")
     if batch_size % ranks:
         raise DataError(
-            f"batch_size must be a multiple of the number of ranks, got {batch_size} for {ranks}; "
-            f"use --batch-size {batch_size - batch_size % ranks + ranks}"
+            f"batch_size must be a multiple of the number of ranks, got {batch_size} for {ranks} "
+            f"ranks; use batch_size={batch_size - batch_size % ranks + ranks}"
         )
     return rank, ranks

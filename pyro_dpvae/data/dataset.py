@@ -1,4 +1,4 @@
-"""A data set: training and held-out data of one shape, in memory or read as they are needed."""
+"""A data set: training and held-out data of one shape, in memory or read as needed."""
 
 import hashlib
 from dataclasses import dataclass
@@ -25,41 +25,41 @@ __all__ = [
 Split = Tensor | Dataset[Any]
 """Images as uint8 levels or float32 shades in [0, 1], of shape (count, channels, height, width),
 sequences as float32 (count, steps, features), vectors as float32 (count, size), or a map-style
-dataset of such items that are read as they are needed."""
+data set of such items, which are read as needed."""
 
 _FEW = 16
-_AT_ONCE = 1 << 12  # items whose bytes are looked at together
+_AT_ONCE = 1 << 12  # items hashed together
 
 LARGEST_IN_MEMORY = 1 << 30
-"""Bytes of the largest split that is held: memory is the user's too."""
+"""The largest size, in bytes, of a split that is kept in memory."""
 
 
 @dataclass(frozen=True)
 class DataSet:
     """Training and held-out data.
 
-    Tensors of other types and layouts become items as :func:`pyro_dpvae.data.meaning_of` says.
+    :func:`pyro_dpvae.data.meaning_of` converts tensors of other types and layouts into items.
 
     Args:
-        name: for messages and run folders.
-        train: the data to train on.
+        name: name of the data set, for messages and run folders.
+        train: the training data.
         test: the held-out data.
-        train_labels: a class per datum, where known.
-        test_labels: likewise.
-        test_factors: the factors of variation of each held-out datum, of shape (count, factors),
-            where known. Those with one value are left out, with a warning.
-        valid: what training watches in the place of ``test``, where there is such a split.
-        label_names: what the classes are called, by number.
-        factor_names: what the factors are called.
-        columns: what the numbers of a vector are called.
-        places: where each datum was in the file, of train and then of test, if the held-out data
+        train_labels: the class of each training item, if known.
+        test_labels: the class of each held-out item, if known.
+        test_factors: the factors of variation of each held-out item, of shape (count, factors), if
+            known. Constant factors are dropped with a warning.
+        valid: the split to evaluate during training instead of ``test``, if there is one.
+        label_names: names of the classes.
+        factor_names: names of the factors.
+        columns: names of the entries of a vector.
+        places: the row of each item in the file, of train and then of test, if the held-out data
             were chosen at random.
-        meaning: what the numbers mean, if tensors are items already; None decides.
-        notes: what a user should know of how the data were read.
+        meaning: how numbers are interpreted, if the tensors are items already; None decides.
+        notes: remarks for the user on how the data were read.
 
     Raises:
-        ValueError: if a split is empty, has another shape, or holds what is not finite, or if
-            labels are not of every datum.
+        ValueError: if a split is empty, has another shape or values that are not finite, or if
+            there is not one label per item.
 
     Example:
         >>> import torch
@@ -95,8 +95,8 @@ class DataSet:
         ):
             if labels is not None and len(labels) != split_size(split):
                 raise DataError(
-                    f"{part} must be of every datum, got {len(labels)} for {split_size(split)} "
-                    f"data of {self.name!r}"
+                    f"{part} must have one entry per item: got {len(labels)} for "
+                    f"{split_size(split)} items of {self.name!r}"
                 )
         shapes = {part: split_shape(split) for part, split in splits.items()}
         if len(set(shapes.values())) > 1:
@@ -112,7 +112,7 @@ class DataSet:
         if self.meaning is None:
             object.__setattr__(self, "meaning", getattr(self.train, "meaning", None))
         for split in self.splits.values():
-            if isinstance(split, Tensor):  # as other splits do, it knows what it means
+            if isinstance(split, Tensor):  # remembered like the meaning of other splits
                 vars(split)["meaning"] = self.meaning
         if self.test_factors is not None:
             factors, names = varying(self.test_factors, self.factor_names, repr(self.name))
@@ -127,22 +127,22 @@ class DataSet:
 
     @property
     def held_out(self) -> Tensor | None:
-        """Where the held-out data were in the file, if they were chosen at random."""
+        """The rows of the held-out data in the file, if they were chosen at random."""
         return None if self.places is None else self.places[split_size(self.train) :]
 
     @property
     def watched(self) -> Split:
-        """The split that training watches: valid where there is one, test otherwise."""
+        """The split that is evaluated during training: valid if there is one, otherwise test."""
         return self.test if self.valid is None else self.valid
 
     @property
     def item_shape(self) -> tuple[int, ...]:
-        """The shape of a datum: (channels, height, width), (steps, features) or (size,)."""
+        """The shape of an item: (channels, height, width), (steps, features) or (size,)."""
         return split_shape(self.train)
 
     @cached_property
     def digest(self) -> str:
-        """A name of the data themselves; of data read as needed, of their number and a few."""
+        """A hash of the data; for data read as needed, of their number and a few items."""
         digest = hashlib.sha256()
         for split in (self.train, self.test, *(() if self.valid is None else (self.valid,))):
             if isinstance(split, Tensor):
@@ -157,54 +157,54 @@ class DataSet:
 
     @property
     def is_images(self) -> bool:
-        """Whether the data are images, rather than sequences or vectors."""
+        """True for images, False for sequences and vectors."""
         return len(self.item_shape) == 3
 
     @property
     def decision(self) -> str:
-        """What the numbers were taken for, in one line."""
+        """How the numbers were interpreted, in one line."""
         what = str(self.meaning) if self.meaning else f"items of shape {self.item_shape}"
         return "; ".join([what, *self.notes])
 
 
 def fits_in_memory(nbytes: int) -> bool:
-    """Return whether data are held, rather than read as they are needed."""
+    """Return True if data of this size are kept in memory, False to read them as needed."""
     return nbytes <= LARGEST_IN_MEMORY
 
 
 def split_size(split: Split) -> int:
-    """Return how many data a split has."""
+    """Return the number of items of a split."""
     return len(split)  # type: ignore[arg-type]  # map-style data sets have a length, untyped
 
 
 def split_shape(split: Split) -> tuple[int, ...]:
-    """Return the shape of a datum of a split.
+    """Return the shape of an item of a split.
 
     Raises:
-        TypeError: if it is neither a tensor nor a map-style data set of tensors.
+        TypeError: if the split is neither a tensor nor a map-style data set of tensors.
     """
     if isinstance(split, Tensor):
         return tuple(split.shape[1:])
     if not hasattr(split, "__getitem__"):
         raise TypeError(
-            "a split must be a tensor or a map-style data set, whose items have numbers; got "
-            f"{type(split).__name__}; of a DataLoader give its dataset"
+            "a split must be a tensor or a map-style data set (with __getitem__), got "
+            f"{type(split).__name__}; of a DataLoader pass its dataset"
         )
     item = first_of(split[0])
     if not isinstance(item, Tensor):
         raise TypeError(
-            "every item of a data set must be a tensor, or a tuple of the datum and what belongs "
-            f"to it, such as a label; got {type(item).__name__} from {type(split).__name__}; "
-            "return tensors"
+            "every item of a data set must be a tensor, or a tuple of data and further values "
+            f"such as a label, got {type(item).__name__} from {type(split).__name__}; return "
+            "tensors"
         )
     return tuple(item.shape)
 
 
 def as_arguments(batch: Any) -> tuple[Tensor, ...]:
-    """Return the arguments that a batch is to a model: itself, or what it is a tuple of."""
+    """Return the arguments of model and guide in a batch: its entries if it is a tuple."""
     return tuple(batch) if isinstance(batch, tuple | list) else (batch,)
 
 
 def first_of(item: Any) -> Any:
-    """Return the datum of an item that is a tuple, and any other item itself."""
+    """Return the first entry of an item that is a tuple, or the item itself."""
     return item[0] if isinstance(item, tuple | list) and item else item

@@ -1,4 +1,4 @@
-"""Labels and factors of variation in all the forms that files have them in."""
+"""Labels and factors of variation in the forms in which files store them."""
 
 import warnings
 from collections.abc import Mapping
@@ -12,23 +12,23 @@ from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["class_numbers", "factor_numbers", "is_factors", "varying"]
 
-_MANY = 256  # values of a factor of real numbers that is taken as classes
+_MANY = 256  # the largest number of values of a real factor that counts as classes
 
 
 def class_numbers(
     labels: Mapping[str, Array], where: str
 ) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
-    """Return a class number per item of each split, and what the classes are called.
+    """Return the class number of each item by split, and the names of the classes.
 
     Labels are numbers or texts of shape (N,) or (N, 1), or one-hot rows (N, classes). Whole
-    numbers from 0 on stay as they are, and have no names.
+    numbers from 0 are kept and have no names.
 
     Args:
-        labels: by split.
-        where: what messages call the data.
+        labels: labels by split.
+        where: name of the data in messages.
 
     Warns:
-        UserWarning: if labels are no classes, and are left out.
+        UserWarning: if labels are not classes; they are ignored.
     """
     flat = {split: _flat(array) for split, array in labels.items()}
     if not flat:
@@ -36,7 +36,7 @@ def class_numbers(
     every = np.concatenate(list(flat.values()))
     if every.dtype.kind in "fc" and not (every.real % 1 == 0).all():
         warnings.warn(
-            f"the labels of {where} are real numbers, which are no classes, and are left out; "
+            f"the labels of {where} are real numbers, which cannot be classes, and are ignored; "
             "store whole numbers or texts",
             category=DataWarning,
             stacklevel=2,
@@ -64,19 +64,19 @@ def factor_numbers(
 ) -> tuple[dict[str, Tensor], tuple[str, ...] | None]:
     """Return the factors of each split as whole numbers, and their names.
 
-    Real numbers become the numbers of their values, in ascending order.
+    Real numbers are replaced by the rank of their value, in ascending order.
 
     Args:
-        factors: by split, of shape (count, factors) or (count,).
-        names: of the factors.
-        where: what messages call the data.
+        factors: factors by split, of shape (count, factors) or (count,).
+        names: names of the factors.
+        where: name of the data in messages.
 
     Raises:
-        ValueError: if factors are no numbers.
+        ValueError: if factors are not numbers.
 
     Warns:
-        UserWarning: if a factor of real numbers has a value of its own for most items, and is left
-            out.
+        UserWarning: if a factor of real numbers has a different value for most items; it is
+            dropped.
     """
     if not factors:
         return {}, None
@@ -111,7 +111,7 @@ def factor_numbers(
 
 
 def is_factors(labels: Array) -> bool:
-    """Return whether an array of labels has several for each item, and is not one-hot."""
+    """Return True for an array with several labels per item that is not one-hot."""
     return labels.ndim == 2 and labels.shape[1] > 1 and not _is_one_hot(labels)
 
 
@@ -121,7 +121,7 @@ def varying(
     """Return the factors that vary, and their names.
 
     Warns:
-        UserWarning: if some do not, which would leave measures of disentanglement undefined.
+        UserWarning: if some are constant, which would leave disentanglement metrics undefined.
     """
     varies = (factors != factors[:1]).any(0)
     if varies.all():

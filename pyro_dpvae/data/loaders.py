@@ -1,4 +1,4 @@
-"""A DataLoader of the user's as batches whose order a resumed run knows."""
+"""Conversion of a user's DataLoader to batches in a reproducible order."""
 
 from typing import Any
 
@@ -21,21 +21,20 @@ __all__ = ["batches_of"]
 def batches_of(
     loader: DataLoader[Any], *, seed: int = 0, rank: int = 0, ranks: int = 1
 ) -> Batches:
-    """Return the batches of a DataLoader, in an order of their own that depends on the seed.
+    """Return the batches of a DataLoader, in their own order that depends on the seed.
 
-    Taken from the loader are its data set, batch size (of each rank), whether it shuffles, whether
-    it drops the last batch, and how many processes read. Real numbers stay as they are; images of
-    whole numbers become shades in [0, 1]. Entries of an item behind its first, such as labels,
-    stay beside the data.
+    Uses the loader's data set, batch size (per rank), ``drop_last``, number of workers, and
+    whether it shuffles. Real numbers are unchanged; images of whole numbers become shades in [0,
+    1]. Further entries of an item, such as labels, are kept.
 
     Args:
-        loader: of a map-style data set of tensors, or of tuples of them.
-        seed: of the order.
-        rank: whose share the batches are.
-        ranks: how many shares there are.
+        loader: loader of a map-style data set of tensors, or of tuples of them.
+        seed: random seed of the order.
+        rank: index of this rank.
+        ranks: number of ranks.
 
     Raises:
-        ValueError: if the loader has an order or a way to put items together of its own.
+        ValueError: if the loader has its own sampler or collate_fn.
 
     Example:
         >>> import torch
@@ -52,15 +51,16 @@ def batches_of(
     )
     if loader.batch_size is None or not plain:
         raise DataError(
-            "a DataLoader that is trained on must take its data in order or shuffle all of them, "
-            f"so that a resumed run goes on with the same batches, got {type(sampler).__name__} "
-            f"and batch_size {loader.batch_size}; make it with shuffle=True and a batch_size, and "
-            "choose or repeat data in its dataset"
+            "a DataLoader for training must read its data in order or shuffle all of them, so "
+            "that a "
+            f"resumed run continues with the same batches; got {type(sampler).__name__} and "
+            f"batch_size {loader.batch_size}; make it with shuffle=True and a batch_size, and "
+            "choose or repeat items in its dataset"
         )
     if loader.collate_fn is not default_collate:
         raise DataError(
-            "a DataLoader that is trained on must put items together as PyTorch does, got a "
-            "collate_fn of its own; let its dataset return what that function makes of an item"
+            "a DataLoader for training must use PyTorch's default collate_fn, got its own; let "
+            "its dataset return the collated form of an item"
         )
     data = loader.dataset
     whole: Any = data

@@ -1,4 +1,4 @@
-"""The one place that decides what the numbers of users' arrays mean: dtype, range and layout."""
+"""Interpretation of users' arrays: dtype, range and layout; this is decided here only."""
 
 import math
 from collections.abc import Iterator, Mapping
@@ -18,24 +18,24 @@ __all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "meaning_of"]
 Array = NDArray[Any]
 
 LAYOUTS = ("images", "sequences", "vectors")
-"""What an item of a data set can be: (channels, height, width), (steps, features) or (size,)."""
+"""Kinds of items: (channels, height, width), (steps, features) or (size,)."""
 
-_AT_ONCE = 1 << 22  # bytes that are looked at or converted at a time
-_DARK = 0.1  # images whose largest value is below this share of white are nearly black
-_LOST = 1e-3  # of the spread of a column, which rounding to 32 bits must not take
+_AT_ONCE = 1 << 22  # bytes inspected or converted at a time
+_DARK = 0.1  # images whose largest value is below this fraction of white are nearly black
+_LOST = 1e-3  # largest rounding error of 32-bit numbers, as a fraction of a column's range
 
 
 @runtime_checkable
 class Rows(Protocol):
-    """What is read like an array, a row per item: an array, or one in a file."""
+    """An array, or array in a file, with one row per item."""
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """The number of items, then the shape of each."""
+        """The number of items, then the shape of an item."""
 
     @property
     def dtype(self) -> Any:
-        """The type of a number, numpy's or torch's."""
+        """The numpy or torch type of a number."""
 
     def __len__(self) -> int: ...
 
@@ -44,17 +44,17 @@ class Rows(Protocol):
 
 @dataclass(frozen=True)
 class Meaning:
-    """What the numbers of an array mean, and how its rows become items.
+    """The interpretation of an array: how its rows become items.
 
     Attributes:
         layout: one of ``LAYOUTS``.
-        item_shape: of an item.
-        pixels: whether items are uint8 images; float32 otherwise.
-        scale: what numbers are multiplied by.
-        channels_last: whether rows are images with their channels behind height and width.
+        item_shape: shape of an item.
+        pixels: True for uint8 images, False for float32 items.
+        scale: factor that numbers are multiplied with.
+        channels_last: True if rows are images with channels after height and width.
         words: the decision in one line.
-        cautions: what in the numbers hints at a mistake in the file, if something does.
-        is_shades: whether the numbers of images go from black to white.
+        cautions: warnings about numbers that hint at a mistake in the file.
+        is_shades: True if numbers of images go from black to white.
 
     Example:
         >>> meaning = meaning_of({"train": np.full((5, 8, 8, 3), 0.5, np.float32)})
@@ -81,7 +81,7 @@ class Meaning:
 
         Args:
             array: the rows.
-            owned: whether nobody else uses the array, so that items may take its memory.
+            owned: True if nobody else uses the array, so that items may reuse its memory.
         """
         if isinstance(array, Tensor) and self._is_meant(array):
             return array
@@ -94,7 +94,7 @@ class Meaning:
         return torch.from_numpy(out)
 
     def _is_meant(self, items: Tensor) -> bool:
-        """Return whether a tensor holds items already."""
+        """Return True if a tensor holds items already."""
         dtype = torch.uint8 if self.pixels else torch.float32
         return items.dtype == dtype and items.shape[1:] == self.item_shape and self.scale == 1
 
@@ -113,7 +113,7 @@ class Meaning:
 
 @dataclass
 class _Numbers:
-    """What all numbers of some arrays have in common."""
+    """The range of the numbers of some arrays, and whether all are whole."""
 
     low: int | float = math.inf
     high: int | float = -math.inf
@@ -127,7 +127,7 @@ def meaning_of(
     as_given: bool = False,
     where: str = "the data",
 ) -> Meaning:
-    """Return what the numbers of the splits of a data set mean, from all of them together.
+    """Decide how to interpret the numbers of all splits of a data set together.
 
     ==========================  =====================================  ========================
     shape                       numbers                                meaning
@@ -138,19 +138,20 @@ def meaning_of(
     (N, C, H, W), (N, H, W, C)  any, with C = 1 or 3                   images
     ==========================  =====================================  ========================
 
-    Images are 8-bit levels if they are whole numbers from 0 to 255, black and white if they are
-    booleans or of an integer type with no other numbers than 0 and 1, 16-bit levels if they are
-    uint16 above 255, and shades if they are real numbers from 0 to 1. Real numbers stay real.
+    Images are 8-bit levels if they are whole numbers from 0 to 255. They are black and white if
+    they are booleans, or of an integer type with values 0 and 1 only. They are 16-bit levels if
+    they are uint16 above 255, and shades if they are real numbers from 0 to 1. Vectors and
+    sequences are unchanged.
 
     Args:
-        arrays: the splits by name, an item per row.
+        arrays: the splits by name, one item per row.
         layout: one of ``LAYOUTS``; None decides by the table.
-        as_given: whether images of real numbers are taken as they are, whatever their range and
-            the place of their channels.
-        where: what messages call the data.
+        as_given: leave images of real numbers unchanged, whatever their range and position of
+            channels.
+        where: name of the data in messages.
 
     Raises:
-        ValueError: for labels, no data, NaN, numbers that mean nothing as pixels, other shapes.
+        ValueError: for labels, empty data, NaN, pixels out of range, or other shapes.
     """
     if layout is not None:
         check_choice("layout", layout, LAYOUTS)
@@ -161,7 +162,7 @@ def meaning_of(
     if len({kind == "f" for kind in kinds.values()}) > 1:
         found = {name: _type_name(array) for name, array in arrays.items()}
         raise DataError(
-            f"all splits must have one type of numbers, real or whole; got {found} in {where}"
+            f"all splits must have one type of numbers, real or whole, got {found} in {where}"
         )
     if len(set(shapes.values())) > 1:
         raise DataError(f"training and held-out data of {where} must have one shape, got {shapes}")
@@ -186,17 +187,18 @@ def meaning_of(
 def _check_rows(array: Rows, where: str) -> None:
     if 0 in array.shape:
         raise DataError(
-            f"a data set needs data, got an empty array of shape {tuple(array.shape)} in {where}"
+            f"a data set must not be empty, got an array of shape {tuple(array.shape)} in {where}"
         )
     if not array.shape:
         raise DataError(
-            f"data have a row per item, got a single number in {where}; store an array of shape "
-            "(items, ...)"
+            f"data must have one row per item, got a single number in {where}; store an array of "
+            "shape (items, ...)"
         )
     if len(array.shape) == 1:
         raise DataError(
-            f"data have a row per item, got one number each ({_type_name(array)}, shape "
-            f"{tuple(array.shape)}) in {where}: these look like labels; name the array of images"
+            "data must have one row per item, got a single number per item "
+            f"({_type_name(array)}, shape {tuple(array.shape)}) in {where}: these look like "
+            "labels; name the array of images"
         )
     if _kind(array) not in "buif":
         raise DataError(f"data must be numbers, got {_type_name(array)} in {where}")
@@ -219,7 +221,7 @@ def _of_numbers(shape: tuple[int, ...], layout: str, words: str, where: str) -> 
 
 
 def _image_shape(shape: tuple[int, ...], where: str) -> tuple[tuple[int, int, int], bool]:
-    """Return (channels, height, width), and whether channels come last in rows."""
+    """Return (channels, height, width), and whether channels come last in the array."""
     if len(shape) == 1 and math.isqrt(shape[0]) ** 2 == shape[0]:
         return (1, math.isqrt(shape[0]), math.isqrt(shape[0])), False
     if len(shape) == 2:
@@ -229,26 +231,26 @@ def _image_shape(shape: tuple[int, ...], where: str) -> tuple[tuple[int, int, in
     if len(shape) == 3 and shape[2] in (1, 3):
         return (shape[2], *shape[:2]), True
     raise DataError(
-        "images must have shape (count, height, width), with 1 or 3 channels before or behind "
-        f"height and width if any, got items of shape {shape} in {where}; --layout vectors takes "
-        "the numbers of an item as a vector"
+        "images must have shape (count, height, width), with 1 or 3 channels before or after "
+        f"height and width if any, got items of shape {shape} in {where}; use layout='vectors' "
+        "to read the numbers of an item as a vector"
     )
 
 
 def _shades(
     array: Rows, numbers: _Numbers, *, real: bool, where: str
 ) -> tuple[bool, int | float, str]:
-    """Return whether images are uint8, what their numbers are multiplied by, and in words."""
+    """Return whether images are uint8, the factor of their numbers, and a description."""
     low, high = numbers.low, numbers.high
     if real and low >= 0 and high <= 1:
         return False, 1, f"in {_interval(numbers)}, taken as shades from 0 to 1"
     if real and not (numbers.whole and low >= 0 and high <= 255):
         raise DataError(
             f"images of real numbers must lie in [0, 1], got {_interval(numbers)} in {where}; "
-            "scale them, or take them as they are with --preprocessing none"
+            "scale them, or use preprocessing='none' to leave them unchanged"
         )
     if low >= 0 and high <= 1:
-        # Whole numbers with no more than 0 and 1 are a binary image, not two all but black levels.
+        # Whole numbers 0 and 1 are a binary image, not two nearly black levels.
         return True, 255, "of 0 and 1, taken as black and white"
     if low >= 0 and high <= 255:
         return True, 1, "of levels from 0 to 255"
@@ -256,7 +258,7 @@ def _shades(
         return False, 1 / 65535, "of levels from 0 to 65535, taken as shades from 0 to 1"
     raise DataError(
         f"images of whole numbers must lie in 0..255, or be uint16, got {low:g}..{high:g} in "
-        f"{where}; scale them, or take them as they are with --layout vectors"
+        f"{where}; scale them, or use layout='vectors' to leave them unchanged"
     )
 
 
@@ -265,41 +267,41 @@ def _dark(high: int | float, *, pixels: bool, where: str) -> Iterator[str]:
     if 0 < high < _DARK * white:
         yield (
             f"the images of {where} are nearly black: their largest value is {high:g}, and white "
-            f"is {white}; scale them in the file if {high:g} is their white"
+            f"is {white}; scale them in the file if {high:g} is meant to be white"
         )
 
 
 def _numbers(arrays: Mapping[str, Rows], where: str, *, stop: bool) -> _Numbers:
-    """Look at all numbers; with ``stop``, at no more of 8-bit images in files than decide.
+    """Inspect all numbers; with ``stop``, stop early at 8-bit images in files.
 
     Raises:
-        ValueError: if some are not finite as 32-bit numbers.
+        ValueError: if some numbers are not finite in 32 bits.
     """
     found = _Numbers()
     for name, array in arrays.items():
         real, bad = _kind(array) == "f", 0
-        number = float if real else int  # also of numpy's long doubles
+        number = float if real else int  # converts numpy's long doubles too
         for _, rows in _parts(array):
             if real:
-                with np.errstate(over="ignore"):  # what overflows is infinite, and counted
+                with np.errstate(over="ignore"):  # overflow gives infinity, which is counted
                     bad += int((~np.isfinite(rows.astype(np.float32))).sum())
                 found.whole = found.whole and bool((rows == np.rint(rows)).all())
             if not bad:
                 found.low = min(found.low, number(rows.min()))
                 found.high = max(found.high, number(rows.max()))
             if stop and found.high > 1 and not _in_memory(array) and array.dtype == np.uint8:
-                break  # then it has levels, whatever else it holds
+                break  # 8-bit levels, whatever follows
         if bad:
             size = math.prod(array.shape)
             raise DataError(
-                f"data must be finite, got {bad} values of {size} that are NaN or infinite as "
-                f"32-bit numbers in {name!r} of {where}; repair, scale or leave out those data"
+                f"data must be finite, got {bad} NaN or infinite values of {size} as 32-bit "
+                f"numbers in {name!r} of {where}; repair, scale or remove those items"
             )
     return found
 
 
 def _rounded(arrays: Mapping[str, Rows], where: str) -> Iterator[str]:
-    """Yield which columns spread over next to nothing, beside what 32-bit numbers resolve."""
+    """Yield a warning for a column whose range is too small for 32-bit numbers."""
     for name, array in arrays.items():
         if _kind(array) == "b" or array.dtype in (np.float32, np.float16, torch.float32):
             continue
@@ -313,8 +315,7 @@ def _rounded(arrays: Mapping[str, Rows], where: str) -> Iterator[str]:
             column = int(lossy[0])
             yield (
                 f"32-bit numbers are too coarse for column {column} of {name!r} of {where}, "
-                f"which lies in [{low[column]:.17g}, {high[column]:.17g}]; subtract an offset "
-                "from it"
+                f"which lies in [{low[column]:.17g}, {high[column]:.17g}]; subtract an offset"
             )
 
 
@@ -339,7 +340,7 @@ def _in_memory(array: Rows) -> bool:
 
 
 def _parts(array: Rows) -> Iterator[tuple[int, Array]]:
-    """Yield rows some at a time, with the first one's number: there may be more than memory."""
+    """Yield blocks of rows with their first index; all rows together may exceed the memory."""
     of_one = max(1, math.prod(array.shape[1:]) * array.dtype.itemsize)
     size = max(1, _AT_ONCE // of_one)
     for start in range(0, len(array), size):
@@ -351,7 +352,7 @@ def _parts(array: Rows) -> Iterator[tuple[int, Array]]:
 
 
 def _memory_of(array: Rows, dtype: "np.dtype[Any]") -> Array | None:
-    """Return the memory of an array, if items of a type fit into it row by row."""
+    """Return the memory of an array if it can hold items of a type, else None."""
     if type(array) is not np.ndarray or array.dtype.itemsize != dtype.itemsize:
         return None
     if not (array.flags.c_contiguous and array.flags.writeable and array.dtype.isnative):

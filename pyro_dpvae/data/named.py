@@ -1,4 +1,4 @@
-"""Data sets by name: two toys that come with scikit-learn, and torchvision's under a root."""
+"""Data sets by name: two from scikit-learn, and torchvision's under a root folder."""
 
 import os
 from collections.abc import Callable
@@ -38,11 +38,11 @@ def _digits() -> Source:
 
 
 TOYS: dict[str, Callable[[], Source]] = {"digits": _digits, "two-moons": _two_moons}
-"""Data sets that come with scikit-learn."""
+"""Data sets from scikit-learn."""
 
 
 def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], Any]) -> DataSet:
-    """Return the data set of two torchvision splits, with a message that helps without it."""
+    """Return the data set of two torchvision splits, or raise with a remedy."""
     from torchvision import datasets
 
     try:
@@ -50,11 +50,11 @@ def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], An
             root.mkdir(parents=True, exist_ok=True)
         train, test = split(datasets, True), split(datasets, False)
     except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
-        # torchvision asserts that files are what their names say.
+        # torchvision asserts that the content of files fits their names.
         raise MissingDataError(
-            f"data set {name!r} must lie under {root} as torchvision lays it out, but is missing "
-            f"or incomplete there; add --download to fetch it, or name its folder with --root "
-            f"({error or type(error).__name__})"
+            f"data set {name!r} is missing or incomplete under {root}, where torchvision would "
+            f"store it ({error or type(error).__name__}); use download=True to fetch it, or set "
+            "root to its folder"
         ) from error
     (train_data, train_labels), (test_data, test_labels) = train, test
     return DataSet(name, train_data, test_data, train_labels, test_labels)
@@ -89,10 +89,9 @@ def _svhn(root: Path, download: bool) -> DataSet:
 
 
 def _omniglot(root: Path, download: bool) -> DataSet:
-    """The background alphabets train, the evaluation alphabets are held out; ink is 255.
+    """Omniglot: background alphabets for training, evaluation alphabets held out; ink is 255.
 
-    No character is in both, so that the classes of the second go on counting where those of the
-    first end.
+    The splits share no character, so the class numbers of the second follow those of the first.
     """
 
     def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
@@ -100,7 +99,7 @@ def _omniglot(root: Path, download: bool) -> DataSet:
 
         part = datasets.Omniglot(root, background=train, download=download)
         images, labels = [], []
-        places = range(len(part))  # the data set itself is no iterable by its type
+        places = range(len(part))  # torchvision's data sets are not iterable
         with progress_bar(
             places, description="reading omniglot", unit="image", leave=False
         ) as bar:
@@ -118,7 +117,7 @@ def _omniglot(root: Path, download: bool) -> DataSet:
 
 
 class _Faces(Dataset[Tensor]):
-    """CelebA as uint8 (3, 64, 64): the centre of 148x148 pixels, made smaller."""
+    """CelebA as uint8 (3, 64, 64): the central 148x148 pixels, resized."""
 
     def __init__(self, faces: Any) -> None:
         self.faces = faces
@@ -156,9 +155,9 @@ TORCHVISION: dict[str, Callable[[Path, bool], DataSet]] = {
     "omniglot": _omniglot,
     "svhn": _svhn,
 }
-"""Data sets in torchvision's layout under a root folder: (root, download) -> data set."""
+"""Data sets in torchvision's layout: functions of (root, download)."""
 
 
 def default_root() -> str | None:
-    """Return the root that the environment names in DPVAE_DATA, if any."""
+    """Return the root folder in the environment variable DPVAE_DATA, if it is set."""
     return os.environ.get("DPVAE_DATA")

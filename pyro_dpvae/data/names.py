@@ -1,4 +1,4 @@
-"""What the arrays of an archive are, by their names."""
+"""Roles of the arrays of an archive, by their names."""
 
 import re
 import warnings
@@ -22,10 +22,10 @@ _SPLITS = {
 _LABELS = {"class", "classes", "label", "labels", "target", "targets", "y"}
 _FACTORS = {"factor", "factors", "latents_classes"}
 _IMAGES = ("images", "imgs", "image")
-# In the order in which they are taken for the data, where a file has several.
+# In order of preference where a file has several.
 _DATA = ("", *_IMAGES, "x", "data")
 
-# What published files of factors call their columns, which the files do not say.
+# Names of the factors in published files, which do not contain them.
 _DSPRITES = ("colour", "shape", "scale", "orientation", "position x", "position y")
 _SHAPES = ("floor hue", "wall hue", "object hue", "scale", "shape", "orientation")
 _MPI3D = (
@@ -37,12 +37,12 @@ _MPI3D = (
     "horizontal axis",
     "vertical axis",
 )
-# Its images come in the order of all combinations of factors, of which the last varies first.
+# MPI3D lists the images of all combinations of factors; the last factor varies fastest.
 _MPI3D_SIZES = ((6, 6, 2, 3, 3, 40, 40), (4, 4, 2, 3, 3, 40, 40))
 
 
 def split_of(name: str) -> tuple[str | None, str]:
-    """Return the split that a name speaks of, if it does, and the rest of the name.
+    """Return the split in a name, if any, and the rest of the name.
 
     Example:
         >>> split_of("x_train"), split_of("val_images"), split_of("testdata"), split_of("imgs")
@@ -59,20 +59,20 @@ def split_of(name: str) -> tuple[str | None, str]:
 def by_name(
     arrays: Mapping[str, Rows], name: str, where: str, objects: Sequence[str] = ()
 ) -> Source:
-    """Return what an archive of named arrays holds.
+    """Find data, labels and factors of each split in an archive of named arrays.
 
-    Names have a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a
+    Names contain a split (``train``, ``val``, ``valid``, ``validation``, ``dev``, ``test``) and a
     role (``images``, ``x``, ``data`` or nothing; ``labels``, ``y``, ``targets``; ``factors``), in
-    any order. An array alone is the data whatever its name.
+    any order. A single array is the data, whatever its name.
 
     Args:
-        arrays: by name.
-        name: of the data set.
-        where: what messages call the data.
+        arrays: the arrays by name.
+        name: name of the data set.
+        where: name of the data in messages.
         objects: names of arrays of objects, which are not read.
 
     Raises:
-        ValueError: if the names do not say which array is the data.
+        ValueError: if the names do not tell which array is the data.
 
     Warns:
         UserWarning: if labels or factors are arrays of objects.
@@ -109,9 +109,9 @@ def by_name(
     if several:
         source.notes.append(f"factors of variation: {', '.join(map(repr, sorted(several)))}")
     if left := sorted(set(arrays) - used):
-        source.notes.append(f"arrays that are left out: {', '.join(map(repr, left))}")
+        source.notes.append(f"unused arrays: {', '.join(map(repr, left))}")
     if objects:
-        source.notes.append(f"objects that are not unpickled: {', '.join(map(repr, objects))}")
+        source.notes.append(f"arrays of objects, not read: {', '.join(map(repr, objects))}")
     for key in objects:
         if split_of(key)[1] in _LABELS | _FACTORS:
             warnings.warn(
@@ -128,26 +128,26 @@ def _only(arrays: Mapping[str, Rows], where: str) -> str:
     others = [key for key in arrays if not re.search("label|factor|target", key.lower())]
     if len(others) != 1:
         raise DataError(
-            "a file of several arrays must name its data 'train' and 'test' (and 'valid'), or "
-            f"'images', or 'x'; got arrays {sorted(arrays)} in {where}"
+            "the data array is not clear: a file of several arrays must name it 'train' and "
+            f"'test' (and 'valid'), or 'images', or 'x'; got arrays {sorted(arrays)} in {where}"
         )
     return others[0]
 
 
 def _values(rows: Rows, count: int, where: str) -> Array:
     values: Array = np.asarray(rows[:] if rows.shape else rows)
-    if values.ndim == 2 and values.shape[0] == 1 != count:  # as MATLAB has vectors
+    if values.ndim == 2 and values.shape[0] == 1 != count:  # MATLAB stores vectors as rows
         values = values.T
     if values.ndim == 0 or len(values) != count or values.ndim > 2:
         raise DataError(
-            f"labels and factors must have a row per item, got shape {values.shape} for {count} "
-            f"items in {where}"
+            f"labels and factors must have one row per item, got shape {values.shape} for "
+            f"{count} items in {where}"
         )
     return values
 
 
 def _name_factors(source: Source, arrays: Mapping[str, Rows]) -> None:
-    """Say what the factors of published files are, and which those are that a file implies."""
+    """Set the names of factors of published files, and factors that follow from the order."""
     part, name = source.parts["train"], source.name.lower()
     sizes = next((one for one in _MPI3D_SIZES if prod(one) == len(part.data)), None)
     if part.factors is None and part.labels is None and "mpi3d" in name and sizes is not None:

@@ -1,4 +1,4 @@
-"""Preprocessing of images, always explicit: what a pixel means to the likelihood."""
+"""Preprocessing of images: what a pixel means to the likelihood."""
 
 from collections.abc import Callable, Sequence
 from math import prod
@@ -40,7 +40,7 @@ def _drawn(images: Tensor, generator: torch.Generator) -> Tensor:
 
 def _dequantised(images: Tensor, generator: torch.Generator) -> Tensor:
     levels = images * 255 if images.is_floating_point() else images
-    # A u so near to 1 that v + u rounds to the next level would leave [v, v + 1).
+    # A u so close to 1 that v + u rounds to the next level would leave [v, v + 1).
     return (levels + _uniform(images, generator).clamp(max=1 - 2**-16)) / 256
 
 
@@ -54,27 +54,27 @@ def _none(vectors: Tensor, generator: torch.Generator) -> Tensor:
 
 PREPROCESSING: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "binary-dynamic": _drawn,
-    "binary-static": _grey,  # of pixels that were drawn once, as 0 or 255
+    "binary-static": _grey,  # the pixels were drawn once, as 0 or 255
     "dequantised": _dequantised,
     "grey": _grey,
     "logit": _logit,
     "none": _none,
 }
-"""From levels v of 0 to 255, or shades v / 255 in [0, 1], to what the model sees, by name.
+"""Functions from levels v of 0 to 255, or shades v / 255 in [0, 1], to the model's data, by name.
 
 - ``grey``: v / 255, in [0, 1].
-- ``binary-static``: 1 with probability v / 255, drawn once per datum, the same in every pass
+- ``binary-static``: 1 with probability v / 255, drawn once per datum, the same in every epoch
   (Larochelle, Murray, 2011).
-- ``binary-dynamic``: likewise, drawn anew at every visit.
+- ``binary-dynamic``: the same, drawn anew in every epoch.
 - ``dequantised``: (v + u) / 256 with u uniform on [0, 1), in [0, 1).
 - ``logit``: logit(0.05 + 0.9 x) of the dequantised x, a real number (Dinh, Sohl-Dickstein,
   Bengio, 2017, section 4.1); the model's density is that of these logits.
-- ``none``: vectors and sequences as they are.
+- ``none``: vectors and sequences, unchanged.
 """
 
 
 def check_preprocessing(name: str, *, images: bool) -> None:
-    """Refuse preprocessing that does not exist or does not go with the data.
+    """Raise if preprocessing is unknown or does not suit the data.
 
     Raises:
         ValueError: in both cases.
@@ -82,24 +82,24 @@ def check_preprocessing(name: str, *, images: bool) -> None:
     check_choice("preprocessing", name, PREPROCESSING)
     if images == (name == "none"):
         rule = (
-            "images need one of the others"
+            "images need another one"
             if images
-            else "sequences and vectors take 'none' only, unless --layout images makes them images"
+            else "sequences and vectors need 'none' (or layout='images' to read them as images)"
         )
         raise DataError(f"preprocessing must suit the data, got {name!r}; {rule}")
 
 
 def binarised_bits(images: Tensor, first_index: int = 0) -> Tensor:
-    """Return images with each pixel drawn as 1 with the probability of its shade, else 0.
+    """Binarise images: each pixel is 1 with the probability of its shade, else 0.
 
-    The draw depends on nothing but a datum's index, so every pass over the data sees the same.
+    The draw depends only on the item's index, so every epoch sees the same.
 
     Args:
-        images: of shape (count, channels, height, width).
+        images: images of shape (count, channels, height, width).
         first_index: the index of the first image.
 
     Returns:
-        Eight pixels to a byte, of shape (count, bytes), as :func:`unpacked` takes them.
+        Packed bits, eight pixels to a byte, of shape (count, bytes), for :func:`unpacked`.
     """
     bits = np.empty((len(images), -(-prod(images.shape[1:]) // 8)), np.uint8)
     for offset, image in enumerate(images):
@@ -109,14 +109,14 @@ def binarised_bits(images: Tensor, first_index: int = 0) -> Tensor:
 
 
 def unpacked(bits: Tensor, shape: Sequence[int]) -> Tensor:
-    """Return images of a shape as uint8 levels 0 and 255, from :func:`binarised_bits`."""
+    """Return uint8 images with levels 0 and 255 from the bits of :func:`binarised_bits`."""
     places = torch.arange(7, -1, -1, dtype=torch.uint8, device=bits.device)
     pixels = (bits[..., None] >> places & 1).flatten(1)[:, : prod(shape)]
     return pixels.view(-1, *shape) * 255
 
 
 def to_unit(x: Tensor, preprocessing: str) -> Tensor:
-    """Return preprocessed data, or means of a model of them, as grey values in [0, 1]."""
+    """Return preprocessed data, or a model's means of them, as shades in [0, 1]."""
     if preprocessing == "logit":
         x = (torch.sigmoid(x) - LOGIT_MARGIN) / (1 - 2 * LOGIT_MARGIN)
     return x if preprocessing == "none" else x.clamp(0, 1)

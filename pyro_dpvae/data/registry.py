@@ -11,10 +11,10 @@ from pyro_dpvae.errors import DataError, MissingDataError
 __all__ = ["DATA_SETS", "READING", "load"]
 
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
-"""The data sets that have a name."""
+"""The names of data sets."""
 
 READING = ("layout", "held_out", "background")
-"""The options of :func:`load` that say how a file is read, by their names in a configuration."""
+"""The arguments of :func:`load` that say how a file is read."""
 
 
 def load(
@@ -26,23 +26,22 @@ def load(
     held_out: int | float | str | None = None,
     background: str | None = None,
 ) -> DataSet:
-    """Return a data set.
+    """Load a data set by name, or from a file or folder.
 
     Args:
         source: one of ``DATA_SETS``, or the path of a file or of a folder of images.
-        root: the folder of data sets in torchvision's layout, such as ``root/MNIST/raw``; by
-            default the one that the environment variable DPVAE_DATA names.
-        download: whether torchvision may fetch what is missing under ``root``.
-        layout: what the items of a file are: "images", "sequences" or "vectors"; None decides.
-        held_out: the share of data without splits of their own that is held out at random, a tenth
-            by default; "none" holds nothing out.
-        background: on what transparent images of a folder are put, "white" (the default) or
-            "black".
+        root: the folder of data sets in torchvision's layout, such as ``root/MNIST/raw``; defaults
+            to the environment variable DPVAE_DATA.
+        download: let torchvision fetch missing files under ``root``.
+        layout: kind of the items of a file: "images", "sequences" or "vectors"; None decides.
+        held_out: the fraction of data without splits to hold out at random, 0.1 by default; "none"
+            holds nothing out.
+        background: background of transparent images in a folder, "white" (the default) or "black".
 
     Raises:
-        FileNotFoundError: if the data are not there, with the folder and the remedy.
-        ImportError: if a library that reads the file is not installed, with the extra.
-        ValueError: if there is no such data set, or the files hold something else.
+        FileNotFoundError: if the data are missing, with the folder and the remedy.
+        ImportError: if a library for the file is not installed, with the extra that installs it.
+        ValueError: if the name is unknown, or the files have other content.
 
     Example:
         >>> load("two-moons").train.shape
@@ -54,25 +53,22 @@ def load(
     if name in TORCHVISION:
         if layout not in (None, "images") or check_held_out(held_out) is not None:
             raise DataError(
-                f"layout and held_out are for files, and {name!r} is a set of images with a test "
-                "split; leave --layout and --held-out out"
+                f"layout and held_out apply to files only, and {name!r} is a set of images with "
+                "a test split; leave both out"
             )
         place = root if root is not None else default_root()
         if place is None:
             raise MissingDataError(
-                f"data set {name!r} lies under a root folder, and none is named; give --root "
-                "FOLDER (and --download to fetch the data), or set DPVAE_DATA"
+                f"data set {name!r} needs a root folder, and none is given; set root (and "
+                "download=True to fetch the data), or the environment variable DPVAE_DATA"
             )
         return TORCHVISION[name](Path(place), download)
     path = Path(source)
     if not path.exists():
         if path.name.lower().endswith(ENDINGS):
-            raise MissingDataError(
-                f"data file {path} must exist, and does not; if it has moved, name its place "
-                "with --data"
-            )
+            raise MissingDataError(f"data file {path} does not exist; correct the path")
         raise DataError(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
-            f"images; got {name!r}: correct --data, or name where the data have moved"
+            f"images; got {name!r}; correct the name or path"
         )
     return data_set(read(path, background=background), layout=layout, held_out=held_out)

@@ -1,4 +1,4 @@
-"""Rows of arrays in files, and items made of them, read as they are needed."""
+"""Rows of arrays in files, read as needed."""
 
 import os
 from dataclasses import dataclass
@@ -16,16 +16,16 @@ __all__ = ["HDF5Rows", "Items", "MappedRows"]
 
 @dataclass(frozen=True)
 class MappedRows:
-    """The rows of an array that lies in a file as it is, memory-mapped.
+    """The rows of a memory-mapped array in a file.
 
-    A pickle holds the place in the file, not the numbers, and is small.
+    Pickle only the file offset for worker processes; the data stay memory-mapped.
 
     Args:
         path: the file.
-        dtype: of a number.
-        offset: where the array begins.
-        shape: of the whole array.
-        order: "C" or "F".
+        dtype: type of a number.
+        offset: position of the array in the file, in bytes.
+        shape: shape of the whole array.
+        order: memory order, "C" or "F".
     """
 
     path: Path
@@ -51,11 +51,11 @@ class MappedRows:
 
 
 class HDF5Rows:
-    """The rows of a dataset of an HDF5 file. Each process that reads opens the file itself.
+    """The rows of a dataset in an HDF5 file, which each process opens for itself.
 
     Args:
         path: the file.
-        name: of the dataset in it.
+        name: name of the dataset.
     """
 
     def __init__(self, path: Path, name: str) -> None:
@@ -77,7 +77,7 @@ class HDF5Rows:
         return HDF5Rows, (self.path, self.name)
 
     def _dataset(self) -> Any:
-        # A child that is forked must not use the open file of its parent.
+        # A forked process must not use the open file of its parent.
         if self._opened is None or self._opened[0] != os.getpid():
             import h5py
 
@@ -87,12 +87,12 @@ class HDF5Rows:
 
 @final
 class Items(Dataset[Tensor]):
-    """Some of the rows of an array in a file as items, read as they are needed.
+    """Rows of an array in a file as items, read as needed.
 
     Args:
         rows: the array.
-        meaning: what its numbers mean.
-        chosen: which rows, in order; None takes all.
+        meaning: the interpretation of its numbers.
+        chosen: indices of the rows to use, in order; None uses all.
     """
 
     def __init__(self, rows: Rows, meaning: Meaning, chosen: Tensor | None = None) -> None:
@@ -106,7 +106,7 @@ class Items(Dataset[Tensor]):
         return self.meaning.items(self.rows[row : row + 1])[0]
 
     def subset(self, chosen: Tensor) -> "Items":
-        """Return some of these items, in the order of their indices."""
+        """Return the items with these indices."""
         return Items(
             self.rows, self.meaning, chosen if self.chosen is None else self.chosen[chosen]
         )

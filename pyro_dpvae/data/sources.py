@@ -1,4 +1,4 @@
-"""From what a file holds to a data set: its splits, and what is held out."""
+"""Conversion of a file's content to a data set with splits and held-out data."""
 
 import warnings
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ __all__ = ["Part", "Source", "check_held_out", "data_set"]
 
 _HELD_OUT = 0.1
 _SEED = 0
-_BLOCK, _BLOCKS = 1 << 22, 16  # columns are moved in so many blocks, of at least so many bytes
+_BLOCK, _BLOCKS = 1 << 22, 16  # columns are moved in blocks: at least this size, at most so many
 
 
 @dataclass
@@ -26,9 +26,9 @@ class Part:
     """One split of a file.
 
     Attributes:
-        data: rows of numbers.
-        labels: one per row, in any form.
-        factors: of variation, in any form.
+        data: the rows of numbers.
+        labels: labels, one per row, in any form.
+        factors: factors of variation, in any form.
     """
 
     data: Rows
@@ -38,16 +38,16 @@ class Part:
 
 @dataclass
 class Source:
-    """What a file or folder holds, before it is decided what its numbers mean.
+    """The content of a file or folder, before its numbers are interpreted.
 
     Attributes:
-        name: of the data set.
-        parts: by "train", "valid" and "test"; "train" alone has no split yet.
-        where: what messages call the data.
-        layout: what the format or the names in the file say that items are, if they do.
-        columns: what the numbers of a vector are called.
-        factor_names: what the factors are called.
-        notes: what a user should know of how the file was read.
+        name: name of the data set.
+        parts: the parts "train", "valid" and "test"; "train" alone has no split yet.
+        where: name of the data in messages.
+        layout: the layout according to the format or the names in the file, if known.
+        columns: names of the entries of a vector.
+        factor_names: names of the factors.
+        notes: remarks for the user on how the file was read.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Source:
 
 
 def check_held_out(held_out: int | float | str | None) -> float | None:
-    """Return the share of data to hold out; 0 for none, None where nothing is asked for.
+    """Return the fraction of data to hold out; 0 for "none", None if it is not given.
 
     Raises:
         ValueError: if it is neither "none" nor a number between 0 and 1.
@@ -72,37 +72,35 @@ def check_held_out(held_out: int | float | str | None) -> float | None:
     except ValueError:
         share = -1.0
     if not 0 < share < 1:
-        raise DataError(
-            f"held_out must be 'none' or a share of the data between 0 and 1, got {held_out}"
-        )
+        raise DataError(f"held_out must be 'none' or a fraction between 0 and 1, got {held_out}")
     return share
 
 
 def data_set(
     source: Source, *, layout: str | None = None, held_out: int | float | str | None = None
 ) -> DataSet:
-    """Return the data set of a source.
+    """Make a data set of a source.
 
-    A split "test" is the held-out data, and "valid" is what training watches; without "test",
-    "valid" is the held-out data. Without both, a share is held out at random, always the same.
+    "test" is the held-out split, and "valid" is evaluated during training; without "test", "valid"
+    is the held-out split. Without both, a fixed random fraction is held out.
 
     Args:
-        source: what was read. Its arrays in memory are changed: items take their place.
-        layout: what items are; None takes what the source says, or decides from the shape.
-        held_out: the share of data to hold out where there is no split, "none" for no held-out
-            data: then the training data stand in their place. None holds out a tenth.
+        source: the source. Its arrays in memory are overwritten by the items.
+        layout: kind of the items; None uses that of the source, or decides from the shape.
+        held_out: the fraction to hold out if there are no splits; "none" uses the training data as
+            held-out data. None holds out a tenth.
 
     Raises:
-        ValueError: if the numbers mean nothing, or the source has a split of its own beside
-            ``held_out``.
+        ValueError: if the numbers cannot be interpreted, or ``held_out`` is given and the source
+            has splits.
     """
     share, parts, notes = check_held_out(held_out), dict(source.parts), list(source.notes)
     if len(parts) == 1:
         parts = {"train": next(iter(parts.values()))}
     elif share is not None:
         raise DataError(
-            f"held_out is for data without splits, and {source.where} has "
-            f"{' and '.join(parts)}; leave --held-out out"
+            f"held_out applies to data without splits only, and {source.where} has "
+            f"{' and '.join(parts)}; leave held_out out"
         )
     arrays = {split: part.data for split, part in parts.items()}
     meaning = meaning_of(arrays, layout=layout or source.layout, where=source.where)
@@ -117,12 +115,12 @@ def data_set(
         for split, values in found.items():
             if len(values) != split_size(splits[split]):
                 raise DataError(
-                    f"{what} must have a row per item, got {len(values)} for "
+                    f"{what} must have one row per item, got {len(values)} for "
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
     places = None
     if len(splits) == 1 and share == 0:
-        notes.append("nothing is held out: held-out numbers are those of the training data")
+        notes.append("nothing is held out: held-out results are those of the training data")
         splits["test"] = splits["train"]
         for table in (labels, factors):
             if "train" in table:
@@ -172,7 +170,7 @@ def _items(data: Rows, meaning: Meaning) -> Split:
 
 def _order(size: int, share: float, where: str) -> tuple[Tensor, Tensor]:
     if size < 2:
-        raise DataError(f"at least 2 data are needed to hold some out, got {size} in {where}")
+        raise DataError(f"at least 2 items are needed to hold some out, got {size} in {where}")
     order = torch.randperm(size, generator=torch.Generator().manual_seed(_SEED))
     count = min(size - 1, max(1, round(share * size)))
     return order[count:], order[:count]
@@ -184,7 +182,7 @@ def _cut(data: Split, train: Tensor, test: Tensor) -> tuple[Split, Split]:
     assert isinstance(data, Tensor)
     order = torch.cat([test, train])
     rows = data.view(len(data), -1)
-    # In place, some columns at a time: a copy of all would double the memory.
+    # In place, some columns at a time, since a full copy would double the memory.
     width = max(_BLOCK // (len(data) * data.element_size()), rows.shape[1] // _BLOCKS, 1)
     for start in range(0, rows.shape[1], width):
         block = rows[:, start : start + width]

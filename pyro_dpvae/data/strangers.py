@@ -1,4 +1,4 @@
-"""Splits that come from anywhere: what their items mean, and that all items keep to it."""
+"""Interpretation of a user's splits, and checks of their items."""
 
 from typing import Any, final
 
@@ -12,23 +12,23 @@ from pyro_dpvae.errors import DataError
 
 __all__ = ["as_items"]
 
-_FEW = 16  # items that are looked at before all others are read
+_FEW = 16  # items inspected before the others are read
 
 
 def as_items(data: Split, *, as_given: bool = False) -> tuple[Meaning, Split]:
-    """Return what a tensor or the items of a map-style data set mean, and the items.
+    """Return the meaning of a tensor or map-style data set, and its items.
 
-    What a ``DataSet`` has decided for its splits stays. Of a user's data set a few items, evenly
-    spaced, decide, and an item that contradicts them is an error when it is read. Of items that
-    are tuples the first entry is the datum; the others, such as labels, become tensors.
+    The decision of a ``DataSet`` is kept. For a user's data set a few evenly spaced items decide,
+    and an item that contradicts them raises an error when it is read. In items that are tuples the
+    first entry is the data; others, such as labels, become tensors.
 
     Args:
         data: the tensor or the data set.
-        as_given: whether images of real numbers are taken as they are.
+        as_given: leave images of real numbers unchanged.
 
     Raises:
-        TypeError: if items are no tensors.
-        ValueError: if they mean nothing.
+        TypeError: if items are not tensors.
+        ValueError: if their numbers cannot be interpreted.
     """
     known = getattr(data, "meaning", None)
     if isinstance(known, Meaning):
@@ -36,7 +36,7 @@ def as_items(data: Split, *, as_given: bool = False) -> tuple[Meaning, Split]:
     if isinstance(data, Tensor):
         meaning = meaning_of({"split": data}, as_given=as_given)
         return meaning, meaning.items(data)
-    split_shape(data)  # which says what is wrong with items
+    split_shape(data)  # raises if items are wrong
     size = split_size(data)
     few = torch.stack([first_of(data[index]) for index in range(0, size, -(-size // _FEW))])
     where = f"a {type(data).__name__}"
@@ -58,14 +58,14 @@ class _Interpreted(Dataset[Any]):
         if item.dtype != self.dtype:
             raise DataError(
                 f"all items must have one type, got {item.dtype} for item {index} and "
-                f"{self.dtype} for those before"
+                f"{self.dtype} for earlier ones"
             )
         low, high = (float(bound) for bound in item.double().aminmax())
         images = self.meaning.layout == "images" and self.meaning.is_shades
         if images and (low < 0 or high * self.meaning.scale > self._white):
             raise DataError(
-                f"all items must mean the same, and item {index} lies in [{low:g}, {high:g}] "
-                f"where others are {self.meaning.words}; give all items one range"
+                f"all items must have one range: item {index} lies in [{low:g}, {high:g}], but "
+                f"others are {self.meaning.words}; scale all items alike"
             )
         x = self.meaning.items(item[None])[0]
         return x if whole is item else (x, *map(torch.as_tensor, whole[1:]))

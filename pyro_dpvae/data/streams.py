@@ -1,4 +1,4 @@
-"""Data that are not in memory, read ahead by processes that stay from pass to pass."""
+"""Data that are not in memory, read ahead by worker processes that persist between epochs."""
 
 import os
 import signal
@@ -18,16 +18,16 @@ __all__ = ["Stream"]
 
 @final
 class Stream:
-    """Batches of a map-style data set, by lists of indices.
+    """Read batches of a map-style data set by lists of indices.
 
-    The processes that read start with the first pass and end with the stream, so that a pass costs
-    no start. A pass that runs inside another, such as one that fits a part of a guide in the
-    middle of training, has processes of its own.
+    Worker processes start with the first epoch and end with the stream, so that later epochs start
+    at once. An epoch that runs inside another, such as one that fits a part of a guide during
+    training, has its own processes.
 
     Args:
-        data: of tensors of one shape.
-        workers: how many processes read; 0 reads in this one.
-        pinned: whether batches are in page-locked memory, from which a GPU copies meanwhile.
+        data: data set of tensors of one shape.
+        workers: number of worker processes; 0 reads in this one.
+        pinned: put batches into page-locked memory, for asynchronous copies to a GPU.
     """
 
     def __init__(self, data: Dataset[Any], *, workers: int, pinned: bool) -> None:
@@ -37,15 +37,15 @@ class Stream:
         self._busy = False
 
     def pinned(self, pinned: bool) -> "Stream":
-        """Return a stream of the same data whose batches are in page-locked memory, or are not."""
+        """Return a stream of the same data with or without page-locked memory."""
         return Stream(self._stacks.data, workers=self._workers, pinned=pinned)
 
     def batches(self, plan: Iterable[list[int]]) -> Iterator[tuple[Tensor, ...]]:
-        """Yield the data of each list of indices, in order, and what belongs to them.
+        """Yield the items of each list of indices, in order, with their further values.
 
         Raises:
-            ValueError: if a datum cannot be read, with the reason.
-            OSError: if a process that reads has ended.
+            ValueError: if an item cannot be read, with the reason.
+            OSError: if a worker process has ended.
         """
         if self._busy:
             yield from _checked(self._load(plan, stay=False))
@@ -65,13 +65,13 @@ class Stream:
             persistent_workers=stay,
             pin_memory=self._pinned,
             worker_init_fn=_ignore_interrupts,
-            # Its own, or each pass would draw from that of the process.
+            # Its own generator, since each epoch would draw from the process's otherwise.
             generator=torch.Generator(),
         )
 
 
 class _Plan:
-    """The indices of each batch of the next pass, told to processes that stay."""
+    """The indices of each batch of the next epoch, for persistent workers."""
 
     lists: Iterable[list[int]] = ()
 
@@ -81,13 +81,13 @@ class _Plan:
 
 @dataclass(frozen=True)
 class _Failure:
-    """Why data cannot be read: a DataLoader would make a traceback of an exception's message."""
+    """The reason of a failed read; a DataLoader would turn an exception into a traceback."""
 
     reason: str
 
 
 class _Stacks(Dataset[Any]):
-    """Several data of a data set as one tensor, and likewise what belongs to them."""
+    """Items of a data set stacked to one tensor, and likewise their further values."""
 
     def __init__(self, data: Dataset[Any]) -> None:
         self.data = data
@@ -102,11 +102,8 @@ class _Stacks(Dataset[Any]):
             return tuple(map(torch.stack, zip(*items, strict=True)))
         except DataError as error:
             return _Failure(str(error))
-        except Exception as error:  # whatever a user's data set may raise
-            return _Failure(
-                f"every datum must be readable, and datum {index} is not: "
-                f"{type(error).__name__}: {error}"
-            )
+        except Exception as error:  # whatever a user's data set raises
+            return _Failure(f"item {index} cannot be read: {type(error).__name__}: {error}")
 
 
 def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
@@ -116,21 +113,20 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
                 raise DataError(batch.reason)
             yield batch
     except (RuntimeError, ConnectionError, EOFError) as error:
-        # A process that ends while it hands on a batch leaves a broken connection.
+        # A worker that ends while it sends a batch breaks the connection.
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise ReaderError(
-            f"processes that read data must stay, and one has ended ({error}); give it more "
-            "memory, use fewer --workers, or look whether the files of the data are whole"
+            f"a worker process that reads data has ended ({error}); free memory, use fewer "
+            "workers, or check that the data files are complete"
         ) from error
 
 
 def _started(loader: DataLoader[Any]) -> Iterator[Any]:
-    """Start a pass whose processes may end without an exception in the middle of other work.
+    """Start an epoch; a worker that ends must not raise in the middle of other work.
 
-    PyTorch has a handler of SIGCHLD that raises wherever the program is, also within a training
-    step, and nothing could go on from half a step. Without it, a process that has ended is
-    noticed where its batch is missing.
+    PyTorch's SIGCHLD handler raises wherever the program is, even inside a training step, from
+    which no run can resume. Without it, a missing batch shows that a worker has ended.
     """
     if threading.current_thread() is not threading.main_thread() or os.name != "posix":
         return iter(loader)
@@ -146,6 +142,6 @@ def _is_of_pytorch(handler: Any) -> bool:
 
 
 def _ignore_interrupts(_worker: int) -> None:
-    # Ctrl-C goes to all processes of a terminal. Training then ends with an evaluation, for which
-    # data are read; these processes end when the first does.
+    # Ctrl-C goes to all processes of a terminal. Training then ends with an evaluation, which
+    # reads data; workers end with the main process.
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -1,4 +1,4 @@
-"""Decoders: modules from z to p(x | z)."""
+"""Decoders: modules that map z to p(x | z)."""
 
 from pyro_dpvae.decoders._base import AbstractDecoder, images
 from pyro_dpvae.decoders.autoregressive import AutoregressiveDecoder

@@ -1,4 +1,4 @@
-"""What every decoder is, and what pictures of its data show."""
+"""The base class of decoders, and images to show for z."""
 
 from abc import ABC, abstractmethod
 
@@ -32,29 +32,29 @@ def network_of_latents(network: nn.Module, latent_dim: int | None) -> Batched:
     """Return a decoder's network with known shapes.
 
     Args:
-        network: of vectors z.
-        latent_dim: the size of z; None takes it from the network.
+        network: network of vectors z.
+        latent_dim: size of z; None takes it from the network.
 
     Raises:
-        TypeError: if the network is no module.
-        ValueError: if it takes something else, or the size is not known.
+        TypeError: if the network is not a module.
+        ValueError: if it takes other inputs, or the size is not known.
     """
     if latent_dim is not None:
         check_positive_int("latent_dim", latent_dim)
     found = measured(network, in_shape=None if latent_dim is None else (latent_dim,))
     if len(found.in_shape) != 1:
         raise ValueError(
-            "the decoder's network must take a vector of latents, "
-            f"got in_shape {found.in_shape}; build it with in_shape (latent_dim,)"
+            "the decoder's network must take a vector of latents, got in_shape "
+            f"{found.in_shape}; build it with in_shape (latent_dim,)"
         )
     return found
 
 
 def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
-    """Return data to show for z, of shape (*batch, *data): the mean of p(x | z), or a draw.
+    """Return data to show for z, of shape (*batch, *data): the mean of p(x | z), or a sample.
 
-    A draw is for decoders whose mean is not tractable, such as an ``AutoregressiveDecoder``. It
-    takes numbers from torch's generator; a seed set before makes it repeatable.
+    A sample is returned if the mean is not tractable, as for an ``AutoregressiveDecoder``. It uses
+    torch's random generator, so that a seed makes it reproducible.
 
     Args:
         decoder: p(x | z).

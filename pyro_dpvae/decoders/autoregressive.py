@@ -1,4 +1,4 @@
-"""The autoregressive decoder: pixels that see z and the pixels before them."""
+"""The autoregressive decoder, whose pixels depend on z and on earlier pixels."""
 
 from typing import final
 
@@ -17,23 +17,23 @@ __all__ = ["AutoregressiveDecoder"]
 class AutoregressiveDecoder(AbstractDecoder):
     """p(x | z) = prod_i p(x_i | x in a window before i, f(z)).
 
-    The window is that of ``pixels``. What it holds, such as texture, z need not carry; what it
-    does not, z must.
+    The window is that of ``pixels``. z need not encode what the window shows, such as texture, but
+    must encode everything else.
 
-    p(x | z) has no tractable mean: :func:`images` shows a draw instead, in metrics and plots
-    too. A draw takes one pass for each pixel. Guides that expand log p(x | z) in raw values, as
-    the Laplace guide does, do not take this decoder.
+    p(x | z) has no tractable mean: :func:`images`, metrics and plots use a sample instead.
+    Sampling takes one pass per pixel. Guides that expand log p(x | z) in raw values, such as the
+    Laplace guide, do not support this decoder.
 
     Args:
         network: z -> features f(z), any module from (N, L) to (N, *pixels.feature_shape).
-        pixels: (x, f(z)) -> raw values, each of the pixels before.
-        likelihood: raw values -> p(x_i | ...), of shape ``pixels.image_shape``.
-        latent_dim: the size L of z; None takes it from the network, if its first layer is a
+        pixels: (x, f(z)) -> raw values, each from earlier pixels.
+        likelihood: raw values -> p(x_i | ...), with the shape ``pixels.image_shape``.
+        latent_dim: size L of z; None takes it from the network, if its first layer is a
             ``torch.nn.Linear``.
-        progress: whether long draws have a bar on terminals.
+        progress: show a bar on terminals while sampling takes long.
 
     Raises:
-        TypeError: if the network is no module.
+        TypeError: if the network is not a module.
         ValueError: if the network does not take a vector, or the parts do not fit.
 
     References:

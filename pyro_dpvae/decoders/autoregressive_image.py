@@ -1,4 +1,4 @@
-"""Images whose pixels depend on the pixels before: densities in parallel, draws in sequence."""
+"""Images whose pixels depend on earlier pixels: parallel densities, sequential sampling."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -25,19 +25,19 @@ _PATIENCE = 2.0  # seconds without a bar
 class AutoregressiveImage(dist.TorchDistribution):
     """p(x) = prod_i p(x_i | r_i), with r_i the network's raw values at pixel i, given x_{<i}.
 
-    The density takes one pass through the network. A draw takes H W small ones, pixel by pixel
-    in raster order, without gradients, and has a bar on terminals where it takes long. There is
-    no ``rsample``.
+    The density takes one pass through the network. Sampling takes H W small passes, pixel by pixel
+    in raster order, without gradients, and shows a bar on terminals if it takes long. There is no
+    ``rsample``.
 
     Args:
         network: (x, features) -> raw values.
-        likelihood: of an image; the distribution of pixel i is its distribution at a pixel.
-        features: what the network sees beside x, of shape (*batch, F, H, W).
-        progress: whether long draws have a bar on terminals.
+        likelihood: likelihood of an image; restricted to a pixel, it is the distribution of pixel
+            i.
+        features: inputs of the network besides x, of shape (*batch, F, H, W).
+        progress: show a bar on terminals while sampling takes long.
 
     Raises:
-        ValueError: on ``log_prob``, as the likelihood does, for data of another shape or outside
-            the support.
+        ValueError: on ``log_prob``, for data of another shape or outside the likelihood's support.
 
     References:
         van den Oord, Kalchbrenner, Kavukcuoglu (2016), Pixel recurrent neural networks, equation
@@ -68,10 +68,10 @@ class AutoregressiveImage(dist.TorchDistribution):
         super().__init__(features.shape[:-3], torch.Size(likelihood.shape))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "AutoregressiveImage":
-        """Return the distribution with another batch shape, over the same features."""
+        """Return the distribution with another batch shape and the same features."""
         new = self._get_checked_instance(AutoregressiveImage, _instance)
         new.network, new.likelihood = self.network, self.likelihood
-        # As they are: a density is computed once for features that are the same.
+        # Not expanded: the density is computed once for equal features.
         new.features, new.progress = self.features, self.progress
         super(AutoregressiveImage, new).__init__(
             torch.Size(batch_shape), self.event_shape, validate_args=False
@@ -81,7 +81,7 @@ class AutoregressiveImage(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        """The likelihood's."""
+        """The likelihood's support."""
         return self.likelihood(self.features.new_zeros(self.likelihood.raw_shape)).support
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -97,13 +97,13 @@ class AutoregressiveImage(dist.TorchDistribution):
     def mean(self) -> Tensor:
         """Not tractable."""
         raise NotImplementedError(
-            "the mean of an autoregressive image is a sum over all images, and not tractable; "
-            "draw with sample(), or call decoders.images(decoder, z) for images to show"
+            "the mean of an autoregressive image is not tractable (a sum over all images); draw "
+            "with sample(), or call decoders.images(decoder, z) for images to show"
         )
 
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws, of shape (*sample, *batch, C, H, W), one pixel after another."""
+        """Return samples, of shape (*sample, *batch, C, H, W), one pixel after another."""
         shape = self._extended_shape(sample_shape)
         sampler = self.network.sampler(_folded(self.features, shape[:-3]))
         pixel = self.likelihood.at_pixel()
@@ -125,6 +125,6 @@ class AutoregressiveImage(dist.TorchDistribution):
 
 
 def _folded(values: Tensor, batch: Sequence[int]) -> Tensor:
-    """Return values of the batch shape, (*batch, C, H, W), as (N, C, H, W)."""
+    """Expand values to (*batch, C, H, W) and fold them to (N, C, H, W)."""
     single = values.shape[-3:]
     return values.expand(*batch, *single).reshape(prod(batch), *single)

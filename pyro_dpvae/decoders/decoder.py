@@ -1,4 +1,4 @@
-"""The decoder of a network of raw values: its pixels are independent given z."""
+"""The decoder whose pixels are independent given z."""
 
 from typing import final
 
@@ -14,16 +14,16 @@ __all__ = ["Decoder"]
 
 @final
 class Decoder(AbstractDecoder):
-    """p(x | z): the likelihood of the network's raw values.
+    """p(x | z), the likelihood with the network's output as raw values.
 
     Args:
         network: z -> raw values, any module from (N, L) to (N, *likelihood.raw_shape).
         likelihood: raw values -> p(x | z).
-        latent_dim: the size L of z; None takes it from the network, if its first layer is a
+        latent_dim: size L of z; None takes it from the network, if its first layer is a
             ``torch.nn.Linear``.
 
     Raises:
-        TypeError: if the network is no module.
+        TypeError: if the network is not a module.
         ValueError: if the network does not take a vector, or its output does not fit the
             likelihood.
 

@@ -1,4 +1,4 @@
-"""Comparison of evaluated runs: differences, paired where they can be, with intervals."""
+"""Comparison of evaluated runs: differences, paired if possible, with intervals."""
 
 import json
 import math
@@ -26,13 +26,13 @@ __all__ = [
 
 _LEVEL = 0.95
 
-# What may differ between runs that are repetitions of each other.
+# Options that may differ between repetitions of a run.
 _INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
 
 _UNRELIABLE = 0.05  # the share of data of k-hat above 0.7 from which likelihoods do not compare
 
 _DENSITIES = ("nll", "elbo")
-# Of values, whose logarithms compare with each other whatever levels a likelihood has beside them.
+# Likelihoods of discrete values, whose log-probabilities are comparable with each other.
 _PROBABILITIES = (
     *("bernoulli", "categorical", "logistic", "logistic-mixture", "negative-binomial"),
     "poisson",
@@ -41,12 +41,12 @@ _PROBABILITIES = (
 
 @dataclass(frozen=True)
 class Difference:
-    """A value less that of the first column, with its interval of 95 %.
+    """The difference to the first column, with its 95 % interval.
 
     Attributes:
         value: the difference.
-        half_width: half the interval; NaN where an error is unknown.
-        how: where the interval is from: ``paired data``, ``paired seeds``, ``seeds`` or
+        half_width: half the width of the interval; NaN if an error is unknown.
+        how: the basis of the interval: ``paired data``, ``paired seeds``, ``seeds`` or
             ``standard errors``.
         reliable: whether the interval holds. That of likelihoods does not where k-hat is above
             0.7 for more than 5 % of the data of a run: few draws carry these estimates, and how
@@ -61,7 +61,7 @@ class Difference:
 
 @dataclass(frozen=True)
 class Comparison:
-    """Metrics of several columns, runs or groups of runs that differ in their seeds.
+    """Metrics in columns of runs, or of groups of runs that differ only in their seeds.
 
     Attributes:
         columns: their titles.
@@ -94,14 +94,13 @@ class Comparison:
 def compare_runs(paths: Sequence[str]) -> Comparison:
     """Compare evaluated runs with the first of them.
 
-    Likelihoods and bounds are compared datum by datum: the interval is that of the mean
-    difference. Of runs that differ in their preprocessing, or of which one has probabilities and
-    the other densities, they are not comparable and have no difference. Other metrics are taken as
-    independent, and their standard errors added in squares.
+    Likelihoods and bounds are compared datum by datum, with the interval of the mean difference.
+    They have no difference between runs with different preprocessing, or between probabilities and
+    densities. Other metrics count as independent; their errors are added in quadrature.
 
     Raises:
-        ValueError: if there are fewer than two runs, or one is not evaluated, of other data, or
-            evaluated with other numbers or another feature network than the first.
+        ValueError: if there are fewer than two runs, or a run is not evaluated, or has other data,
+            evaluation settings or another feature network than the first.
     """
     if len(paths) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(paths)}")
@@ -125,14 +124,14 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
 
 
 def compare_seeds(paths: Sequence[str]) -> Comparison:
-    """Compare groups of evaluated runs that differ in their seed alone with the first group.
+    """Compare groups of evaluated runs, which differ only in their seeds, with the first group.
 
-    Values are means over seeds, with their standard errors. Intervals are Student's t of the
-    differences seed by seed where the groups have the same seeds, otherwise Welch's.
+    Values are means over seeds with their standard errors. Intervals are Student's t intervals of
+    the paired differences if the groups have the same seeds, otherwise Welch's.
 
     Raises:
-        ValueError: if there are fewer than two groups, a group has one run, or a run is not
-            evaluated or evaluated with other numbers than the first.
+        ValueError: if there are fewer than two groups, a group has a single run, or a run is not
+            evaluated, or with other settings than the first.
     """
     runs = [_Evaluated(path) for path in paths]
     if not runs:
@@ -145,12 +144,12 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
     if len(grouped) < 2 or min(map(len, grouped)) < 2:
         raise ValueError(
             "a comparison over seeds needs at least two groups of at least two runs that differ "
-            f"in their seed alone, got groups of {[len(group) for group in grouped]}"
+            f"only in their seed, got groups of {[len(group) for group in grouped]}"
         )
     for group in grouped:
         seeds = [run.config["seed"] for run in group]
         if len(set(seeds)) < len(seeds):
-            raise ValueError(f"runs of one group must have seeds of their own, got {seeds}")
+            raise ValueError(f"runs of one group must have different seeds, got {seeds}")
     columns = [f"{group[0].path} and {len(group) - 1} more seeds" for group in grouped]
     metrics = _metrics(runs)
     values: dict[str, list[tuple[float, float] | None]] = {}
@@ -207,7 +206,7 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
 
 
 def half_width(error: float | None, *, repetitions: int | None = None) -> float:
-    """Return half the interval of 95 % of a standard error; NaN if the error is unknown.
+    """Return half the width of a 95 % interval; NaN if the standard error is unknown.
 
     Args:
         error: the standard error of a mean.
@@ -226,14 +225,14 @@ def half_width(error: float | None, *, repetitions: int | None = None) -> float:
 
 
 def observed_kind(preprocessing: str, likelihood: str) -> tuple[str, str]:
-    """Return what log p(x) is of: runs in which it differs have likelihoods that do not compare.
+    """Return the kind of log p(x); likelihoods of different kinds are not comparable.
 
     Args:
-        preprocessing: the name of it.
-        likelihood: the name of it.
+        preprocessing: name of the preprocessing.
+        likelihood: name of the likelihood.
 
     Returns:
-        The preprocessing, and ``"probability"`` or ``"density"`` of values.
+        The preprocessing, and ``"probability"`` or ``"density"``.
 
     Example:
         >>> observed_kind("unit", "bernoulli"), observed_kind("unit", "laplace")
@@ -254,8 +253,8 @@ class _Evaluated:
             raise ValueError(f"{path} is not evaluated; run: dpvae evaluate {shlex.quote(path)}")
         if content["basis"]["run"] not in self.folder.digests():
             raise ValueError(
-                f"an evaluation must be of a checkpoint that is there, and that of {path} is of "
-                f"none; evaluate it again: dpvae evaluate {shlex.quote(path)}"
+                f"the evaluation of {path} belongs to a checkpoint that no longer exists; "
+                f"evaluate the run again: dpvae evaluate {shlex.quote(path)}"
             )
         self.metrics: dict[str, dict[str, Any]] = content["metrics"]
         self.groups: dict[str, dict[str, Any]] = content["groups"]
@@ -282,22 +281,22 @@ def _check_basis(runs: Sequence[_Evaluated]) -> None:
     for run in runs[1:]:
         if run.data != runs[0].data:
             raise ValueError(
-                f"runs must be of the same data, got {runs[0].config.get('data')} in "
-                f"{runs[0].path} and {run.config.get('data')}, with other data, in {run.path}"
+                f"runs must have the same data, got {runs[0].config.get('data')} in "
+                f"{runs[0].path} and {run.config.get('data')} with other content in {run.path}"
             )
         for name in set(run.groups) & set(runs[0].groups):
             numbers = [one.groups[name]["numbers"] for one in (runs[0], run)]
             if numbers[0] != numbers[1]:
                 raise ValueError(
-                    f"{name} must be measured with the same numbers, got {numbers[0]} of "
+                    f"{name} must be measured with the same settings, got {numbers[0]} of "
                     f"{runs[0].path} and {numbers[1]} of {run.path}; evaluate one of them again"
                 )
         for name in set(run.metrics) & set(runs[0].metrics):
             networks = [one.metrics[name]["settings"].get("network") for one in (runs[0], run)]
             if networks[0] != networks[1]:
                 raise ValueError(
-                    f"{name} must be of one feature network, got {networks[0]} in "
-                    f"{runs[0].path} and {networks[1]} in {run.path}; evaluate with one --cache"
+                    f"{name} must use one feature network, got {networks[0]} in {runs[0].path} "
+                    f"and {networks[1]} in {run.path}; evaluate both with the same cache folder"
                 )
 
 

@@ -1,4 +1,4 @@
-"""How much an evaluation measures, and the names of what it can measure."""
+"""Settings of an evaluation, and the names of groups of metrics."""
 
 import os
 import tempfile
@@ -15,22 +15,22 @@ GROUP_NAMES = (
     *("elbo", "skl", "leakage", "split", "distance", "probe", "layers", "clusters"),
     *("layer-clusters", "disentanglement", "domain", "fid", "nll"),
 )
-"""The names of ``GROUPS``, for a help that imports no metrics."""
+"""The names of ``GROUPS``, which can be listed without importing the metrics."""
 
 
 def default_cache() -> Path:
-    """Return the folder of the user's caches for this library.
+    """Return the user's cache folder for this library.
 
-    Where the user has no home, as in a container, it is one for temporary files.
+    Falls back to a temporary folder if the user has no home, as in a container.
 
     Warns:
-        UserWarning: if the user has no home, with the folder that takes its place.
+        UserWarning: if the user has no home, with the folder used instead.
     """
     if given := os.environ.get("XDG_CACHE_HOME"):
         return Path(given) / "pyro-dpvae"
     try:
         return Path.home() / ".cache" / "pyro-dpvae"
-    except RuntimeError:  # no HOME, and a user id without an entry in the system's list
+    except RuntimeError:  # neither HOME nor an entry in the system's list of users
         folder = Path(tempfile.gettempdir()) / f"pyro-dpvae-{os.getuid()}"
         warnings.warn(
             f"the user has no home folder, so caches are kept in {folder}; set HOME or "
@@ -43,21 +43,21 @@ def default_cache() -> Path:
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
-    """How much is measured, and with what.
+    """Settings of an evaluation.
 
     Args:
-        nll_samples: draws of z for each datum's likelihood.
-        nll_data: held-out data whose likelihood is measured, evenly spaced over the split.
-        latent_samples: draws for divergences, leakage and the split of the rate.
-        images: samples, and reference images of the training split, in feature space.
-        seed: of all draws.
-        chunk: how many draws of z are made at once for each datum's likelihood; None takes as
-            many as suit memory.
-        compile: whether the draws of likelihoods are compiled, which takes some ten seconds, and
-            changes values by rounding alone.
-        inception: the file of the Inception network's weights; None for torch.hub's cache.
-        download: whether those weights may be fetched.
-        cache: the folder of domain networks and reference features.
+        nll_samples: samples of z per datum for the likelihood.
+        nll_data: number of held-out items for the likelihood, evenly spaced over the split.
+        latent_samples: samples for divergences, leakage and the split of the rate.
+        images: number of samples, and of reference images of the training split, in feature space.
+        seed: random seed.
+        chunk: samples of z drawn at once for the likelihood; None takes as many as fit into
+            memory.
+        compile: compile the sampling of likelihoods, which takes about ten seconds and changes
+            values only by rounding.
+        inception: file of the Inception network's weights; None uses torch.hub's cache.
+        download: download those weights if they are missing.
+        cache: folder of domain networks and reference features.
 
     Raises:
         ValueError: if a count is below 2.

@@ -1,4 +1,4 @@
-"""Groups of metrics of a trained run, and the file that they are kept in."""
+"""Groups of metrics of a trained run, and the file in which they are stored."""
 
 import math
 import warnings
@@ -53,20 +53,20 @@ from pyro_dpvae.metrics.spaces import Space
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 
 _ELBO_SAMPLES = 10
-_PER_DATUM = ("elbo", "nll")  # groups with a value of each datum
+_PER_DATUM = ("elbo", "nll")  # groups with a value per datum
 
 Estimates = dict[str, Estimate]
 
 
 @dataclass(frozen=True)
 class _Group:
-    """Metrics that are measured together, and what they need of a run.
+    """Metrics that are measured together, and their requirements.
 
     Attributes:
-        measure: returns them.
-        numbers: what of the configuration they depend on, beside the seed.
-        fixed: what else they depend on, that is the same for all configurations.
-        needs: all that a run must have.
+        measure: returns the metrics.
+        numbers: the EvaluationConfig fields these metrics depend on, besides the seed.
+        fixed: further settings that are the same for all configurations.
+        needs: requirements on the run.
     """
 
     measure: Callable[[Subject], Estimates]
@@ -75,35 +75,35 @@ class _Group:
     needs: tuple[Need, ...] = ()
 
     def missing(self, subject: Subject) -> list[str]:
-        """Return the names of what a run does not have."""
+        """Return the names of the requirements that a run does not meet."""
         return [need.what for need in self.needs if not need.met(subject)]
 
 
 def evaluate_run(
     subject: Subject, groups: Sequence[str] | None = None
 ) -> dict[str, dict[str, Any]]:
-    """Measure groups of metrics and keep them in the run's ``evaluation.json``.
+    """Measure groups of metrics and store them in the run's ``evaluation.json``.
 
-    What the file holds of the same checkpoint, data and numbers is not measured again, so an
-    interrupted evaluation goes on where it was; what it holds of another checkpoint or other data
-    is dropped. Each group has draws of its own from the seed: a value does not depend on which
-    others are asked for.
+    Metrics that the file has for the same checkpoint, data and settings are not measured again, so
+    an interrupted evaluation can be continued. Metrics of another checkpoint or other data are
+    dropped. Each group has its own random draws, so that a value does not depend on the other
+    groups.
 
-    Under several ranks all must call it. They share what goes through the data batch by batch,
-    with the same values as one rank has, and the first writes.
+    With several ranks all must call it. They share the work on batches, get the same values as a
+    single rank, and rank zero writes.
 
     Args:
         subject: the run.
-        groups: some of ``GROUPS``; by default all that apply but ``fid``. Of the default, those
-            that fail on the data are left out with a warning.
+        groups: some of ``GROUPS``; by default all that apply except ``fid``. Default groups that
+            fail on the data are skipped with a warning.
 
     Returns:
-        The metrics by name: ``{"value", "standard_error", "settings"}``; an unknown standard
-        error is None.
+        The metrics by name: ``{"value", "standard_error", "settings"}``; an unknown standard error
+        is None.
 
     Raises:
         ValueError: for an unknown group, or one that the run's data do not allow; or if the file
-            holds no metrics.
+            is not an evaluation.
     """
     chosen = applicable(subject) if groups is None else list(dict.fromkeys(groups))
     for name in chosen:
@@ -117,7 +117,7 @@ def evaluate_run(
     basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
     if subject.saved.weights != "raw":
         basis["weights"] = subject.saved.weights
-    # The first rank's: ranks must agree on what is to be measured.
+    # Rank zero's, since ranks must agree on what to measure.
     content = shared_object(kept_of(run, basis))
     values = shared_object(sorted(kept_per_datum(run, content)))
     metrics: dict[str, dict[str, Any]] = {}
@@ -135,7 +135,7 @@ def evaluate_run(
                 found = GROUPS[name].measure(subject)
         except KeyboardInterrupt as error:
             kept = ", ".join(done) or "nothing yet"
-            error.add_note(f"kept in {run.path}: {kept}; the same command goes on with {name}")
+            error.add_note(f"stored in {run.path}: {kept}; the same command continues with {name}")
             raise
         except ValueError as error:
             if groups is not None:
@@ -153,12 +153,12 @@ def evaluate_run(
 
 
 def applicable(subject: Subject) -> list[str]:
-    """Return the groups that the run's data allow, without those that need a download."""
+    """Return the groups that the run's data allow, except those that need a download."""
     return [name for name, group in GROUPS.items() if not group.missing(subject) and name != "fid"]
 
 
 def numbers_of(group: str, config: EvaluationConfig) -> dict[str, Any]:
-    """Return what the metrics of a group depend on, as ``evaluation.json`` keeps it with them."""
+    """Return the settings that a group's metrics depend on, as ``evaluation.json`` stores them."""
     names = (*GROUPS[group].numbers, "seed")
     numbers = {number: getattr(config, number) for number in names}
     return {**numbers, **GROUPS[group].fixed}
@@ -174,7 +174,7 @@ def _plain(estimate: Estimate) -> dict[str, Any]:
 
 
 def _elbo(subject: Subject) -> Estimates:
-    # With enumerated sites summed out of both p and q: where q(y | x) is a network's, the bound is
+    # Enumerated sites are summed out of both p and q. If q(y | x) is a network's, the bound is
     # tighter than the training's, by KL(q(y | x) || p(y | z)).
     def bound(x: Tensor) -> tuple[Tensor, Tensor | None]:
         found = log_weights(subject.model, subject.guide, x, num_samples=_ELBO_SAMPLES).mean(0)
@@ -212,7 +212,7 @@ def _likelihood(subject: Subject) -> Estimates:
 
 
 def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
-    """Return held-out data from all over their split, in batches of 32 but for the last."""
+    """Return evenly spaced held-out data in batches of 32; the last may be smaller."""
     chosen = evenly_spaced(count, split_size(subject.data.test))
     parts, start = [], 0
     for x in subject.test.epoch(0):
@@ -308,7 +308,7 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
 
 
 _LATENT = ("latent_samples",)
-# Stands among the numbers, so that a value of other data is not kept.
+# Part of the settings, so that values of other data are measured again.
 _SPACED = {"data": "evenly spaced"}
 
 GROUPS: dict[str, _Group] = {
@@ -326,4 +326,4 @@ GROUPS: dict[str, _Group] = {
     "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),
     "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }
-"""What can be measured of a run, by the names of the command line."""
+"""The groups of metrics by name."""

@@ -1,4 +1,4 @@
-"""What a run's folder keeps of its evaluation: metrics in JSON, values per datum as tensors."""
+"""The stored evaluation of a run: metrics in JSON, values per datum as tensors."""
 
 import json
 import shlex
@@ -25,16 +25,16 @@ def keep(
     metrics: Mapping[str, Mapping[str, Any]],
     per_datum: Tensor | None = None,
 ) -> dict[str, Any]:
-    """Add a measured group to what the run keeps; returns all that the run keeps then.
+    """Add a measured group to the run's evaluation; return the whole evaluation.
 
-    Another process may measure other groups of the same run meanwhile. So the file is read again
-    under a lock, and what it holds of the same basis stays. The tensors say what they were
-    measured of, because the two files are not written at once.
+    Another process may measure other groups of the same run at the same time. So the file is read
+    again under a lock, and its metrics of the same basis are preserved. The tensors name their
+    origin, because the two files are not written at once.
 
     Args:
-        run: the folder.
+        run: the run folder.
         basis: the digests of the checkpoint and of the data.
-        group: the name of the group.
+        group: name of the group.
         numbers: the settings that its metrics depend on.
         metrics: its metrics by name, each a value with its standard error and settings.
         per_datum: the value of each datum, if the group has such values.
@@ -53,7 +53,7 @@ def keep(
 
 
 def kept_of(run: RunFolder, basis: Mapping[str, Any]) -> dict[str, Any]:
-    """Return what a run keeps of one basis, without groups if it keeps none of that basis."""
+    """Return the run's evaluation of one basis; without groups if it has another basis."""
     content = read_kept(run)
     if content.get("basis") != basis:
         return {"basis": dict(basis), "groups": {}, "metrics": {}}
@@ -61,19 +61,19 @@ def kept_of(run: RunFolder, basis: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def kept_per_datum(run: RunFolder, content: Mapping[str, Any]) -> dict[str, Tensor]:
-    """Return the values per datum, by group, that are of the measurements of a file's content."""
+    """Return the stored values per datum, by group, that belong to an evaluation."""
     return run.read_tensors(_TENSORS, origins=_origins(content))
 
 
 def read_kept(run: RunFolder) -> dict[str, Any]:
-    """Return what a run keeps of its metrics, empty if it is not evaluated.
+    """Return the run's evaluation; an empty dict if there is none.
 
     Returns:
-        ``basis``, of what they are: the digests of checkpoint and data; ``groups``, the numbers
-        and metrics of each; and ``metrics``, each a value with its standard error and settings.
+        ``basis``, the digests of checkpoint and data; ``groups``, the settings and names of
+        metrics of each; and ``metrics``, each a value with its standard error and settings.
 
     Raises:
-        ValueError: if the file holds anything else.
+        ValueError: if the file has other content.
     """
     content = run.read(_FILE)
     if not {"basis", "groups", "metrics"} <= content.keys():
@@ -97,8 +97,8 @@ def read_kept(run: RunFolder) -> dict[str, Any]:
     if not whole:
         path = run.path / _FILE
         raise ValueError(
-            f"{path} must hold metrics as 'dpvae evaluate' writes them, and holds something else; "
-            f"remove it, and evaluate again: dpvae evaluate {shlex.quote(str(run.path))}"
+            f"{path} is not an evaluation written by 'dpvae evaluate'; remove it, and evaluate "
+            f"again: dpvae evaluate {shlex.quote(str(run.path))}"
         )
     return content
 
@@ -111,7 +111,7 @@ def _origins(content: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _holds(content: Any, **kinds: Any) -> bool:
-    """Return whether a content is a mapping that has entries of some kinds."""
+    """Return True for a mapping that has entries of the given kinds."""
     return isinstance(content, Mapping) and all(
         name in content and isinstance(content[name], kind) for name, kind in kinds.items()
     )

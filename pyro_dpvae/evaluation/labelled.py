@@ -1,4 +1,4 @@
-"""Groups of metrics that hold representations against labels and factors of variation."""
+"""Groups of metrics that compare representations with labels and factors of variation."""
 
 import warnings
 from collections.abc import Callable
@@ -38,7 +38,7 @@ Estimates = dict[str, Estimate]
 
 
 def probe(subject: Subject) -> Estimates:
-    """Return how well labels can be read off the means of q(z | x)."""
+    """Measure how well classifiers predict labels from the means of q(z | x)."""
     data = labelled(subject)
     return {
         "probe": linear_probe_accuracy(*data),
@@ -47,7 +47,7 @@ def probe(subject: Subject) -> Estimates:
 
 
 def layers(subject: Subject) -> Estimates:
-    """Return how well labels can be read off each layer of a ladder alone."""
+    """Measure how well classifiers predict labels from each layer of a ladder alone."""
     assert isinstance(subject.prior, ProductPrior)
     data, sizes = labelled(subject), subject.prior.latent_dims
     classifiers = {
@@ -64,10 +64,10 @@ def layers(subject: Subject) -> Estimates:
 
 
 def labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-    """Return means and labels of training data, evenly spaced, and of the held-out data.
+    """Return means and labels of evenly spaced training data, and of the held-out data.
 
-    Where the splits have no class in common, as those of Omniglot, the first pair is every second
-    datum of each class of the held-out split, and the second pair is the rest of that split.
+    If the splits have no class in common, as in Omniglot, the first pair is every second item of
+    each class of the held-out split, and the second pair is the rest of that split.
     """
     train_labels, test_labels = subject.data.train_labels, subject.data.test_labels
     assert train_labels is not None
@@ -82,7 +82,7 @@ def labelled(subject: Subject) -> tuple[Tensor, Tensor, Tensor, Tensor]:
 
 
 def clusters(subject: Subject) -> Estimates:
-    """Return how well clusters that k-means finds among the means fit the labels."""
+    """Measure how well k-means clusters of the means match the labels."""
     labels = subject.data.test_labels
     assert labels is not None
     found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
@@ -109,9 +109,9 @@ def own_clusters(subject: Subject) -> Estimates:
     assert labels[1] is not None
     if not torch.isin(labels[1], labels[0]).any():
         raise ValueError(
-            "clusters take their labels from the training split, and the splits of "
+            "clusters get their labels from the training split, and the splits of "
             f"{subject.data.name!r} have no class in common; measure 'clusters' and 'probe', "
-            "which compare held-out data with each other"
+            "which use held-out data only"
         )
     return layer_clusters(train, labels[0], test, labels[1])
 
@@ -127,7 +127,7 @@ def _cluster_probabilities(subject: Subject, x: Tensor) -> list[Tensor]:
 
 
 def disentanglement(subject: Subject) -> Estimates:
-    """Return how coordinates of the means and factors of variation correspond."""
+    """Measure how coordinates of the means correspond to factors of variation."""
     factors = subject.data.test_factors
     assert factors is not None
     if constant := constant_factors(factors):

@@ -1,4 +1,4 @@
-"""What metrics need of a run, beside its checkpoint and data of any kind."""
+"""Requirements of metrics on a run, besides its checkpoint and any data."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +23,11 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Need:
-    """Something that a run has or has not.
+    """A requirement on a run.
 
     Attributes:
-        what: its name in a message.
-        met: whether a run has it.
+        what: its name in messages.
+        met: returns True if a run meets it.
     """
 
     what: str

@@ -1,4 +1,4 @@
-"""What an evaluation measures: a trained run, its data, and what several metrics share."""
+"""The subject of an evaluation: a trained run, its data, and shared intermediate results."""
 
 import hashlib
 from collections.abc import Iterator, Sequence
@@ -36,7 +36,7 @@ __all__ = ["Subject"]
 
 _BATCH = 250
 _MOMENT_DRAWS = 2000
-_SAMPLED = 5  # samples for each low- or high-posterior sample: the least fifth, as the authors
+_SAMPLED = 5  # low-posterior samples are the least fifth, as in the authors' code
 
 
 @final
@@ -46,8 +46,8 @@ class Subject:
     Args:
         saved: the run with its system.
         data: its data set.
-        config: how much is measured.
-        progress: whether bars are shown.
+        config: the settings of the evaluation.
+        progress: show progress bars.
     """
 
     def __init__(
@@ -60,18 +60,18 @@ class Subject:
 
     @cached_property
     def data_digest(self) -> str:
-        """A name of the data themselves."""
+        """A hash of the data."""
         return self.data.digest
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
-        """q(z) over the training split; of flows, over some of its data, evenly spaced."""
+        """q(z) over the training split; for flows, over some evenly spaced items."""
         with self._own_draws():
             return self.saved.aggregate(self.data.train)
 
     @cached_property
     def test(self) -> Batches:
-        """The held-out split as the model sees it."""
+        """The preprocessed held-out split."""
         return self.saved.batches(self.data.test)
 
     def train_means(self, count: int) -> Tensor:
@@ -90,19 +90,19 @@ class Subject:
 
     @contextmanager
     def _own_draws(self) -> Iterator[None]:
-        """Draw from the seed, aside: what metrics share must not depend on which asks first."""
+        """Use the seed inside the context, so that shared results do not depend on the order."""
         with forked_rng():
             torch.manual_seed(self.config.seed)
             yield
 
     def low_posterior(self, count: int) -> Tensor:
-        """Return the fifth of prior draws of least q(z)."""
+        """Return the fifth of prior samples with the least q(z)."""
         return low_posterior_samples(
             self.prior, self.aggregate, num_samples=_SAMPLED * count, keep=count
         )
 
     def high_posterior(self, count: int) -> Tensor:
-        """Return the fifth of draws of q(z) of least p(z)."""
+        """Return the fifth of samples of q(z) with the least p(z)."""
         return high_posterior_samples(
             self.prior, self.aggregate, num_samples=_SAMPLED * count, keep=count
         )
@@ -127,14 +127,14 @@ class Subject:
     def decoded(self, z: Tensor) -> Iterator[Tensor]:
         """Yield the means of p(x | z), images as grey values in [0, 1].
 
-        Where the mean is not tractable, it is a draw.
+        Yields a sample where the mean is not tractable.
         """
         with torch.no_grad():
             for part in z.split(_BATCH):
                 yield to_unit(images(self.model.decoder, part), self.saved.preprocessing)
 
     def sample_features(self, network: AbstractFeatures, z: Tensor, label: str) -> Tensor:
-        """Return the features of decoded z, of which ranks share the work."""
+        """Return the features of decoded z; ranks share the work."""
 
         def features(part: Tensor) -> Tensor:
             return torch.cat(list(extract(network, self.decoded(part), progress=False)))
@@ -147,10 +147,10 @@ class Subject:
         return stacked(self.data.train, self.config.images)
 
     def reference_features(self, network: AbstractFeatures) -> Tensor:
-        """Return the features of the reference images, from the cache if they are there."""
+        """Return the features of the reference images, from the cache if possible."""
         digest = hashlib.sha256(self.reference_images.numpy().tobytes()).hexdigest()[:12]
         path = self.config.cache / "features" / f"{network.name}-{digest}.safetensors"
-        # Ranks take one way, also where they have no cache in common.
+        # All ranks must agree, even if they have no common cache folder.
         if all(gather_objects(path.exists())):
             return read_tensors(path)["features"]
 
@@ -164,18 +164,18 @@ class Subject:
         return found
 
     def _shown(self, parts: Sequence[Tensor], label: str) -> Iterator[Tensor]:
-        """Yield this rank's share of parts under a bar."""
+        """Yield this rank's share of parts with a progress bar."""
         yield from progress_bar(own_batches(parts), label, unit="batch", disable=not self.progress)
 
     def inception(self) -> AbstractFeatures:
         """Return the Inception network of FID."""
         config = self.config
         weights = partial(inception_weights, config.inception, download=config.download)
-        on_first_rank(weights)  # which may fetch them
+        on_first_rank(weights)  # downloads them if allowed
         return InceptionFeatures(weights()).to(self.saved.device)
 
     def domain_network(self) -> AbstractFeatures:
-        """Return the classifier of the data set, trained now or before.
+        """Return the classifier of the data set, from the cache or trained now.
 
         Raises:
             ValueError: if the data have no labels, or are not in memory.
@@ -183,8 +183,8 @@ class Subject:
         images, labels = self.data.train, self.data.train_labels
         if labels is None or not isinstance(images, Tensor):
             raise ValueError(
-                f"a domain network learns from labelled images in memory, and {self.data.name!r} "
-                "has none; use fid, with the Inception network"
+                f"a domain network needs labelled images in memory, and {self.data.name!r} has "
+                "none; use the group 'fid', with the Inception network"
             )
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
         name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
@@ -194,7 +194,7 @@ class Subject:
             if path.exists():
                 return
             make_folder(path.parent)
-            with FileLock(path.with_suffix(".lock")):  # processes beside wait for the first one's
+            with FileLock(path.with_suffix(".lock")):  # other processes wait for the first
                 if not path.exists():
                     network = train_domain_network(
                         self.data.name, images, labels, progress=self.progress

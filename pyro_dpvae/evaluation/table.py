@@ -21,7 +21,7 @@ def text_table(rows: Sequence[Sequence[str]], *, align: str = "<>") -> str:
     Args:
         rows: the header, if there is one, and the rows below it, with equally many cells.
         align: ``<`` for a column of text and ``>`` for one of numbers, in the order of the
-            columns; the last sign is that of all further columns.
+            columns; the last one holds for all further columns.
 
     Example:
         >>> print(text_table([["metric", "A"], ["nll", "98.25"], ["skl", "0.5"]]))

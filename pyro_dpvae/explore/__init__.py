@@ -1,4 +1,4 @@
-"""A page on which one walks through the latent spaces of a run, and the server behind it."""
+"""An interactive page on the latent spaces of a run, and its server."""
 
 from pyro_dpvae.explore.server import ExploreServer
 from pyro_dpvae.explore.state import Explored, explored

@@ -1,4 +1,4 @@
-"""What a request asks for, checked: each refusal gives the rule, what was got, and the remedy."""
+"""Parsing and checking of requests."""
 
 import json
 import math
@@ -13,20 +13,20 @@ from pyro_dpvae.explore.state import SPACES
 
 __all__ = ["Asked"]
 
-_LARGEST = 1e6  # of a coordinate
-_SIZE = 256  # cells of a map's side
-_SHOWN = 60  # characters of a value that a message repeats
+_LARGEST = 1e6  # limit of a coordinate
+_SIZE = 256  # limit of cells along a side of a map
+_SHOWN = 60  # limit of characters of a value in a message
 
 
 @final
 class Asked:
-    """The JSON object of a request, of which each field is taken once.
+    """The fields of a JSON request, each of which is taken once.
 
     Args:
         text: the JSON.
 
     Raises:
-        ValueError: if it is none; so do methods, of fields that are missing or bad.
+        ValueError: if it is not a JSON object; methods raise it for missing or wrong fields.
 
     Example:
         >>> Asked('{"space": "generation"}').space()
@@ -47,7 +47,7 @@ class Asked:
         return self.choice("space", SPACES)
 
     def choice(self, name: str, choices: Sequence[str]) -> str:
-        """Return a text that is one of several."""
+        """Return a field that is one of several texts."""
         return check_choice(name, str(self._take(name)), choices)
 
     def whole(self, name: str, least: int, most: int) -> int:
@@ -64,7 +64,7 @@ class Asked:
         return torch.tensor(self._numbers("values", count))
 
     def axes(self, latent_dim: int) -> tuple[int, int]:
-        """Return two coordinates of z that differ; where z has one, it twice."""
+        """Return two different coordinates of z; the same twice if z has only one."""
         axes = self._take("axes")
         if (
             not isinstance(axes, list)
@@ -89,13 +89,13 @@ class Asked:
         return left, right, bottom, top
 
     def band(self) -> tuple[int, int, int]:
-        """Return the size of a map, and the first and number of the rows of it."""
+        """Return the size of a map, and the first row and number of rows to compute."""
         size = self.whole("size", 2, _SIZE)
         first = self.whole("first", 0, size - 1)
         return size, first, self.whole("rows", 1, size - first)
 
     def nothing_else(self) -> None:
-        """Refuse fields that nobody has taken."""
+        """Raise if fields are left that nobody has taken."""
         if self._fields:
             raise ValueError(
                 f"a request must have no other fields, got {', '.join(map(_short, self._fields))}"
@@ -120,7 +120,7 @@ class Asked:
 
     def _take(self, name: str) -> Any:
         if name not in self._fields:
-            raise ValueError(f"a request must have the field {name!r}, and has none")
+            raise ValueError(f"the request must have the field {name!r}")
         return self._fields.pop(name)
 
 

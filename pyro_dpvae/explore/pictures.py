@@ -1,4 +1,4 @@
-"""Data as a page shows them: images as PNG, points and vectors as numbers."""
+"""Data in the form that the page shows: images as PNG, points and vectors as numbers."""
 
 import base64
 import io
@@ -19,9 +19,9 @@ __all__ = ["decoded", "decodes_to_means", "numbers", "png", "shown"]
 
 
 def decoded(run: Explored, z: Float[Tensor, " latent"]) -> Tensor:
-    """Return what z decodes to, images as grey values in [0, 1].
+    """Decode z; images have grey values in [0, 1].
 
-    It is the mean of p(x | z), or a draw where the mean is not tractable: the same for the same z.
+    Returns the mean of p(x | z), or a sample with a fixed seed where the mean is not tractable.
     """
     with torch.no_grad(), forked_rng():
         torch.manual_seed(0)
@@ -30,7 +30,7 @@ def decoded(run: Explored, z: Float[Tensor, " latent"]) -> Tensor:
 
 
 def decodes_to_means(run: Explored) -> bool:
-    """Return whether what is shown of z is the mean of p(x | z), rather than a draw."""
+    """Return True if :func:`decoded` returns means, False for samples."""
     with torch.no_grad():
         try:
             run.decoder(torch.zeros(1, run.latent_dim, device=run.device)).mean  # noqa: B018
@@ -40,14 +40,14 @@ def decodes_to_means(run: Explored) -> bool:
 
 
 def shown(x: Tensor) -> dict[str, Any]:
-    """Return a datum as a page takes it: ``{"image": a data: address}`` or ``{"values": ...}``."""
+    """Return data for the page: ``{"image": a data: address}`` or ``{"values": ...}``."""
     if x.dim() == 3:
         return {"image": "data:image/png;base64," + base64.b64encode(png(x)).decode()}
     return {"values": numbers(x)}
 
 
 def png(image: Float[Tensor, "channels height width"]) -> bytes:
-    """Return an image of 1 or 3 channels, grey values in [0, 1], as a PNG of 8 bits."""
+    """Return an image with 1 or 3 channels and values in [0, 1] as an 8-bit PNG."""
     levels = (image.clamp(0, 1) * 255).round().to(torch.uint8).permute(1, 2, 0).numpy()
     file = io.BytesIO()
     Image.fromarray(levels.squeeze(-1) if levels.shape[-1] == 1 else levels).save(file, "PNG")
@@ -55,7 +55,7 @@ def png(image: Float[Tensor, "channels height width"]) -> bytes:
 
 
 def numbers(values: Tensor) -> Any:
-    """Return numbers for JSON, with the digits that tell 32-bit numbers apart; None if not finite.
+    """Return numbers for JSON with the digits of 32-bit numbers; None if not finite.
 
     Example:
         >>> numbers(torch.tensor([0.1, -torch.inf]))

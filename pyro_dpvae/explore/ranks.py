@@ -1,4 +1,4 @@
-"""Where a point lies among draws: in a pocket, in a leak, outside, or where both are."""
+"""The kind of a point, from its densities: a pocket, a leak, outside, or covered."""
 
 from dataclasses import dataclass
 
@@ -8,19 +8,19 @@ from pyro_dpvae.explore.state import RATIO, Place
 
 __all__ = ["Standing", "share_above", "standing"]
 
-_LOW = 0.8  # below four fifths of draws: among the fifth of least density
+_LOW = 0.8  # four fifths of samples have a higher density
 _OUTSIDE = 0.99
 
 
 @dataclass(frozen=True)
 class Standing:
-    """How the densities at a point compare with those at draws.
+    """Compare the densities at a point with those at samples.
 
     Attributes:
-        q_among_prior: the share of the prior's draws where q(z) is higher than here.
-        p_among_aggregate: the share of the aggregate posterior's draws where p(z) is higher.
-        p_among_prior: the share of the prior's own draws where p(z) is higher.
-        q_among_aggregate: the share of the aggregate posterior's own draws where q(z) is higher.
+        q_among_prior: fraction of the prior's samples where q(z) is higher than here.
+        p_among_aggregate: fraction of the aggregate posterior's samples where p(z) is higher.
+        p_among_prior: fraction of the prior's own samples where p(z) is higher.
+        q_among_aggregate: fraction of the aggregate posterior's own samples where q(z) is higher.
         log_ratio: log q(z) - log p(z), in nats; the same in both spaces.
     """
 
@@ -34,9 +34,9 @@ class Standing:
     def kind(self) -> str:
         """``pocket``, ``leak``, ``outside``, ``tail`` or ``covered``.
 
-        A pocket is where the prior draws, q(z) is among the least fifth of what it is there, and
-        log q(z) is at least 1 nat below log p(z); a leak is the same with the sides exchanged;
-        outside, neither side draws. Where only the ratio is missing, both cover the tail.
+        In a pocket the prior has samples, q(z) is among the least fifth of its values at them, and
+        log q(z) is at least 1 nat below log p(z). A leak is the same with p and q exchanged.
+        Outside, neither side has samples. Where only the ratio is too small, both cover the tail.
         """
         prior_draws = self.p_among_prior <= _OUTSIDE
         data_lie = self.q_among_aggregate <= _OUTSIDE
@@ -52,12 +52,12 @@ class Standing:
 
 
 def standing(here: Place, prior: Place, aggregate: Place) -> Standing:
-    """Return where one point stands among draws of both sides.
+    """Compare one point with samples of both sides.
 
     Args:
-        here: the point, one.
-        prior: draws from p(z).
-        aggregate: draws from q(z).
+        here: the point.
+        prior: samples from p(z).
+        aggregate: samples from q(z).
     """
     return Standing(
         q_among_prior=share_above(here.log_q, prior.log_q),
@@ -69,7 +69,7 @@ def standing(here: Place, prior: Place, aggregate: Place) -> Standing:
 
 
 def share_above(value: Tensor, draws: Tensor) -> float:
-    """Return the share of draws that are above a value.
+    """Return the fraction of samples that are above a value.
 
     Example:
         >>> import torch

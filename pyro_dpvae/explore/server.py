@@ -1,4 +1,4 @@
-"""The server behind the page: on the loopback interface, to its own machine's browser only."""
+"""The server of the page, reachable only from this machine (loopback interface)."""
 
 import json
 import threading
@@ -31,7 +31,7 @@ _HEADERS = {
     "X-Content-Type-Options": "nosniff",
 }
 _LONGEST = 60_000  # characters of an address
-_MOST = 64  # connections at a time; a browser opens six
+_MOST = 64  # simultaneous connections; a browser opens six
 _FULL = (
     b"HTTP/1.1 503 Service Unavailable\r\nConnection: close\r\nContent-Length: 0\r\n"
     b"Retry-After: 1\r\n\r\n"
@@ -41,10 +41,10 @@ _PATIENCE = 60  # seconds until a silent connection is closed
 
 @dataclass(frozen=True)
 class Answer:
-    """What a request is answered.
+    """An HTTP response.
 
     Attributes:
-        status: of HTTP.
+        status: the HTTP status.
         kind: the media type.
         body: the content.
     """
@@ -55,10 +55,10 @@ class Answer:
 
 
 def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
-    """Return what a request of an address is answered.
+    """Return the response to a request.
 
     Args:
-        run: what is explored.
+        run: the run to explore.
         pages: the files of the page, by their addresses.
         target: the address, from the first slash on.
     """
@@ -67,12 +67,12 @@ def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
     try:
         path, query = urlsplit(target).path, urlsplit(target).query
     except ValueError as error:
-        return _refusal(400, f"an address must be one of HTTP, and this is none: {error}")
+        return _refusal(400, f"the address must be a valid HTTP address: {error}")
     if path in pages:
         return pages[path]
     name = path.removeprefix("/api/")
     if name == path or name not in VIEWS:
-        return _refusal(404, "an address must be one of the page's, and this is none")
+        return _refusal(404, "the address does not exist on this page")
     try:
         asked = Asked(parse_qs(query).get("q", ["{}"])[-1])
         found = VIEWS[name](run, asked)
@@ -82,9 +82,9 @@ def answer(run: Explored, pages: Mapping[str, Answer], target: str) -> Answer:
 
 
 def is_loopback(host: str | None) -> bool:
-    """Return whether a request's Host names this machine: others are names bound to its address.
+    """Return True if a request's Host names this machine, to prevent DNS rebinding.
 
-    The port may be any: behind ``ssh -L`` the browser uses another one than the server has.
+    Any port is allowed: behind ``ssh -L`` the browser uses another port than the server.
 
     Example:
         >>> is_loopback("localhost:8000"), is_loopback("evil.example:8000")
@@ -96,15 +96,15 @@ def is_loopback(host: str | None) -> bool:
 
 @final
 class ExploreServer(ThreadingHTTPServer):
-    """A server of the page of a run; ``serve_forever`` serves, also several browsers.
+    """A server for the page of a run; ``serve_forever`` serves one or several browsers.
 
     Args:
-        run: returns what is explored; called once the port is had, as it may take minutes.
-        port: of the loopback interface; 0 takes a free one.
+        run: returns the run to explore; called after the port is opened, as it may take minutes.
+        port: port of the loopback interface; 0 chooses a free one.
 
     Raises:
         ValueError: if the port is out of range.
-        OSError: if the port cannot be had.
+        OSError: if the port cannot be opened.
     """
 
     daemon_threads = True
@@ -121,8 +121,7 @@ class ExploreServer(ThreadingHTTPServer):
         except OSError as error:
             reason = (error.strerror or str(error)).lower()
             raise type(error)(
-                f"port {port} must be free and allowed, and the system refuses: {reason}; name "
-                "another with --port, or none for a free one"
+                f"port {port} cannot be opened: {reason}; choose another port, or 0 for a free one"
             ) from error
         try:
             self._run = run()
@@ -136,14 +135,14 @@ class ExploreServer(ThreadingHTTPServer):
         return f"http://{_LOOPBACK}:{self.server_port}/"
 
     def reply(self, target: str, host: str | None) -> Answer:
-        """Return what a request is answered; the model serves one at a time."""
+        """Return the response to a request; requests use the model one at a time."""
         if not is_loopback(host):
             return _refusal(403, f"requests must be addressed to {self.url}")
         with self._one:
             return answer(self._run, self._pages, target)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """Serve a connection in a thread of its own, if there are not too many of them."""
+        """Serve a connection in its own thread, unless there are too many connections."""
         if not self._places.acquire(blocking=False):
             with suppress(OSError):
                 request.sendall(_FULL)
@@ -174,7 +173,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._send(self.server.reply(self.path, self.headers.get("Host")))
 
     def refuse(self) -> None:
-        self.close_connection = True  # what a body holds is not read
+        self.close_connection = True  # the body is not read
         self._send(_refusal(405, f"the method must be GET, got {self.command}"))
 
     do_POST = do_PUT = do_PATCH = do_DELETE = do_OPTIONS = do_HEAD = refuse
@@ -182,12 +181,12 @@ class _Handler(BaseHTTPRequestHandler):
     def send_error(
         self, code: int, message: str | None = None, explain: str | None = None
     ) -> None:
-        """Answer a request that is none of HTTP, with a status line whatever it claims to be."""
+        """Answer a malformed request, whatever HTTP version it claims."""
         self.request_version, self.close_connection = self.protocol_version, True
-        self._send(_refusal(code, f"the request must be one of HTTP/1.1: {message or code}"))
+        self._send(_refusal(code, f"the request must be HTTP/1.1: {message or code}"))
 
     def _send(self, what: Answer) -> None:
-        with suppress(ConnectionError):  # the page may have lost interest
+        with suppress(ConnectionError):  # the browser may have closed the connection
             self.send_response(what.status)
             for name, value in _HEADERS.items():
                 self.send_header(name, value)
@@ -205,7 +204,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "dpvae"
 
     def log_message(self, format: str, *args: Any) -> None:
-        """Say nothing of requests: a drag makes hundreds."""
+        """Log no requests: a drag makes hundreds."""
 
 
 def _pages() -> dict[str, Answer]:

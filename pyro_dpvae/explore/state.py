@@ -1,4 +1,4 @@
-"""What is explored: a run's parts, and draws from both sides that points are held against."""
+"""The state to explore: a run's parts, and samples of both sides to compare points with."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -23,10 +23,10 @@ __all__ = ["RATIO", "SPACES", "Explored", "Place", "explored", "place"]
 SPACES = ("generation", "representation")
 
 RATIO = 1.0
-"""Nats by which log-densities differ in pockets and leaks, at least."""
+"""Smallest difference of log-densities in pockets and leaks, in nats."""
 
-_DRAWS, _DRAWS_OF_FLOWS = 2000, 200  # of flows, each is scored under thousands of them
-_KEPT = 5  # pockets and leaks are the fifth of draws of least density, as in metrics
+_DRAWS, _DRAWS_OF_FLOWS = 2000, 200  # with flows, each is scored under thousands of them
+_KEPT = 5  # pockets and leaks are the fifth of samples with the least density, as in metrics
 _HELD_OUT, _DATA = 200, 2000
 
 
@@ -35,11 +35,11 @@ class Place:
     """Points in both spaces, with their densities.
 
     Attributes:
-        z: in representation space, of shape (points, L).
-        z0: in generation space, g(z), of shape (points, L).
+        z: coordinates in representation space, of shape (points, L).
+        z0: coordinates g(z) in generation space, of shape (points, L).
         log_p: log p(z) of the prior, of shape (points,), in nats.
-        log_q: log q(z) of the aggregate posterior, likewise.
-        log_det: log |det dg/dz|, likewise; minus it, densities over z are densities over z0.
+        log_q: log q(z) of the aggregate posterior, of shape (points,), in nats.
+        log_det: log |det dg/dz|, of shape (points,); subtract it to get densities over z0.
     """
 
     z: Tensor
@@ -65,30 +65,29 @@ class Place:
 
 @dataclass(frozen=True)
 class Explored:
-    """A run to be explored: nothing in it changes.
+    """A run to explore, which does not change.
 
     Attributes:
         title: the run's name.
-        facts: what it is, by what is said of it.
+        facts: descriptions of the run by topic.
         prior: p(z).
         decoder: p(x | z).
         aggregate: q(z) over the training data.
-        preprocessing: what pixels mean to the model.
-        device: where the parts are.
-        clouds: draws from the prior and from the aggregate posterior, pockets (the fifth of the
-            prior's draws of least q(z)) and leaks (the fifth of the aggregate posterior's of
-            least p(z)). Of these two those that differ by ``RATIO`` come first, of them the half
-            where their own side draws most, from the most extreme log q(z) - log p(z) on.
-            Beside them the held-out data, at the means of q(z | x).
+        preprocessing: name of the preprocessing.
+        device: device of the parts.
+        clouds: samples from the prior and from the aggregate posterior, pockets (the fifth of the
+            prior's samples with the least q(z)), leaks (the fifth of the aggregate posterior's
+            samples with the least p(z)), and the held-out data at the means of q(z | x). Pockets
+            and leaks whose densities differ by ``RATIO`` come first; among them the half with the
+            higher density of their own side, ordered from the most extreme log q(z) - log p(z).
         spread: by space, how much each coordinate varies over the data, of shape (L,).
-        origin: the mean of the distribution in generation space, of shape (L,).
-        held_out: some held-out data, evenly spaced, as they are shown, images as grey values in
-            [0, 1].
+        origin: mean of the distribution in generation space, of shape (L,).
+        held_out: evenly spaced held-out data for display, images as grey values in [0, 1].
         held_out_means: the means of q(z | x) of these, of shape (data, L).
-        points: some training data, evenly spaced, if they are points of a plane.
-        labels: for each held-out datum the number of its label among ``label_names``, if the data
-            have labels.
-        label_names: the names of the labels of these.
+        points: evenly spaced training data, if they are points of a plane.
+        labels: for each held-out datum the index of its label in ``label_names``, if the data have
+            labels.
+        label_names: names of the labels.
     """
 
     title: str
@@ -114,13 +113,13 @@ class Explored:
 
     @property
     def one_space(self) -> bool:
-        """Whether generation space is representation space: g(z) = z."""
+        """True if generation space equals representation space: g(z) = z."""
         there = self.clouds["aggregate"]
         return torch.equal(there.z, there.z0)
 
 
 def explored(subject: Subject) -> Explored:
-    """Return a run as it is explored, with draws under the seed of the subject."""
+    """Return the state to explore a run, with samples under the seed of the subject."""
     prior, aggregate, saved = subject.prior, subject.aggregate, subject.saved
     config = saved.folder.config
     count = _DRAWS if aggregate.moment_draws is None else _DRAWS_OF_FLOWS
@@ -173,15 +172,15 @@ def place(
     points: Float[Tensor, "points latent"],
     space: str,
 ) -> Place:
-    """Return points of one space in both, on the CPU.
+    """Map points of one space to both spaces, on the CPU.
 
-    What lies beyond the range of 32-bit numbers in the other space has a density of zero.
+    Points beyond the range of 32-bit numbers in the other space have a density of zero.
 
     Args:
         prior: p(z), whose map joins the spaces.
         aggregate: q(z).
-        points: of shape (points, L).
-        space: the one that they are of, of ``SPACES``.
+        points: points of shape (points, L).
+        space: the space of the points, one of ``SPACES``.
     """
     check_choice("space", space, SPACES)
     with torch.no_grad():
@@ -198,11 +197,11 @@ def place(
 
 
 def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
-    """Return the fifth of draws whose density on the other side is low.
+    """Return the fifth of samples with the least density on the other side.
 
-    Those whose densities differ by ``RATIO`` come first. Among them, as among the rest, it is the
-    half of the fifth with the higher density of their own side, as outliers of both sides tell
-    little; then the most extreme ratio decides.
+    Samples whose densities differ by ``RATIO`` come first. Within these, and within the rest, the
+    half with the higher density of their own side comes first, since outliers of both sides tell
+    little. Then the most extreme ratio comes first.
     """
     kept = low.argsort()[: len(low) // _KEPT]
     ratio, own = (low - own)[kept], own[kept]
@@ -212,7 +211,7 @@ def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
 
 
 def _labels(data: DataSet, count: int) -> tuple[Tensor | None, Sequence[str]]:
-    """Return the numbers of the shown held-out data's labels, and the names of those labels."""
+    """Return the label indices of the displayed held-out data, and the names of those labels."""
     if data.test_labels is None or data.test_labels.dim() != 1:
         return None, ()
     shown = evenly_spaced(count, split_size(data.test))

@@ -1,4 +1,4 @@
-"""What the page asks for: pure functions of a run and a request."""
+"""The responses to the page's requests, as pure functions of a run and a request."""
 
 import base64
 from collections.abc import Callable, Mapping
@@ -15,13 +15,13 @@ from pyro_dpvae.explore.state import SPACES, Explored, Place, place
 
 __all__ = ["VIEWS", "cloud_view", "map_view", "point_view", "run_view", "taken_view"]
 
-_MARGIN = 0.06  # of a panel, on each side of what it shows
-_ALIKE = 3.0  # axes whose extents differ by less have one scale
-_LEAST = 1e-3  # of an axis' extent
+_MARGIN = 0.06  # margin of a panel, on each side
+_ALIKE = 3.0  # axes share one scale if their extents differ by less
+_LEAST = 1e-3  # smallest extent of an axis
 
 
 def run_view(run: Explored, asked: Asked) -> dict[str, Any]:
-    """Return what does not depend on the point."""
+    """Return everything that does not depend on the point."""
     asked.nothing_else()
     base = run.prior.base()
     z0 = run.clouds["prior"].z0.to(run.device)
@@ -47,7 +47,7 @@ def run_view(run: Explored, asked: Asked) -> dict[str, Any]:
 
 
 def point_view(run: Explored, asked: Asked) -> dict[str, Any]:
-    """Return what a point is in both spaces, its densities, standing and picture.
+    """Return a point in both spaces, its densities, ranks and picture.
 
     Raises:
         ValueError: if the point has no counterpart in the other space, or no picture.
@@ -57,14 +57,13 @@ def point_view(run: Explored, asked: Asked) -> dict[str, Any]:
     here = _placed(run, values[None], space)
     if not (here.z.isfinite().all() and here.z0.isfinite().all()):
         raise ValueError(
-            f"a point must have a counterpart in the other space, got one of {space} space that "
-            "maps beyond the range of 32-bit numbers; choose one nearer to the data"
+            f"the point has no counterpart in the other space: it lies in {space} space and maps "
+            "beyond the range of 32-bit numbers; choose a point closer to the data"
         )
     x = decoded(run, here.z[0])
     if not x.isfinite().all():
         raise ValueError(
-            "a point must decode to finite numbers, and this one does not; choose one nearer to "
-            "the data"
+            "the point does not decode to finite numbers; choose a point closer to the data"
         )
     stands = standing(here, run.clouds["prior"], run.clouds["aggregate"])
     return {
@@ -83,9 +82,9 @@ def point_view(run: Explored, asked: Asked) -> dict[str, Any]:
 def map_view(run: Explored, asked: Asked) -> dict[str, Any]:
     """Return log-densities of both sides on rows of a grid, through a point, in one space.
 
-    Over generation space they are log p0(z0) and log q(z) - log |det dg/dz|: the densities that
-    draws have there. The grid has ``size`` x ``size`` cells, the first row at the top; densities
-    are those at the cells' centres, float32 in base64, row by row.
+    In generation space they are log p0(z0) and log q(z) - log |det dg/dz|, the densities of
+    samples there. The grid has ``size`` x ``size`` cells, with the first row at the top. Densities
+    at the cells' centres are encoded as float32 in base64, row by row.
     """
     space, values = asked.space(), asked.values(run.latent_dim)
     axes, box = asked.axes(run.latent_dim), asked.box()
@@ -102,7 +101,7 @@ def map_view(run: Explored, asked: Asked) -> dict[str, Any]:
 
 
 def cloud_view(run: Explored, asked: Asked) -> dict[str, Any]:
-    """Return two coordinates of the draws of each cloud, and the box that shows them."""
+    """Return two coordinates of the points of each cloud, and a box around them."""
     space, axes = asked.space(), list(asked.axes(run.latent_dim))
     asked.nothing_else()
     clouds = {name: cloud.coordinates(space)[:, axes] for name, cloud in run.clouds.items()}
@@ -113,7 +112,7 @@ def cloud_view(run: Explored, asked: Asked) -> dict[str, Any]:
 
 
 def taken_view(run: Explored, asked: Asked) -> dict[str, Any]:
-    """Return a point that is taken: a draw from the prior, a pocket, a leak, a held-out datum."""
+    """Return one point: a sample of the prior, a pocket, a leak, or a held-out datum."""
     what = asked.choice("what", ("prior", "pockets", "leaks", "held-out"))
     index = asked.whole("index", 0, 2**31 - 1)
     asked.nothing_else()
@@ -135,7 +134,7 @@ VIEWS: Mapping[str, Callable[[Explored, Asked], dict[str, Any]]] = {
     "clouds": cloud_view,
     "take": taken_view,
 }
-"""What can be asked for, by its name in an address: ``/api/NAME?q={...}``."""
+"""The views by their names in an address: ``/api/NAME?q={...}``."""
 
 
 def _placed(run: Explored, points: Tensor, space: str) -> Place:
@@ -158,12 +157,12 @@ def _cells(
     across, down = left + steps * (right - left), top - steps * (top - bottom)
     cells = values.repeat(size * size, 1)
     cells[:, axes[1]] = down.repeat_interleave(size).to(values.dtype)
-    cells[:, axes[0]] = across.repeat(size).to(values.dtype)  # alone, where the axes are one
+    cells[:, axes[0]] = across.repeat(size).to(values.dtype)  # wins if both axes are the same
     return cells
 
 
 def _box(points: Tensor) -> list[float]:
-    """Return left, right, bottom and top of what shows points; circles stay round if they can."""
+    """Return left, right, bottom and top of a box around points; keep circles round."""
     points = points[points.isfinite().all(-1)].double()
     low, high = points.quantile(0.002, dim=0), points.quantile(0.998, dim=0)
     extent = (high - low).clamp(min=_LEAST)
@@ -177,7 +176,7 @@ def _box(points: Tensor) -> list[float]:
 
 
 def _most_active(spread: Tensor) -> list[int]:
-    """Return the two coordinates that vary most; the one there is, twice."""
+    """Return the two coordinates that vary most; the only one twice."""
     if len(spread) == 1:
         return [0, 0]
     return sorted(spread.topk(2).indices.tolist())

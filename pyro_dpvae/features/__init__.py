@@ -1,4 +1,4 @@
-"""Feature networks: images to vectors in which sets of images are compared."""
+"""Feature networks, which map images to vectors to compare sets of images."""
 
 from pyro_dpvae.features.base import AbstractFeatures, extract
 from pyro_dpvae.features.domain import DomainFeatures, train_domain_network

@@ -1,4 +1,4 @@
-"""What a feature network is."""
+"""The base class of feature networks."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
@@ -18,9 +18,9 @@ class AbstractFeatures(nn.Module, ABC):
     """A network from images with grey values or colours in [0, 1] to feature vectors.
 
     Attributes:
-        name: of the network with its weights; numbers of networks of other names are not to be
-            compared.
-        settings: what is done to images before, such as the resize.
+        name: name of the network with its weights; metrics of networks with different names are
+            not comparable.
+        settings: preprocessing of the images, such as the resize.
     """
 
     name: str
@@ -43,12 +43,12 @@ def extract(
     """Yield the features of batches of images, in evaluation mode and on the CPU.
 
     Raises:
-        ValueError: for values outside [0, 1], or tensors that are no images.
+        ValueError: for values outside [0, 1], or tensors that are not images.
     """
     for images in progress_bar(as_batches(batches), label, unit="batch", disable=not progress):
         if images.dim() != 4 or images.shape[1] not in (1, 3):
             raise ValueError(
-                f"features are of images (batch, 1 or 3, height, width), got {tuple(images.shape)}"
+                f"features need images (batch, 1 or 3, height, width), got {tuple(images.shape)}"
             )
         low, high = float(images.min()), float(images.max())
         if low < 0 or high > 1:

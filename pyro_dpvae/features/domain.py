@@ -1,4 +1,4 @@
-"""A domain network: the features of a small classifier of the data themselves."""
+"""Domain network: features of a small classifier of the data set."""
 
 import hashlib
 from pathlib import Path
@@ -24,13 +24,13 @@ _FEATURES = 128
 class DomainFeatures(AbstractFeatures):
     """The last hidden layer, of 128 units, of a convolutional classifier of images.
 
-    Its distances say how samples differ from the data in what tells the classes apart. They are
-    no FID: the name of the network is that of the data set and of its weights.
+    Distances in its feature space measure how samples differ from the data in what distinguishes
+    the classes. They are not FID: the network is named after the data set and its weights.
 
     Args:
-        data: the name of the data set.
-        channels: of the images.
-        classes: how many classes there are.
+        data: name of the data set.
+        channels: number of channels of the images.
+        classes: number of classes.
     """
 
     def __init__(self, data: str, *, channels: int, classes: int) -> None:
@@ -50,13 +50,13 @@ class DomainFeatures(AbstractFeatures):
         return relu(self.hidden(self.convolutions(images).flatten(1)))
 
     def save(self, path: Path) -> None:
-        """Write the weights, as safetensors that name data and classes."""
+        """Write the weights as safetensors, with the names of data and classes as metadata."""
         metadata = {"data": self.data, "classes": str(self.classes)}
         write_whole(path, save(dict(self.state_dict()), metadata))
 
     @classmethod
     def load(cls, path: Path, data: str) -> "DomainFeatures":
-        """Return the network of a file that :meth:`save` wrote."""
+        """Load a network that :meth:`save` wrote."""
         state = read_tensors(path)
         network = cls(
             data,
@@ -87,13 +87,13 @@ def train_domain_network(
     """Train a classifier on labelled images, for its features.
 
     Args:
-        name: of the data set.
+        name: name of the data set.
         images: the training split, uint8 levels or float32 shades of shape (count, channels,
             height, width).
-        labels: a class per image, of shape (count,); any integers.
-        epochs: passes over the data, with Adam at 1e-3 and batches of 128.
-        seed: of the weights and the order.
-        progress: whether a bar is shown.
+        labels: the class of each image, of shape (count,); any integers.
+        epochs: number of epochs, with Adam at 1e-3 and batches of 128.
+        seed: random seed of weights and order.
+        progress: show a progress bar.
 
     Raises:
         ValueError: if images and labels do not fit each other.
@@ -104,13 +104,13 @@ def train_domain_network(
         or labels.shape != (len(images),)
     ):
         raise ValueError(
-            "a domain network learns from uint8 or float32 images (count, channels, height, "
+            "a domain network needs uint8 or float32 images (count, channels, height, "
             f"width) and a label for each, got {images.dtype} "
             f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
     found, labels = labels.unique(return_inverse=True)
     if len(found) < 2:
-        raise ValueError(f"a domain network tells classes apart, got one label, {found.tolist()}")
+        raise ValueError(f"a domain network needs at least two classes, got {found.tolist()}")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         network = DomainFeatures(name, channels=images.shape[1], classes=len(found))

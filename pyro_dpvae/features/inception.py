@@ -13,14 +13,14 @@ __all__ = ["InceptionFeatures", "inception_weights"]
 
 
 def inception_weights(path: str | Path | None = None, *, download: bool = False) -> Path:
-    """Return where the weights of the FID network lie.
+    """Return the path of the weights of the FID network.
 
     Args:
-        path: of the weights; by default the cache of torch.hub, where pytorch-fid keeps them.
-        download: whether they may be fetched into the cache, 91 MB.
+        path: file of the weights; by default in torch.hub's cache, where pytorch-fid stores them.
+        download: download them to the cache if they are missing (91 MB).
 
     Raises:
-        FileNotFoundError: if they are not there.
+        FileNotFoundError: if they do not exist.
     """
     from pytorch_fid.inception import FID_WEIGHTS_URL
 
@@ -31,23 +31,24 @@ def inception_weights(path: str | Path | None = None, *, download: bool = False)
         torch.hub.download_url_to_file(FID_WEIGHTS_URL, str(place), progress=True)
     if not place.is_file():
         raise FileNotFoundError(
-            f"FID needs the weights of its Inception network, and {place} does not exist; give "
-            f"--inception FILE, or --download to fetch {file} (91 MB), or use the domain network"
+            f"the weights of FID's Inception network are missing: {place} does not exist; set "
+            f"inception to the file, or download=True to fetch {file} (91 MB), or use the group "
+            "'domain'"
         )
     return place
 
 
 @final
 class InceptionFeatures(AbstractFeatures):
-    """The 2048 pooled features of the Inception network that FID is defined by.
+    """The 2048 pooled features of the Inception network that defines FID.
 
-    Images are resized to 299 x 299, bilinearly, and grey ones repeated for three channels.
+    Images are resized bilinearly to 299 x 299, and grey images repeated for three channels.
 
     Args:
-        weights: the file of pytorch-fid's weights, as of :func:`inception_weights`.
+        weights: the file of pytorch-fid's weights, from :func:`inception_weights`.
 
     Raises:
-        ValueError: if the file holds other weights.
+        ValueError: if the file has other content.
 
     References:
         Heusel et al. (2017), GANs trained by a two time-scale update rule. Szegedy et al.
@@ -55,12 +56,12 @@ class InceptionFeatures(AbstractFeatures):
     """
 
     def __init__(self, weights: str | Path) -> None:
-        from pytorch_fid import inception  # it imports torchvision, which takes seconds
+        from pytorch_fid import inception  # imports torchvision, which takes seconds
 
         super().__init__()
         digest = hashlib.sha256(Path(weights).read_bytes()).hexdigest()[:8]
         self.name = f"inception-{digest}"
-        # pytorch-fid fetches its weights while it builds the network; these are here already.
+        # pytorch-fid downloads weights while it builds the network; here they come from the file.
         original = inception.load_state_dict_from_url
         try:
             state = torch.load(weights, map_location="cpu", weights_only=True)
@@ -68,8 +69,8 @@ class InceptionFeatures(AbstractFeatures):
             self.network: Any = inception.InceptionV3([3], requires_grad=False)
         except Exception as error:  # a file of another kind fails in many ways
             raise ValueError(
-                f"{weights} must hold the weights of pytorch-fid's Inception network, got "
-                f"something else: {f'{error}'.splitlines()[:1]}"
+                f"{weights} does not hold the weights of pytorch-fid's Inception network: "
+                f"{f'{error}'.splitlines()[:1]}"
             ) from error
         finally:
             inception.load_state_dict_from_url = original

@@ -1,4 +1,4 @@
-"""Pyro guides: q(z | x), what a model is fitted with."""
+"""Pyro guides q(z | x), which approximate the posterior of a model."""
 
 if __name__ != "pyro_dpvae.guides":
     raise ImportError(

@@ -1,4 +1,4 @@
-"""What every guide is: q(z | x) at the latent site, for each datum of a batch."""
+"""The base class of guides: q(z | x) at the latent site, for each datum of a batch."""
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -16,11 +16,11 @@ __all__ = ["AbstractGuide", "check_latent_dims"]
 
 
 class AbstractGuide(OwnedModule):
-    """A guide that draws z ~ q(z | x), independently for each datum.
+    """A guide that samples z ~ q(z | x), independently for each datum.
 
-    A subclass defines ``posterior``, which metrics and plots call too. The program samples it at
-    the one latent site; a guide with several sites overrides ``forward``, and its draws joined to
-    one vector have the distribution ``posterior(x)``.
+    A subclass defines ``posterior``, which metrics and plots also use. The program samples it at
+    the single latent site. A guide with several sites overrides ``forward``; its concatenated
+    samples have the distribution ``posterior(x)``.
 
     Example:
         The prior itself as a guide, whatever the datum:
@@ -40,7 +40,7 @@ class AbstractGuide(OwnedModule):
 
     @plain
     def forward(self, x: Tensor) -> Tensor:
-        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        """Run the guide on a batch x of shape (batch, *data); return z of shape (batch, L)."""
         with pyro.plate(PLATE, len(x)):
             return pyro.sample(LATENT, self.posterior(x))
 
@@ -101,7 +101,7 @@ class AbstractGuide(OwnedModule):
 def check_latent_dims(
     encoder: GaussianEncoder, decoder: AbstractDecoder, prior: AbstractPrior
 ) -> int:
-    """Return the size L of z if all three have it.
+    """Return the size L of z after checking that all three agree.
 
     Raises:
         ValueError: with the three sizes.

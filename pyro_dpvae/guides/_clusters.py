@@ -1,4 +1,4 @@
-"""Where mixture priors start: at clusters of the data's representations."""
+"""Initialisation of mixture priors at clusters of the data's representations."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -20,7 +20,7 @@ from pyro_dpvae.priors.product import layers_of
 __all__ = ["check_start", "fit_logits", "mixture_of", "start_clusters"]
 
 _STARTS = 3
-_LEAST_VARIANCE = 1e-3  # of the variance of all data
+_LEAST_VARIANCE = 1e-3  # relative to the variance of all data
 
 
 def check_start(prior: AbstractPrior, data: int) -> None:
@@ -80,9 +80,10 @@ def mixture_of(prior: AbstractPrior) -> MixturePrior:
     base = prior.base_prior if isinstance(prior, CouplingPrior) else prior
     if not isinstance(base, MixturePrior):
         raise ValueError(
-            "clusters start from data where they are components of a MixturePrior, or of a "
-            f"CouplingPrior over one, got {type(base if base is not None else prior).__name__}; "
-            "train from the start that the prior has"
+            "clusters can be initialised from data only if they are components of a "
+            "MixturePrior, or of a CouplingPrior over one, got "
+            f"{type(base if base is not None else prior).__name__}; train from the prior's own "
+            "initial values"
         )
     return base
 
@@ -96,14 +97,14 @@ def place_components(
 ) -> None:
     """Put a mixture's components where k-means finds clusters.
 
-    A component's variances are those of draws around the cluster's centre, and its weight, where
-    weights are learned, is the cluster's share.
+    A component gets the variances of samples around its centre and, if weights are learned, a
+    weight in proportion to the cluster's size.
 
     Args:
-        mixture: over generation space.
-        means: of q(z | x) there, as many as components at least.
-        draws: of q(z | x) there.
-        seed: of k-means.
+        mixture: mixture over generation space.
+        means: means of q(z | x) there, at least as many as components.
+        draws: samples of q(z | x) there.
+        seed: random seed of k-means.
     """
     from sklearn.cluster import KMeans
 
@@ -130,7 +131,7 @@ def fit_logits(
     learning_rate: float,
     progress: bool,
 ) -> None:
-    """Fit an encoder's q(y_l | x) to p(y_l | z_l) at the means of z, and keep its q(z | x)."""
+    """Fit an encoder's q(y_l | x) to p(y_l | z_l) at the means of z, and preserve its q(z | x)."""
     parameters = [p for p in encoder.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     before = copy.deepcopy(encoder).eval()

@@ -1,4 +1,4 @@
-"""How a mixture's next component is fitted while the model and the other components stand."""
+"""Fitting a mixture's next component while the model and the other components are fixed."""
 
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -29,17 +29,17 @@ __all__ = [
 ]
 
 Passes = Callable[[int], Iterable[Tensor]] | Iterable[Tensor]
-"""Batches: from the number of a pass to its batches, or the batches of every pass."""
+"""Batches of every epoch, or a function from the number of an epoch to its batches."""
 
 Mixture = Callable[[Tensor], tuple[TorchDistributionMixin, Tensor]]
-"""x -> Q(z | x), and the log of the sum of its weights before they are normalised."""
+"""x -> Q(z | x), and the log of the sum of its unnormalised weights."""
 
 
 def descend(
     loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
 ) -> None:
-    """Step an optimizer of some parameters along the gradient of a loss."""
-    # Not backward(), which would leave gradients on what stands.
+    """Take an optimizer step on some parameters along the gradient of a loss."""
+    # Not backward(), which would leave gradients on fixed parameters.
     gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
     for parameter, gradient in zip(parameters, gradients, strict=True):
         parameter.grad = gradient
@@ -61,15 +61,15 @@ def fit_component(
     """Fit the network of a component beside a mixture that stands.
 
     Raises:
-        TypeError: if ``batches`` cannot be passed through again and again.
-        ValueError: if a pass has no batch, or the component's parameters do not stay finite.
+        TypeError: if ``batches`` can be iterated only once.
+        ValueError: if an epoch has no batch, or the component's parameters do not stay finite.
     """
     check_passes(batches)
     parameters = [p for p in component.parameters() if p.requires_grad]
     if not parameters:
         raise ValueError(
-            "a new component must have parameters that take gradients, got none that does; call "
-            "requires_grad_() on its encoder"
+            "the new component has no parameters that require gradients; call requires_grad_() "
+            "on its encoder"
         )
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     bar = progress_bar(
@@ -82,11 +82,11 @@ def fit_component(
                 loss = -gain(component, mixture, model, x, bound=bound).mean()
                 descend(loss, parameters, optimizer)
                 bar.update()
-        # Looked at once: each look waits for the device.
+        # Checked once at the end, since each check waits for the device.
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             raise ValueError(
-                "a new component must stay finite, and its parameters have diverged; lower the "
-                "learning rate or the bound"
+                "the new component has diverged: its parameters must stay finite; lower "
+                "learning_rate or the bound"
             )
     finally:
         optimizer.zero_grad()
@@ -100,7 +100,7 @@ def gain(
     *,
     bound: float,
 ) -> Float[Tensor, " batch"]:
-    """Return, for each datum, what has the gradient to the component's network that it climbs."""
+    """Return, for each datum, a value with the gradient of the component's network to ascend."""
     with torch.no_grad():
         old, old_logit = mixture(x)
         z_old = old.sample()
@@ -110,9 +110,9 @@ def gain(
     joint, log_new, log_old = log_joint(model, x, z), new.log_prob(z), old.log_prob(z)
     criterion = joint - log_new + skewed_log_ratio(log_new, log_old, bound)
 
-    # The bound of the grown mixture has the gradient w (1 - w) advantage to the log-odds of the
-    # component's weight w. Without w (1 - w), the Fisher information of the log-odds, it does not
-    # vanish while w is near 0, where a component that starts far off takes it at first.
+    # The bound of the grown mixture has the gradient w (1 - w) advantage in the log-odds of the
+    # component's weight w. Dropping w (1 - w), the Fisher information of the log-odds, keeps the
+    # gradient from vanishing near w = 0, where a component that starts far off is at first.
     log_odds = logit - old_logit
     with torch.no_grad():
         log_share, log_rest = logsigmoid(log_odds), logsigmoid(-log_odds)
@@ -124,7 +124,7 @@ def gain(
 
 
 def skewed_log_ratio(log_new: Tensor, log_old: Tensor, bound: float) -> Tensor:
-    """Return log q - log((1 - e) Q + e q) with e = exp(-bound), which is at most the bound.
+    """Return log q - log((1 - e) Q + e q) with e = exp(-bound), which is at most ``bound``.
 
     Its mean under q is the skewed divergence KL(q || (1 - e) Q + e q): at least zero, zero only
     for q = Q, at most ``bound``, and close to KL(q || Q) where that is far below the bound.
@@ -144,7 +144,7 @@ def skewed_log_ratio(log_new: Tensor, log_old: Tensor, bound: float) -> Tensor:
 
 
 def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, " batch"]:
-    """Return log p(x, z) of each datum, for a model of the one latent site z.
+    """Return log p(x, z) of each datum, for a model with the single latent site z.
 
     Raises:
         ValueError: if the model has other latent sites, or sites outside a plate over the batch.
@@ -159,11 +159,11 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
     others = sorted(name for name, site in sites.items() if not site["is_observed"])
     if others or LATENT not in sites:
         raise ValueError(
-            f"a mixture over {LATENT!r} grows for a model whose one latent site is {LATENT!r}, "
-            f"got the sites {sorted(sites)}, of which {others} are in no guide; observe them, or "
-            "write a guide of your own"
+            f"a growing mixture over {LATENT!r} needs a model with the single latent site "
+            f"{LATENT!r}, got the sites {sorted(sites)}, of which {others} are in no guide; "
+            "observe them, or write your own guide"
         )
-    # Unscaled: a plate that subsamples scales the joint, and not log q(z | x).
+    # Unscaled: a subsampling plate would scale the joint, but not log q(z | x).
     terms = {
         name: scale_and_mask(site["unscaled_log_prob"], 1.0, site["mask"])
         for name, site in sites.items()
@@ -171,17 +171,17 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
     outside = sorted(name for name, term in terms.items() if term.shape != (len(x),))
     if outside:
         raise ValueError(
-            f"a component is fitted to each datum, so every site must lie inside pyro.plate("
-            f"{PLATE!r}, batch size) alone, got {outside} elsewhere"
+            "a component is fitted to each datum, so every site must lie only inside "
+            f"pyro.plate({PLATE!r}, batch size), got {outside} elsewhere"
         )
     return torch.stack(list(terms.values())).sum(0)
 
 
 def check_passes(batches: Any) -> None:
-    """Refuse batches that cannot be passed through again and again.
+    """Raise for batches that can be iterated only once.
 
     Raises:
-        TypeError: with what they are.
+        TypeError: with their type.
     """
     if callable(batches):
         return
@@ -191,13 +191,13 @@ def check_passes(batches: Any) -> None:
         or iter(batches) is batches
     ):
         raise TypeError(
-            "batches must be a list of tensors, or a function from the number of a pass to its "
-            f"batches, got {type(batches).__name__}; give Batches(...).epoch, or a list"
+            "batches must be a list of tensors, or a function from the number of an epoch to "
+            f"its batches, got {type(batches).__name__}; pass Batches(...).epoch, or a list"
         )
 
 
 def first_batches(steps: int, batches: Passes) -> Iterator[Tensor]:
-    """Yield a number of batches, pass after pass."""
+    """Yield a number of batches, epoch after epoch."""
     number = 0
     while True:
         empty = True
@@ -209,7 +209,7 @@ def first_batches(steps: int, batches: Passes) -> Iterator[Tensor]:
                 return
         if empty:
             raise ValueError(
-                f"every pass must have at least one batch, got none in pass {number}; give a list "
-                "of tensors, or a function from the number of a pass to its batches"
+                f"every epoch must have at least one batch, got none in epoch {number}; pass a "
+                "list of tensors, or a function from the number of an epoch to its batches"
             )
         number += 1

@@ -1,4 +1,4 @@
-"""The amortized guide: q(z | x) comes from one pass through an encoder."""
+"""The amortized guide, with q(z | x) from one pass through an encoder."""
 
 from typing import final
 

@@ -1,4 +1,4 @@
-"""The flow guide: q(z | x) is a diagonal Gaussian sent through steps that see the datum."""
+"""The flow guide: q(z | x) is a diagonal Gaussian transformed by steps that see the datum."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast, final
@@ -20,42 +20,42 @@ __all__ = ["FlowGuide"]
 class FlowGuide(AbstractGuide):
     """The guide q(z | x) of z = f_K(... f_1(z0)), z0 ~ N(mu(x), diag sigma^2(x)).
 
-    Steps f_k are affine in each coordinate, with log scales a_k within (-2, 2) that depend on
-    other coordinates and on a context h(x), and begin near the identity:
+    Steps f_k are affine in each coordinate. Their log scales a_k lie in (-2, 2) and depend on
+    other coordinates and on a context h(x). Steps start near the identity:
 
         log q(z | x) = log N(z0; mu(x), diag sigma^2(x)) - sum_k sum_j a_kj.
 
-    Of kind ``"iaf"`` a step's coordinate depends on those before it, and their order is reversed
-    from step to step; of kind ``"coupling"`` one half depends on the other, and the halves
-    alternate. Draws are one pass of each step's network. So is the density under couplings; under
-    the autoregressive flow it is L passes, one after another, but none for the last draw of a
-    distribution, which is remembered with its z0: Pyro scores just that tensor.
+    For kind ``"iaf"`` a step's coordinate depends on those before it, and the order is reversed
+    from step to step. For kind ``"coupling"`` one half depends on the other, and the halves
+    alternate. Sampling takes one pass of each step's network. So does the density with couplings.
+    With the autoregressive flow the density takes L sequential passes, but none for the
+    distribution's last sample, whose z0 is remembered: Pyro scores exactly this tensor.
 
-    What is remembered holds for that tensor itself, while neither it nor a parameter of the
-    steps has changed in place (changes through ``.data`` go unseen), and where gradients are
-    asked for only if it was drawn with them. Its log q(z | x) then has the gradients that the L
-    passes give to whatever the draw depends on. The draw itself is not among this: for the score
-    d log q / dz take the density of ``z.detach().requires_grad_()``.
+    The remembered values are used only for that same tensor, while neither it nor a parameter of
+    the steps has changed in place (changes through ``.data`` are not detected), and with gradients
+    only if it was sampled with them. Its log q(z | x) then has the same gradients as by L passes,
+    to everything that the sample depends on except the sample itself: for the score d log q / dz
+    evaluate the density at ``z.detach().requires_grad_()``.
 
     Args:
-        network: x -> features, any module; a linear layer behind it gives (mu, log sigma^2, h).
-        latent_dim: the size L of z.
+        network: x -> features, any module; a linear layer after it returns (mu, log sigma^2, h).
+        latent_dim: size L of z.
         kind: ``"iaf"`` or ``"coupling"``.
-        context: the size of h.
-        blocks: the number K of steps.
+        context: size of h.
+        blocks: number K of steps.
         hidden: widths of the hidden layers in each step's network.
-        in_shape: of a datum, as that of ``GaussianEncoder``.
+        in_shape: shape of an item, as for ``GaussianEncoder``.
 
     Raises:
-        TypeError: if the network is no module.
-        ValueError: if there is no such kind, a size is below 1, couplings are to act on a single
+        TypeError: if the network is not a module.
+        ValueError: if the kind is unknown, a size is below 1, couplings would act on a single
             latent, or the network takes other data.
 
     References:
         Kingma, Salimans, Jozefowicz, Chen, Sutskever, Welling (2016), Improved variational
         inference with inverse autoregressive flow, algorithm 1. Dinh, Sohl-Dickstein, Bengio
         (2017), Density estimation using Real NVP; couplings as a posterior, and bounded log scales
-        in place of algorithm 1's sigmoid gate, are our choice.
+        instead of algorithm 1's sigmoid gate, are our choice.
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
@@ -100,7 +100,7 @@ class FlowGuide(AbstractGuide):
 
 @final
 class _Flow:
-    """The steps under contexts h, (*batch, context), as a flow."""
+    """The steps with contexts h, (*batch, context), as a flow."""
 
     def __init__(self, steps: Sequence[AbstractStep]) -> None:
         self.steps = steps
@@ -142,7 +142,7 @@ class _Draw(NamedTuple):
 
 @final
 class _LastDraw:
-    """A flow that takes its last draw back without a pass, while nothing about it has changed."""
+    """A flow that inverts its last sample without a pass, if nothing has changed since."""
 
     def __init__(self, flow: _Flow) -> None:
         self.flow = flow
@@ -151,7 +151,7 @@ class _LastDraw:
     def to_representation(self, z0: Tensor, h: Tensor) -> Tensor:
         z, log_det = self.flow.forward(z0, h)
         self._drawn = None
-        if not z.is_inference():  # whose changes in place are not counted
+        if not z.is_inference():  # in-place changes of inference tensors are not counted
             self._drawn = _Draw(z, h, z0, log_det, torch.is_grad_enabled(), self._state(z))
         return z
 

@@ -1,4 +1,4 @@
-"""The ladder's guide: one pass up through an encoder gives q(z_l | x) of every layer."""
+"""The ladder's guide: one pass up an encoder returns q(z_l | x) of every layer."""
 
 from collections.abc import Sequence
 from typing import final
@@ -21,14 +21,15 @@ __all__ = ["LadderGuide"]
 class LadderGuide(AbstractGuide):
     """The guide q(z | x) = prod_l N(z_l; mu_l(x), diag sigma_l^2(x)), a site for each layer.
 
-    Given the datum, the layers are independent; what they share is the encoder's way up.
+    Given the datum, the layers are independent; they share the encoder's path up.
 
     Args:
-        encoder: x -> q(z | x) of the layers side by side.
-        latent_dims: the sizes of the layers, bottom first.
+        encoder: x -> q(z | x) of the concatenated layers.
+        latent_dims: sizes of the layers, bottom first.
 
     Raises:
-        ValueError: if the sizes do not add up to the encoder's, or are not those of its network.
+        ValueError: if the sizes do not add up to the encoder's, or differ from those of its
+            network.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
@@ -47,19 +48,19 @@ class LadderGuide(AbstractGuide):
         if sum(latent_dims) != encoder.latent_dim:
             raise ValueError(
                 "the layers must add up to the encoder's latent_dim, got the sizes "
-                f"{latent_dims}, which make {sum(latent_dims)}, and {encoder.latent_dim}; build "
-                "the encoder with latent_dim = sum(latent_dims)"
+                f"{latent_dims} and latent_dim={encoder.latent_dim}; build the encoder with "
+                f"latent_dim={sum(latent_dims)}"
             )
         check_wiring("latent_dims", latent_dims, encoder)
         super().__init__()
         self.encoder, self.latent_dims = encoder, latent_dims
 
     def posterior(self, x: Tensor) -> dist.Independent:
-        """Return q(z | x) of all layers side by side, for x of shape (batch, *data)."""
+        """Return q(z | x) of all layers, concatenated, for x of shape (batch, *data)."""
         return self.encoder(x)
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        """Run the guide on a batch x of shape (batch, *data); return z of shape (batch, L)."""
         q = self.posterior(x).base_dist
         parts = zip(*(part.split(self.latent_dims, -1) for part in (q.loc, q.scale)), strict=True)
         with pyro.plate(PLATE, len(x)):

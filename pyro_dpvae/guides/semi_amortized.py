@@ -1,4 +1,4 @@
-"""The semi-amortized guide: the encoder's q(z | x), refined by steps on each datum's own ELBO."""
+"""The semi-amortized guide: q(z | x) of the encoder, refined on each datum's own ELBO."""
 
 from typing import final
 
@@ -17,7 +17,7 @@ __all__ = ["SemiAmortizedGuide"]
 
 @final
 class SemiAmortizedGuide(AbstractGuide):
-    """The guide q(z | x) = N(z; mu_T, diag sigma_T^2), after T steps up the ELBO of the datum.
+    """The guide q(z | x) = N(z; mu_T, diag sigma_T^2), after T steps up the ELBO of a datum.
 
     From the encoder's mu_0(x) and log sigma_0(x), with v = (mu, log sigma) and a rate r,
 
@@ -25,12 +25,12 @@ class SemiAmortizedGuide(AbstractGuide):
         ELBO_t(v) = 1/2 sum_{s in +-s_t} [log p(x | z_s) + log p(z_s)] + sum_j log sigma_j,
         z_s = mu + sigma * s.
 
-    The signs s_t are drawn once, when the guide is built, with a generator of their own, and a
-    pair +-s_t has the first two moments of each coordinate of N(0, I). So q(z | x) depends on x
-    alone, as importance weights need, and where log p(x, z) is quadratic with a diagonal Hessian
-    ELBO_t is the ELBO itself, up to a constant. Its gradient is a datum's own: it does not depend
-    on the size of the batch, nor on the data beside it. The ELBO is that of the model, whatever
-    weights the objective has. A batch norm of a decoder in training sees the steps' draws too.
+    The signs s_t are drawn once, when the guide is built, from its own generator. A pair +-s_t has
+    the first two moments of each coordinate of N(0, I). So q(z | x) depends only on x, as
+    importance weights require. If log p(x, z) is quadratic with a diagonal Hessian, ELBO_t is the
+    ELBO up to a constant. The gradient of a datum does not depend on the batch. The ELBO is the
+    model's, whatever weights the objective has. Batch norm of a decoder in training mode also sees
+    the steps' samples.
 
     Gradients of an objective pass through all steps, by derivatives of second order, to the
     encoder and to the parts that the steps use. They are the gradient of the mean bound where
@@ -40,24 +40,26 @@ class SemiAmortizedGuide(AbstractGuide):
 
     Without gradients, as in evaluation, the steps are the same.
 
-    The default rate and norm were chosen on binarised MNIST, with perceptrons of 500 and 500 units
-    and 16 latents: there each of four steps raises the mean ELBO, from the first training step
-    on. Without the norm a rate of 0.03 diverges once the decoder is sharp, and 0.01 does not.
+    The default rate and norm were chosen on binarised MNIST, with perceptrons of 500 and 500
+    units and 16 latents: there each of four steps raises the mean ELBO, from the first
+    training step on. Without the norm a rate of 0.03 diverges once the decoder is sharp, and
+    0.01 does not.
 
-    Decoder and prior are parts of the guide as of the model. A copy of the two that is to train
-    has to be made of both at once: ``copy.deepcopy((model, guide))``.
+    The guide shares decoder and prior with the model. To train a copy, copy both at once:
+    ``copy.deepcopy((model, guide))``.
 
     Args:
         encoder: x -> q_0(z | x).
-        decoder: p(x | z), that of the model.
-        prior: p(z), that of the model.
-        steps: the number T of steps.
+        decoder: p(x | z), the model's decoder.
+        prior: p(z), the model's prior.
+        steps: number T of steps.
         learning_rate: the rate r.
-        max_norm: a gradient of a larger norm, over mu and log sigma of a datum, is shortened to
-            this; None takes all as they are.
-        detached: whether gradients of an objective take the refinements as constants: they reach
-            the encoder as if it had given mu_T and log sigma_T itself, and decoder and prior
-            through the objective's own terms alone. It takes less memory and time.
+        max_norm: largest norm of a datum's gradient over mu and log sigma; larger gradients
+            are scaled down. None does not clip.
+        detached: treat the refinements as constants in gradients of an objective. Gradients
+            then reach the encoder as if it had returned mu_T and log sigma_T itself, and
+            decoder and prior only through the objective's own terms. This takes less memory
+            and time.
 
     Raises:
         ValueError: if the parts differ in the size of z, there is no step, or a number is not
@@ -65,8 +67,8 @@ class SemiAmortizedGuide(AbstractGuide):
 
     References:
         Kim, Wiseman, Miller, Sontag, Rush (2018), Semi-amortized variational autoencoders,
-        algorithm 1. Fixed signs in place of fresh noise, and parts shared by all steps without
-        the algorithm's finite differences, are our choice.
+        algorithm 1. Fixed signs instead of fresh noise, and parts shared by all steps without the
+        algorithm's finite differences, are our choice.
 
     Example:
         >>> from pyro_dpvae.recipes import build_system
@@ -111,11 +113,11 @@ class SemiAmortizedGuide(AbstractGuide):
         return self.stages(x)[-1]
 
     def stages(self, x: Tensor) -> list[dist.Independent]:
-        """Return q(z | x) as the encoder gives it, and after each step, T + 1 in all."""
+        """Return q(z | x) of the encoder and after each step, T + 1 distributions in all."""
         if torch.is_inference_mode_enabled():
             raise ValueError(
-                "refinement needs gradients, which torch.inference_mode() forbids; "
-                "evaluate under torch.no_grad()"
+                "refinement needs gradients, which torch.inference_mode() forbids; evaluate "
+                "under torch.no_grad() instead"
             )
         through = torch.is_grad_enabled() and not self.detached
         first = self.encoder(x)
@@ -134,7 +136,7 @@ class SemiAmortizedGuide(AbstractGuide):
                 one if through and one.requires_grad else one.detach().requires_grad_()
                 for one in (mean, log_scale)
             ]
-            # The sum over data: each datum's parameters have the gradient of its own term.
+            # A sum over data, so that each datum's parameters get the gradient of its own term.
             elbo = self._elbo(*at, x=x, signs=signs).sum()
             gradients = list(torch.autograd.grad(elbo, at, create_graph=through))
             if self.max_norm is not None:
@@ -147,7 +149,7 @@ class SemiAmortizedGuide(AbstractGuide):
         return mean, log_scale
 
     def _elbo(self, mean: Tensor, log_scale: Tensor, *, x: Tensor, signs: Tensor) -> Tensor:
-        """Return the ELBO of each datum, up to a constant, from the draws of these signs."""
+        """Return the ELBO of each datum, up to a constant, from the samples with these signs."""
         q = diagonal_normal(mean, 2 * log_scale).base_dist
         z = torch.stack([q.loc + q.scale * sign for sign in signs])
         log_joint = self.decoder(z).log_prob(x) + self.prior().log_prob(z)
@@ -155,7 +157,7 @@ class SemiAmortizedGuide(AbstractGuide):
 
 
 def _shortened(gradients: list[Tensor], most: float) -> list[Tensor]:
-    """Return gradients of each datum at a norm, over all of them, of at most ``most``."""
+    """Scale each datum's gradients down to a norm of at most ``most``."""
     norm = torch.linalg.vector_norm(torch.cat(gradients, -1), dim=-1, keepdim=True)
     factor = most / norm.clamp(min=most)
     return [factor * gradient for gradient in gradients]

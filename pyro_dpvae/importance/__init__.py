@@ -1,8 +1,8 @@
-"""Importance sampling of log p(x): the weights p(x, z) / q(z | x), and what follows from them.
+"""Importance sampling of log p(x): the weights p(x, z) / q(z | x), and statistics of them.
 
-Pyro has two relatives. ``pyro.infer.Importance`` keeps one weight for a whole program, right for
-one datum at a time; ``pyro.infer.importance.vectorized_importance_weights`` sums over plates only
-where it is told the nesting, and scales what is subsampled. Here weights are of each datum.
+Pyro has two relatives. ``pyro.infer.Importance`` keeps one weight for a whole program, which suits
+a single datum. ``pyro.infer.importance.vectorized_importance_weights`` sums over plates only if it
+is told the nesting, and scales subsampled sites. Here every datum has its own weights.
 """
 
 from pyro_dpvae.importance.sampler import ImportanceSampler, log_weight_chunks, log_weights

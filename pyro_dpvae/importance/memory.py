@@ -1,4 +1,4 @@
-"""How many draws fit into memory at once: measured on a few of them."""
+"""The number of samples that fit into memory at once, measured on a few samples."""
 
 import gc
 import weakref
@@ -14,15 +14,15 @@ __all__ = ["draws_that_fit", "peak_bytes"]
 
 
 def draws_that_fit(run: Callable[[int], object], most: int, *, budget: int) -> int:
-    """Return how many draws can be made at once: ``most``, or fewer where memory says so.
+    """Return how many samples can be drawn at once: ``most``, or fewer if memory is short.
 
-    What a draw takes is measured, not computed: whatever prior, guide, decoder and likelihood
-    keep counts, those of a user's own program too. Memory may grow by less than the draws do, as
-    where a prior scores its draws in tiles, so that a first estimate from three draws is followed
-    up to twice as many draws at a time. No measurement is expected to exceed the budget.
+    Memory is measured, not computed, so it covers any prior, guide, decoder and likelihood, and
+    users' own programs. Memory may grow less than linearly, for example if a prior scores its
+    samples in tiles. So the first estimate from three samples is refined with twice as many
+    samples at a time. No measurement is expected to exceed the budget.
 
     Args:
-        run: makes a number of draws.
+        run: draws a number of samples.
         most: the largest number of interest.
         budget: bytes of all tensors that are alive at once.
 
@@ -47,10 +47,10 @@ def draws_that_fit(run: Callable[[int], object], most: int, *, budget: int) -> i
 
 
 def peak_bytes(run: Callable[[], object]) -> int:
-    """Return the most bytes of tensors made by a run that were alive at once.
+    """Return the largest number of bytes alive at once in tensors made by a run.
 
-    Memory that an operation uses inside itself is not seen. Garbage is not collected meanwhile,
-    so that two measurements of one run are equal.
+    Memory inside a single operation is not counted. Garbage collection is off meanwhile, so that
+    two measurements of one run are equal.
 
     Example:
         >>> import torch
@@ -65,7 +65,7 @@ def peak_bytes(run: Callable[[], object]) -> int:
 
 @final
 class _Meter(TorchDispatchMode):
-    """Counts the bytes of storages that operations return, while they are alive."""
+    """Count the bytes of storages that operations return, while they are alive."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -75,7 +75,7 @@ class _Meter(TorchDispatchMode):
 
     @classmethod
     def _should_skip_dynamo(cls) -> bool:
-        return False  # else the first operation imports the compiler, which takes a second
+        return False  # True would import the compiler at the first operation, which takes a second
 
     def __torch_dispatch__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         found = func(*args, **(kwargs or {}))

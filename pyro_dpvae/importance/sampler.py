@@ -1,4 +1,4 @@
-"""Draws of z ~ q(z | x) and their log weights, chunk by chunk, compiled where it is asked for."""
+"""Samples z ~ q(z | x) and their log weights, in chunks, optionally compiled."""
 
 import warnings
 from collections.abc import Callable, Hashable, Iterator
@@ -35,62 +35,63 @@ from pyro_dpvae.recording import (
 
 __all__ = ["ImportanceSampler", "log_weight_chunks", "log_weights"]
 
-# Values of x that one chunk decodes, data, and bytes. On a CPU, 4 MB a layer of a datum's size, in
-# float32, and 32 MB a layer of 512 units: larger tensors leave the caches, and their memory goes
-# back to the system after each use. A GPU is idle with so little.
-# Bytes are those of tensors; operations take up to as much inside, and both together
-# stay below 1 GB, on a GPU 4 GB.
+# Limits of a chunk: values of decoded x, items, and bytes. On a CPU they are 4 MB for a layer of
+# an item's size, in float32, and 32 MB for a layer of 512 units: larger tensors leave the caches,
+# and the system takes their memory back after each use. A GPU would be idle with so little. The
+# bytes are those of tensors; operations need up to as much again inside. Both together stay below
+# 1 GB, or 4 GB on a GPU.
 _CPU_CHUNK, _GPU_CHUNK = (2**20, 2**14, 2**28), (2**22, 2**16, 2**30)
 
-# A second compiled shape, such as that of the last batch, has to pay for its recording.
+# Capturing another shape, such as that of the last batch, must pay off.
 _CHUNKS_OF_OTHER_SHAPES = 1000
 _MOST_RECORDINGS = 8
 
-# Of the norm of the log weights.
+# Relative to the norm of the log weights.
 _TOLERANCE, _TOLERANCE_UNDER_AUTOCAST = 1e-4, 5e-2
 
-_SEED = 20_001  # of the check, so that draws of the recording would show if they were kept
+_SEED = 20_001  # the check has its own seed, so that frozen random draws would show
 
 
 @final
 class ImportanceSampler:
-    """log p(x, z_k) - log q(z_k | x) of draws z_k ~ q(z | x), for each datum, chunk by chunk.
+    """Compute log p(x, z_k) - log q(z_k | x) of samples z_k ~ q(z | x) per datum, in chunks.
 
-    Eager, every chunk runs Pyro's handlers. Compiled, they run once for a shape of data and
-    chunk: what they leave is recorded as one graph of tensor operations, random draws included,
-    compared with an eager evaluation under one seed, compiled by Inductor, and reused for all
-    chunks and batches of that shape. Under one seed both give the same weights, up to rounding.
-    The first shape is compiled at once, and another after some chunks, so that a smaller last
-    batch runs eagerly, as a smaller last chunk always does. Parameters may change in place; where
-    one is replaced, or a mode or number of a module changes, there is a new recording. What a
-    program reads elsewhere is that of the recording. What cannot be recorded runs eagerly.
+    Without ``compile``, every chunk runs Pyro's handlers. With it, they run once for a shape of
+    data and chunk: the operations are captured as one graph, random draws included, compared with
+    an eager evaluation under one seed, compiled by Inductor, and reused for all chunks and batches
+    of that shape. With one seed both give the same weights up to rounding. The first shape is
+    compiled at once, others after some chunks, so that a smaller last batch runs eagerly, as a
+    smaller last chunk always does. Parameters may change in place; if one is replaced, or a mode
+    or number of a module changes, the chunk is captured anew. Any other value that a program reads
+    is frozen by the capture. A program that cannot be captured runs eagerly.
 
-    Discrete sites y of the guide that are marked ``infer={"enumerate": "parallel"}`` are not drawn
-    but summed out,
+    Discrete sites y of the guide that are marked ``infer={"enumerate": "parallel"}`` are summed
+    out instead of sampled,
 
         log w = log sum_y p(x, y, z) - log sum_y q(y, z | x),
 
-    as long as no draw depends on them under q and they lie in the data plate alone: weights of z
-    vary less than those of z and y.
+    if no sample depends on them under q and they lie in the data plate only:
+    the weights of z vary less than those of z and y.
 
-    Modules are in evaluation mode while they run.
+    Modules run in evaluation mode.
 
     Args:
         model: p(x, z), a Pyro model.
         guide: q(z | x), a Pyro guide of the same arguments.
-        chunk: how many draws are made at once; by default as many as suit caches and take less
-            than 1 GB, 4 GB on a GPU, as measured on a few draws of each shape of data. Model and
-            guide see them as a dimension to the left of their plates.
-        plate: the name of the plate over the batch, which is else found: the one named
-            ``"data"``, or the outermost around all observed sites.
-        compile: whether to compile, which takes a compiler for the device (of C++ for a CPU) and
-            some ten seconds.
+        chunk: number of samples drawn at once. By default as many as suit caches and need less
+            than 1 GB (4 GB on a GPU), measured on a few samples for each shape of data. Model and
+            guide see the samples as a dimension to the left of their plates.
+        plate: name of the plate over the batch; by default the one named ``"data"``, or the
+            outermost around all observed sites.
+        compile: compile the chunks, which needs a compiler for the device (C++ for a CPU) and
+            about ten seconds.
 
     Raises:
         ValueError: if ``chunk`` is below 1.
 
     Warns:
-        UserWarning: once, while it samples, if it stays or becomes eager, with the reason.
+        UserWarning: once, during sampling, if it runs eagerly despite ``compile``, with the
+            reason.
 
     References:
         Rezende, Mohamed, Wierstra (2014), Stochastic backpropagation, appendix E.
@@ -124,16 +125,16 @@ class ImportanceSampler:
     def chunks(
         self, *args: Any, num_samples: int, **kwargs: Any
     ) -> Iterator[Float[Tensor, "chunk batch"]]:
-        """Yield the log weights of ``num_samples`` draws for each datum, in nats, in float64.
+        """Yield the log weights of ``num_samples`` samples for each datum, in nats, in float64.
 
         Args:
-            args: of model and guide: data, of shape (batch, *data), and what else they take.
-            num_samples: the number K of draws for each datum.
-            kwargs: of model and guide.
+            args: arguments of model and guide: data, of shape (batch, *data), and others.
+            num_samples: number K of samples for each datum.
+            kwargs: keyword arguments of model and guide.
 
         Raises:
-            TypeError: before the first chunk, if there are no data among the arguments.
-            ValueError: before the first chunk, as :func:`log_weights` does.
+            TypeError: before the first chunk, if no argument is a tensor.
+            ValueError: before the first chunk, as in :func:`log_weights`.
         """
         check_positive_int("num_samples", num_samples)
         x = _data(args, kwargs)
@@ -175,7 +176,7 @@ class ImportanceSampler:
             yield weights
 
     def _default_size(self, args: Any, kwargs: Any, num_samples: int, summation: Summation) -> int:
-        """Return how many draws suit caches and memory, measured once for data of a shape."""
+        """Return how many samples suit caches and memory, measured once for data of a shape."""
         x = _data(args, kwargs)
         values, data, budget = _CPU_CHUNK if x.device.type == "cpu" else _GPU_CHUNK
         most = max(1, min(num_samples, values // x.numel(), data // len(x)))
@@ -191,7 +192,7 @@ class ImportanceSampler:
         return self._sizes[key]
 
     def _eager_chunk(self, args: Any, kwargs: Any, size: int, summation: Summation) -> Tensor:
-        # The checks of the single draws have seen shapes and supports.
+        # The checks on single samples have validated shapes and supports.
         with (
             in_evaluation(self.model, self.guide),
             torch.no_grad(),
@@ -205,7 +206,7 @@ class ImportanceSampler:
     def _recording(
         self, args: Any, kwargs: Any, size: int, chunks: int, summation: Summation
     ) -> Recording | None:
-        """Return the recording for chunks of this shape, made if it is worth it."""
+        """Return the recording for chunks of this shape, captured now if it pays off."""
         leaves, structure = tree_flatten((args, kwargs))
         shapes = [
             (leaf.shape, leaf.stride(), leaf.dtype, leaf.device)
@@ -231,7 +232,7 @@ class ImportanceSampler:
             return None
         try:
             made = self._recorded(args, kwargs, size, summation)
-        except Exception as error:  # whatever a program may raise when it is recorded
+        except Exception as error:  # whatever a program raises while it is captured
             self._give_up(reason(error))
             return None
         self._recordings[key] = made
@@ -266,15 +267,15 @@ class ImportanceSampler:
                 found = recording(inputs)
             if not all(agree(found, expected, tolerances=[tolerance])):
                 raise NotRecordableError(
-                    "its replay differs from an eager evaluation: perhaps it draws numbers by "
-                    "Python's or numpy's generator, or reads what changes otherwise"
+                    "its replay differs from an eager evaluation: it may draw from Python's or "
+                    "numpy's random generator, or read values that change"
                 )
 
         check()
         uncompiled = compile_checked(recording, inputs, check=check)
         if uncompiled is not None:
             self._warn(
-                f"the importance sampler is recorded but not compiled, because {uncompiled}"
+                f"the importance sampler is captured but not compiled, because {uncompiled}"
             )
         return _Recorded(recording, surroundings(), modules, self._guards.state(), parameters)
 
@@ -291,16 +292,16 @@ class ImportanceSampler:
 
 @dataclass(frozen=True)
 class _Recorded:
-    """A recording of a chunk, and what it depends on besides the data's shape."""
+    """A captured chunk and its guards besides the data's shape."""
 
     recording: Recording
     surroundings: Hashable
-    modules: list[nn.Module]  # held, so that nothing else takes an id of theirs
+    modules: list[nn.Module]  # held so that their ids stay unique
     state: State
     parameters: dict[str, Tensor]
 
     def is_of(self, state: State) -> bool:
-        """Whether modules, settings and Pyro's store are still those of the recording."""
+        """Return True if modules, settings and Pyro's store are those of the capture."""
         stored = pyro.get_param_store()._params
         return (
             self.state == state
@@ -318,28 +319,27 @@ def log_weights(
     plate: str | None = None,
     **kwargs: Any,
 ) -> Float[Tensor, "samples batch"]:
-    """Return log p(x, z_k) - log q(z_k | x) of draws z_k ~ q(z | x), for each datum.
+    """Return log p(x, z_k) - log q(z_k | x) of samples z_k ~ q(z | x), for each datum.
 
-    Enumerated sites are summed out, as :class:`ImportanceSampler` says.
+    Enumerated sites are summed out, see :class:`ImportanceSampler`.
 
     Args:
         model: p(x, z), a Pyro model.
         guide: q(z | x), a Pyro guide of the same arguments.
-        args: of both: data, of shape (batch, *data), and what else they take, such as labels.
-        num_samples: the number K of draws for each datum.
+        args: arguments of both: data, of shape (batch, *data), and others, such as labels.
+        num_samples: number K of samples for each datum.
         chunk: as for :class:`ImportanceSampler`, which can also compile.
         plate: as for :class:`ImportanceSampler`.
-        kwargs: of both.
+        kwargs: keyword arguments of both.
 
     Returns:
         The log weights in nats, in float64, of shape (K, batch).
 
     Raises:
-        TypeError: if there are no data among the arguments.
-        ValueError: if a latent or observed site lies outside the plate over the batch, if the
-            plate is not found, subsamples, or a site is scaled, if the two programs do not share
-            their latent sites or cannot make several draws at once, if there are no data, or if
-            a count is below 1.
+        TypeError: if no argument is a tensor.
+        ValueError: if a latent or observed site lies outside the plate over the batch, the plate
+            is not found or subsamples, a site is scaled, the programs have different latent sites
+            or cannot draw several samples at once, the data are empty, or a count is below 1.
 
     References:
         Rezende, Mohamed, Wierstra (2014), Stochastic backpropagation, appendix E.
@@ -375,7 +375,7 @@ def log_weight_chunks(
     """Yield the log weights of :func:`log_weights` chunk by chunk, for running sums.
 
     Raises:
-        TypeError: as :func:`log_weights` does, before the first chunk.
+        TypeError: as in :func:`log_weights`, before the first chunk.
         ValueError: likewise.
     """
     sampler = ImportanceSampler(model, guide, chunk=chunk, plate=plate)
@@ -387,12 +387,12 @@ def _tensors(args: Any, kwargs: Any) -> list[Tensor]:
 
 
 def _data(args: Any, kwargs: Any) -> Tensor:
-    """Return the first tensor among arguments, of which the others are as many."""
+    """Return the first tensor among the arguments, which has the batch dimension."""
     tensors = _tensors(args, kwargs)
     if not tensors:
         raise TypeError(
             "importance weights need the data that model and guide are called with, got no "
-            "tensor; give log_weights(model, guide, x, num_samples=...)"
+            "tensor; call log_weights(model, guide, x, num_samples=...)"
         )
     x = tensors[0]
     if x.numel() == 0 or x.dim() == 0:

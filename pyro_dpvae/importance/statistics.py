@@ -1,4 +1,4 @@
-"""What follows from log weights: estimates of log p(x), and what tells whether they hold."""
+"""Statistics of log weights: estimates of log p(x), and diagnostics of their reliability."""
 
 import math
 
@@ -49,7 +49,7 @@ def effective_sample_size(weights: Float[Tensor, "samples *batch"]) -> Float[Ten
 
 
 def tail_length(samples: int) -> int:
-    """Return how many of the largest weights the Pareto fit takes: min(K / 5, 3 sqrt(K))."""
+    """Return the number of largest weights in the Pareto fit: min(K / 5, 3 sqrt(K))."""
     return math.ceil(min(samples / 5, 3 * math.sqrt(samples)))
 
 

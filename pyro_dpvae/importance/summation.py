@@ -1,4 +1,4 @@
-"""Discrete latents summed out of importance weights: which ones can be, and how."""
+"""Discrete latents that are summed out of importance weights."""
 
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
@@ -17,12 +17,12 @@ __all__ = ["Summation", "summable", "summed_out"]
 @final
 @dataclass(frozen=True)
 class Summation:
-    """How a guide is run for its weights: draws to the left of plates, values left of draws.
+    """How a guide runs for its weights: samples to the left of plates, enumeration further left.
 
     Attributes:
-        plate: the name of the plate over the batch.
-        nesting: how deep the plates of model and guide nest.
-        names: of the sites that are summed out.
+        plate: name of the plate over the batch.
+        nesting: nesting depth of the plates of model and guide.
+        names: names of the sites that are summed out.
     """
 
     plate: str
@@ -30,7 +30,7 @@ class Summation:
     names: frozenset[str] = frozenset()
 
     def enumerated(self, guide: Callable[..., Any]) -> Callable[..., Any]:
-        """Return the guide with the values of each summed site in a dimension of its own."""
+        """Return the guide with the values of each summed site in its own dimension."""
         if not self.names:
             return guide
         drawn = poutine.infer_config(
@@ -48,18 +48,18 @@ class Summation:
 def summable(
     guide: Callable[..., Any], trace: Trace, args: Any, kwargs: Any, *, plate: str, nesting: int
 ) -> Summation:
-    """Return the sum over all discrete sites that ask for it and that no draw depends on.
+    """Find the enumerated discrete sites on which no sample depends.
 
-    A site asks for it by ``infer={"enumerate": "parallel"}``. A draw of z from q(z | x, y) goes
-    with one y, which is drawn as well; so are sites inside of other plates than the data's.
+    A site is enumerated by ``infer={"enumerate": "parallel"}``. If z is sampled from q(z | x, y),
+    then y is sampled as well; so are sites inside plates other than the data's.
 
     Args:
         guide: q(y, z | x).
-        trace: of it, with single draws of all sites.
-        args: of the guide.
-        kwargs: of the guide.
-        plate: the name of the plate over the batch.
-        nesting: how deep plates nest.
+        trace: a trace of the guide, with single samples of all sites.
+        args: arguments of the guide.
+        kwargs: keyword arguments of the guide.
+        plate: name of the plate over the batch.
+        nesting: nesting depth of plates.
     """
     names = {site["name"] for site in sample_sites(trace) if _asks(site, plate)}
     while names:
@@ -77,10 +77,10 @@ def summable(
 
 
 def summed_out(terms: Iterable[Tensor], dims: Iterable[int]) -> Tensor:
-    """Return log sum exp of the sum of terms over some dimensions, which stay with a size of 1.
+    """Return log sum exp of the sum of terms over some dimensions, which keep size 1.
 
-    One dimension at a time, and only in the terms that have it: those of independent sites cost
-    the sum of their numbers of values, not the product.
+    Sums one dimension at a time, and only the terms that have it: independent sites cost the sum
+    of their numbers of values, not the product.
     """
     left, pending = list(terms), sorted(dims)
 

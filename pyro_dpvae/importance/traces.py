@@ -1,4 +1,4 @@
-"""A model and a guide as traces, and checks that their densities are of single data."""
+"""Traces of a model and a guide, and checks that their densities factor over data."""
 
 from typing import Any
 
@@ -20,14 +20,14 @@ Site = dict[str, Any]
 
 
 def paired_traces(model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Trace, Trace]:
-    """Return the traces of the model, with the latents of the guide, and of the guide."""
+    """Return the traces of the model, with the guide's latents, and of the guide."""
     guide_trace = poutine.trace(guide).get_trace(*args, **kwargs)
     replayed = poutine.replay(model, trace=guide_trace)
     return poutine.trace(replayed).get_trace(*args, **kwargs), guide_trace
 
 
 def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
-    """Refuse programs that differ in their latent sites.
+    """Raise unless model and guide have the same latent sites.
 
     Raises:
         ValueError: with both lists.
@@ -46,16 +46,16 @@ def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
 def checked_plates(
     model_trace: Trace, guide_trace: Trace, *, batch: int, plate: str | None
 ) -> tuple[str, int]:
-    """Return the plate over the batch, and how deep plates nest, where weights are of single data.
+    """Return the plate over the batch and the nesting depth, if weights factor over data.
 
     Args:
-        model_trace: of the model.
-        guide_trace: of the guide.
-        batch: how many data there are.
-        plate: the name of the plate, where it cannot be found.
+        model_trace: trace of the model.
+        guide_trace: trace of the guide.
+        batch: the batch size.
+        plate: name of the plate; None finds it.
 
     Raises:
-        ValueError: if the weights of the programs belong to no single data.
+        ValueError: if the weights do not factor over data.
     """
     check_latents(model_trace, guide_trace)
     sites = sample_sites(model_trace)
@@ -67,9 +67,9 @@ def checked_plates(
         frames = {frame.name: frame for frame in site["cond_indep_stack"]}
         if name not in frames:
             raise ValueError(
-                "importance weights are of each datum, so every site must lie inside "
+                "importance weights are computed for each datum, so every site must lie inside "
                 f"pyro.plate({name!r}, batch size), got {site['name']!r} in plates "
-                f"{sorted(frames)}; condition the model on it, or draw it for each datum"
+                f"{sorted(frames)}; condition the model on it, or sample it for each datum"
             )
         if not frames[name].vectorized or frames[name].size != batch:
             raise ValueError(
@@ -88,7 +88,7 @@ def checked_plates(
 
 
 def sample_sites(trace: Trace) -> list[Site]:
-    """Return the sites that have a density: not plates, nor deterministic ones."""
+    """Return the sites with a density, without plates and deterministic sites."""
     return [
         site
         for site in trace.nodes.values()

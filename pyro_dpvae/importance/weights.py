@@ -1,4 +1,4 @@
-"""Log weights of draws made together, and the check that they are those of single draws."""
+"""Log weights of samples drawn together, checked against single samples."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,9 +22,9 @@ __all__ = ["check_vectorized", "chunk_weights"]
 def chunk_weights(
     model_trace: Trace, guide_trace: Trace, summation: Summation, size: int, batch: int
 ) -> Float[Tensor, "size batch"]:
-    """Return the log weights of ``size`` draws made together, in float64.
+    """Return the log weights of ``size`` samples drawn together, in float64.
 
-    They are log sum_y p(x, y, z) - log sum_y q(y, z | x), over the sites y that are summed out.
+    They are log sum_y p(x, y, z) - log sum_y q(y, z | x), with sums over the enumerated sites y.
     """
     model_trace.compute_log_prob()
     guide_trace.compute_log_prob()
@@ -56,12 +56,12 @@ def check_vectorized(
     summation: Summation,
     singles: Sequence[tuple[Trace, Trace]],
 ) -> None:
-    """Refuse programs that weigh two draws otherwise together than one by one."""
+    """Raise if the weights of two samples drawn together differ from those of single samples."""
     nesting, summed = summation.nesting, summation.names
     expected = torch.cat([chunk_weights(*traces, summation, 1, batch) for traces in singles])
     together = singles[0][1].copy()
     for name in summed:
-        together.remove_node(name)  # it takes all its values again
+        together.remove_node(name)  # it is enumerated again
     for name, site in together.nodes.items():
         if site["type"] == "sample" and not site_is_subsample(site):
             pads = (1,) * (nesting - len(site["fn"].batch_shape))
@@ -78,9 +78,10 @@ def check_vectorized(
         same, reason = False, f"fail: {error}".splitlines()[0]
     if not same:
         raise ValueError(
-            "several draws at once need model and guide to take dimensions to the left of their "
+            "model and guide cannot draw several samples at once: they must accept dimensions to "
+            "the left of their "
             f"plates, and with them they {reason}; count dimensions from the right, as in "
-            "softmax(-1), and expand data that are joined with draws"
+            "softmax(-1), and expand data that are concatenated with samples"
         )
 
 

@@ -1,4 +1,4 @@
-"""Inference: SVI with recorded steps, and optimizers for it."""
+"""Inference: SVI with captured steps, and optimizers for it."""
 
 from pyro_dpvae.inference.accumulating import AccumulatingOptim
 from pyro_dpvae.inference.averaging import AveragingOptim, synchronize

@@ -1,4 +1,4 @@
-"""A loss, its terms and its gradients as flat lists of tensors, which a recording returns."""
+"""The loss, terms and gradients of a step as a flat list of tensors, which a recording returns."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,13 +17,13 @@ __all__ = ["Evaluation", "Layout", "evaluate", "is_ours"]
 
 @dataclass(frozen=True)
 class Layout:
-    """What the tensors of an evaluation are, in their order.
+    """The meaning of the tensors of an evaluation, in their order.
 
     Attributes:
         loss: the structure of the loss.
         terms: the names of the objective's terms.
         parameters: all parameters that the programs used, by name.
-        moved: those of them that have a gradient.
+        moved: the parameters that have a gradient.
         owned: the parameters of the objective, such as an adversary's, that have a gradient.
     """
 
@@ -47,7 +47,7 @@ class Layout:
         return [of_values] * values + [of_gradients] * (len(self.moved) + len(self.owned))
 
     def matches(self, other: "Layout") -> bool:
-        """Whether tensors of the other layout stand for the same things."""
+        """Return True if the tensors of the other layout have the same meaning."""
         return (
             (self.loss, self.terms) == (other.loss, other.terms)
             and _ids(self.moved) == _ids(other.moved)
@@ -61,19 +61,19 @@ def _ids(tensors: Sequence[Tensor]) -> list[int]:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The tensors of an evaluation: of the loss, the terms, and the gradients."""
+    """The tensors of the loss, the terms and the gradients of a step."""
 
     layout: Layout
     tensors: list[Tensor]
 
     @property
     def losses(self) -> list[Tensor]:
-        """The tensors that the loss is made of."""
+        """The tensors of the loss."""
         return self.tensors[: self.layout.loss.num_leaves]
 
     @property
     def loss(self) -> Any:
-        """The loss in its structure."""
+        """The loss in its original structure."""
         return tree_unflatten(self.losses, self.layout.loss)
 
     @property
@@ -83,7 +83,7 @@ class Evaluation:
         return dict(zip(names, self.tensors[first : first + len(names)], strict=True))
 
     def leave_gradients(self) -> None:
-        """Add the gradients to those that the parameters hold."""
+        """Add the gradients to the parameters' ``grad``."""
         layout = self.layout
         parameters = [*layout.moved, *layout.owned]
         gradients = self.tensors[len(self.tensors) - len(parameters) :]
@@ -93,12 +93,12 @@ class Evaluation:
 
 
 def is_ours(loss: Any) -> bool:
-    """Whether a loss is this library's, which tells the pieces of its step apart."""
+    """Return True for this library's objectives, which separate the phases of a step."""
     return isinstance(loss, RegularizedELBO)
 
 
 def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
-    """Evaluate the loss of a step and its gradients, between the beginning and end of a step."""
+    """Evaluate the loss of a step and its gradients, without updates."""
     terms: dict[str, Tensor] = {}
     with poutine.trace(param_only=True) as used:
         if is_ours(objective):
@@ -108,7 +108,7 @@ def evaluate(svi: SVI, objective: Any, args: Any, kwargs: Any) -> Evaluation:
         else:
             loss = svi.loss_and_grads(svi.model, svi.guide, *args, **kwargs)
     parameters = {name: site["value"].unconstrained() for name, site in used.trace.nodes.items()}
-    # One tensor may have two names.
+    # One parameter may have two names.
     distinct = {id(parameter): parameter for parameter in parameters.values()}.values()
     moved = [parameter for parameter in distinct if parameter.grad is not None]
     owned = [

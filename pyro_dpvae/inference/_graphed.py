@@ -1,4 +1,4 @@
-"""Whole training steps as one CUDA graph: evaluations, adversaries and optimizers."""
+"""Whole training steps as one CUDA graph, with adversaries and optimizers."""
 
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -15,22 +15,22 @@ from pyro_dpvae.recording import NotRecordableError, reason
 __all__ = ["GraphedSteps", "Member", "capture_on_cuda", "graphed_steps"]
 
 Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
-"""From a body, and a trial of it that changes nothing, to what replays the body."""
+"""Captures a body, after trials that change nothing; returns a function that replays the body."""
 
-_TRIALS = 3  # as PyTorch recommends, so that libraries have their workspaces before the capture
+_TRIALS = 3  # PyTorch recommends warm-up runs, so that libraries allocate their workspaces
 
 
 @final
 class Member:
-    """One program of a launch, with what the graph reads and writes for it.
+    """One program of a launch, with the tensors that its graph reads and writes.
 
     Args:
         svi: a ``CapturedSVI`` whose optimizer is a ``FusedOptim``.
         recorded: the recording of its step.
-        inputs: like the tensors of its K steps, each of shape (K, ...).
+        inputs: example inputs of K steps, each of shape (K, ...).
 
     Raises:
-        NotRecordableError: if the recording reads tensors on another device, or its loss is not
+        NotRecordableError: if the recording reads tensors on another device, or the loss is not
             one tensor.
     """
 
@@ -42,8 +42,9 @@ class Member:
         for tensor in (*inputs, *recorded.recording.held):
             if tensor.device != device:
                 raise NotRecordableError(
-                    f"it reads tensors on {tensor.device} and on {device}, and a graph keeps the "
-                    f"values of the former; move the objective too: objective.to({str(device)!r})"
+                    f"it reads tensors on {tensor.device} and on {device}, and a CUDA graph "
+                    "would freeze the former; move the objective too: "
+                    f"objective.to({str(device)!r})"
                 )
         self.svi, self.recorded = svi, recorded
         self.inputs = [tensor.detach().clone() for tensor in inputs]
@@ -55,11 +56,11 @@ class Member:
 
     @property
     def steps(self) -> int:
-        """How many steps a launch takes."""
+        """The number of steps in a launch."""
         return len(self.inputs[0])
 
     def optimizers(self) -> list[torch.optim.Optimizer]:
-        """Return the optimizers that steps run, adversaries' included."""
+        """Return the optimizers that a step runs, adversaries' included."""
         owned = [
             value
             for part in (self.svi.objective.parts() if is_ours(self.svi.objective) else [])
@@ -70,7 +71,7 @@ class Member:
         return [self.svi.optim.optimizer, *owned]
 
     def step(self, number: int) -> None:
-        """Take the step of a number within the launch: what the graph holds."""
+        """Take one step of the launch; this is the body that the graph captures."""
         for column, (weight, _) in enumerate(self._schedules(0)):
             weight.copy_(self._weights[number, column])
         evaluation = self.recorded([tensor[number] for tensor in self.inputs])
@@ -80,7 +81,7 @@ class Member:
         self._values[number].copy_(torch.stack([value.float() for value in values]))
 
     def fill(self, inputs: Sequence[Tensor]) -> None:
-        """Put in place what the next launch reads."""
+        """Copy the inputs, scheduled weights and learning rates of the next launch into place."""
         for own, new in zip(self.inputs, inputs, strict=True):
             own.copy_(new, non_blocking=True)
         if self._weights.numel():
@@ -94,8 +95,8 @@ class Member:
                 self.rates[number].fill_(self._rates[number])
 
     def conclude(self) -> Tensor:
-        """Count the steps of a launch; returns their losses, of shape (K,)."""
-        values = self._values.clone()  # the next launch writes there again
+        """Count the steps of a launch; return their losses, of shape (K,)."""
+        values = self._values.clone()  # the next launch overwrites them
         for row in values:
             self.svi._end(Evaluation(self.recorded.layout, list(row.unbind())))
         return values[:, 0]
@@ -108,13 +109,13 @@ class Member:
 
 @final
 class GraphedSteps:
-    """K steps of each of M programs, as one launch of one CUDA graph.
+    """K steps of each of M programs as one launch of one CUDA graph.
 
-    The programs of a launch run side by side, each on a stream of its own.
+    The programs of a launch run in parallel, each on its own stream.
 
     Args:
         members: the programs.
-        capture: what makes a graph of a function.
+        capture: makes a graph of a function.
 
     Raises:
         RuntimeError: if an operation cannot be captured.
@@ -128,7 +129,7 @@ class GraphedSteps:
             self._replay = capture(self._body, self._trial)
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
-        """Take the steps on inputs of shape (K, ...) for each program; returns losses (M, K)."""
+        """Take the steps on inputs of shape (K, ...) for each program; return losses (M, K)."""
         for member, own in zip(self.members, inputs, strict=True):
             member.fill(own)
         self._replay()
@@ -148,7 +149,7 @@ class GraphedSteps:
 
 
 def capture_on_cuda(body: Callable[[], None], trial: Callable[[], None]) -> Callable[[], None]:
-    """Return what replays a body as a CUDA graph."""
+    """Capture a body as a CUDA graph; return a function that replays it."""
     aside = torch.cuda.Stream()
     aside.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(aside):
@@ -166,7 +167,7 @@ def graphed_steps(
     recordings: Sequence[RecordedStep],
     inputs: Sequence[Sequence[Tensor]],
 ) -> GraphedSteps | None:
-    """Return the graph of some recordings for as many steps as the inputs hold; None if none."""
+    """Return the CUDA graph of some recordings for K steps; None if CUDA refuses it."""
     graphs = recordings[0].graphs
     key = (tuple(map(id, recordings)), len(inputs[0][0]))
     if key not in graphs:
@@ -174,16 +175,18 @@ def graphed_steps(
         try:
             members = [Member(*each) for each in zip(svis, recordings, inputs, strict=True)]
             graphs[key] = GraphedSteps(members, capture=capture_on_cuda)
-        except Exception as error:  # whatever CUDA may refuse to capture
+        except Exception as error:  # whatever CUDA refuses to capture
             graphs[key] = None
-            svis[0]._warn(f"the recorded step runs as no CUDA graph, because {reason(error)}")
+            svis[0]._warn(
+                f"the captured step does not run as a CUDA graph, because {reason(error)}"
+            )
         svis[0].recorded_seconds += time.monotonic() - start
     return graphs[key]
 
 
 @contextmanager
 def _side_by_side(count: int, device: torch.device) -> Iterator[list[AbstractContextManager[Any]]]:
-    """Give contexts whose operations may overlap: streams that fork here and join at the end."""
+    """Yield parallel streams, which fork here and join at the end."""
     if device.type != "cuda" or count == 1:
         yield [nullcontext() for _ in range(count)]
         return
@@ -198,7 +201,7 @@ def _side_by_side(count: int, device: torch.device) -> Iterator[list[AbstractCon
 
 @contextmanager
 def _capturable(member: Member) -> Iterator[None]:
-    """Let a program's optimizers be captured, with learning rates read from tensors."""
+    """Make a program's optimizers capturable, with learning rates read from tensors."""
     optimizers = member.optimizers()
     groups = [group for optimizer in optimizers for group in optimizer.param_groups]
     before = [dict(group) for group in groups]

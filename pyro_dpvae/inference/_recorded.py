@@ -1,4 +1,4 @@
-"""A step's evaluation as a recording: made, replayed, and compared with the program itself."""
+"""A step's evaluation as a recording: capture, replay, and comparison with the program."""
 
 import random
 import sys
@@ -30,28 +30,28 @@ from pyro_dpvae.recording import (
 
 __all__ = ["RecordedStep", "describe", "difference", "inputs_of", "record_step"]
 
-# Of the norm, for values of loss and terms and for gradients. Compiled kernels add up in another
-# order, which a gradient shows where a rectifier is at its kink, and keep float32 where autocast
-# would round in between.
+# Tolerances relative to the norm, for values of loss and terms, and for gradients. Compiled
+# kernels sum in another order, which changes gradients at the kink of a rectifier. They also keep
+# float32 where autocast would round.
 _REPLAYED, _COMPILED, _UNDER_AUTOCAST = (1e-5, 1e-5), (1e-4, 3e-2), (5e-2, 1e-1)
 
-_EVERY = 1000  # replays from one check to the next, after the first thousand
+_EVERY = 1000  # replays between two checks, after the first thousand
 
 _PLAIN = (bool, int, float, str, NoneType, torch.dtype, torch.device)
 
 
 @dataclass
 class RecordedStep:
-    """A recorded evaluation, what its tensors are, and how often it was replayed.
+    """A captured evaluation with the meaning of its results.
 
     Attributes:
         recording: the graph.
-        layout: what its results are.
-        modules: those that it depends on; held, so that nothing else takes an id of theirs.
-        uncompiled: why it is not compiled, though that was asked for.
-        key: what it depends on.
-        replays: how many steps it has taken.
-        graphs: CUDA graphs of it, by their sizes.
+        layout: the meaning of its results.
+        modules: the modules it depends on; held so that their ids stay unique.
+        uncompiled: why compilation failed, if it was requested.
+        key: the guards of the recording.
+        replays: the number of steps it has taken.
+        graphs: its CUDA graphs by size.
     """
 
     recording: Recording
@@ -63,17 +63,17 @@ class RecordedStep:
     graphs: dict[Hashable, Any] = field(default_factory=dict)
 
     def __call__(self, inputs: Sequence[Tensor]) -> Evaluation:
-        """Evaluate by a replay."""
+        """Evaluate the step by a replay."""
         return Evaluation(self.layout, self.recording(inputs))
 
     def aside(self, inputs: Sequence[Tensor]) -> Evaluation:
-        """Evaluate by a replay that changes nothing."""
+        """Evaluate the step by a replay, and roll back its changes."""
         with rollback(self.recording.held, generators=self.recording.generators):
             results = [result.clone() for result in self.recording(inputs)]
         return Evaluation(self.layout, results)
 
     def is_due(self, steps: int = 1) -> bool:
-        """Whether one of the next steps is 1, 2, 4, 8 ... or a thousand after the recording."""
+        """Return True if a check is due: 1, 2, 4, 8 ... or every thousand after the capture."""
         return any(
             number > 0
             and (number % _EVERY == 0 or (number < _EVERY and number & (number - 1) == 0))
@@ -81,7 +81,7 @@ class RecordedStep:
         )
 
     def is_current(self) -> bool:
-        """Whether Pyro's store still holds the parameters that were recorded."""
+        """Return True if Pyro's store still holds the captured parameters."""
         stored = pyro.get_param_store()._params
         return all(stored.get(n) is p for n, p in self.layout.parameters.items())
 
@@ -96,20 +96,20 @@ def record_step(
     floats: bool,
     compiled: bool,
 ) -> RecordedStep:
-    """Record the evaluation of a step, which changes nothing that modules and Pyro's store hold.
+    """Capture the evaluation of a step, and roll back its changes.
 
     Args:
-        svi: of which model, guide and loss are evaluated.
+        svi: has the model, guide and loss.
         objective: the loss.
-        args: of the step.
-        kwargs: of the step.
-        modules: what the programs may change.
-        floats: whether floats among the arguments are inputs of the graph.
-        compiled: whether to compile it.
+        args: arguments of the step.
+        kwargs: keyword arguments of the step.
+        modules: the modules that the programs may change.
+        floats: pass float arguments as inputs of the graph.
+        compiled: compile the graph.
 
     Raises:
-        NotRecordableError: if the step cannot be recorded.
-        Exception: whatever else the programs raise when they are recorded.
+        NotRecordableError: if the step cannot be captured.
+        Exception: whatever else the programs raise while they are captured.
     """
     _check_hooks(modules)
     _check_overrides(objective)
@@ -141,14 +141,14 @@ def record_step(
             with rollback(recording.held, generators=recording.generators):
                 found = recording(inputs)
             if not all(agree(found, expected, tolerances=tolerances)):
-                raise NotRecordableError("the compiled step differs from the recorded one")
+                raise NotRecordableError("the compiled step differs from the captured one")
 
         uncompiled = compile_checked(recording, inputs, check=check)
     return RecordedStep(recording, layout, list(modules), uncompiled)
 
 
 def difference(found: Evaluation, expected: Evaluation, *, compiled: bool) -> str | None:
-    """Return in which term a replay differs from the program itself, in words, or None."""
+    """Describe how a replay differs from the program; None if it agrees."""
     if not found.layout.matches(expected.layout):
         return "it has other terms or other parameters"
     bounds = _UNDER_AUTOCAST if _casts() else _COMPILED if compiled else _REPLAYED
@@ -170,7 +170,7 @@ def difference(found: Evaluation, expected: Evaluation, *, compiled: bool) -> st
 
 
 def inputs_of(args: Any, kwargs: Any, *, floats: bool) -> list[Tensor]:
-    """Return the tensors among arguments, and floats as tensors, in the order of their leaves."""
+    """Return tensors and, with ``floats``, float arguments as tensors, in order of the leaves."""
     return [
         leaf if isinstance(leaf, Tensor) else torch.tensor(leaf)
         for leaf in tree_flatten((args, kwargs))[0]
@@ -179,12 +179,12 @@ def inputs_of(args: Any, kwargs: Any, *, floats: bool) -> list[Tensor]:
 
 
 def describe(args: Any, kwargs: Any, *, floats: bool) -> Hashable:
-    """Return what a recording depends on of the arguments and of PyTorch's settings.
+    """Return the guards of a recording on arguments and PyTorch's settings.
 
     Args:
-        args: of the step.
-        kwargs: of the step.
-        floats: whether floats are inputs, so that their values do not matter.
+        args: arguments of the step.
+        kwargs: keyword arguments of the step.
+        floats: float arguments are inputs, so that their values do not matter.
 
     Raises:
         NotRecordableError: if an argument is neither a tensor nor a plain value.
@@ -201,7 +201,7 @@ def describe(args: Any, kwargs: Any, *, floats: bool) -> Hashable:
             described.append((type(leaf), leaf))
         else:
             raise NotRecordableError(
-                f"an argument is neither a tensor nor a plain value, but {type(leaf).__name__}"
+                f"an argument is a {type(leaf).__name__}, neither a tensor nor a plain value"
             )
     return tuple(described)
 
@@ -215,13 +215,13 @@ def _casts() -> bool:
 
 
 def _copy(x: Tensor) -> Tensor:
-    """Return a copy in the layout of the tensor."""
+    """Return a copy with the same strides."""
     return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _check_argument(x: Tensor) -> None:
     if x.requires_grad:
-        raise NotRecordableError("an argument takes gradients, which a replay leaves out")
+        raise NotRecordableError("an argument requires gradients, which a replay leaves out")
     if x.layout != torch.strided or any(
         size > 1 and stride == 0 for size, stride in zip(x.shape, x.stride(), strict=True)
     ):
@@ -229,22 +229,22 @@ def _check_argument(x: Tensor) -> None:
 
 
 def _check_left_behind(recording: Recording, changed: str | None, drawn: tuple[Any, Any]) -> None:
-    """Refuse a step that does more than a graph of operations on tensors does."""
+    """Raise if a step does more than operations on tensors."""
     if changed is not None:
         raise NotRecordableError(f"it changes {changed}, which a replay would not")
     for tensor in recording.held:
         if tensor.is_leaf and tensor.grad is not None:
             tensor.grad = None
             raise NotRecordableError(
-                f"it leaves a gradient on a tensor of shape {tuple(tensor.shape)} that is no "
-                "parameter of Pyro's; register it, or let it take no gradients"
+                f"it leaves a gradient on a tensor of shape {tuple(tensor.shape)} that is not in "
+                "Pyro's parameter store; register it, or set requires_grad=False"
             )
     states = zip(np.random.get_state(), drawn[1], strict=True)
     if not all(np.array_equal(after, before) for after, before in states) or (
-        # beartype draws by Python's generator what it looks at
+        # beartype draws from Python's generator
         random.getstate() != drawn[0] and "beartype" not in sys.modules
     ):
-        raise NotRecordableError("it draws numbers by Python's or numpy's generator")
+        raise NotRecordableError("it draws from Python's or numpy's random generator")
 
 
 def _check_hooks(modules: Sequence[nn.Module]) -> None:
@@ -270,5 +270,5 @@ def _check_overrides(objective: Any) -> None:
         if getattr(type(objective), method) is not getattr(RegularizedELBO, method):
             raise NotRecordableError(
                 f"{type(objective).__name__} overrides {method}; override evaluate, which is the "
-                "part that is recorded"
+                "method that is captured"
             )

@@ -1,4 +1,4 @@
-"""Which steps are recorded, and when: after a few eager steps of the same key."""
+"""When steps are captured: after a few eager steps with the same guards."""
 
 from collections.abc import Hashable
 from typing import Any, final
@@ -9,10 +9,10 @@ from pyro_dpvae.recording import State, differences
 __all__ = ["Key", "Recordings"]
 
 Key = tuple[Hashable, State]
-"""What a recording depends on: the arguments, and the state of modules and objective."""
+"""The guards of a recording: the arguments, and the state of modules and objective."""
 
-# The steps before a recording run as ever, with validation as the user has set it. Other keys,
-# such as that of the last batch of an epoch, come rarely, and a recording costs a second.
+# The first steps run eagerly, with validation as the user has set it. Other keys, such as that of
+# the last batch of an epoch, are rare, and a capture takes a second.
 _FIRST_STEPS, _STEPS_OF_OTHER_KEYS = 2, 20
 _MOST_RECORDINGS = 8
 _MOST_KEYS = 64
@@ -20,10 +20,11 @@ _MOST_KEYS = 64
 
 @final
 class Recordings:
-    """The recordings of a program by their keys, and how many eager steps each key has had.
+    """The recordings of a program by their keys, and the number of eager steps of each key.
 
     Attributes:
-        given_up: whether no further recordings are made, as nearly every step would need its own.
+        given_up: True if nothing further is captured, since nearly every step would need a
+            capture.
     """
 
     def __init__(self) -> None:
@@ -33,7 +34,7 @@ class Recordings:
         self._refused: set[Key] = set()
         self._last: Key = ((), ())
         self._made = 0
-        # Of a run that was interrupted, by the arguments in words: eager steps, and replays.
+        # Of an interrupted run, by the arguments' repr: eager steps, and replays.
         self._past: dict[str, tuple[int, int | None]] = {}
         self._past_state: State | None = None
         self._past_recorded = False
@@ -46,29 +47,29 @@ class Recordings:
         return iter(self._recorded.values())
 
     def find(self, key: Key) -> RecordedStep | None:
-        """Return the recording of a key, if there is one and Pyro's store is still as it was."""
+        """Return the recording of a key, if its parameters are still in the store; else None."""
         found = self._recorded.get(key)
         if found is not None and not found.is_current():
             del self._recorded[key]
-            self._eager_steps[key] = 0  # Pyro's store takes on parameters in eager steps
+            self._eager_steps[key] = 0  # eager steps register the parameters in Pyro's store
             return None
         return found
 
     def add(self, key: Key, recorded: RecordedStep) -> None:
-        """Keep a recording."""
+        """Add a recording."""
         recorded.key = key
         self._recorded[key] = recorded
 
     def refuse(self, key: Key) -> None:
-        """Let the steps of a key run eagerly from now on."""
+        """Run the steps of a key eagerly from now on."""
         self._recorded.pop(key, None)
         self._refused.add(key)
 
     def take_past(self, key: Key) -> int | None:
-        """Return how many replays a key had before an interruption, once, if it was recorded.
+        """Return, once, the replays that a key had before an interruption; None if not captured.
 
-        The state of the first key that is asked for is the one that the interrupted run had,
-        whatever identities its parts have in this process.
+        The first key's state is taken for that of the interrupted run, since identities of objects
+        differ between processes.
         """
         if not self._past:
             return None
@@ -79,7 +80,7 @@ class Recordings:
         return replays
 
     def is_time(self, key: Key) -> bool:
-        """Whether to record this step, after as many eager steps of its key as it takes."""
+        """Count an eager step of a key; return True if it is time to capture."""
         if self.given_up or key in self._refused:
             return False
         done = self._eager_steps.get(key, 0)
@@ -90,10 +91,7 @@ class Recordings:
         return due
 
     def changing(self, key: Key) -> str | None:
-        """Return what keeps changing, in words, where nearly every step needs its own recording.
-
-        No further recordings are made then.
-        """
+        """Describe what keeps changing, if nearly every step would need a capture, and give up."""
         last, self._last = self._last, key
         if self.given_up or (
             len(self._eager_steps) <= _MOST_KEYS and self._made <= _MOST_RECORDINGS
@@ -104,7 +102,7 @@ class Recordings:
         return differences(last[1], key[1]) or arguments
 
     def state_dict(self, present: State) -> dict[str, Any]:
-        """Return what decides when steps are recorded, for programs in a state."""
+        """Return the state that decides when steps are captured, for programs in a state."""
         past = self._past if self._past_state in (None, present) else {}
         arguments = {
             repr(key[0]): (
@@ -122,7 +120,7 @@ class Recordings:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on a state: recordings are made again, each at the first step of its arguments."""
+        """Load a state; recordings are made again, each at the first step of its arguments."""
         self._past = {name: tuple(past) for name, past in state["arguments"].items()}
         self._past_recorded = state["recorded"]
         self._made, self.given_up = state["made"], state["given_up"]

@@ -1,4 +1,4 @@
-"""Gradients of several steps summed before an update: large batches in little memory."""
+"""Gradient accumulation: large batches in little memory."""
 
 from collections.abc import Collection, Iterable
 from typing import Any, final
@@ -17,26 +17,26 @@ __all__ = ["AccumulatingOptim"]
 
 @final
 class AccumulatingOptim(PyroOptim):
-    """Another Pyro optimizer, called every k steps with the sums of k steps' gradients.
+    """Call another Pyro optimizer every k steps with the sum of k steps' gradients.
 
-    The losses of Pyro's objectives are sums over the batch, so k batches of B data make the
-    update of one batch of k B, as far as the loss is a sum over data. Penalties that compare the
-    data of a batch, such as a total correlation, compare those of each of the k by themselves.
+    The losses of Pyro's objectives are sums over the batch, so k batches of B items make the
+    update of one batch of k B, as far as the loss is a sum over items. Penalties that compare the
+    items of a batch, such as a total correlation, see each of the k batches separately.
 
-    A parameter that has a gradient in one of the k steps takes part in the update. Where ``optim``
-    leaves out what is not finite, each step's gradients are looked at: a step with one that is
-    not, on any rank, is none of the k, as if it had not been taken.
+    A parameter with a gradient in one of the k steps takes part in the update. If ``optim`` skips
+    gradients that are not finite, each step is checked: a step that is not finite on any rank is
+    skipped and not counted among the k.
 
     Args:
-        optim: what updates; gradients are averaged over ranks there, once for k steps.
+        optim: the optimizer that updates; it averages gradients over ranks once for k steps.
         every: the number k.
 
     Raises:
         ValueError: if ``every`` is below 1.
 
     Attributes:
-        pending: how many steps wait for the next update.
-        skipped: how many steps were left out.
+        pending: the number of steps that wait for the next update.
+        skipped: the number of skipped steps.
 
     Example:
         >>> from pyro.infer import SVI, Trace_ELBO
@@ -57,7 +57,7 @@ class AccumulatingOptim(PyroOptim):
     """
 
     def __init__(self, optim: PyroOptim, every: int) -> None:
-        # Options, states and clipping are those of the optimizer inside.
+        # Options, state and clipping belong to the inner optimizer.
         self.optim = optim
         self.every = check_positive_int("every", every)
         self.pending = 0
@@ -71,13 +71,13 @@ class AccumulatingOptim(PyroOptim):
         nonfinite: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """Add the gradients of a step; update with the sums if it is the last of k.
+        """Add the gradients of a step; update with the sums at the last of k steps.
 
         Args:
             params: the parameters.
-            args: of the optimizer inside.
+            args: arguments of the inner optimizer.
             nonfinite: as for ``FusedOptim``.
-            kwargs: of the optimizer inside.
+            kwargs: keyword arguments of the inner optimizer.
         """
         named = {name_in_store(param): param for param in params}
         moved = {name: param for name, param in named.items() if param.grad is not None}
@@ -92,7 +92,7 @@ class AccumulatingOptim(PyroOptim):
             torch._foreach_add_([self._sums[name] for name in known], gradients)  # type: ignore[arg-type]  # none is None
         for name, param in moved.items():
             self._sums.setdefault(name, param.grad)  # type: ignore[arg-type]  # not None either
-            param.grad = None  # the sum is ours alone
+            param.grad = None  # the sum owns the tensor
         self.pending += 1
         if self.pending < self.every:
             return
@@ -104,9 +104,9 @@ class AccumulatingOptim(PyroOptim):
         self.optim(named.values(), *args, **kwargs)
 
     def share(self) -> None:
-        """Give every rank the mean over ranks of the sums that wait, which moves no update.
+        """Average the accumulated gradients over ranks, which does not change the next update.
 
-        Where a rank has no sum of a parameter, it counts as zero. All ranks must call it.
+        A missing gradient counts as zero. All ranks must call it.
         """
         names = sorted({name for own in gather_objects(list(self._sums)) for name in own})
         stored = pyro.get_param_store()._params
@@ -116,16 +116,16 @@ class AccumulatingOptim(PyroOptim):
 
     @property
     def skip_nonfinite(self) -> bool:
-        """Whether ``optim`` leaves out updates with gradients that are not finite."""
+        """True if ``optim`` skips updates with gradients that are not finite."""
         return getattr(self.optim, "skip_nonfinite", False)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of ``optim``, and what waits: how many steps, and sums by name."""
+        """Return the state of ``optim``, the number of pending steps and the sums by name."""
         sums = {name: total.detach().clone() for name, total in self._sums.items()}
         return {"optim": self.optim.get_state(), "pending": self.pending, "sums": sums}
 
     def set_state(self, state_dict: dict[str, Any]) -> None:
-        """Take on a state, as of :meth:`get_state`; Pyro's store must hold the parameters."""
+        """Load a state of :meth:`get_state`; Pyro's store must hold the parameters."""
         self.optim.set_state(state_dict["optim"])
         stored = pyro.get_param_store()._params
         self.pending = state_dict["pending"]
@@ -136,7 +136,7 @@ class AccumulatingOptim(PyroOptim):
 
     @staticmethod
     def _any_nonfinite(params: Collection[Tensor], nonfinite: Tensor | None) -> bool:
-        """Return whether the loss or a gradient of a step is not finite, on any rank."""
+        """Return True if the loss or a gradient of a step is not finite on any rank."""
         device = next((param.device for param in params), torch.device("cpu"))
         gradients = [param.grad for param in params if param.grad is not None]
         found = any_nonfinite(gradients) if gradients else torch.zeros((), device=device)

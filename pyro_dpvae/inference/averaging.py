@@ -1,4 +1,4 @@
-"""Training by several processes: gradients averaged before a step, and equal starts."""
+"""Distributed training: averaged gradients, and equal initial parameters on all ranks."""
 
 from collections.abc import Callable, Iterable
 from typing import Any, final
@@ -17,25 +17,24 @@ __all__ = ["AveragingOptim", "synchronize"]
 
 @final
 class AveragingOptim(PyroOptim):
-    """A Pyro optimizer that steps along the mean over ranks of the gradients.
+    """A Pyro optimizer that averages gradients over ranks before its step.
 
-    Ranks are the processes of PyTorch's default process group, as torchrun starts them. Each
-    takes ``svi.step`` on its own part of a batch; gradients are averaged in one message for each
-    dtype, and then every rank takes the same step. Under an objective ``across_ranks`` the step
-    is that of one process with the whole batch. Without a process group, or with one rank, it is
-    the optimizer that it holds.
+    Ranks are the processes of PyTorch's default process group, as torchrun starts them. Each calls
+    ``svi.step`` on its own shard of a batch. One all-reduce for each dtype averages the gradients,
+    and every rank takes the same step. With an objective ``across_ranks`` this is the step of one
+    process on the whole batch. Without a process group, or with one rank, it equals the inner
+    optimizer.
 
-    A parameter takes on the first rank's value when it is new, which is at the end of its first
-    step: call :func:`synchronize` before, so that the first gradients are of equal parameters
-    too. Where a rank has no gradient of a parameter, it counts as zero; a parameter for which no
-    rank has one is left alone.
+    A new parameter is copied from rank zero at the end of its first step. Call :func:`synchronize`
+    before, so that the first gradients also belong to equal parameters. A missing gradient on some
+    ranks counts as zero; a parameter without a gradient on any rank is not updated.
 
     Args:
-        optim: what takes the steps: ``FusedOptim``, or an optimizer of ``pyro.optim``.
+        optim: the optimizer that updates: ``FusedOptim``, or one of ``pyro.optim``.
 
     Raises:
-        TypeError: if ``optim`` is no Pyro optimizer.
-        ValueError: on a step, on every rank, if ranks come with different new parameters.
+        TypeError: if ``optim`` is not a Pyro optimizer.
+        ValueError: on a step, on every rank, if ranks have different new parameters.
 
     Example:
         >>> import pyro.distributions as dist
@@ -58,7 +57,7 @@ class AveragingOptim(PyroOptim):
                 f"optim must be a Pyro optimizer, got {type(optim).__name__}; use FusedOptim or "
                 "one of pyro.optim"
             )
-        # Options, states and clipping are those of the optimizer inside.
+        # Options, state and clipping belong to the inner optimizer.
         self.optim = optim
         self._known: dict[str, Tensor] = {}
 
@@ -69,13 +68,13 @@ class AveragingOptim(PyroOptim):
         nonfinite: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """Average the gradients of parameters over ranks, and step them.
+        """Average the gradients over ranks, and update the parameters.
 
         Args:
             params: the parameters.
-            args: of the optimizer inside.
-            nonfinite: as for ``FusedOptim``; the step is left out if it is 1 on any rank.
-            kwargs: of the optimizer inside.
+            args: arguments of the inner optimizer.
+            nonfinite: as for ``FusedOptim``; the step is skipped if it is 1 on any rank.
+            kwargs: keyword arguments of the inner optimizer.
         """
         if nonfinite is not None:
             kwargs["nonfinite"] = nonfinite
@@ -102,13 +101,13 @@ class AveragingOptim(PyroOptim):
         new: bool = False,
         nonfinite: Tensor | None = None,
     ) -> tuple[list[Tensor], bool]:
-        """Average gradients; returns parameters that only others came with, and if any is new."""
+        """Average gradients; return parameters of other ranks only, and whether any is new."""
         named = [params[name] for name in sorted(params)]
         had = [param.grad is not None for param in named]
         gradients = [
             torch.zeros_like(param) if param.grad is None else param.grad for param in named
         ]
-        # Who has what travels with the gradients, so that a step is one message.
+        # Send who has which gradient along with the gradients, in one message.
         device = next((p.device for p in (*named, *present.values())), None)
         flags = torch.tensor([new, *had], dtype=torch.float32, device=device)
         marks = [] if nonfinite is None else [nonfinite]
@@ -127,7 +126,7 @@ class AveragingOptim(PyroOptim):
         return borrowed, shares[0] > 0
 
     def _add(self, new: dict[str, Tensor]) -> None:
-        """Take on new parameters, if they are the same on all ranks."""
+        """Add new parameters after checking that all ranks have the same."""
         own = {name: (tuple(p.shape), str(p.dtype)) for name, p in new.items()}
         everyone = gather_objects(own)
         names = {name for one in everyone for name in one}
@@ -135,43 +134,43 @@ class AveragingOptim(PyroOptim):
         if different:
             found = {name: [one.get(name) for one in everyone] for name in different[:5]}
             raise ValueError(
-                "ranks must come with the same parameters in the same step, got on one rank after "
-                f"the other {found}; build model and guide alike on all ranks, and register what "
-                "only some data need by pyro.module"
+                "ranks have different new parameters: all must use the same in the same step, "
+                f"got, rank by rank, {found}; build model and guide alike on all ranks, and "
+                "register parameters that only some data use with pyro.module"
             )
         broadcast_(new[name] for name in sorted(new))
         self._known.update(new)
 
     @property
     def skip_nonfinite(self) -> bool:
-        """Whether the optimizer inside leaves out steps with gradients that are not finite."""
+        """True if the inner optimizer skips steps with gradients that are not finite."""
         return getattr(self.optim, "skip_nonfinite", False)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the state of the optimizer inside."""
+        """Return the state of the inner optimizer."""
         return self.optim.get_state()
 
     def set_state(self, state_dict: dict[str, Any]) -> None:
-        """Take on a state of the optimizer inside."""
+        """Load a state of the inner optimizer."""
         self.optim.set_state(state_dict)
 
     def save(self, filename: str) -> None:
-        """Write the state of the optimizer inside to a file."""
+        """Write the state of the inner optimizer to a file."""
         self.optim.save(filename)
 
     def load(self, filename: str, map_location: Any = None) -> None:
-        """Take on a state from a file."""
+        """Load the state of the inner optimizer from a file."""
         self.optim.load(filename, map_location)
 
 
 def synchronize(
     model: Callable[..., Any], guide: Callable[..., Any], objective: RegularizedELBO | None = None
 ) -> None:
-    """Give all ranks the first rank's tensors: of a model, a guide, an objective, Pyro's store.
+    """Copy rank zero's tensors of model, guide, objective and Pyro's store to all ranks.
 
-    Those are parameters, buffers and extra states of the two where they are modules, what training
-    has changed in the objective (steps, adversaries and their optimizers), and parameters that
-    Pyro's store holds already. All ranks must call it; with one rank it does nothing.
+    Copies the parameters, buffers and extra states of model and guide, the parameters in Pyro's
+    store, and the objective's training state (steps, adversaries and their optimizers). All ranks
+    must call it; with one rank it does nothing.
 
     Args:
         model: p(x, z).
@@ -196,12 +195,12 @@ def synchronize(
     different = sorted({repr(one) for each in everyone for one in set(own) ^ set(each)})
     if any(each != everyone[0] for each in everyone):
         raise ValueError(
-            "ranks must hold the same tensors, got on some only or in another order "
-            f"{different[:5]}; build model and guide alike on all ranks"
+            "ranks hold different tensors: all must hold the same in the same order, and these "
+            f"differ: {different[:5]}; build model and guide alike on all ranks"
         )
     broadcast_({id(tensor): tensor for tensor in tensors.values()}.values())
     for program in programs.values():
-        # Such as how many components a mixture has grown to.
+        # For example the number of active components of a mixture.
         state = program.state_dict()
         extra = {name: value for name, value in state.items() if name.endswith("_extra_state")}
         program.load_state_dict(shared_object(extra), strict=False)

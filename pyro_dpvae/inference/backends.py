@@ -1,4 +1,4 @@
-"""The ways to run a training step, by name."""
+"""The backends of a training step, by name."""
 
 from typing import Any
 
@@ -13,33 +13,32 @@ __all__ = ["AUTO", "backend_for", "check_backend"]
 _BACKENDS = ("eager", "fx", "inductor", "cudagraph")
 
 AUTO = "auto"
-"""The backend that depends on whose the programs are."""
+"""The backend that is chosen by the classes of the programs."""
 
-# What these hold beside tensors and numbers of modules does not change during training.
+# Apart from tensors and numbers, attributes of these packages' modules are constant in training.
 _KNOWN = {"pyro_dpvae", "torch", "pyro", "zuko"}
 
 
 def check_backend(backend: str) -> str:
-    """Return the name of a backend that works here.
+    """Return the name of a backend after checking that it works here.
 
     Raises:
-        ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device.
+        ValueError: if the backend is unknown, or ``"cudagraph"`` has no CUDA device.
     """
     check_choice("backend", backend, _BACKENDS)
     if backend == "cudagraph" and not torch.cuda.is_available():
         raise ValueError(
-            "the backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
+            "backend 'cudagraph' needs a CUDA device, and PyTorch sees none; use 'fx' or "
             "'inductor'"
         )
     return backend
 
 
 def backend_for(backend: str, model: Any, guide: Any, objective: Any) -> str:
-    """Return the backend that runs programs, where ``"auto"`` leaves the choice.
+    """Return the backend for some programs; ``"auto"`` becomes ``"fx"`` or ``"eager"``.
 
-    It is ``"fx"`` where model, guide and objective have no parts but those of this library, Pyro,
-    PyTorch and zuko, and ``"eager"`` otherwise: a part of a user's own may read what a recording
-    holds fixed.
+    ``"fx"`` is chosen if model, guide and objective have only parts of this library, Pyro, PyTorch
+    and zuko. Other parts may read values that a capture would freeze.
 
     Example:
         >>> backend_for("auto", lambda x: None, lambda x: None, RegularizedELBO())

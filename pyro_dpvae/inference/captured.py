@@ -1,4 +1,4 @@
-"""SVI whose step is recorded as one graph, so that Pyro's Python runs once and not every step."""
+"""SVI with a captured step: Pyro's Python runs once instead of at every step."""
 
 import time
 import warnings
@@ -44,48 +44,49 @@ __all__ = ["CapturedSVI", "steps_together"]
 
 @final
 class CapturedSVI(SVI):
-    """``pyro.infer.SVI`` that records its step once and replays it: the same steps, faster.
+    """``pyro.infer.SVI`` that captures its step once and replays it: the same steps, faster.
 
-    The first steps run Pyro's handlers as ever, with validation as it is set. Then the step, from
-    the batch to the gradients, is recorded as one graph of tensor operations, random draws
-    included, and replayed from then on. There is one recording for each combination of:
+    The first steps run Pyro's handlers as usual, with validation as it is set. Then the step, from
+    the batch to the gradients, is captured as one graph of tensor operations with its random
+    draws, and replayed from then on. The guards of a recording, which need their own capture when
+    they change, are:
 
-    - shapes and dtypes of tensor arguments, and values of other arguments but floats;
+    - shapes and dtypes of tensor arguments, and values of other arguments except floats;
     - autocast and the default dtype;
-    - modules that run, their ``training`` flags, their parameters and which take gradients;
+    - the modules that run, their ``training`` flags, their parameters and which require gradients;
     - plain numbers and strings that are attributes of these modules or of the loss.
 
-    **Everything else in Python is frozen when the step is recorded**: a number in a configuration
-    object, a closure or a handler, a branch, a hook, a print. Put a value that changes into a
-    tensor that is filled in place, pass it as an argument (floats are inputs of the graph), or
-    call :meth:`reset` after a change. So that no frozen value goes unnoticed, replays are compared
-    with the program itself, under the same random state, at steps 1, 2, 4, 8 ... after a
-    recording and at every 1,000th: where they differ, a warning names the term, and further steps
-    run eagerly. What cannot be recorded runs eagerly too, with a warning that says why.
+    **Everything else in Python is frozen by the capture**: a number in a configuration object, a
+    closure or a handler, a branch, a hook, a print. Keep a changing value in a tensor that is
+    filled in place, pass it as an argument (floats are inputs of the graph), or call :meth:`reset`
+    after a change. To detect frozen values, replays are compared with the program under the same
+    random state, at steps 1, 2, 4, 8 ... after a capture and at every 1,000th. If they differ, a
+    warning names the term, and further steps run eagerly. A step that cannot be captured also runs
+    eagerly, with a warning that says why.
 
-    A replay checks no supports and no shapes. A loss that is NaN warns as it does in SVI.
-    Gradients are None after a step, where SVI leaves zeros. A step inside a Pyro handler, or with
-    gradients off, runs eagerly.
+    A replay checks neither supports nor shapes. A NaN loss warns as in SVI. Gradients are None
+    after a step, where SVI leaves zeros. A step inside a Pyro handler, or without gradients, runs
+    eagerly.
 
     Args:
         model: p(x, z), as for SVI.
         guide: q(z | x).
-        optim: a Pyro optimizer; ``FusedOptim`` is the fast one.
+        optim: a Pyro optimizer; ``FusedOptim`` is the fastest.
         loss: a Pyro objective, or a function of model, guide and arguments.
-        loss_and_grads: as for SVI, where ``loss`` is a function.
-        backend: ``"fx"`` replays the operations as they were recorded; ``"inductor"`` compiles
-            them first, which takes a C++ compiler and up to a minute; ``"cudagraph"`` replays
-            the whole step, optimizers included, as one CUDA graph; ``"eager"`` records nothing.
+        loss_and_grads: as for SVI, if ``loss`` is a function.
+        backend: ``"fx"`` replays the captured operations; ``"inductor"`` compiles them first,
+            which needs a C++ compiler and up to a minute; ``"cudagraph"`` replays the whole step,
+            optimizers included, as one CUDA graph; ``"eager"`` captures nothing.
 
     Attributes:
-        recorded_seconds: the time spent on recording, checking and compiling so far.
+        recorded_seconds: the time spent on captures, checks and compilation so far.
 
     Raises:
-        ValueError: if there is no such backend, or for ``"cudagraph"`` no CUDA device or no
-            ``FusedOptim``; from the first steps, as SVI does.
+        ValueError: if the backend is unknown, or ``"cudagraph"`` has no CUDA device or no
+            ``FusedOptim``; from the first steps, as in SVI.
 
     Warns:
-        UserWarning: once for each reason why a step is not recorded or a recording is dropped.
+        UserWarning: once for each reason why a step is not captured or a recording is dropped.
 
     Example:
         >>> import torch
@@ -123,9 +124,13 @@ class CapturedSVI(SVI):
         self.backend = check_backend(backend)
         if backend == "cudagraph" and not isinstance(optim, FusedOptim):
             raise ValueError(
-                "the backend 'cudagraph' takes the optimizer into the graph and needs FusedOptim, "
+                "backend 'cudagraph' needs FusedOptim, since the graph includes the optimizer, "
                 f"got {type(optim).__name__}"
-                + ("; across ranks, use 'inductor'" if isinstance(optim, AveragingOptim) else "")
+                + (
+                    "; with several ranks, use 'inductor'"
+                    if isinstance(optim, AveragingOptim)
+                    else ""
+                )
             )
         self.recorded_seconds = 0.0
         parts = loss.parts() if is_ours(loss) else []
@@ -135,19 +140,19 @@ class CapturedSVI(SVI):
         self.reset()
 
     def reset(self) -> None:
-        """Drop all recordings; they are made anew from what the programs hold then."""
+        """Drop all recordings; later steps capture the programs anew."""
         self._recordings = Recordings()
-        self._floats = True  # whether floats among the arguments are inputs of the graph
+        self._floats = True  # float arguments are inputs of the graph
 
     @property
     def recordings(self) -> int:
-        """How many recordings there are, with those of a loaded state that are yet to be made."""
+        """The number of recordings, including those of a loaded state that are yet to be made."""
         return len(self._recordings)
 
     def step(self, *args: Any, **kwargs: Any) -> Any:
-        """Take a gradient step; returns the loss as SVI does.
+        """Take a gradient step; return the loss as SVI does.
 
-        With ``"cudagraph"`` it is a tensor, for which nothing has waited yet.
+        With ``"cudagraph"`` the loss is a tensor, which the device may not have computed yet.
         """
         key = None if self.backend == "eager" else self._key(args, kwargs)
         recorded = None if key is None else self._recorded_step(key, args, kwargs)
@@ -173,17 +178,18 @@ class CapturedSVI(SVI):
         return loss
 
     def steps(self, batches: Tensor) -> Tensor:
-        """Take a step on each of K batches, of shape (K, batch, *data); returns K losses.
+        """Take a step on each of K batches, of shape (K, batch, *data); return K losses.
 
-        With ``"cudagraph"`` they are one launch.
+        With ``"cudagraph"`` the steps are one launch.
         """
         return steps_together([self], [batches])[0]
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what decides when steps are recorded and checked, and which parameters moved.
+        """Return when steps are captured and checked, and which parameters have moved.
 
-        It holds no recordings: after :meth:`load_state_dict` in another process they are made
-        again, each at the first step of its arguments. Parameters must be in Pyro's store by then.
+        The state holds no recordings: after :meth:`load_state_dict` in another process each is
+        made again at the first step of its arguments. Pyro's store must hold the parameters by
+        then.
         """
         names = {parameter: name for name, parameter in pyro.get_param_store()._params.items()}
         return {
@@ -194,7 +200,7 @@ class CapturedSVI(SVI):
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on a state, as of :meth:`state_dict` of one of the same programs."""
+        """Load a state of :meth:`state_dict` of the same programs."""
         self.reset()
         self._recordings.load_state_dict(state)
         self._floats = state["floats"]
@@ -215,8 +221,8 @@ class CapturedSVI(SVI):
     ) -> Evaluation:
         """Evaluate by the program itself, and drop the recording if a replay differs.
 
-        Across ranks, which may be at other replays of theirs, the comparison sends no messages,
-        and the step is then a replay.
+        With several ranks, which may be at different replays, the comparison sends no messages,
+        and the step itself is a replay.
         """
         alone = ranks().count == 1
         gradients = [(p, p.grad) for p in (*recorded.layout.moved, *recorded.layout.owned)]
@@ -234,10 +240,10 @@ class CapturedSVI(SVI):
         if wrong is not None:
             self._recordings.refuse(recorded.key)
             self._warn(
-                "further steps run eagerly, because a replayed step has differed from the program "
-                f"itself: {wrong}. A value that was frozen when the step was recorded has changed "
-                "since: hold it in a tensor that is filled in place, pass it as an argument, or "
-                "call reset() after a change"
+                "further steps run eagerly, because a replayed step differs from the program: "
+                f"{wrong}. A value that the capture has frozen has changed since: keep it in a "
+                "tensor that is filled in place, pass it as an argument, or call reset() after "
+                "a change"
             )
         if not alone:
             expected = (
@@ -261,7 +267,7 @@ class CapturedSVI(SVI):
         for parameter in parameters:
             if parameter.grad is not None:
                 self._moved.add(parameter)
-            elif parameter in self._moved:  # as SVI has it, which leaves zeros from step to step
+            elif parameter in self._moved:  # SVI leaves zeros from step to step
                 parameter.grad = torch.zeros_like(parameter)
         if getattr(self.optim, "skip_nonfinite", False):
             self.optim(parameters, nonfinite=_nonfinite(losses))
@@ -275,7 +281,7 @@ class CapturedSVI(SVI):
             self.objective.end_step(evaluation.terms)
 
     def _state(self) -> State:
-        """Return what a recording depends on besides its arguments."""
+        """Return the guards of a recording besides its arguments."""
         owner = getattr(self.objective, "__self__", self.objective)
         attributes = dict(getattr(owner, "__dict__", {}))
         if is_ours(self.objective):
@@ -285,9 +291,9 @@ class CapturedSVI(SVI):
         return self._guards.state(objective=attributes)
 
     def _key(self, args: Any, kwargs: Any) -> Key | None:
-        """Return what a recording of this step depends on; None if there can be none."""
+        """Return the key of this step's recording; None if it cannot be captured."""
         if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
-            return None  # a handler around the step, or no gradients
+            return None  # inside a Pyro handler, or without gradients
         if self._recordings.given_up and not self._recordings:
             return None
         try:
@@ -297,7 +303,7 @@ class CapturedSVI(SVI):
             return None
 
     def _recorded_step(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
-        """Return the recording for this step, made if its time has come; None runs eagerly."""
+        """Return the recording for this step, captured now if it is time; None runs eagerly."""
         recordings = self._recordings
         recorded = recordings.find(key)
         if recorded is not None:
@@ -308,8 +314,9 @@ class CapturedSVI(SVI):
             if changing is not None:
                 self._warn(
                     "further steps run eagerly, because each recording is for one set of shapes "
-                    f"and numbers, and these keep changing: {changing}; hold what changes in a "
-                    "tensor that is filled in place, and cut batches of one size"
+                    "and "
+                    f"numbers, and these keep changing: {changing}; keep changing values in a "
+                    "tensor that is filled in place, and use batches of one size"
                 )
             return None
         recorded = self._record(key, args, kwargs)
@@ -325,7 +332,7 @@ class CapturedSVI(SVI):
         start = time.monotonic()
         self._begin()
         try:
-            # By itself: other ranks may record at another step, or not at all.
+            # Alone: other ranks may capture at another step, or not at all.
             with rehearsal(), self._guards.watching():
                 recorded = record_step(
                     self,
@@ -336,9 +343,9 @@ class CapturedSVI(SVI):
                     floats=self._floats,
                     compiled=self.backend == "inductor",
                 )
-        except Exception as error:  # whatever a program may raise when it is recorded
+        except Exception as error:  # whatever a program raises while it is captured
             if self._floats and any(type(leaf) is float for leaf in tree_leaves((args, kwargs))):
-                self._floats = False  # perhaps it needs their values: each gets its recording
+                self._floats = False  # perhaps it needs their values: capture each value
             else:
                 self._recordings.refuse(key)
                 self._warn(f"the step runs eagerly, because {reason(error)}")
@@ -346,8 +353,8 @@ class CapturedSVI(SVI):
         finally:
             self.recorded_seconds += time.monotonic() - start
         if recorded.uncompiled is not None:
-            self._warn(f"the recorded step runs uncompiled, because {recorded.uncompiled}")
-        self._recordings.add((key[0], self._state()), recorded)  # with the modules it has called
+            self._warn(f"the captured step is not compiled, because {recorded.uncompiled}")
+        self._recordings.add((key[0], self._state()), recorded)  # with the modules it called
         return recorded
 
     def _warn(self, message: str) -> None:
@@ -357,21 +364,21 @@ class CapturedSVI(SVI):
 
 
 def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Tensor:
-    """Take K steps of each of M independent programs; returns losses of shape (M, K).
+    """Take K steps of each of M independent programs; return losses of shape (M, K).
 
-    Where all have the backend ``"cudagraph"`` and are recorded, the steps are one launch, in which
-    the programs run side by side.
+    If all have the backend ``"cudagraph"`` and are captured, the steps are one launch in which the
+    programs run in parallel.
 
     Args:
-        svis: the programs, of one tensor argument each.
-        batches: of each program, a tensor of shape (K, batch, *data).
+        svis: the programs, with one tensor argument each.
+        batches: for each program, a tensor of shape (K, batch, *data).
 
     Raises:
-        ValueError: if the numbers of steps differ, or those of programs and tensors.
+        ValueError: if the numbers of steps, or of programs and tensors, differ.
     """
     if len(svis) != len(batches) or len({len(own) for own in batches}) != 1:
         raise ValueError(
-            "steps_together needs as many batches for each program, got "
+            "steps_together needs the same number of batches for each program, got "
             f"{[len(own) for own in batches]} for {len(svis)} programs"
         )
     if all(svi.backend == "cudagraph" for svi in svis):
@@ -390,6 +397,6 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
 
 
 def _nonfinite(losses: Sequence[Tensor]) -> Tensor:
-    """Return 1 if a loss is not finite, and 0 otherwise, without waiting for the device."""
+    """Return 1 if a loss is not finite, else 0, without waiting for the device."""
     finite = torch.stack([loss.detach().isfinite().all() for loss in losses]).all()
     return finite.logical_not().float()

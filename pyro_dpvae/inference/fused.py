@@ -1,4 +1,4 @@
-"""One fused torch optimizer for all parameters, where Pyro's has one optimizer for each."""
+"""One fused torch optimizer for all parameters, where Pyro has one optimizer for each."""
 
 import inspect
 import math
@@ -23,31 +23,30 @@ _IMPLEMENTATION = {"params", "fused", "foreach", "capturable", "differentiable"}
 
 @final
 class FusedOptim(PyroOptim):
-    """A Pyro optimizer that steps all parameters at once, for ``pyro.infer.SVI``.
+    """A Pyro optimizer for ``pyro.infer.SVI`` that updates all parameters at once.
 
-    It takes the steps of ``pyro.optim.Adam`` and its like with one call of one torch optimizer
-    instead of one for each parameter. Parameters may come and go: one that a step has no
-    gradient for keeps its state and its value.
+    It takes the steps of ``pyro.optim.Adam`` and the like with one call of one torch optimizer
+    instead of one for each parameter. A parameter without a gradient in a step keeps its state and
+    its value.
 
-    States are those of Pyro's optimizers, by parameter name, learning rates included: either may
-    load the other's where both are of one torch optimizer.
+    Its state has the format of Pyro's optimizers, by parameter name, learning rates included:
+    either can load the other's if both use the same torch optimizer.
 
     Args:
-        options: of the torch optimizer, such as ``{"lr": 1e-3}``; or a function from the name of a
-            parameter to its options. Parameters of equal options make a group.
-        constructor: of the torch optimizer, which must take parameter groups. It is fused where
-            it can be, unless the options say otherwise.
+        options: options of the torch optimizer, such as ``{"lr": 1e-3}``, or a function from a
+            parameter's name to its options. Parameters with equal options form a group.
+        constructor: the torch optimizer, which must take parameter groups. It is fused where
+            possible, unless the options say otherwise.
         clip_args: ``clip_norm`` and ``clip_value`` of each parameter's gradient, or a function of
-            module name and parameter name, as of Pyro's optimizers.
-        max_norm: the greatest norm of a step's gradients, taken of all parameters together; longer
-            ones are scaled down to it. None leaves them as they are.
-        skip_nonfinite: whether a step is left out, moments included, if a gradient of it is not
-            finite. The decision is the device's, and nothing waits for it. It takes a fused
-            optimizer.
+            module name and parameter name, as for Pyro's optimizers.
+        max_norm: the largest norm of all gradients of a step together; longer gradients are scaled
+            down. None does not clip.
+        skip_nonfinite: skip a step, moments included, if a gradient is not finite. The device
+            decides, and nothing waits for it. This needs a fused optimizer.
 
     Raises:
-        ValueError: if ``max_norm`` is not positive; on a step, if ``skip_nonfinite`` is asked of
-            an optimizer that is not fused, or a parameter is not in Pyro's store.
+        ValueError: if ``max_norm`` is not positive; on a step, if ``skip_nonfinite`` is set and
+            the optimizer is not fused, or a parameter is not in Pyro's store.
 
     Attributes:
         optimizer: the torch optimizer; None before the first step.
@@ -98,14 +97,14 @@ class FusedOptim(PyroOptim):
         nonfinite: Tensor | None = None,
         **kwargs: Any,
     ) -> None:
-        """Take a step of the given parameters, with the gradients that they hold.
+        """Update parameters with the gradients that they hold.
 
         Args:
             params: the parameters.
-            args: of the torch optimizer's step.
-            nonfinite: 1 where the step is to be left out, as its loss is not finite, and 0
-                otherwise, of shape (); it counts if ``skip_nonfinite`` is set.
-            kwargs: of the torch optimizer's step.
+            args: arguments of the torch optimizer's step.
+            nonfinite: a scalar tensor, 1 if the loss is not finite, else 0; with
+                ``skip_nonfinite``, 1 skips the step.
+            kwargs: keyword arguments of the torch optimizer's step.
         """
         present = list(params)
         self.add(present)
@@ -125,9 +124,9 @@ class FusedOptim(PyroOptim):
             self._quick = QuickAdam(self.optimizer) if QuickAdam.serves(self.optimizer) else None
 
     def set_learning_rate(self, rate: int | float) -> None:
-        """Set the learning rate of all parameters, of those too that come later.
+        """Set the learning rate of all parameters, including later ones.
 
-        A step recorded as a CUDA graph takes it on at the next launch.
+        A CUDA graph uses it from the next launch.
 
         Raises:
             ValueError: if it is negative or not finite.
@@ -137,7 +136,7 @@ class FusedOptim(PyroOptim):
             >>> optim.set_learning_rate(5e-4)
         """
         if not 0 <= rate < math.inf:
-            raise ValueError(f"a learning rate must be 0 or more and finite, got {rate}")
+            raise ValueError(f"learning rate must be 0 or more and finite, got {rate}")
         self._rate = float(rate)
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
             group["lr"] = self._rate
@@ -152,16 +151,16 @@ class FusedOptim(PyroOptim):
 
     @property
     def skipped(self) -> int:
-        """How many steps were skipped; asking waits for the device."""
+        """The number of skipped steps; reading it waits for the device."""
         return 0 if self._skipped is None else int(self._skipped)
 
     @property
     def gradient_norm(self) -> float | None:
-        """The norm of the last gradients before they were clipped, if they are; asking waits."""
+        """The norm of the last gradients before clipping; None without. Reading it waits."""
         return None if self._norm is None else float(self._norm)
 
     def get_state(self) -> dict[str, Any]:
-        """Return the optimizer's state by parameter name, each as a torch optimizer's."""
+        """Return the state by parameter name, each in the format of a torch optimizer."""
         state = dict(self._state_waiting_to_be_consumed)
         for group in self.optimizer.param_groups if self.optimizer is not None else ():
             options = {key: value for key, value in group.items() if key != "params"}
@@ -179,7 +178,7 @@ class FusedOptim(PyroOptim):
         return state
 
     def set_state(self, state_dict: dict[str, Any]) -> None:
-        """Take on a state: of known parameters at once, of others when they come."""
+        """Load a state: now for known parameters, later for others when they are added."""
         by_name = {name: param for param, name in self._names.items()}
         for name, state in state_dict.items():
             if name in by_name:
@@ -188,14 +187,14 @@ class FusedOptim(PyroOptim):
                 self._state_waiting_to_be_consumed[name] = state
 
     def _guard(self, params: list[Tensor], nonfinite: Tensor | None) -> None:
-        """Scale gradients down that are too long, and mark the step if they are not finite."""
+        """Clip the gradients, and mark the step if they are not finite."""
         gradients = [param.grad for param in params if param.grad is not None]
         if not gradients:
             return
         if self.max_norm is None:
             found = any_nonfinite(gradients)
         else:
-            # Of one norm for both: it is not finite if one element is not.
+            # One norm serves both: it is not finite if one element is not.
             norm = _total_norm(gradients)
             torch.nn.utils.clip_grads_with_norm_(params, self.max_norm, norm)
             found = norm.isfinite().logical_not().float()
@@ -208,7 +207,7 @@ class FusedOptim(PyroOptim):
             if self._skipped is None:
                 self._skipped = torch.zeros_like(found)
             self._skipped.add_(found)
-            # Fused kernels skip where it is 1; GradScaler sets it as well.
+            # Fused kernels skip the step where it is 1; GradScaler also sets it.
             self.optimizer.found_inf = found  # type: ignore[union-attr]
 
     def _add(self, param: Tensor, name: str) -> None:
@@ -219,12 +218,12 @@ class FusedOptim(PyroOptim):
             options["fused"] = True
         if self.skip_nonfinite and not options.get("fused"):
             raise ValueError(
-                "skip_nonfinite needs a fused optimizer, which can leave a step out, got "
+                "skip_nonfinite needs a fused optimizer, got "
                 f"{self.pt_optim_constructor.__name__} with {options}; use torch.optim.Adam, "
                 "AdamW or SGD, and do not set fused or foreach"
             )
         for old in [one for one, known in self._names.items() if known == name]:
-            self._remove(old)  # as after a cleared store
+            self._remove(old)  # the store was cleared
         self._put(param, options)
         self._names[param] = name
         self.grad_clip[param] = self._get_grad_clip(param)
@@ -246,7 +245,7 @@ class FusedOptim(PyroOptim):
         self.optimizer.add_param_group({"params": [param], **options})
 
     def _remove(self, param: Tensor) -> None:
-        """Forget a parameter that its name no longer means."""
+        """Remove a parameter whose name now belongs to another."""
         assert self.optimizer is not None
         self._quick = None
         for group in self.optimizer.param_groups:
@@ -261,8 +260,8 @@ class FusedOptim(PyroOptim):
         for name, value in entries.items():
             if isinstance(value, Tensor) and value.dim() and value.shape != param.shape:
                 raise ValueError(
-                    f"the state of {self._names[param]!r} must be of its shape "
-                    f"{tuple(param.shape)}, got {name} of {tuple(value.shape)}"
+                    f"the state of {self._names[param]!r} has the wrong shape: {name} must have "
+                    f"shape {tuple(param.shape)}, got {tuple(value.shape)}"
                 )
         self._regroup(param, state["param_groups"][0])
         group = next(
@@ -272,15 +271,12 @@ class FusedOptim(PyroOptim):
             name: _beside(param, value, group) if isinstance(value, Tensor) else value
             for name, value in entries.items()
         }
-        if isinstance(entries.get("step"), int):  # as Pyro's ClippedAdam counts
+        if isinstance(entries.get("step"), int):  # as in Pyro's ClippedAdam
             step = torch.tensor(float(entries["step"]), device=param.device)
             self.optimizer.state[param]["step"] = step
 
     def _regroup(self, param: Tensor, saved: Options) -> None:
-        """Put a parameter into a group of the options that its state was saved with.
-
-        How a step is computed stays as it is.
-        """
+        """Put a parameter into the group with its saved options, except for the implementation."""
         assert self.optimizer is not None
         own = next(g for g in self.optimizer.param_groups if any(p is param for p in g["params"]))
         options = {key: value for key, value in own.items() if key != "params"}
@@ -293,26 +289,26 @@ class FusedOptim(PyroOptim):
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:
-    """Return the norm of all gradients together, the same in whichever order they come."""
+    """Return the norm of all gradients together, independent of their order."""
     norms = torch._foreach_norm(gradients)
-    # Sorted, since SVI's set of parameters has an order of its own in each process, and a sum of
-    # rounded numbers depends on it.
+    # Sorted, since the order of SVI's set of parameters differs between processes, and a sum of
+    # rounded numbers depends on the order.
     return torch.stack([norm.to(norms[0]) for norm in norms]).sort().values.norm()
 
 
 def any_nonfinite(gradients: list[Tensor]) -> Tensor:
-    """Return 1 if an element is not finite, and 0 otherwise, of shape ()."""
+    """Return a scalar tensor: 1 if an element is not finite, else 0."""
     found = torch.zeros((), dtype=torch.float32, device=gradients[0].device)
     scale = torch.ones((), device=found.device)
     for dtype in {gradient.dtype for gradient in gradients}:
-        # GradScaler's kernel: on a CPU it takes a fifth of the time of a norm of many tensors.
+        # GradScaler's kernel: on a CPU five times as fast as a norm of many tensors.
         alike = [gradient for gradient in gradients if gradient.dtype == dtype]
         torch._amp_foreach_non_finite_check_and_unscale_(alike, found, scale)
     return found
 
 
 def _beside(param: Tensor, value: Tensor, group: Options) -> Tensor:
-    """Return a copy of a parameter's state where a step of its group looks for it."""
+    """Return a copy of a parameter's state on the device where its group's step reads it."""
     moves = value.dim() or group.get("fused") or group.get("capturable")
     return value.detach().to(param.device if moves else value.device, copy=True)
 
@@ -326,8 +322,8 @@ def name_in_store(param: Tensor) -> str:
     name: str | None = pyro.get_param_store().param_name(param)
     if name is None:
         raise ValueError(
-            "the optimizer steps parameters of Pyro's store, by their names there, got a tensor "
-            f"of shape {tuple(param.shape)} that it does not hold; register it by pyro.param or "
+            "the optimizer updates parameters in Pyro's store only, got a tensor of shape "
+            f"{tuple(param.shape)} that is not there; register it with pyro.param or "
             "pyro.module, and do not clear the store before a step"
         )
     return name

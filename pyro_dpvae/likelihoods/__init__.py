@@ -49,4 +49,4 @@ LIKELIHOODS: dict[str, type[AbstractLikelihood]] = {
     "negative-binomial": NegativeBinomialLikelihood,
     "poisson": PoissonLikelihood,
 }
-"""The likelihoods by the names of the command line."""
+"""The likelihoods by name."""

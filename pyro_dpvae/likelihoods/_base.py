@@ -1,4 +1,4 @@
-"""What every likelihood is: raw values of a decoder in, a distribution over data out."""
+"""The base class of likelihoods, which map a decoder's raw values to a distribution of data."""
 
 import copy
 from abc import ABC, abstractmethod
@@ -20,23 +20,22 @@ __all__ = ["AbstractLikelihood"]
 class AbstractLikelihood(nn.Module, ABC):
     """A likelihood p(x | z) whose pixels are independent given the decoder's raw values.
 
-    A subclass states its rule and remedy, and defines ``pixels``.
+    A subclass sets ``rule`` and ``remedy``, and defines ``pixels``.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
+        shape: shape of an item, (C, H, W) or (D,).
 
     Raises:
         TypeError: if the class has no ``rule``.
-        ValueError: if ``shape`` is empty or not positive; on call, if the raw values have
-            another trailing shape than ``raw_shape``. The distribution's ``log_prob`` refuses
-            data of another trailing shape than ``shape``, and, while validation is on, data
-            that are not finite or lie outside the support.
+        ValueError: if ``shape`` is empty or not positive; on call, if the raw values do not end in
+            ``raw_shape``. The distribution's ``log_prob`` raises for data that do not end in
+            ``shape`` and, with validation on, for data that are not finite or outside the support.
     """
 
     values_per_pixel: ClassVar[int] = 1
-    """How many raw values the decoder gives for each pixel."""
+    """The number of raw values for each pixel."""
     rule: str
-    """What data the likelihood takes, the first part of the error message."""
+    """The data that the likelihood accepts, the first part of the error message."""
     remedy: str = "drop or repair these data"
     """What to do with other data, the last part of the error message."""
 
@@ -44,14 +43,14 @@ class AbstractLikelihood(nn.Module, ABC):
         super().__init__()
         if not hasattr(self, "rule"):
             raise TypeError(
-                "a likelihood must say which data it takes, the first part of its error message; "
-                f"got {type(self).__name__} without it; give the class an attribute rule = '...'"
+                f"{type(self).__name__} has no rule: a likelihood must say which data it "
+                "accepts; set the class attribute rule = '...'"
             )
         self.shape = check_shape("shape", shape)
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape of a datum's raw values: ``shape`` with more channels."""
+        """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.values_per_pixel * self.shape[0], *self.shape[1:])
 
     def forward(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
@@ -65,18 +64,18 @@ class AbstractLikelihood(nn.Module, ABC):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the distribution of pixels, of batch shape (*batch, *shape).
 
-        Where the channels of a pixel depend on each other, it is that of the whole datum, of
-        batch shape (*batch,) and event shape ``shape``.
+        If the channels of a pixel depend on each other, it is the distribution of the whole item,
+        of batch shape (*batch,) and event shape ``shape``.
         """
 
     def start_at(self, data: Float[Tensor, "data ..."]) -> None:
-        """Move parameters to where they suit data, (N, *shape), before training; here, none."""
+        """Initialise parameters from data, (N, *shape), before training; here there are none."""
 
     @final
     def at_pixel(self) -> "AbstractLikelihood":
         """Return the likelihood of a single pixel, of shape (C,), with the same parameters.
 
-        Its raw values are those of the image at the pixel, of shape (*batch, R).
+        Its raw values are those of the image at a pixel, of shape (*batch, R).
         """
         single = copy.copy(self)
         single.shape = self.shape[:1]
@@ -87,16 +86,16 @@ class AbstractLikelihood(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
         """Return the first derivative of log p(x | raw) in raw, and minus the second.
 
-        Both are of each pixel, of shape (*batch, *shape); the second is of shape () where it is
-        the same for all.
+        Both are computed pixel by pixel, of shape (*batch, *shape); the second has shape () if it
+        is the same everywhere.
 
         Raises:
             TypeError: if log p(x | raw) is not smooth and concave in raw.
         """
         raise TypeError(
-            "an expansion to second order needs a likelihood that is smooth and log-concave "
-            f"in the raw values, pixel by pixel, got {type(self).__name__}; use a Gaussian of "
-            "fixed or learned variance, a Bernoulli or a continuous Bernoulli"
+            f"{type(self).__name__} cannot be expanded to second order: this needs a likelihood "
+            "that is smooth and log-concave in the raw values, pixel by pixel; use a Gaussian "
+            "with fixed or learned variance, a Bernoulli or a continuous Bernoulli"
         )
 
     @final
@@ -107,7 +106,7 @@ class AbstractLikelihood(nn.Module, ABC):
 
 @final
 class _Datum(dist.Independent):
-    """Independent pixels as one event, with errors for data that do not belong to it."""
+    """Independent pixels as one event, with clear errors for data outside the support."""
 
     def __init__(
         self, base: TorchDistributionMixin, event_dim: int, *, rule: str, remedy: str
@@ -123,7 +122,7 @@ class _Datum(dist.Independent):
         return super().expand(torch.Size(batch_shape), _instance=new)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # Always: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the data.
+        # Always checked: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the items.
         check_trailing_shape("data", value.shape, self.event_shape)
         if self._validate_args:
             self._check_support(value)
@@ -139,7 +138,7 @@ class _Datum(dist.Independent):
             )
         support = self.base_dist.support
         if isinstance(support, constraints.independent):
-            support = support.base_constraint  # the place that is outside is to be named
+            support = support.base_constraint  # to name the element that is outside
         inside = support.check(value)
         if not inside.all():
             outside = value[~inside][0].item()

@@ -1,4 +1,4 @@
-"""Distributions of counts by the logarithm of their mean, with all digits in float32."""
+"""Distributions of counts by the logarithm of their mean, precise in float32."""
 
 import math
 from collections.abc import Sequence
@@ -13,9 +13,9 @@ from torch.distributions import constraints
 __all__ = ["LOG_MEAN_RANGE", "Counts"]
 
 LOG_MEAN_RANGE = (-30.0, 30.0)
-"""Log means are cut to it, so that densities and their gradients stay finite in float32."""
+"""Log means are clamped to it, so that densities and their gradients are finite in float32."""
 
-_SERIES = 8.0  # from here on Stirling's series has the digits of float64
+_SERIES = 8.0  # from here on Stirling's series is precise in float64
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -34,7 +34,7 @@ class Counts(dist.TorchDistribution):
 
     Args:
         log_mean: log mu.
-        dispersion: of a shape that broadcasts with it; None for the Poisson distribution.
+        dispersion: of a shape that broadcasts with log_mean; None for the Poisson distribution.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -92,7 +92,7 @@ class Counts(dist.TorchDistribution):
 
 
 def _log1p(ratio: Float[Tensor, "..."], otherwise: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
-    """Return log(1 + ratio), which is also given otherwise, where 1 + ratio has lost digits."""
+    """Return log(1 + ratio), or ``otherwise``, its other form, where 1 + ratio loses digits."""
     near = ratio > -0.5
     return torch.where(near, torch.where(near, ratio, 0.0).log1p(), otherwise)
 

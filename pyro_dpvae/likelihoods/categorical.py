@@ -19,13 +19,13 @@ __all__ = ["CategoricalLikelihood"]
 class CategoricalLikelihood(AbstractLikelihood):
     """Codes 0, ..., K - 1 of categories: log p(x) = sum log softmax(l)_x.
 
-    The decoder gives K logits l for each place: the first ``shape[0]`` raw channels are those of
-    category 0, and so on. The ``mean`` of the distribution is that of the codes as numbers, which
-    says little unless categories have an order; draws are categories.
+    The decoder returns K logits l for each entry: the first ``shape[0]`` raw channels belong to
+    category 0, and so on. The ``mean`` of the distribution is the mean of the codes as numbers,
+    which is meaningful only if categories are ordered. Samples are categories.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
-        categories: their number K, at least 2.
+        shape: shape of an item, (C, H, W) or (D,).
+        categories: number K of categories, at least 2.
 
     Raises:
         ValueError: if there are fewer than 2 categories.
@@ -40,7 +40,7 @@ class CategoricalLikelihood(AbstractLikelihood):
 
     def __init__(self, shape: Sequence[int], *, categories: int = 10) -> None:
         if check_positive_int("categories", categories) < 2:
-            raise ValueError("categories must be at least 2, got 1; leave out what never changes")
+            raise ValueError("categories must be at least 2, got 1; remove constant columns")
         self.categories = categories
         self.rule = (
             f"a categorical likelihood takes codes 0, 1, ..., {categories - 1} of {categories} "
@@ -51,18 +51,18 @@ class CategoricalLikelihood(AbstractLikelihood):
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape of a datum's raw values: ``shape`` with more channels."""
+        """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.categories * self.shape[0], *self.shape[1:])
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
-        """Return the categorical distributions of the places."""
+        """Return the categorical distributions of the entries."""
         parts = raw.chunk(self.categories, dim=-len(self.shape))
         return _Codes(torch.stack(parts, -1))
 
 
 @final
 class _Codes(dist.Categorical):
-    """Categories as floats, like all data."""
+    """Categories as floats, like all other data."""
 
     def __init__(self, logits: Tensor) -> None:
         super().__init__(logits=logits)
@@ -73,7 +73,7 @@ class _Codes(dist.Categorical):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        # Where data are not checked, no index may lie outside.
+        # Without validation, indices must still be in range.
         return super().log_prob(value.clamp(0, self.logits.shape[-1] - 1))
 
     @property

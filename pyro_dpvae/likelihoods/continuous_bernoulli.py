@@ -24,7 +24,7 @@ class ContinuousBernoulliLikelihood(AbstractLikelihood):
         log p(x) = sum x l - log(1 + exp(l)) + log(l / tanh(l / 2))
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
+        shape: shape of an item, (C, H, W) or (D,).
 
     References:
         Loaiza-Ganem, Cunningham (2019), The continuous Bernoulli: fixing a pervasive error in
@@ -54,13 +54,13 @@ class ContinuousBernoulliLikelihood(AbstractLikelihood):
         return x - pixels.mean, pixels.variance
 
 
-# Where |logit| is below, series take over from differences of large numbers.
+# Below this |logit|, series replace differences of large numbers.
 _SMALL = 0.25
 
 
 @final
 class _ContinuousBernoulli(dist.TorchDistribution):
-    """The density by logits; torch's own is off by 0.2 nats at a logit of 20 in float32."""
+    """The density by logits; torch's own is wrong by 0.2 nats at a logit of 20 in float32."""
 
     arg_constraints = {"logits": constraints.real}  # noqa: RUF012 -- torch's protocol
     support = constraints.unit_interval
@@ -103,7 +103,7 @@ class _ContinuousBernoulli(dist.TorchDistribution):
     @torch.no_grad()
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         logits = self.logits.expand(self._extended_shape(sample_shape))
-        # An exponential cut off at 1, by the inverse of its cdf; 0 / 0 at a logit of 0.
+        # A truncated exponential by the inverse of its cdf; 0 / 0 at a logit of 0.
         rate = logits.abs().clamp(min=1e-12)
         below_half = -torch.log1p(torch.rand_like(logits) * torch.expm1(-rate)) / rate
         below_half = below_half.clamp(max=1)

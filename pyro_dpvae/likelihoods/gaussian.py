@@ -1,4 +1,4 @@
-"""The Gaussian likelihoods: a fixed variance, one that is learned, or one for each pixel."""
+"""The Gaussian likelihoods: with a fixed or learned variance, or one for each pixel."""
 
 from collections.abc import Sequence
 from typing import ClassVar, final
@@ -28,8 +28,9 @@ class GaussianLikelihood(AbstractLikelihood):
         log p(x) = -sum (x - raw)^2 / (2 variance) - (D / 2) log(2 pi variance)
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
-        variance: of a pixel; 0.5 makes -log p the sum of squared errors, but for a constant.
+        shape: shape of an item, (C, H, W) or (D,).
+        variance: variance of a pixel; with 0.5, -log p is the sum of squared errors plus a
+            constant.
 
     Raises:
         ValueError: if ``variance`` is not positive and finite.
@@ -81,14 +82,14 @@ class GaussianLikelihood(AbstractLikelihood):
 class GaussianLearnedVarianceLikelihood(AbstractLearnedScale):
     """N(x; raw, scale^2 I), with one scale for all pixels, learned with the decoder.
 
-    The scale is 0.001 + softplus(parameter), and starts at 1, or where ``start_at(data)`` puts it:
-    at the standard deviation of pixels around their own mean. The floor of 0.001 keeps the density
-    bounded where the data can be fitted exactly.
+    The scale is 0.001 + softplus(parameter), initially 1. ``start_at(data)`` sets it to the
+    standard deviation of pixels around their own mean. The floor of 0.001 keeps the density
+    bounded if the data can be fitted exactly.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
-        by_channel: whether each channel of an image, or column of a vector, has a scale of its
-            own, as columns in different units need.
+        shape: shape of an item, (C, H, W) or (D,).
+        by_channel: use one scale for each channel of an image, or column of a vector, for example
+            for columns in different units.
 
     References:
         Rybkin, Daniilidis, Levine (2021), Simple and Effective VAE Training with Calibrated
@@ -126,10 +127,10 @@ class GaussianPixelVarianceLikelihood(AbstractLikelihood):
     """N(x; mean, diag scale^2), both from the decoder, pixel by pixel.
 
     The first half of the raw channels is the mean; the scale is 0.001 + softplus(second half).
-    The floor of 0.001 keeps the density bounded on pixels that never change.
+    The floor of 0.001 keeps the density bounded on constant pixels.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
+        shape: shape of an item, (C, H, W) or (D,).
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, appendix C.2.

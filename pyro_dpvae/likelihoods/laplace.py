@@ -1,4 +1,4 @@
-"""The Laplace likelihoods, whose errors are absolute: a fixed scale, or one that is learned."""
+"""The Laplace likelihoods, with absolute errors and a fixed or learned scale."""
 
 from collections.abc import Sequence
 from typing import final
@@ -24,16 +24,16 @@ class LaplaceLikelihood(AbstractLikelihood):
         log p(x) = -sum |x - raw| / scale - D log(2 scale)
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
-        scale: of a pixel; 1 makes -log p the sum of absolute errors, but for a constant.
+        shape: shape of an item, (C, H, W) or (D,).
+        scale: scale of a pixel; with 1, -log p is the sum of absolute errors plus a constant.
 
     Raises:
         ValueError: if ``scale`` is not positive and finite.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models: the
-        absolute errors of their released code are this with a scale of 1 / 8 for data in [0, 1],
-        and of 2 for data in [-1, 1].
+        absolute errors of their released code correspond to a scale of 1 / 8 for data in [0, 1],
+        and 2 for data in [-1, 1].
 
     Example:
         >>> import torch
@@ -57,14 +57,14 @@ class LaplaceLikelihood(AbstractLikelihood):
 class LaplaceLearnedScaleLikelihood(AbstractLearnedScale):
     """The Laplace density around the raw value, with one scale for all, learned with the decoder.
 
-    The scale is 0.001 + softplus(parameter), and starts at 1, or where ``start_at(data)`` puts it:
-    at the mean distance of pixels from their own median. The floor of 0.001 keeps the density
-    bounded where the data can be fitted exactly.
+    The scale is 0.001 + softplus(parameter), initially 1. ``start_at(data)`` sets it to the mean
+    distance of pixels from their own median. The floor of 0.001 keeps the density bounded if the
+    data can be fitted exactly.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
-        by_channel: whether each channel of an image, or column of a vector, has a scale of its
-            own, as columns in different units need.
+        shape: shape of an item, (C, H, W) or (D,).
+        by_channel: use one scale for each channel of an image, or column of a vector, for example
+            for columns in different units.
 
     Example:
         >>> LaplaceLearnedScaleLikelihood((2,)).scale.detach()

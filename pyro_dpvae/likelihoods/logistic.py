@@ -1,4 +1,4 @@
-"""The discretised logistic likelihood, for pixels of 256 grey levels."""
+"""The discretised logistic likelihood, for pixels with 256 grey levels."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
@@ -33,12 +33,12 @@ class DiscretizedLogisticLikelihood(AbstractLikelihood):
         log p(x) = sum log(sigmoid(b) - sigmoid(a))
                  = sum b + log(1 - exp(a - b)) - softplus(a) - softplus(b),
 
-    but the bins of 0 and 1 are open to the outside: log sigmoid(b) and log sigmoid(-a). The
-    first half of the raw channels is the mean, the second the log of the scale, which is cut to
-    [-10, 10].
+    except that the bins of 0 and 1 extend to infinity: log sigmoid(b) and log sigmoid(-a). The
+    first half of the raw channels is the mean, the second the log of the scale, which is clamped
+    to [-10, 10].
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
+        shape: shape of an item, (C, H, W) or (D,).
 
     References:
         Kingma et al. (2016), Improving Variational Inference with Inverse Autoregressive Flow,

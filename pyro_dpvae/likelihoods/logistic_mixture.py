@@ -1,4 +1,4 @@
-"""The discretised logistic mixture of PixelCNN++, for pixels of 256 levels, in colour too."""
+"""The discretised logistic mixture of PixelCNN++, for pixels with 256 levels, also in colour."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, final
@@ -25,7 +25,7 @@ __all__ = ["DiscretizedLogisticMixtureLikelihood"]
 
 @final
 class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
-    """Pixels on the grid {0, ..., 1} of some levels, each the rounding of a logistic mixture.
+    """Pixels on the grid {0, ..., 1} of some levels, each a rounded sample of a logistic mixture.
 
     The channels of a pixel share the component k, and are predicted one after another. With
     y = 2 x - 1 and log P the log mass of a bin as in :class:`DiscretizedLogisticLikelihood`,
@@ -33,27 +33,27 @@ class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
         log p(x) = sum over pixels of  log sum_k pi_k prod_c P(x_c; mean_kc, scale_kc),
         mean_kc  = m_kc + sum_{d < c} a_kcd y_d.
 
-    At each pixel the raw channels are, in this order: K logits of pi; K m for each channel; K log
-    scales for each, which are cut to [-10, 10]; and K numbers whose tanh is a, for each pair
-    (c, d), in the order (1, 0), (2, 0), (2, 1), ...  Means and scales are in the units of y. So
-    there are 10 K raw channels for three channels and 3 K for one.
+    At each pixel the raw channels are, in this order: K logits of pi; K values m for each channel;
+    K log scales for each channel, which are clamped to [-10, 10]; and K numbers whose tanh is a,
+    for each pair (c, d), in the order (1, 0), (2, 0), (2, 1), ...  Means and scales are in the
+    units of y. So there are 10 K raw channels for three channels and 3 K for one.
 
     The ``mean`` of the distribution is exact for one channel. With more, it is the exact mean of
-    each channel where those before are at their mean, within each component: as good as exact
+    each channel given earlier channels at their means, within each component. This is nearly exact
     unless much of the mass lies at the ends of the grid.
 
     Args:
-        shape: of a datum, (C, H, W), or (C,) for a single pixel.
-        components: the number K of logistics.
-        levels: of a channel; 256 for 8-bit data divided by 255.
+        shape: shape of an item, (C, H, W), or (C,) for a single pixel.
+        components: number K of logistics.
+        levels: number of levels of a channel; 256 for 8-bit data divided by 255.
 
     Raises:
         ValueError: if there is no component or only one level.
 
     References:
-        Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, sections 2.1 and 2.2. The tanh is
-        that of the published code; the order of the raw values, the lower bound of the scale and
-        the mean are ours.
+        Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, sections 2.1 and 2.2. The tanh is from
+        the published code; the order of the raw values, the lower bound of the scale and the mean
+        are ours.
 
     Example:
         >>> likelihood = DiscretizedLogisticMixtureLikelihood((3, 32, 32), components=5)
@@ -78,11 +78,11 @@ class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape of a datum's raw values: ``shape`` with more channels."""
+        """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.components * sum(self._counts()), *self.shape[1:])
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
-        """Return the distribution of the datum; pixels are independent, channels are not."""
+        """Return the distribution of an item; pixels are independent, channels are not."""
         parts = raw.movedim(-len(self.shape), -1).unflatten(-1, (-1, self.components))
         logits, means, log_scales, coefficients = parts.split(self._counts(), -2)
         scales = log_scales.clamp(*LOG_SCALE_RANGE).exp()
@@ -97,13 +97,13 @@ class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
 
 @final
 class _Mixture(dist.TorchDistribution):
-    """The mixture over a datum, by parameters that have the channel last but one.
+    """The mixture over an item; its parameters have the channel in the second-to-last dimension.
 
     Args:
         parameters: logits, of shape (*batch, *space, K), and means, scales and coefficients, of
             shape (*batch, *space, channels or pairs, K).
-        shape: of a datum, (channels, *space).
-        top: the number of the last level.
+        shape: shape of an item, (channels, *space).
+        top: index of the last level.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -162,7 +162,7 @@ class _Mixture(dist.TorchDistribution):
         return found.squeeze(-1).movedim(-1, -len(self.event_shape))
 
     def _given(self, channel: int, value: Tensor) -> tuple[Tensor, Tensor]:
-        """Return mean and scale of a channel, as x has units, given the channels before."""
+        """Return mean and scale of a channel, in the units of x, given the channels before."""
         first = channel * (channel - 1) // 2
         coefficients = self.coefficients[..., first : first + channel, :]
         before = 2 * value[..., :channel, :] - 1

@@ -1,4 +1,4 @@
-"""The mixed likelihood: tables whose columns are of several kinds."""
+"""The mixed likelihood, for tables with columns of several kinds."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast, final
@@ -24,31 +24,32 @@ __all__ = ["MixedLikelihood"]
 class MixedLikelihood(AbstractLikelihood):
     """Columns of several kinds, independent given z: log p(x) is the sum over groups of columns.
 
-    Continuous columns are Gaussian, with a learned scale for each column; binary ones Bernoulli;
-    counts negative binomial, with a learned dispersion for each; and categorical ones softmax
-    over their codes. Columns are counted from 0. Of images, channels take the place of columns.
+    Continuous columns are Gaussian, with a learned scale for each column. Binary columns are
+    Bernoulli, counts negative binomial with a learned dispersion for each column, and categorical
+    columns softmax over their codes. Columns are counted from 0. For images, channels replace
+    columns.
 
     The raw values are those of the continuous columns, the binary ones, the counts and the
     categorical ones, in this order.
 
     Args:
-        shape: of a datum, (D,) or (C, H, W).
-        continuous: its continuous columns; None takes all that are in no other group.
-        binary: its columns of 0 and 1.
-        count: its columns of counts.
-        categorical: the number of categories of each categorical column, by column.
+        shape: shape of an item, (D,) or (C, H, W).
+        continuous: indices of continuous columns; None takes all that are in no other group.
+        binary: indices of columns of 0 and 1.
+        count: indices of columns of counts.
+        categorical: number of categories of each categorical column, by index.
 
     Attributes:
-        groups: the columns of each group, by its name; of categorical columns with one number of
-            categories each.
+        groups: indices of the columns of each group, by name; there is one group of categorical
+            columns for each number of categories.
 
     Raises:
-        ValueError: if a column is in two groups or in none, or is not there. ``log_prob`` names
-            the group and the columns of data that lie outside the support of their group.
+        ValueError: if a column is in several groups or in none, or does not exist. ``log_prob``
+            names the group and the columns of data outside their group's support.
 
     References:
         Nazabal, Olmos, Ghahramani, Valera (2020), Handling incomplete heterogeneous data using
-        VAEs, section 3.1; theirs has a Poisson likelihood of counts, which is the limit of ours.
+        VAEs, section 3.1; they use a Poisson likelihood for counts, which is a limit of ours.
 
     Example:
         >>> likelihood = MixedLikelihood((5,), binary=[1], count=[2], categorical={4: 3})
@@ -60,8 +61,8 @@ class MixedLikelihood(AbstractLikelihood):
     """
 
     rule = "a mixed likelihood takes finite values"
-    order: Tensor  # the columns, group after group
-    back: Tensor  # where each column stands in it
+    order: Tensor  # the columns, group by group
+    back: Tensor  # the position of each column in ``order``
 
     def __init__(
         self,
@@ -73,7 +74,7 @@ class MixedLikelihood(AbstractLikelihood):
         categorical: Mapping[int | str, int] | None = None,
     ) -> None:
         super().__init__(shape)
-        # A configuration in JSON has the columns as text.
+        # A configuration in JSON has the columns as strings.
         categories = {int(column): number for column, number in (categorical or {}).items()}
         others = {*binary, *count, *categories}
         if continuous is None:
@@ -96,18 +97,18 @@ class MixedLikelihood(AbstractLikelihood):
 
     @property
     def raw_shape(self) -> tuple[int, ...]:
-        """The shape of a datum's raw values: ``shape`` with other channels."""
+        """The shape of an item's raw values: ``shape`` with other channels."""
         return (sum(part.raw_shape[0] for part in self._parts()), *self.shape[1:])
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
-        """Return the distribution of the datum."""
+        """Return the distribution of an item."""
         parts = self._parts()
         raws = raw.split([part.raw_shape[0] for part in parts], -len(self.shape))
         distributions = [part(own) for part, own in zip(parts, raws, strict=True)]
         return _Columns(distributions, self.groups, (self.order, self.back), self.shape)
 
     def start_at(self, data: Float[Tensor, "data ..."]) -> None:
-        """Move the scales of continuous columns to how far data lie from their mean."""
+        """Set the scales of continuous columns to the deviation of data around their mean."""
         check_trailing_shape("data", data.shape, self.shape)
         for part, columns in zip(self._parts(), self.groups.values(), strict=True):
             part.start_at(data[:, list(columns)])
@@ -127,7 +128,7 @@ class MixedLikelihood(AbstractLikelihood):
         missing = sorted(set(range(size)) - set(every))
         if twice or missing:
             raise ValueError(
-                f"every one of the {size} columns must be in one group, got {twice} in several "
+                f"each of the {size} columns must be in one group, got {twice} in several groups "
                 f"and {missing} in none; leave out continuous, which takes all others"
             )
 
@@ -144,7 +145,7 @@ class MixedLikelihood(AbstractLikelihood):
 
 @final
 class _Columns(dist.TorchDistribution):
-    """Independent groups of columns, each with a distribution of its own."""
+    """Independent groups of columns, each with its own distribution."""
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
 
@@ -166,7 +167,7 @@ class _Columns(dist.TorchDistribution):
 
     @property
     def support(self) -> constraints.Constraint:
-        # Each group checks its own, and names its columns.
+        # Each group checks its own columns, and names them.
         return constraints.independent(constraints.real, len(self.event_shape))
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -179,7 +180,7 @@ class _Columns(dist.TorchDistribution):
             try:
                 terms.append(one.log_prob(own))
             except ValueError as error:
-                # Not from the error, whose text alone would be shown where causes are.
+                # Without a cause, since some error displays would show the cause's text only.
                 raise ValueError(f"in the {name} columns {list(columns)}: {error}") from None
         return torch.stack(torch.broadcast_tensors(*terms)).sum(0)
 

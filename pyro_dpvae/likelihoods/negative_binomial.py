@@ -1,4 +1,4 @@
-"""The negative binomial likelihood, for counts that vary more than a Poisson variable."""
+"""The negative binomial likelihood, for counts with more variance than a Poisson variable."""
 
 from collections.abc import Sequence
 from typing import final
@@ -14,26 +14,25 @@ from pyro_dpvae.likelihoods._counts import LOG_MEAN_RANGE, Counts
 
 __all__ = ["NegativeBinomialLikelihood"]
 
-# Counts of a Poisson variable have no least dispersion that fits them best: learned without a
-# bound, its inverse grows for ever.
+# For Poisson-distributed counts the best dispersion is 0: without a bound, its inverse would grow
+# forever.
 _FLOOR = 1e-6
 
 
 @final
 class NegativeBinomialLikelihood(AbstractLikelihood):
-    """Counts of variance mean + dispersion mean^2, the dispersion learned for each channel.
+    """Counts with variance mean + dispersion mean^2, and a learned dispersion for each channel.
 
         p(x) = Gamma(x + r) / (Gamma(r) x!) (r / (r + mean))^r (mean / (r + mean))^x,
         r    = 1 / dispersion
 
-    The raw value is the logarithm of the mean, cut to [-30, 30]. The dispersion is
-    1e-6 + softplus(parameter), and starts at 0.69; where it is near 0, the counts are those of a
-    Poisson likelihood, and it stays there. The density is in a form that has all its digits in
-    float32 for any dispersion.
+    The raw value is the logarithm of the mean, clamped to [-30, 30]. The dispersion is 1e-6 +
+    softplus(parameter), initially 0.69. Near 0 the counts are Poisson-distributed, and the
+    dispersion stays there. The density is computed precisely in float32 for any dispersion.
 
     Args:
-        shape: of a datum, (C, H, W) or (D,); there is a dispersion for each channel of an image,
-            or for each column of a vector.
+        shape: shape of an item, (C, H, W) or (D,); each channel of an image, or column of a
+            vector, has its own dispersion.
 
     References:
         Lopez, Regier, Cole, Jordan, Yosef (2018), Deep generative modeling for single-cell
@@ -47,7 +46,7 @@ class NegativeBinomialLikelihood(AbstractLikelihood):
 
     rule = "a negative binomial likelihood takes counts 0, 1, 2, ..."
     remedy = (
-        "give the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
+        "pass the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
     )
 
     def __init__(self, shape: Sequence[int]) -> None:
@@ -72,5 +71,5 @@ class NegativeBinomialLikelihood(AbstractLikelihood):
         return (x - mean) / spread, mean * (1 + d * x) / spread.square()
 
     def _placed(self) -> Tensor:
-        """Return the dispersions in the dimension of the channels."""
+        """Return the dispersions, shaped to broadcast over the channels."""
         return self.dispersion.reshape(-1, *(1 for _ in self.shape[1:]))

@@ -14,16 +14,16 @@ __all__ = ["PoissonLikelihood"]
 
 @final
 class PoissonLikelihood(AbstractLikelihood):
-    """Counts whose variance is their mean: log p(x) = sum x l - exp(l) - log x!.
+    """Counts with variance equal to the mean: log p(x) = sum x l - exp(l) - log x!.
 
-    The raw value l is the logarithm of the mean, cut to [-30, 30].
+    The raw value l is the logarithm of the mean, clamped to [-30, 30].
 
     Args:
-        shape: of a datum, (C, H, W) or (D,).
+        shape: shape of an item, (C, H, W) or (D,).
 
     References:
         Zhao, Rai, Du, Buntine, Phung, Zhou (2020), Variational autoencoders for sparse and
-        overdispersed discrete data: what a Poisson likelihood misses in counts that vary more.
+        overdispersed discrete data: what a Poisson likelihood misses in overdispersed counts.
 
     Example:
         >>> import torch
@@ -34,7 +34,7 @@ class PoissonLikelihood(AbstractLikelihood):
 
     rule = "a Poisson likelihood takes counts 0, 1, 2, ..."
     remedy = (
-        "give the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
+        "pass the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
     )
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:

@@ -1,4 +1,4 @@
-"""Pyro models: p(x, z), the mathematics of a VAE."""
+"""Pyro models p(x, z)."""
 
 if __name__ != "pyro_dpvae.models":
     raise ImportError(

@@ -1,4 +1,4 @@
-"""What every model is: a prior over one vector of latents, and a decoder of it."""
+"""The base class of models: a prior over one latent vector, and a decoder."""
 
 from torch import Tensor
 
@@ -13,16 +13,16 @@ __all__ = ["AbstractVAE", "plate_size"]
 class AbstractVAE(OwnedModule):
     """A model p(x, z) = p(z) p(x | z) of a prior and a decoder.
 
-    A subclass is the Pyro program. Its latents may lie at several sites; joined to one vector z
-    they have the distribution ``prior()``, and ``decoder(z)`` is that of the data. Metrics, plots
-    and samples need no more.
+    A subclass is the Pyro program. Its latents may be at several sites; concatenated to one vector
+    z they have the distribution ``prior()``, and ``decoder(z)`` is the distribution of the data.
+    Metrics, plots and sampling use only these two.
 
     Args:
         prior: p(z).
         decoder: p(x | z).
 
     Raises:
-        TypeError: if one of them is something else.
+        TypeError: if an argument has another type.
         ValueError: if prior and decoder differ in the size of z.
     """
 
@@ -31,15 +31,15 @@ class AbstractVAE(OwnedModule):
             "prior",
             prior,
             AbstractPrior,
-            rule="a prior of this library, such as StandardNormal(2); FixedPrior makes one of a "
-            "distribution",
+            rule="a prior of this library, such as StandardNormal(2); wrap a distribution in "
+            "FixedPrior",
         )
         check_kind(
             "decoder",
             decoder,
             AbstractDecoder,
-            rule="a decoder, such as Decoder(network, likelihood), or a subclass of "
-            "AbstractDecoder of one's own",
+            rule="a decoder, such as Decoder(network, likelihood), or your own subclass of "
+            "AbstractDecoder",
         )
         if prior.latent_dim != decoder.latent_dim:
             raise ValueError(
@@ -52,7 +52,7 @@ class AbstractVAE(OwnedModule):
 
 
 def plate_size(x: Tensor | None, size: int) -> int:
-    """Return how many data a model is run on: those of a batch x, or else ``size``.
+    """Return the batch size: that of x, or else ``size``.
 
     Raises:
         ValueError: if there is no x, and ``size`` is below 1.

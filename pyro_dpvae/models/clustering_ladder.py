@@ -1,4 +1,4 @@
-"""The clustering ladder: a ladder autoencoder with clusters at every layer."""
+"""The clustering ladder: a ladder autoencoder with clusters in every layer."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -20,23 +20,22 @@ __all__ = ["ClusteringLadderVAE"]
 class ClusteringLadderVAE(AbstractVAE):
     """VLAC: the model p(x | z_1, ..., z_L) prod_l p(y_l) p(z_l | y_l), for each datum.
 
-    Each layer l of a ladder has a prior with clusters of its own, y_l at the site ``"y_l"`` and
-    z_l at ``"z_l"``: data are clustered by each layer, and by all layers jointly. The idea, a
-    ladder with a Gaussian mixture at each layer and a cluster variable to each, is the paper's;
-    its abstract says so much. That layers are independent under p is derived from the ladder that
-    it builds on. Other priors than Gaussian mixtures, such as a ``CouplingPrior`` over one, are
-    ours.
+    Each layer l of a ladder has its own prior with clusters, y_l at the site ``"y_l"`` and z_l at
+    ``"z_l"``, so that each layer clusters the data, and all layers do so jointly. The paper's
+    abstract describes the idea: a ladder with a Gaussian mixture and a cluster variable in each
+    layer. That layers are independent under p is derived from the ladder that it builds on. Priors
+    other than Gaussian mixtures, such as a ``CouplingPrior`` over one, are ours.
 
     Args:
-        priors: of the layers, bottom first, each with clusters.
-        decoder: p(x | z) of the layers side by side.
+        priors: priors of the layers, bottom first, each with clusters.
+        decoder: p(x | z) of the concatenated layers.
 
     Attributes:
         prior: the product of the priors, with the clusters summed out.
 
     Raises:
-        ValueError: if there is no prior, a prior has no clusters, or priors and decoder differ
-            in the sizes of layers.
+        ValueError: if there is no prior, a prior has no clusters, or priors and decoder differ in
+            the sizes of layers.
 
     References:
         Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
@@ -62,11 +61,11 @@ class ClusteringLadderVAE(AbstractVAE):
         prior = ProductPrior(priors)
         check_wiring("priors", prior.latent_dims, decoder)
         for part in priors:
-            part.cluster_prior()  # refuses a prior without
+            part.cluster_prior()  # raises for a prior without clusters
         super().__init__(prior, decoder)
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
+        """Run the model on a batch x of shape (batch, *data), or sample ``size`` items."""
         with pyro.plate(PLATE, plate_size(x, size)):
             z = []
             for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):

@@ -1,4 +1,4 @@
-"""The variational ladder autoencoder: latents at several heights of one decoder."""
+"""The variational ladder autoencoder, with latents in several layers of one decoder."""
 
 from collections.abc import Sequence
 from typing import final
@@ -20,17 +20,17 @@ __all__ = ["LadderVAE"]
 class LadderVAE(AbstractVAE):
     """The model p(x, z) = p(z_1) ... p(z_L) p(x | z_1, ..., z_L), independently for each datum.
 
-    The ladder is in the decoder's network, where z_1 comes in next to the data and z_L at the
-    top. Each layer has its own site, ``"z_1"`` to ``"z_L"``, and its own prior: the paper's are
-    N(0, I), and a ``CouplingPrior`` makes a layer a dpVAE's.
+    The ladder is in the decoder's network, which takes z_1 next to the data and z_L at the top.
+    Each layer has its own site, ``"z_1"`` to ``"z_L"``, and its own prior: N(0, I) in the paper; a
+    ``CouplingPrior`` turns a layer into that of a dpVAE.
 
-    One decoupled prior over all layers together, p(z) in place of the product, is a ``VAE`` with
-    the ladder's decoder: ``VAE(CouplingPrior(sum(latent_dims)), decoder)``, with its one site
-    ``"z"`` and ``AmortizedGaussian(encoder)`` as its guide.
+    For one decoupled prior over all layers together use a ``VAE`` with the ladder's decoder:
+    ``VAE(CouplingPrior(sum(latent_dims)), decoder)``, which has the single site ``"z"`` and takes
+    ``AmortizedGaussian(encoder)`` as its guide.
 
     Args:
-        priors: of the layers, bottom first.
-        decoder: p(x | z) of the layers side by side.
+        priors: priors of the layers, bottom first.
+        decoder: p(x | z) of the concatenated layers.
 
     Attributes:
         prior: the product of the priors.
@@ -63,7 +63,7 @@ class LadderVAE(AbstractVAE):
         super().__init__(prior, decoder)
 
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
+        """Run the model on a batch x of shape (batch, *data), or sample ``size`` items."""
         with pyro.plate(PLATE, plate_size(x, size)):
             priors = enumerate(self.prior.priors, 1)
             z = [pyro.sample(layer_site(layer), prior()) for layer, prior in priors]

@@ -1,4 +1,4 @@
-"""The variational lossy autoencoder: z carries what the decoder's window does not see."""
+"""The variational lossy autoencoder: z encodes what the decoder's window does not show."""
 
 from typing import final
 
@@ -18,24 +18,24 @@ __all__ = ["LossyVAE"]
 class LossyVAE(AbstractVAE):
     """The model p(x, z) = p(z) prod_i p(x_i | x in a window before i, z), for each datum.
 
-    Why z is used at all, or not: sent by bits-back coding, a datum costs
+    Bits-back coding shows whether z is used. A datum costs
 
         E_q[log q(z | x) - log p(z) - log p(x | z)] = -log p(x) + KL(q(z | x) || p(z | x))
 
-    nats. The last term is what a code in z costs beyond the best; it is 0 where z says nothing of
-    x and q is the prior. So what p(x | z) can say without z, it says without z, and a decoder that
-    sees all pixels before leaves z empty. A small window leaves to z what does not fit into it: z
-    holds the global structure, and loses local texture, which is what makes the code lossy. The
-    paper uses:
+    nats. The last term is the cost of coding through z; it is 0 if z contains no information on x
+    and q is the prior. So z remains unused for everything that p(x | z) can model without it, and
+    a decoder that sees all earlier pixels ignores z. A small window leaves the rest to z: it
+    encodes the global structure, and loses local texture, which makes the code lossy. The paper
+    uses:
 
-    - the window of ``decoder.pixels``, which decides what z keeps;
+    - the window of ``decoder.pixels``, which decides what z encodes;
     - an autoregressive prior, ``AutoregressivePrior``, which makes the bound tighter and costs no
       more than the inverse flow as a posterior does: with z = f(e) the two are one bound. Any
-      other prior goes as well; that a decoupled prior can take its place is our own reading;
+      other prior works as well; using a decoupled prior instead is our idea;
     - free bits, ``RegularizedELBO(rate=FreeBitsRate(...))``, without which training may leave z
-      unused before it has learnt to use it. For 28 x 28 binary images the paper takes 0.01 nats
-      for each pixel, which we read as a threshold of 7.84 on the rate of z. On CIFAR10 it takes
-      ``SoftFreeBitsRate``.
+      unused before it has learnt to use it. For 28 x 28 binary images the paper uses 0.01 nats
+      for each pixel, which we interpret as a threshold of 7.84 on the rate of z. On CIFAR10 it
+      uses ``SoftFreeBitsRate``.
 
     Args:
         prior: p(z).
@@ -64,7 +64,7 @@ class LossyVAE(AbstractVAE):
 
     @plain
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, C, H, W), or draw ``size`` images."""
+        """Run the model on a batch x of shape (batch, C, H, W), or sample ``size`` images."""
         with pyro.plate(PLATE, plate_size(x, size)):
             z = pyro.sample(LATENT, self.prior())
             return pyro.sample(OBSERVED, self.decoder(z), obs=x)

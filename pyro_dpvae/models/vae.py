@@ -41,7 +41,7 @@ class VAE(AbstractVAE):
 
     @plain
     def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, *data), or draw ``size`` data."""
+        """Run the model on a batch x of shape (batch, *data), or sample ``size`` items."""
         with pyro.plate(PLATE, plate_size(x, size)):
             z = pyro.sample(LATENT, self.prior())
             return pyro.sample(OBSERVED, self.decoder(z), obs=x)

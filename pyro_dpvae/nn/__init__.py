@@ -1,4 +1,4 @@
-"""Networks: tensors in, tensors out; nothing here knows of distributions."""
+"""Networks: tensors in, tensors out, without distributions."""
 
 from pyro_dpvae.nn.activations import ACTIVATIONS, has_kinks
 from pyro_dpvae.nn.architectures import (

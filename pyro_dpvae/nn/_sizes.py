@@ -12,8 +12,8 @@ def check_image_shape(network: str, shape: Sequence[int], *, least: int) -> tupl
     shape = check_shape("the shape of the data", shape)
     if len(shape) != 3 or min(shape[1:]) < least:
         raise ValueError(
-            f"network {network!r} takes images (C, H, W) with H and W of at least {least}, "
-            f"got the shape {shape}; use network 'mlp'"
+            f"network {network!r} needs images (C, H, W) with H and W of at least {least}, got "
+            f"the shape {shape}; use network 'mlp'"
         )
     return shape[0], shape[1], shape[2]
 
@@ -25,7 +25,7 @@ def check_image_size(
     shape = check_shape("the shape of the data", shape)
     if len(shape) != 3 or shape[1:] != (side, side):
         raise ValueError(
-            f"network {network!r} takes images of shape (C, {side}, {side}), "
-            f"got {shape}; use network {others}"
+            f"network {network!r} needs images of shape (C, {side}, {side}), got {shape}; use "
+            f"network {others}"
         )
     return shape[0]

@@ -1,4 +1,4 @@
-"""The pairs of encoder and decoder by name, and the choice that suits a shape."""
+"""Pairs of encoder and decoder by name, and the default for a shape of data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -33,12 +33,11 @@ __all__ = ["ARCHITECTURES", "LADDERS", "Architecture", "default_architecture", "
 
 @dataclass(frozen=True)
 class Architecture:
-    """Builders of an encoder and a decoder that go together and take the same options.
+    """Builders of a matching encoder and decoder with the same options.
 
     Attributes:
-        encoder: ``encoder(image_shape, **options)`` builds the network
-            (*batch, *image_shape) -> (*batch, features), of which an encoder's head makes the
-            parameters of q(z | x).
+        encoder: ``encoder(image_shape, **options)`` builds the network (*batch, *image_shape) ->
+            (*batch, features); an encoder's head turns the features into parameters of q(z | x).
         decoder: ``decoder(latent_dim, raw_shape, **options)`` builds the network
             (*batch, latent_dim) -> (*batch, *raw_shape).
 
@@ -63,7 +62,7 @@ ARCHITECTURES: dict[str, Architecture] = {
     "residual": Architecture(residual_encoder, residual_decoder),
     "svhn": Architecture(svhn_encoder, svhn_decoder),
 }
-"""The networks by the names of the command line."""
+"""The networks by name."""
 
 LADDERS: dict[str, Architecture] = {
     "ladder-celeba": Architecture(ladder_celeba_encoder, ladder_celeba_decoder),
@@ -71,17 +70,17 @@ LADDERS: dict[str, Architecture] = {
     "ladder-mnist": Architecture(ladder_mnist_encoder, ladder_mnist_decoder),
     "ladder-svhn": Architecture(ladder_svhn_encoder, ladder_svhn_decoder),
 }
-"""The networks with layers of latents, by their names; all take ``latent_dims``, bottom first."""
+"""The networks with several latent layers, by name; all take ``latent_dims``, bottom first."""
 
 _LADDERS_BY_SIZE = {28: "ladder-mnist", 32: "ladder-svhn", 64: "ladder-celeba"}
 _PAPER = {(2,): "moons", (1, 28, 28): "mnist", (3, 32, 32): "svhn", (3, 64, 64): "celeba"}
 
 
 def default_architecture(shape: Sequence[int]) -> str:
-    """Return the name of the architecture that suits data of a shape.
+    """Return the name of the default architecture for data of a shape.
 
-    The dpVAE paper's own for its four shapes; otherwise ``residual`` for images of at least
-    8 x 8, and ``mlp`` for everything else.
+    It is the dpVAE paper's for its four shapes, otherwise ``residual`` for images of at least 8 x
+    8, and ``mlp`` for everything else.
 
     Raises:
         ValueError: if a dimension is below 1.
@@ -99,9 +98,9 @@ def default_architecture(shape: Sequence[int]) -> str:
 
 
 def default_ladder(shape: Sequence[int]) -> str:
-    """Return the name of the ladder that suits data of a shape.
+    """Return the name of the default ladder for data of a shape.
 
-    The ladder paper's own for images of its three sizes, whatever their channels; otherwise
+    It is the ladder paper's for images of its three sizes, with any channels, otherwise
     ``ladder-mlp``. Those of 32 x 32 and 64 x 64 have four latent layers.
 
     Raises:

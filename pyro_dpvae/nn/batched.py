@@ -1,4 +1,4 @@
-"""The wrapper that gives any network any number of batch dimensions."""
+"""A wrapper that lets any network accept any number of batch dimensions."""
 
 from collections.abc import Sequence
 from math import prod
@@ -17,18 +17,18 @@ __all__ = ["Batched", "at_least_float32"]
 class Batched(nn.Module):
     """A network with known shapes: (*batch, *in_shape) -> (*batch, *out_shape).
 
-    All leading dimensions are folded into one, which is what convolutions and batch norm expect.
-    Where the body runs in a precision below float32, as under ``torch.autocast``, its output is
-    returned in float32, in which the densities are then computed.
+    Folds all leading dimensions into one, as convolutions and batch norm expect. If the body runs
+    in a precision below float32, as under ``torch.autocast``, the output is returned in float32,
+    in which densities are computed.
 
     Args:
         body: the network, (N, *in_shape) -> (N, *out_shape).
-        in_shape: of one datum that goes in.
-        out_shape: of one datum that comes out.
+        in_shape: shape of one input item.
+        out_shape: shape of one output item.
 
     Raises:
-        ValueError: if a shape is empty or not positive; on call, if the trailing dimensions
-            differ from ``in_shape``, or the body answers with another shape than ``out_shape``.
+        ValueError: if a shape is empty or not positive; on call, if the trailing dimensions differ
+            from ``in_shape``, or the body returns another shape than ``out_shape``.
 
     Example:
         >>> network = Batched(nn.Conv2d(1, 3, 1), in_shape=(1, 8, 8), out_shape=(3, 8, 8))
@@ -50,11 +50,11 @@ class Batched(nn.Module):
         if split < 0 or x.shape[split:] != self.in_shape:
             expected = ", ".join(map(str, self.in_shape))
             raise ValueError(
-                f"expected data of shape (..., {expected}), got {tuple(x.shape)}; "
-                "reshape the data or build the network for their shape"
+                f"expected data of shape (..., {expected}), got {tuple(x.shape)}; reshape the "
+                "data or build the network for their shape"
             )
         batch = x.shape[:split]
-        # Not -1, which is ambiguous for an empty batch.
+        # Not -1, which would be ambiguous for an empty batch.
         count = prod(batch)
         y = self.body(x.reshape(count, *self.in_shape))
         if y.shape != (count, *self.out_shape):
@@ -66,5 +66,5 @@ class Batched(nn.Module):
 
 
 def at_least_float32(y: Tensor) -> Tensor:
-    """Return a tensor of lower precision in float32, and any other as it is."""
+    """Return a tensor of lower precision in float32, any other unchanged."""
     return y.float() if y.dtype in (torch.bfloat16, torch.float16) else y

@@ -10,7 +10,7 @@ from pyro_dpvae.nn.batched import Batched
 
 __all__ = ["celeba_decoder", "celeba_encoder"]
 
-# As for two moons: the slope is not in the paper, and the authors' code makes it 1.
+# The slope of the leaky ReLU is not in the paper; the authors' code uses 1.
 _SLOPE = 0.01
 
 

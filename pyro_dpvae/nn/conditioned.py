@@ -1,4 +1,4 @@
-"""Perceptrons of a vector and a context: every unit sees the whole context."""
+"""Perceptrons of a vector and a context that every unit sees."""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -13,7 +13,7 @@ from pyro_dpvae.nn.batched import at_least_float32
 
 __all__ = ["ConditionedPerceptron", "OneByOne", "autoregressive_masks"]
 
-# Of the last layer's weights, so that the output starts near zero and no gradient vanishes.
+# Factor of the last layer's weights, so that outputs start near zero but gradients flow.
 _INITIAL = 0.01
 
 
@@ -21,17 +21,17 @@ _INITIAL = 0.01
 class ConditionedPerceptron(nn.Module):
     """A perceptron (z, h) -> y with ELUs, whose first layer is W z + V h + b.
 
-    Masks act on the weights of z and of hidden units alone, so that h reaches every unit. There
-    may be no h, and a linear map of z added to the output, past the hidden layers. The output
-    starts near zero. In a precision below float32, as under ``torch.autocast``, it is
+    Masks apply only to the weights of z and of hidden units, so that h reaches every unit.
+    Optionally there is no h, or a linear map of z is added to the output, past the hidden layers.
+    The output starts near zero. In a precision below float32, as under ``torch.autocast``, it is
     returned in float32.
 
     Args:
-        sizes: of z, of the hidden layers, and of y.
-        context: the size of h; 0 for a function of z alone.
-        masks: which inputs each layer's units see, of shape (units, inputs); all by default.
-        direct: which inputs each output sees by the added linear map, of shape
-            (outputs, inputs); without one by default.
+        sizes: sizes of z, of the hidden layers, and of y.
+        context: size of h; 0 for a function of z alone.
+        masks: for each layer, which inputs each unit sees, of shape (units, inputs); None is all.
+        direct: which inputs each output sees by the added linear map, of shape (outputs, inputs);
+            None adds no such map.
 
     Raises:
         ValueError: if a size is below 1, there is no hidden layer, or masks do not fit the sizes.
@@ -61,14 +61,14 @@ class ConditionedPerceptron(nn.Module):
             check_positive_int("every width of the network", size)
         if len(sizes) < 3:
             raise ValueError(
-                "the network must have a hidden layer, in which z and the context meet, got none; "
-                "give hidden a width"
+                "the network has no hidden layer, in which z and the context meet; set hidden to "
+                "at least one width"
             )
         shapes = [(outputs, inputs) for inputs, outputs in pairwise(sizes)]
         if masks is not None and [tuple(mask.shape) for mask in masks] != shapes:
             raise ValueError(
-                f"masks must have the shapes {shapes} of the weights, "
-                f"got {[tuple(mask.shape) for mask in masks]}"
+                f"masks must have the shapes {shapes} of the weights, got "
+                f"{[tuple(mask.shape) for mask in masks]}"
             )
         layers = [
             _MaskedLinear(inputs, outputs, mask=None if masks is None else masks[number])
@@ -89,7 +89,7 @@ class ConditionedPerceptron(nn.Module):
                 self.direct.weight.mul_(_INITIAL)
 
     def of_context(self, h: Float[Tensor, "*batch context"]) -> Float[Tensor, "*batch units"]:
-        """Return V h, the context's part of the first layer, which all calls with h share.
+        """Return V h, the context's part of the first layer, to share it between calls.
 
         Raises:
             ValueError: if the network has no context.
@@ -120,7 +120,7 @@ class ConditionedPerceptron(nn.Module):
         """Return y of z and ``of_context(h)``, which broadcasts against z.
 
         Raises:
-            ValueError: if the network has a context and none is given, or the other way round.
+            ValueError: if exactly one of network and call has a context.
         """
         self.check_context_part(context_part)
         first, *others = self.layers
@@ -187,14 +187,14 @@ class OneByOne:
 
 def _without_context() -> ValueError:
     return ValueError(
-        "a network built with context=0 is of z alone, got a context; give None, or build the "
+        "a network built with context=0 takes no context, got one; pass None, or build the "
         "network with the context's size"
     )
 
 
 @final
 class _MaskedLinear(nn.Linear):
-    """A linear layer whose units see the inputs that a mask lets through."""
+    """A linear layer whose weights are multiplied with a mask."""
 
     mask: Tensor | None
 
@@ -212,17 +212,17 @@ class _MaskedLinear(nn.Linear):
 def autoregressive_masks(
     size: int, hidden: Sequence[int], *, outputs: int, backwards: bool = False
 ) -> list[Bool[Tensor, "_ _"]]:
-    """Return masks by which the outputs of coordinate i see coordinates before i alone.
+    """Return masks with which the outputs of coordinate i see only coordinates before i.
 
-    Each hidden unit has a number m from 0 to L - 1, spread evenly over the layer: it sees the
-    first m coordinates, and units of numbers up to m. Units of number 0 see the context alone;
-    from them the first coordinate has its outputs.
+    Each hidden unit has a number m from 0 to L - 1, evenly spread over the layer. It sees the
+    first m coordinates, and units with numbers up to m. Units with number 0 see only the context;
+    the outputs of the first coordinate depend on them.
 
     Args:
-        size: the number L of coordinates.
-        hidden: widths of the hidden layers; none for the mask of direct connections.
-        outputs: how many outputs each coordinate has; the first L outputs are one of each.
-        backwards: whether the last coordinate comes first.
+        size: number L of coordinates.
+        hidden: widths of the hidden layers; empty for the mask of direct connections.
+        outputs: number of outputs per coordinate; the first L outputs are one of each.
+        backwards: reverse the order of coordinates.
 
     References:
         Germain, Gregor, Murray, Larochelle (2015), MADE, equations 8 and 9, where m starts at 1.
@@ -235,7 +235,7 @@ def autoregressive_masks(
     ranks = torch.arange(size)
     if backwards:
         ranks = ranks.flip(0)
-    masks, seen = [], ranks + 1  # a coordinate is seen by units of at least its place
+    masks, seen = [], ranks + 1  # coordinate i is seen by units with numbers above i
     for width in hidden:
         check_positive_int("every width of hidden", width)
         numbers = torch.arange(width) * size // width

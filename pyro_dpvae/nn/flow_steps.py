@@ -1,4 +1,4 @@
-"""Steps of flows: invertible maps of z, element by element affine, given a context or none."""
+"""Steps of flows: invertible maps of z, elementwise affine, with or without a context."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -12,16 +12,16 @@ from pyro_dpvae.nn.conditioned import ConditionedPerceptron, OneByOne, autoregre
 
 __all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
 
-# Of a step's log scale: steps stretch and shrink by up to e^2 each.
+# Bound of a step's log scale: each step scales by at most e^2.
 _MOST_LOG_SCALE = 2.0
 
 
 class AbstractStep(nn.Module, ABC):
     """An invertible map z -> z' = exp(a) * z + t of vectors, given a context h.
 
-    Log scales a and shifts t are a network's, of h and of other coordinates of z; a stays within
-    (-2, 2). Both directions return log |det dz'/dz| = sum a beside their result, and h broadcasts
-    against z; a step of context size 0 takes None for it, any other refuses None.
+    A network computes log scales a and shifts t from h and other coordinates of z; a lies in (-2,
+    2). Both directions also return log |det dz'/dz| = sum a. The context h broadcasts against z;
+    it must be None exactly if the context size is 0.
     """
 
     @abstractmethod
@@ -34,7 +34,7 @@ class AbstractStep(nn.Module, ABC):
     def inverse(
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return what is mapped to z, and log |det dz'/dz| there."""
+        """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
 
 
 @final
@@ -45,18 +45,17 @@ class AutoregressiveStep(AbstractStep):
     computes each hidden unit as soon as it can.
 
     Args:
-        size: the size L of z.
-        context: the size of h, or 0.
+        size: size L of z.
+        context: size of h, or 0.
         hidden: widths of the network's hidden layers.
-        backwards: whether the last coordinate comes first.
-        mean_only: whether a = 0, so that the step shifts alone and log-determinants are zero.
-        direct: whether coordinates before i also act on a_i and t_i linearly, past the hidden
-            layers.
+        backwards: reverse the order of coordinates.
+        mean_only: fix a = 0, so that the step only shifts and log-determinants are zero.
+        direct: let coordinates before i also act on a_i and t_i linearly, past the hidden layers.
 
     References:
         Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
-        equation 10. Bounded log scales in place of its sigmoid gate are our choice: they let a
-        step stretch as well as shrink.
+        equation 10. We bound log scales instead of its sigmoid gate, so that a step can stretch as
+        well as shrink.
 
     Example:
         >>> step = AutoregressiveStep(3, context=4, hidden=(8,))
@@ -97,7 +96,7 @@ class AutoregressiveStep(AbstractStep):
     def inverse(
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return what is mapped to z, and log |det dz'/dz| there."""
+        """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
         context_part = _of_context(self.network, h)
         if context_part is not None:
             context_part = context_part.expand(*z.shape[:-1], -1).flatten(0, -2)
@@ -122,15 +121,15 @@ class AutoregressiveStep(AbstractStep):
 
 @final
 class CouplingStep(AbstractStep):
-    """A step that moves one half of z, by a and t of the other half and of h.
+    """A step that changes one half of z, with a and t computed from the other half and h.
 
-    Both directions are one pass of the network.
+    Both directions need one pass of the network.
 
     Args:
-        size: the size L of z, at least 2.
-        context: the size of h.
+        size: size L of z, at least 2.
+        context: size of h.
         hidden: widths of the network's hidden layers.
-        backwards: whether it moves the first half and not the second.
+        backwards: change the first half instead of the second.
 
     References:
         Dinh, Sohl-Dickstein, Bengio (2017), Density estimation using Real NVP, equations 7 and 8.
@@ -163,7 +162,7 @@ class CouplingStep(AbstractStep):
     def inverse(
         self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
     ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return what is mapped to z, and log |det dz'/dz| there."""
+        """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
         halves = list(z.split(self.sizes, -1))
         shift, log_scale = self._shift_and_log_scale(halves, h)
         halves[self.moved] = (halves[self.moved] - shift) * (-log_scale).exp()

@@ -1,4 +1,4 @@
-"""Gated residual layers of masked convolutions, which take features at each pixel."""
+"""Gated residual layers of masked convolutions, with features at each pixel."""
 
 from collections.abc import Iterable
 from typing import final
@@ -15,24 +15,24 @@ __all__ = ["GatedLayer"]
 
 @final
 class GatedLayer(nn.Module):
-    """y + a * sigmoid(b), where (a, b) come from y around the pixel, another map u and features.
+    """y + a * sigmoid(b), with (a, b) computed from y around the pixel, a map u and features.
 
     With a masked convolution K and pointwise ones V, W and G,
 
         (a, b) = W elu(K elu(y) + V elu(u)) + G features.
 
-    At first W is zero.
+    W starts at zero.
 
     Args:
         width: channels of y and u.
-        offsets: those of K.
+        offsets: kernel offsets of K.
         features: channels of the features.
-        joins: whether there is a map u.
+        joins: True if there is a map u.
 
     References:
         Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2 and the authors' code.
-        Derived: the second convolution W is pointwise, so that a layer widens the field by one
-        kernel.
+        Derived: the second convolution W is pointwise, so that a layer extends the receptive field
+        by one kernel.
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class GatedLayer(nn.Module):
     def forward(
         self, run: AbstractPass, y: Tensor, features: Tensor, other: Tensor | None = None
     ) -> Tensor:
-        """Return the layer's map, of the shape of y, for y, the features, and u."""
+        """Return the layer's output, of the shape of y, for y, the features, and u."""
         h = run(self.around, F.elu(y))
         if self.other is not None and other is not None:
             h = h + self.other(F.elu(other))

@@ -20,19 +20,19 @@ __all__ = ["GatedPixelNetwork"]
 class GatedPixelNetwork(AbstractMaskedNetwork):
     """A gated PixelCNN in the style of PixelCNN++: two stacks, no blind spot, no down-sampling.
 
-    A vertical stack sees the rows above, as far to the right as to the left, and joins each layer
-    of a horizontal stack, which sees its row. All layers are gated, residual, and take the
-    features; the horizontal ones are added up, through pointwise convolutions, to the output.
-    With n layers and R = (n + 1) (kernel - 1) / 2, a pixel sees the R rows above it in all columns
-    up to R aside, and R pixels to its left.
+    A vertical stack sees the rows above, equally far to both sides. Each of its layers feeds a
+    layer of a horizontal stack, which sees its own row. All layers are gated, residual, and take
+    the features; pointwise convolutions add up the horizontal ones to the output. With n layers
+    and R = (n + 1) (kernel - 1) / 2, a pixel sees the R rows above it up to R columns to either
+    side, and R pixels to its left.
 
     Args:
         image_shape: (C, H, W).
-        feature_channels: F.
+        feature_channels: channels F of the features.
         raw_shape: (R, H, W).
         width: channels of the layers.
-        depth: layers of each stack.
-        kernel: the odd side of the kernels.
+        depth: number of layers in each stack.
+        kernel: odd side length of the kernels.
 
     Raises:
         ValueError: if a number is below 1, or the kernel has an even side.
@@ -40,9 +40,8 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
     References:
         van den Oord et al. (2016), Conditional image generation with PixelCNN decoders, section
         2: the stacks. Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2: gated
-        residual layers. Derived: one masked convolution a layer, skips to the output in place
-        of down- and up-sampling, no dropout, plain initial weights in place of weight
-        normalisation.
+        residual layers. Derived: one masked convolution per layer, skips to the output instead of
+        down- and up-sampling, no dropout, plain initial weights instead of weight normalisation.
 
     Example:
         >>> network = GatedPixelNetwork((3, 32, 32), 8, raw_shape=(30, 32, 32), width=16, depth=2)
@@ -80,7 +79,7 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
 
     @property
     def window(self) -> Offsets:
-        """The offsets from a pixel at which its raw values see the image."""
+        """The receptive field: offsets from a pixel at which its raw values see the image."""
         left, up = range(-self.reach, 0), range(-self.reach, 0)
         return block(up, range(-self.reach, self.reach + 1)) | block([0], left)
 

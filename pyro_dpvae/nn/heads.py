@@ -1,4 +1,4 @@
-"""Heads: the linear layers that turn a network's features into parameters of q(z | x)."""
+"""Heads: linear layers that turn a network's features into parameters of q(z | x)."""
 
 from collections.abc import Sequence
 from math import prod
@@ -16,21 +16,21 @@ __all__ = ["with_head"]
 def with_head(
     network: nn.Module, latent_dim: int, *, in_shape: Sequence[int] | None, extra: int = 0
 ) -> Batched:
-    """Return a network of data with a linear head, x -> (mu, log sigma^2, extra).
+    """Add a linear head to a network of data: x -> (mu, log sigma^2, extra).
 
-    The head of a ladder has a linear layer for each latent layer.
+    A ladder gets a linear layer for each latent layer.
 
     Args:
-        network: x -> features, of any shape; it becomes part of what is returned.
-        latent_dim: the size L of mu and of log sigma^2.
-        in_shape: of a datum, as :func:`measured` takes it.
-        extra: how many outputs there are behind them.
+        network: x -> features, of any shape; it becomes part of the result.
+        latent_dim: size L of mu and of log sigma^2.
+        in_shape: shape of an item, as for :func:`measured`.
+        extra: number of further outputs.
 
     Returns:
-        the network, of out_shape (2 L + extra,).
+        the network, with out_shape (2 L + extra,).
 
     Raises:
-        TypeError: if the network is no module, or a size no integer.
+        TypeError: if the network is not a module, or a size not an integer.
         ValueError: if a size is below 1, the network takes other data, or it is a ladder whose
             layers do not add up to L.
 
@@ -46,8 +46,9 @@ def with_head(
         if isinstance(module, LadderEncoder):
             if sum(module.latent_dims) != latent_dim:
                 raise ValueError(
-                    f"the layers of a ladder must add up to latent_dim, got {latent_dim} and the "
-                    f"sizes {module.latent_dims}; give latent_dim = {sum(module.latent_dims)}"
+                    "the layers of a ladder must add up to latent_dim, got "
+                    f"latent_dim={latent_dim} and the sizes {module.latent_dims}; use "
+                    f"latent_dim={sum(module.latent_dims)}"
                 )
             head = LadderHead(module, extra=extra)
     flat = [nn.Flatten()] if len(trunk.out_shape) > 1 else []

@@ -1,4 +1,4 @@
-"""The wiring of a ladder: one network with a layer of latents at each height, up and down."""
+"""The wiring of a ladder: an encoder and a decoder with several latent layers."""
 
 from collections.abc import Iterable, Sequence
 from typing import final
@@ -24,22 +24,22 @@ __all__ = [
 
 @final
 class LadderEncoder(nn.Module):
-    """x -> (f_1..f_L), the features of all layers side by side.
+    """x -> (f_1..f_L), the concatenated features of all layers.
 
         h_0 = x,    h_l = stage_l(h_{l-1}),    f_l = tower_l(h_{l-1})
 
-    for l = 1..L, without a last stage. A layer's features are those of its own tower alone.
+    for l = 1..L, without a last stage. A layer's features come from its own tower only.
 
     Args:
         stages: L - 1 networks, bottom first.
         towers: L networks, each with (N, width) as its output.
-        latent_dims: the sizes of the latents, bottom first.
-        widths: the numbers of features, bottom first.
+        latent_dims: sizes of the latents, bottom first.
+        widths: numbers of features, bottom first.
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models,
-        equations 12 and 13, with h_{l-1} for h_l: their released code reads the bottom layer off
-        the data themselves, by a tower of its own, as here.
+        equations 12 and 13, with h_{l-1} for h_l: in their released code, as here, the bottom
+        layer's own tower reads the data.
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
@@ -70,14 +70,14 @@ class LadderEncoder(nn.Module):
 
 @final
 class LadderHead(nn.Module):
-    """(f_1..f_L) -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), all side by side.
+    """(f_1..f_L) -> (mu_1..mu_L, log var_1..log var_L, extra_1..extra_L), concatenated.
 
-    A linear layer for each latent layer reads that layer's features alone.
+    Each latent layer has a linear layer, which reads only that layer's features.
 
     Args:
-        encoder: whose features are read.
-        extra: how many outputs there are beside means and log variances. They are shared out
-            evenly, and what does not divide is the top layer's.
+        encoder: the encoder of the features.
+        extra: number of further outputs, besides means and log variances. They are split evenly
+            among the layers; the top layer also gets the remainder.
 
     Example:
         >>> towers = [nn.Linear(3, 2), nn.Linear(5, 4)]
@@ -107,15 +107,15 @@ class LadderHead(nn.Module):
 
 @final
 class LadderDecoder(nn.Module):
-    """(z_1..z_L), side by side -> raw values.
+    """(z_1..z_L), concatenated -> raw values.
 
         zt_L = stage_L(z_L),    zt_l = stage_l(join_l(zt_{l+1}, branch_l(z_l))),    raw = zt_1
 
     Args:
-        stages: L networks, bottom first; the first ends in raw values.
-        branches: L - 1 networks of the latents below the top, bottom first.
-        joins: L - 1 modules of two inputs, bottom first.
-        latent_dims: the sizes of the latents, bottom first.
+        stages: L networks, bottom first; the first returns the raw values.
+        branches: L - 1 networks for the latents below the top, bottom first.
+        joins: L - 1 modules with two inputs, bottom first.
+        latent_dims: sizes of the latents, bottom first.
 
     References:
         Zhao, Song, Ermon (2017), equations 8 and 9.
@@ -152,10 +152,10 @@ class LadderDecoder(nn.Module):
 
 @final
 class GatedSum(nn.Module):
-    """The join y + gate * u, with a gate for each element, learned from 0.1 on.
+    """The join y + gate * u, with a learned gate for each element, initially 0.1.
 
     Args:
-        size: of y and u.
+        size: size of y and u.
 
     References:
         Zhao, Song, Ermon (2017), their released code for MNIST.
@@ -178,7 +178,7 @@ class GatedSum(nn.Module):
 
 @final
 class Concatenation(nn.Module):
-    """The join (y, u): elements of vectors, or channels of images, side by side.
+    """The join (y, u): concatenated elements of vectors, or channels of images.
 
     Example:
         >>> Concatenation()(torch.zeros(1, 2, 4, 4), torch.zeros(1, 3, 4, 4)).shape
@@ -186,47 +186,46 @@ class Concatenation(nn.Module):
     """
 
     def forward(self, y: Float[Tensor, "n _ *image"], u: Float[Tensor, "n _ *image"]) -> Tensor:
-        """Return both along the first dimension of a datum."""
+        """Return y and u, concatenated along the first dimension after the batch."""
         return torch.cat([y, u], 1)
 
 
 def check_latent_dims(
     latent_dims: Sequence[int], *, network: str = "a ladder", number: int | None = None
 ) -> tuple[int, ...]:
-    """Return the sizes of latents if there are at least 2, or the number that there must be."""
+    """Return the sizes of latents, of which there must be ``number``, or at least 2."""
     latent_dims = tuple(latent_dims)
     for size in latent_dims:
         check_positive_int(f"every size of {latent_dims}", size)
     if number is not None and len(latent_dims) != number:
         raise ValueError(
-            f"{network} has {number} latent layers, got the sizes {latent_dims}; give {number} "
+            f"{network} needs {number} latent layers, got the sizes {latent_dims}; give {number} "
             "sizes, bottom first, or use network 'ladder-mlp'"
         )
     if len(latent_dims) < 2:
         raise ValueError(
             f"{network} needs at least 2 latent layers, got the sizes {latent_dims}; give more, "
-            "bottom first, or use a network that is no ladder"
+            "bottom first, or use a network that is not a ladder"
         )
     return latent_dims
 
 
 def check_latents(latent_dim: int, latent_dims: Sequence[int]) -> int:
-    """Return the size of z if the layers add up to it."""
+    """Return the size of z after checking that the layers add up to it."""
     if latent_dim != sum(latent_dims):
         raise ValueError(
-            f"the layers of a ladder must add up to latent_dim, got {latent_dim} and the sizes "
-            f"{tuple(latent_dims)}, which make {sum(latent_dims)}; give latent_dim = "
-            f"{sum(latent_dims)}"
+            f"the layers of a ladder must add up to latent_dim, got latent_dim={latent_dim} and "
+            f"the sizes {tuple(latent_dims)}; use latent_dim={sum(latent_dims)}"
         )
     return latent_dim
 
 
 def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
-    """Refuse sizes of layers that are not those of a part's ladder, if it has one.
+    """Raise if a part has a ladder whose layers have other sizes.
 
     Args:
-        name: what the sizes are of.
-        sizes: bottom first.
+        name: name of the sizes in the message.
+        sizes: sizes of the layers, bottom first.
         part: an encoder or decoder.
 
     Raises:
@@ -236,6 +235,6 @@ def check_wiring(name: str, sizes: Sequence[int], part: nn.Module) -> None:
         ladder = isinstance(module, LadderEncoder | LadderDecoder)
         if ladder and module.latent_dims != tuple(sizes):
             raise ValueError(
-                f"{name} must have the sizes of the network's layers, bottom first, got "
+                f"{name} must equal the sizes of the network's layers, bottom first, got "
                 f"{tuple(sizes)} and {module.latent_dims}; build both with the same sizes"
             )

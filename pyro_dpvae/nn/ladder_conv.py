@@ -1,4 +1,4 @@
-"""Convolutional ladders of four latent layers, joined as channels: those of SVHN and CelebA."""
+"""Convolutional ladders with four latent layers, joined as channels, for SVHN and CelebA."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,16 +28,16 @@ __all__ = [
 def ladder_svhn_encoder(
     image_shape: Sequence[int], *, latent_dims: Sequence[int] = (5, 5, 5, 10), width: int = 64
 ) -> Batched:
-    """Build the ladder (*batch, C, 32, 32) -> (*batch, features) of four latent layers.
+    """Build the ladder (*batch, C, 32, 32) -> (*batch, features) with four latent layers.
 
-    Three stages of two convolutions, the first of which halves the image, with ``width``, 2
-    ``width`` and 4 ``width`` channels. Each latent layer but the top has such a stage, beside
-    the one that leads up; the top has two layers of 16 ``width`` units. Batch norm and leaky
-    ReLU (0.1) follow every layer.
+    Three stages have two convolutions each, of which the first halves the image, with ``width``, 2
+    ``width`` and 4 ``width`` channels. Each latent layer except the top has its own such stage, in
+    addition to the one that leads up. The top has two layers of 16 ``width`` units. Batch norm and
+    leaky ReLU (0.1) follow every layer.
 
     Args:
         image_shape: (C, 32, 32).
-        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; the default is the source's.
         width: channels of the first stage.
 
     Raises:
@@ -45,7 +45,7 @@ def ladder_svhn_encoder(
 
     References:
         Zhao, Song, Ermon (2017), Learning hierarchical features from generative models; layers
-        of the authors' code. There convolutions without a stride are 4 x 4, here 3 x 3.
+        of the authors' code. Their convolutions without a stride are 4 x 4, ours 3 x 3.
 
     Example:
         >>> ladder_svhn_encoder((3, 32, 32), latent_dims=(5, 5, 5, 10), width=4).out_shape
@@ -61,17 +61,17 @@ def ladder_svhn_decoder(
     latent_dims: Sequence[int] = (5, 5, 5, 10),
     width: int = 64,
 ) -> Batched:
-    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 32, 32) of four latent layers.
+    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 32, 32) with four latent layers.
 
     Three hidden layers of 16 ``width`` units follow the top latent layer and are joined to a
-    hidden layer of the third; then come transposed convolutions from 4 x 4 on, joined to maps of
-    the second latent layer at 8 x 8 and of the bottom one at 16 x 16. Batch norm and leaky ReLU
-    (0.1) follow all but the last layer.
+    hidden layer of the third. Transposed convolutions from 4 x 4 follow, joined to maps of the
+    second latent layer at 8 x 8 and of the bottom one at 16 x 16. Batch norm and leaky ReLU (0.1)
+    follow all layers except the last.
 
     Args:
         latent_dim: sum(latent_dims).
         raw_shape: (C, 32, 32).
-        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; the default is the source's.
         width: channels at 16 x 16.
 
     Raises:
@@ -79,8 +79,8 @@ def ladder_svhn_decoder(
             latent_dim.
 
     References:
-        Zhao, Song, Ermon (2017); layers of the authors' code, without their sigmoid at the end,
-        which is up to the likelihood here.
+        Zhao, Song, Ermon (2017); layers of the authors' code, without their final sigmoid, which
+        is part of the likelihood here.
 
     Example:
         >>> ladder_svhn_decoder(25, (3, 32, 32), latent_dims=(5, 5, 5, 10), width=4).out_shape
@@ -92,14 +92,14 @@ def ladder_svhn_decoder(
 def ladder_celeba_encoder(
     image_shape: Sequence[int], *, latent_dims: Sequence[int] = (10, 10, 10, 10), width: int = 64
 ) -> Batched:
-    """Build the ladder (*batch, C, 64, 64) -> (*batch, features) of four latent layers.
+    """Build the ladder (*batch, C, 64, 64) -> (*batch, features) with four latent layers.
 
-    As ``ladder_svhn_encoder``, with stages of 2, 3 and 3 convolutions that end in ``width``
+    As ``ladder_svhn_encoder``, but its stages have 2, 3 and 3 convolutions and end in ``width``
     channels at 32 x 32, 4 ``width`` at 8 x 8 and 8 ``width`` at 4 x 4.
 
     Args:
         image_shape: (C, 64, 64).
-        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; the default is the source's.
         width: channels of the first stage.
 
     Raises:
@@ -107,7 +107,7 @@ def ladder_celeba_encoder(
 
     References:
         Zhao, Song, Ermon (2017); widths of the authors' code for CelebA, with the differences of
-        ``ladder_svhn_encoder``. Which convolutions halve the image is our reading.
+        ``ladder_svhn_encoder``. Which convolutions halve the image is our interpretation.
 
     Example:
         >>> ladder_celeba_encoder((3, 64, 64), latent_dims=(10, 10, 10, 10), width=4).out_shape
@@ -123,15 +123,15 @@ def ladder_celeba_decoder(
     latent_dims: Sequence[int] = (10, 10, 10, 10),
     width: int = 64,
 ) -> Batched:
-    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 64, 64) of four latent layers.
+    """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 64, 64) with four latent layers.
 
-    As ``ladder_svhn_decoder``, with the second latent layer joined at 8 x 8 and the bottom one at
-    32 x 32.
+    As ``ladder_svhn_decoder``, but the second latent layer is joined at 8 x 8 and the bottom one
+    at 32 x 32.
 
     Args:
         latent_dim: sum(latent_dims).
         raw_shape: (C, 64, 64).
-        latent_dims: the four sizes of the latents, bottom first; those of the source by default.
+        latent_dims: the four sizes of the latents, bottom first; the default is the source's.
         width: channels at 32 x 32.
 
     Raises:
@@ -139,8 +139,8 @@ def ladder_celeba_decoder(
             latent_dim.
 
     References:
-        Zhao, Song, Ermon (2017); "one stage deeper" than SVHN's is the authors' code, the sizes
-        of its maps are our reading.
+        Zhao, Song, Ermon (2017); "one stage deeper" than SVHN's follows the authors' code, the
+        sizes of its maps are our interpretation.
 
     Example:
         >>> ladder_celeba_decoder(40, (3, 64, 64), latent_dims=(10, 10, 10, 10), width=4).out_shape
@@ -151,14 +151,14 @@ def ladder_celeba_decoder(
 
 @dataclass(frozen=True)
 class _Plan:
-    """A convolutional ladder, in units of its width.
+    """The layers of a convolutional ladder, in units of its width.
 
     Attributes:
-        name: the network's.
-        side: of the images.
+        name: name of the network.
+        side: side length of the images.
         stages: the convolutions of each stage, as channels and stride, bottom first.
-        ups: the channels of the transposed convolutions below each map of a layer, top first;
-            the last ones, which end in raw values, have one more.
+        ups: the channels of the transposed convolutions after each map of a layer, top first; the
+            last entry is followed by one more, which returns the raw values.
     """
 
     name: str
@@ -218,7 +218,7 @@ def _decoder(
     units = 16 * check_positive_int("width", width)
     smallest = (width * plan.stages[-1][-1][0], _SMALLEST, _SMALLEST)
     size = smallest[0] * _SMALLEST**2
-    # Each entry starts from the map that the one before has left, beside a map of its layer.
+    # Each entry starts from the output of the previous one, joined to a map of its layer.
     layers: list[nn.Module] = [*dense(2 * units, size), nn.Unflatten(1, smallest)]
     inputs, side = smallest[0], _SMALLEST
     stages, branches = [], [dense(latent_dims[2], units)]

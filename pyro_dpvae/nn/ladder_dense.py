@@ -1,4 +1,4 @@
-"""Ladders whose latent layers are joined as vectors: for MNIST, and for data of any shape."""
+"""Ladders whose latent layers are joined as vectors, for MNIST and for data of any shape."""
 
 from collections.abc import Sequence
 from math import prod
@@ -30,13 +30,14 @@ def ladder_mnist_encoder(
 ) -> Batched:
     """Build the ladder (*batch, C, 28, 28) -> (*batch, features): batch norm, leaky ReLU.
 
-    The bottom latent layer reads the image by two convolutions of its own. Two convolutions and a
-    hidden layer of 16 ``width`` units lead to the second latent layer, and three such hidden
-    layers to each higher one. Each latent layer but the bottom one has two hidden layers too.
+    The bottom latent layer reads the image through its own two convolutions. Two convolutions and
+    a hidden layer of 16 ``width`` units lead to the second latent layer, and three such hidden
+    layers to each higher one. Each latent layer except the bottom one also has its own two hidden
+    layers.
 
     Args:
         image_shape: (C, 28, 28).
-        latent_dims: the sizes of the latents, bottom first; those of the source by default.
+        latent_dims: sizes of the latents, bottom first; the default is the source's.
         width: channels of the first convolutions.
 
     Raises:
@@ -78,23 +79,24 @@ def ladder_mnist_decoder(
 ) -> Batched:
     """Build the ladder (*batch, sum(latent_dims)) -> (*batch, C, 28, 28).
 
-    Three hidden layers of 16 ``width`` units follow each latent layer but the bottom one, from the
-    top down, and two transposed convolutions follow the bottom one. Batch norm and leaky ReLU
-    (0.1) follow every layer but the last; joins are gated sums, of gates learned from 0.1 on.
+    Three hidden layers of 16 ``width`` units follow each latent layer except the bottom one, from
+    the top down, and two transposed convolutions follow the bottom one. Batch norm and leaky ReLU
+    (0.1) follow every layer except the last. Joins are gated sums with learned gates, initially
+    0.1.
 
     Args:
         latent_dim: sum(latent_dims).
         raw_shape: (C, 28, 28).
-        latent_dims: the sizes of the latents, bottom first; those of the source by default.
-        width: channels of the last convolution but one.
+        latent_dims: sizes of the latents, bottom first; the default is the source's.
+        width: channels of the second-to-last convolution.
 
     Raises:
         ValueError: for images that are not 28 x 28, fewer than two latent layers, or another
             latent_dim.
 
     References:
-        Zhao, Song, Ermon (2017); layers of the authors' code, without their sigmoid at the end,
-        which is up to the likelihood here.
+        Zhao, Song, Ermon (2017); layers of the authors' code, without their final sigmoid, which
+        is part of the likelihood here.
 
     Example:
         >>> ladder_mnist_decoder(6, (1, 28, 28), latent_dims=(2, 2, 2), width=4).out_shape
@@ -126,17 +128,17 @@ def ladder_mlp_encoder(
     Batch norm and leaky ReLU (0.1) follow every layer.
 
     Args:
-        image_shape: of a datum.
-        latent_dims: the sizes of the latents, bottom first, at least two.
+        image_shape: shape of an item.
+        latent_dims: sizes of the latents, bottom first, at least two.
         width: units of a layer.
-        depth: hidden layers between latent layers, and of each latent layer's own.
+        depth: number of hidden layers between latent layers, and of each latent layer's own ones.
 
     Raises:
         ValueError: for fewer than two latent layers.
 
     References:
-        The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, after their MNIST
-        network.
+        The wiring is that of Zhao, Song, Ermon (2017); the layers are ours, modelled on their
+        MNIST network.
 
     Example:
         >>> ladder_mlp_encoder((3, 4), latent_dims=(1, 2), width=8).out_shape
@@ -167,14 +169,14 @@ def ladder_mlp_decoder(
 ) -> Batched:
     """Build a fully connected ladder (*batch, sum(latent_dims)) -> (*batch, *raw_shape).
 
-    Batch norm and leaky ReLU (0.1) follow every layer but the last; joins are gated sums.
+    Batch norm and leaky ReLU (0.1) follow every layer except the last; joins are gated sums.
 
     Args:
         latent_dim: sum(latent_dims).
-        raw_shape: of the raw values of a datum.
-        latent_dims: the sizes of the latents, bottom first, at least two.
+        raw_shape: shape of the raw values of an item.
+        latent_dims: sizes of the latents, bottom first, at least two.
         width: units of a layer.
-        depth: hidden layers after each latent layer.
+        depth: number of hidden layers after each latent layer.
 
     Raises:
         ValueError: for fewer than two latent layers, or another latent_dim.
@@ -202,7 +204,7 @@ def _down(channels: int, width: int) -> list[nn.Module]:
 def _vectors_down(
     latent_dims: tuple[int, ...], units: int, *, depth: int, bottom: nn.Module
 ) -> LadderDecoder:
-    """Return a ladder of vectors that are joined by gated sums, down to its bottom stage."""
+    """Return a ladder of vectors, joined by gated sums, above a bottom stage."""
     between = (dense(units, *(units,) * depth) for _ in latent_dims[1:-1])
     return LadderDecoder(
         [bottom, *between, dense(latent_dims[-1], *(units,) * depth)],

@@ -1,4 +1,4 @@
-"""Networks to first order: values, Jacobian products and curvatures J' R J of a batch."""
+"""Linearised networks: values, Jacobian products and curvatures J' R J of a batch."""
 
 import warnings
 from abc import ABC, abstractmethod
@@ -26,13 +26,14 @@ _SMOOTH = (nn.SiLU, nn.Softplus, nn.Tanh)
 def batch_jacobian(
     function: Callable[[Tensor], Tensor], z: Float[Tensor, "batch latent"]
 ) -> Float[Tensor, "latent batch ..."]:
-    """Return the derivatives of a function of single data in each coordinate of z.
+    """Return the derivatives of a row-wise function in each coordinate of z.
 
-    Forward-mode differentiation: the time of some L evaluations. Gradients go on through it.
+    Uses forward-mode differentiation, which takes about the time of L evaluations, and is itself
+    differentiable.
 
     Args:
-        function: (batch, L) -> (batch, ...), of which each row depends on the same row alone.
-        z: where.
+        function: (batch, L) -> (batch, ...), where each row depends only on the same row.
+        z: the points.
 
     Returns:
         d function(z) / d z_l, of shape (L, batch, ...).
@@ -54,13 +55,13 @@ def batch_jacobian(
 def _pushed(function: Callable[[Tensor], Tensor], z: Tensor, dz: Tensor) -> Tensor:
     """Return the derivative of a function at z along dz."""
     with warnings.catch_warnings():
-        # Of torch's own use of it, when it first differentiates forwards.
+        # torch itself triggers this warning at its first forward-mode differentiation.
         warnings.filterwarnings("ignore", "`torch.jit.script` is deprecated", FutureWarning)
         return torch.func.jvp(function, (z,), (dz,))[1]
 
 
 class AbstractLinearization(ABC):
-    """A network z -> raw at points z: raw(z + dz) = value + J dz, for each datum.
+    """A network z -> raw linearised at points z: raw(z + dz) = value + J dz, for each datum.
 
     Attributes:
         value: raw(z), of shape (batch, *out).
@@ -83,7 +84,7 @@ class AbstractLinearization(ABC):
 
 @final
 class Linearizer:
-    """Makes linearizations of a network.
+    """Make linearizations of a network.
 
     That of a perceptron is made of products of its weights with the slopes of its units. Slopes of
     ReLUs and leaky ReLUs are masks: what they depend on has no gradient, and the linearization is
@@ -92,7 +93,7 @@ class Linearizer:
     W'W of its last layer, once for all points: a product of width^2 in place of width x outputs.
 
     Args:
-        network: (batch, L) -> (batch, *out), of single data: without batch norm in training.
+        network: (batch, L) -> (batch, *out), row by row, so without batch norm in training mode.
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
@@ -117,14 +118,14 @@ class Linearizer:
         """W'W of the last layer of a perceptron, of shape (width, width)."""
         assert self.layers is not None
         weight = _linear(self.layers[-1]).weight
-        # Whoever asks first may do so without gradients, and later ones with.
+        # The first call may be without gradients, and later ones with.
         with torch.enable_grad():
             return weight.T @ weight
 
 
 @final
 class _Functional(AbstractLinearization):
-    """By ``torch.func``, for any network."""
+    """A linearization by ``torch.func``, for any network."""
 
     def __init__(self, network: Batched, z: Tensor) -> None:
         self._network, self._z = network, z
@@ -167,7 +168,7 @@ class _Perceptron(AbstractLinearization):
         directions = directions.expand(len(self.value), -1, -1)
         last = _linear(self._layers[-1])
         outputs, width = last.out_features, last.in_features
-        # W'W pays if the products that it spares, in two curvatures or more, are more than it is.
+        # W'W pays off if it costs less than the products it saves in two or more curvatures.
         spared = 2 * len(directions) * inputs * (outputs - width)
         if weights.dim() == 0 and len(self._layers) > 1 and spared > outputs * width:
             half = push_through(self._layers[:-1], self._slopes, directions)
@@ -187,7 +188,7 @@ def with_slopes(layers: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, list[Te
             slopes.append(pull(torch.ones_like(z))[0])
         else:
             slope = getattr(layer, "negative_slope", 0.0)
-            # As tensors: torch would hold the numbers in float32.
+            # As tensors: torch would store the numbers in float32.
             slopes.append(torch.where(z.detach() > 0, z.new_ones(()), z.new_full((), slope)))
             z = layer(z)
     return z, slopes
@@ -212,7 +213,7 @@ def push_through(layers: Iterable[nn.Module], slopes: list[Tensor], tangents: Te
 
 
 def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:
-    """Return J' R J of J' (batch, L, outputs) and R, of shape (batch, *out) or ()."""
+    """Return J' R J for J' of shape (batch, L, outputs) and R of shape (batch, *out) or ()."""
     weighted = jacobian * (weights.flatten(1).unsqueeze(1) if weights.dim() else weights)
     return weighted @ jacobian.mT
 
@@ -226,7 +227,7 @@ def _perceptron(network: Batched) -> list[nn.Module] | None:
     """Return linear layers with activations between, if that is what the network is."""
     body = network.body
     layers = list(body) if isinstance(body, nn.Sequential) else [body]
-    # Hooks and parametrizations make of a module more than its class says.
+    # Hooks and parametrizations change what a module computes.
     plain = not any(
         m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations")
         for m in (network, body, *layers)

@@ -1,4 +1,4 @@
-"""The lossy decoder's network: pixels that see a small window of pixels before them."""
+"""The lossy decoder's network: pixels that see only a small window of earlier pixels."""
 
 from collections.abc import Sequence
 from functools import partial
@@ -22,30 +22,32 @@ _GREY = (0.299, 0.587, 0.114)
 
 @final
 class LocalPixelNetwork(AbstractMaskedNetwork):
-    """A network whose pixels see a small window alone, so that z must tell the rest.
+    """A network whose pixels see only a small window, so that z must encode the rest.
 
-    The window of A columns and B rows is the block of that size directly above the pixel, and
-    the ceil((A - 1) / 2) pixels to its left; the block reaches as far to the left. A stack of
-    max(B - 1, 1) vertical layers sees the block, one of ceil((A - 1) / 2) horizontal layers the
-    pixels to the left. The two are added, and gated layers follow in which no more is seen.
+    The window of A columns and B rows is the block of that size directly above the pixel, and the
+    ceil((A - 1) / 2) pixels to its left; the block extends equally far to the left. A stack of
+    max(B - 1, 1) vertical layers sees the block, and one of ceil((A - 1) / 2) horizontal layers
+    the pixels to the left. Their sum passes through gated layers that do not extend the receptive
+    field.
 
     Args:
         image_shape: (C, H, W).
-        feature_channels: F.
+        feature_channels: channels F of the features.
         raw_shape: (R, H, W).
         columns: A.
         rows: B.
         width: channels of the layers.
-        depth: how many layers follow the two stacks.
-        grey: whether the window is seen as grey values .299 R + .587 G + .114 B.
+        depth: number of layers after the two stacks.
+        grey: show the window as grey values .299 R + .587 G + .114 B.
 
     Raises:
-        ValueError: if a number is below 1, or images are to be grey that have not three channels.
+        ValueError: if a number is below 1, or ``grey`` is set and images do not have three
+            channels.
 
     References:
         Chen et al. (2017), Variational lossy autoencoder, sections 3.1 and 4.3: the window, the
-        numbers of layers in windows 4x2, 5x3 and 7x4, gated residual layers. Derived: how the
-        window is shared out among layers; the stacks join after their last shift, since joined
+        numbers of layers for windows 4x2, 5x3 and 7x4, gated residual layers. Derived: how the
+        window is divided among layers; the stacks join after their last shift, since joined
         earlier they would see more than the window.
 
     Example:
@@ -74,7 +76,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
         super().__init__(image_shape, feature_channels, raw_shape=raw_shape)
         if grey and self.image_shape[0] != 3:
             raise ValueError(
-                f"grey windows are of images (3, H, W), got {self.image_shape}; use grey=False"
+                f"grey=True needs images (3, H, W), got {self.image_shape}; use grey=False"
             )
         self.columns = check_positive_int("columns", columns)
         self.rows = check_positive_int("rows", rows)
@@ -84,7 +86,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
             "grey", torch.tensor(_GREY)[:, None, None] if grey else None, persistent=False
         )
         inputs = 1 if grey else self.image_shape[0]
-        # As many to the left as the paper's window has in the pixel's own row.
+        # As many pixels to the left as the paper's window has in the pixel's own row.
         left, right = columns // 2, (columns - 1) // 2
         layers = max(rows - 1, 1)
         first, *others = [
@@ -103,7 +105,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
 
     @property
     def window(self) -> Offsets:
-        """The offsets from a pixel at which its raw values see the image."""
+        """The receptive field: offsets from a pixel at which its raw values see the image."""
         left, right = self.columns // 2, (self.columns - 1) // 2
         above = block(range(-self.rows, 0), range(-left, right + 1))
         return above | block([0], range(-left, 0))
@@ -131,6 +133,6 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
 
 
 def _shares(total: int, parts: int) -> list[int]:
-    """Share a number out among parts, larger shares first."""
+    """Split a number into parts as equal as possible, larger ones first."""
     edges = [-(-total * part // parts) for part in range(parts + 1)]
     return [upper - lower for lower, upper in pairwise(edges)]

@@ -1,4 +1,4 @@
-"""Masked convolutions, and the same convolutions row by row or pixel by pixel from a cache."""
+"""Masked convolutions, and their evaluation row by row or pixel by pixel from a cache."""
 
 import math
 from collections.abc import Iterable
@@ -23,11 +23,11 @@ __all__ = [
 ]
 
 Offsets = frozenset[tuple[int, int]]
-"""Places (row, column) relative to a pixel, as those that a layer sees."""
+"""Positions (row, column) relative to a pixel: kernel offsets or a receptive field."""
 
 
 def block(rows: Iterable[int], columns: Iterable[int]) -> Offsets:
-    """Return all offsets in some rows and columns.
+    """Return all offsets in the given rows and columns.
 
     Example:
         >>> sorted(block([-1], range(-1, 2)))
@@ -38,13 +38,13 @@ def block(rows: Iterable[int], columns: Iterable[int]) -> Offsets:
 
 
 def before(kernel: int) -> Offsets:
-    """Return the offsets in a kernel before its centre in raster order: a mask of type A.
+    """Return the kernel offsets before the centre in raster order: a mask of type A.
 
     Args:
-        kernel: its odd side.
+        kernel: odd side length of the kernel.
 
     Raises:
-        ValueError: if the side is not odd, or 1, where nothing is before the centre.
+        ValueError: if the side is even, or 1, where nothing is before the centre.
 
     References:
         van den Oord, Kalchbrenner, Kavukcuoglu (2016), Pixel recurrent neural networks, section
@@ -55,12 +55,12 @@ def before(kernel: int) -> Offsets:
         [(-1, -1), (-1, 0), (-1, 1), (0, -1)]
     """
     if kernel == 1:
-        raise ValueError("a kernel that sees what is before a pixel must be at least 3, got 1")
+        raise ValueError("a kernel of type A (pixels before the centre) must be at least 3, got 1")
     return up_to(kernel) - {(0, 0)}
 
 
 def up_to(kernel: int) -> Offsets:
-    """Return the offsets in a kernel up to its centre in raster order: a mask of type B.
+    """Return the kernel offsets up to the centre in raster order: a mask of type B.
 
     Example:
         >>> sorted(up_to(3) - before(3))
@@ -74,7 +74,7 @@ def up_to(kernel: int) -> Offsets:
 
 
 def shifted(window: Offsets, by: Offsets) -> Offsets:
-    """Return what a layer sees whose inputs, at the offsets ``by``, see a window each.
+    """Return the receptive field of a layer with kernel offsets ``by`` on inputs with ``window``.
 
     Example:
         >>> sorted(shifted(block([0], [-1]), block([0], [-1, 0])))
@@ -85,19 +85,19 @@ def shifted(window: Offsets, by: Offsets) -> Offsets:
 
 @final
 class MaskedConv2d(nn.Module):
-    """A convolution whose output at pixel i sees the input at stated offsets from i alone.
+    """A convolution whose output at pixel i sees the input only at given offsets from i.
 
     With offsets o and weights W_o,
 
         y_i = b + sum_o W_o x_{i+o},        x = 0 outside the image.
 
-    There are weights at these offsets only. A call sets them into a kernel that ends with the
-    last row of offsets, so that rows below the pixel, which none sees, are not computed.
+    Only these offsets have weights. A call inserts them into a kernel that ends with the last row
+    of offsets, so that rows below the pixel are not computed.
 
     Args:
         inputs: channels of x.
         outputs: channels of y.
-        offsets: (row, column) relative to the pixel, no row below it.
+        offsets: (row, column) relative to the pixel; no row below it.
 
     Raises:
         ValueError: if there are no offsets, or one is in a row below.
@@ -119,7 +119,7 @@ class MaskedConv2d(nn.Module):
         self.offsets: Offsets = frozenset(offsets)
         if not self.offsets or max(row for row, _ in self.offsets) > 0:
             raise ValueError(
-                "offsets must be places (row, column) with no row below the pixel's, 0, "
+                "offsets must be positions (row, column) with no row below the pixel's (0), "
                 f"got {sorted(self.offsets)}"
             )
         self.inputs = check_positive_int("inputs", inputs)
@@ -132,7 +132,7 @@ class MaskedConv2d(nn.Module):
             for row, column in sorted(self.offsets)
         ]
         self.register_buffer("positions", torch.tensor(places), persistent=False)
-        # As nn.Conv2d, with the inputs that are seen.
+        # Initialised as nn.Conv2d with as many inputs.
         bound = 1 / math.sqrt(inputs * len(places))
         self.weight = nn.Parameter(torch.empty(outputs, inputs, len(places)))
         self.bias = nn.Parameter(torch.empty(outputs))
@@ -140,25 +140,25 @@ class MaskedConv2d(nn.Module):
             nn.init.uniform_(parameter, -bound, bound)
 
     def kernel(self) -> Float[Tensor, "outputs inputs height width"]:
-        """Return the kernel from the first row of offsets to the last, as wide to either side."""
+        """Return the kernel from the first to the last row of offsets."""
         shape = (self.outputs, self.inputs, self.size[0] * self.size[1])
         empty = self.weight.new_zeros(shape)
         return empty.index_copy(2, self.positions, self.weight).unflatten(2, self.size)
 
     def forward(self, x: Float[Tensor, "n inputs h w"]) -> Float[Tensor, "n outputs h w"]:
         """Return y at all pixels."""
-        # Padded above as below, since a convolution's own padding is the fastest.
+        # Padded above and below, since a convolution's own padding is the fastest.
         y = F.conv2d(x, self.kernel(), self.bias, padding=(self.above, self.aside))
         return y[:, :, : x.shape[2]]
 
 
 @final
 class PointwiseConv2d(nn.Conv2d):
-    """A convolution of kernel 1, which sees the pixel alone.
+    """A 1 x 1 convolution.
 
     Args:
-        inputs: channels that go in.
-        outputs: channels that come out.
+        inputs: input channels.
+        outputs: output channels.
     """
 
     def __init__(self, inputs: int, outputs: int) -> None:
@@ -168,20 +168,20 @@ class PointwiseConv2d(nn.Conv2d):
         """Return the outputs at all pixels."""
         if x.shape[2:] != (1, 1):
             return super().forward(x)
-        # The same for a single pixel, without a convolution's overhead, which is most of it.
+        # Faster for a single pixel, where a convolution is mostly overhead.
         return F.linear(x.flatten(1), self.weight.flatten(1), self.bias)[:, :, None, None]
 
 
 @final
 class RowCache:
-    """The rows of one layer's input that its kernel can reach, and its output from them.
+    """A cache of the input rows within reach of a layer's kernel, and the layer's output.
 
-    The current row is the last one kept; ``next_row`` comes before each row.
+    The current row is the last one in the cache; call ``next_row`` before each row.
 
     Args:
         convolution: the layer, whose weights must not change meanwhile.
-        batch: the number of images.
-        width: that of the images.
+        batch: number of images.
+        width: width of the images.
 
     Example:
         >>> convolution = MaskedConv2d(1, 2, offsets=block([0], [-1, 0]))
@@ -194,22 +194,22 @@ class RowCache:
     def __init__(self, convolution: MaskedConv2d, *, batch: int, width: int) -> None:
         self._kernel = convolution.kernel().detach()
         self._bias = convolution.bias.detach()
-        # Columns outside the image are zero, as is the padding of the parallel pass.
+        # Columns outside the image are zero, like the padding of the parallel pass.
         self._aside = convolution.aside
         shape = batch, convolution.inputs, convolution.above + 1, width + 2 * self._aside
         self._rows = self._kernel.new_zeros(shape)
 
     def next_row(self) -> None:
-        """Drop the oldest row and begin an empty one."""
+        """Drop the oldest row and start an empty one."""
         self._rows = F.pad(self._rows[:, :, 1:], (0, 0, 0, 1))
 
     def write(self, values: Float[Tensor, "n inputs 1 w"], column: int) -> None:
-        """Take the inputs of the current row from a column on."""
+        """Write inputs into the current row, starting at a column."""
         start = self._aside + column
         self._rows[:, :, -1:, start : start + values.shape[3]] = values
 
     def read(self, column: int, width: int) -> Float[Tensor, "n outputs 1 w"]:
-        """Return the layer's outputs in the current row from a column on."""
+        """Return the layer's outputs in the current row, starting at a column."""
         height = self._kernel.shape[2]
         patches = self._rows[:, :, :height, column : column + 2 * self._aside + width]
         if width > 1:

@@ -18,21 +18,21 @@ __all__ = ["MaskedPixelNetwork"]
 class MaskedPixelNetwork(AbstractMaskedNetwork):
     """PixelCNN: masked convolutions in residual layers, with pointwise residual layers between.
 
-    The features enter beside the image, under a whole kernel. A mask of type A sees the image,
-    masks of type B the maps. To the right, a layer reaches from rows above alone, so there is a
+    A full convolution adds the features to the first layer. A mask of type A applies to the image,
+    masks of type B to feature maps. To the right, a layer reaches only rows above, so there is a
     blind spot: with kernels of 3, nothing is seen k rows above beyond k columns to the right.
-    ``window`` has the exact field.
+    ``window`` has the exact receptive field.
 
     Args:
         image_shape: (C, H, W).
-        feature_channels: F.
+        feature_channels: channels F of the features.
         raw_shape: (R, H, W).
-        kernels: the odd sides of the masked kernels.
+        kernels: odd side lengths of the masked kernels.
         width: channels of the layers.
-        tied: whether the layers of type B share their weights.
+        tied: share the weights of the layers of type B.
 
     Raises:
-        ValueError: if a side is even, there is no kernel, or kernels of tied layers differ.
+        ValueError: if a side is even, there is no kernel, or tied layers have different kernels.
 
     References:
         van den Oord, Kalchbrenner, Kavukcuoglu (2016), Pixel recurrent neural networks, section
@@ -40,9 +40,9 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         masked layers of 12 filters of 3 x 3 with tied weights, four pointwise residual layers,
         ELUs. Derived: a residual layer has one masked convolution; the pointwise layers come
         after the first, third and fifth masked one and after the last; plain initial weights
-        stand in for weight normalisation. Ma, Zhou, Hovy (2019), MAE, the authors' code: the
-        small network has ``width=64`` and ``kernels=(7, 7, 7, 5, 5, 3, 3)``, in layers with
-        bottlenecks, which these have not.
+        replace weight normalisation. Ma, Zhou, Hovy (2019), MAE, the authors' code: the small
+        network has ``width=64`` and ``kernels=(7, 7, 7, 5, 5, 3, 3)``, in layers with bottlenecks,
+        which are omitted here.
 
     Example:
         >>> import torch
@@ -69,8 +69,8 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         check_positive_int("the number of kernels", len(kernels))
         if tied and len(set(kernels[1:])) > 1:
             raise ValueError(
-                "tied layers, all but the first, must have kernels of one side, "
-                f"got {kernels}; use tied=False"
+                "tied layers (all except the first) must have kernels of one size, got "
+                f"{kernels}; use tied=False"
             )
         self.kernels = kernels
         self.first = MaskedConv2d(self.image_shape[0], width, offsets=before(kernels[0]))
@@ -79,7 +79,7 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         )
         sides = kernels[1:2] if tied else kernels[1:]
         layers = [MaskedConv2d(width, width, offsets=up_to(side)) for side in sides]
-        # As in the other networks, residual layers are the identity at first.
+        # As in the other networks, residual layers start as the identity.
         for parameter in (parameter for layer in layers for parameter in layer.parameters()):
             nn.init.zeros_(parameter)
         self.masked = nn.ModuleList(layers)
@@ -88,7 +88,7 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
 
     @property
     def window(self) -> Offsets:
-        """The offsets from a pixel at which its raw values see the image."""
+        """The receptive field: offsets from a pixel at which its raw values see the image."""
         return reduce(shifted, map(up_to, self.kernels[1:]), before(self.kernels[0]))
 
     def _context(self, features: Tensor) -> Maps:
@@ -106,7 +106,7 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
 
 @final
 class _Pointwise(nn.Module):
-    """y + W elu(V elu(y)) at each pixel, the identity at first."""
+    """y + W elu(V elu(y)) at each pixel; it starts as the identity."""
 
     def __init__(self, width: int) -> None:
         super().__init__()

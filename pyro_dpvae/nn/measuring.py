@@ -1,4 +1,4 @@
-"""Any module as a network with known shapes."""
+"""Determine the shapes of any network."""
 
 from collections.abc import Sequence
 
@@ -11,25 +11,26 @@ from pyro_dpvae.nn.batched import Batched
 __all__ = ["measured"]
 
 _RULE = (
-    "a torch.nn.Module, from a batch (N, *in_shape) to a batch (N, *out_shape); wrap a function "
+    "a torch.nn.Module from a batch (N, *in_shape) to a batch (N, *out_shape); wrap a function "
     "in a module"
 )
 
 
 def measured(network: nn.Module, *, in_shape: Sequence[int] | None = None) -> Batched:
-    """Return a module as a network with known shapes, which it has after one pass of two zeros.
+    """Wrap a module with known shapes, determined by one pass with two items of zeros.
 
-    The pass is in evaluation mode and changes nothing but the parameters of lazy layers, which
-    it makes.
+    The pass is in evaluation mode and changes only the parameters of lazy layers, which it
+    creates.
 
     Args:
-        network: (N, *in_shape) -> (N, *out_shape). One with known shapes is returned as it is.
-        in_shape: of one datum that goes in; None takes it from the network, if its first layer
-            is a ``torch.nn.Linear``.
+        network: (N, *in_shape) -> (N, *out_shape). A network with known shapes is returned as it
+            is.
+        in_shape: shape of one input item; None takes it from the first layer, if that is a
+            ``torch.nn.Linear``.
 
     Raises:
-        TypeError: if the network is no module.
-        ValueError: if its shapes are neither known nor given, or it does not take such data.
+        TypeError: if the network is not a module.
+        ValueError: if its shapes are neither known nor given, or it does not accept such data.
 
     Example:
         >>> measured(nn.Sequential(nn.Linear(2, 6), nn.Unflatten(1, (2, 3)))).out_shape
@@ -41,7 +42,7 @@ def measured(network: nn.Module, *, in_shape: Sequence[int] | None = None) -> Ba
     if isinstance(network, Batched):
         if in_shape is not None and network.in_shape != tuple(in_shape):
             raise ValueError(
-                f"the network takes data of shape {network.in_shape}, and in_shape is "
+                f"the network takes data of shape {network.in_shape}, but in_shape is "
                 f"{tuple(in_shape)}; leave in_shape out, or build the network for it"
             )
         return network
@@ -63,14 +64,14 @@ def _of_first_layer(network: nn.Module) -> tuple[int, ...]:
     if isinstance(first, nn.Linear) and not isinstance(first, nn.LazyLinear):
         return (first.in_features,)
     raise ValueError(
-        "the shape of one datum that the network takes must be known, and its first layer, "
-        f"{type(first).__name__}, does not tell; give in_shape, such as (1, 28, 28) for images "
+        "the network's input shape is unknown: its first layer, "
+        f"{type(first).__name__}, does not tell; set in_shape, such as (1, 28, 28) for images "
         "or (20,) for vectors of 20"
     )
 
 
 def _of_two_zeros(network: nn.Module, shape: tuple[int, ...]) -> object:
-    """Return what a network answers to a batch of two."""
+    """Return the network's output for a batch of two items."""
     parameter = next(network.parameters(), None)
     like = torch.get_default_dtype() if parameter is None else parameter.dtype
     x = torch.zeros(2, *shape, dtype=like, device=None if parameter is None else parameter.device)
@@ -80,8 +81,8 @@ def _of_two_zeros(network: nn.Module, shape: tuple[int, ...]) -> object:
             return network.eval()(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
-            f"the network does not take a batch of shape (2, {_listed(shape)}): {error}; give "
-            "in_shape = the shape of one datum, or change its first layer"
+            f"the network does not accept a batch of shape (2, {_listed(shape)}): {error}; set "
+            "in_shape to the shape of one item, or change its first layer"
         ) from error
     finally:
         for module, mode in training.items():

@@ -1,4 +1,4 @@
-"""Evaluation mode for a while."""
+"""A context for evaluation mode."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,16 +12,15 @@ __all__ = ["in_evaluation"]
 
 @contextmanager
 def in_evaluation(*programs: Any, others: bool = True) -> Iterator[None]:
-    """Evaluation mode for every module that runs meanwhile; modes are as before at the end.
+    """Use evaluation mode for every module that runs inside; restore the modes at the end.
 
-    Modules among the programs, and modules whose methods are among them, change their mode at
-    once. Any other module changes it when it is first called, so that a module which a function
-    calls is in evaluation mode too. ``@in_evaluation()`` before a function is the same for
-    each of its calls.
+    Modules among the programs, and owners of methods among them, change their mode at once. Other
+    modules change it when they are first called, so that modules called by a function are in
+    evaluation mode too. ``@in_evaluation()`` decorates a function to the same effect.
 
     Args:
         *programs: modules, and methods of modules.
-        others: whether other modules change their mode too, when they are called.
+        others: change the mode of other modules too, when they are called.
 
     Example:
         >>> import torch

@@ -14,4 +14,4 @@ PIXEL_NETWORKS: dict[str, Callable[..., AbstractPixelNetwork]] = {
     "local": LocalPixelNetwork,
     "masked": MaskedPixelNetwork,
 }
-"""The pixel networks by the names of the command line."""
+"""The pixel networks by name."""

@@ -1,4 +1,4 @@
-"""What every autoregressive pixel network is: raw values of each pixel from the pixels before."""
+"""Base classes of autoregressive pixel networks: raw values of a pixel from earlier pixels."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -14,14 +14,14 @@ __all__ = ["AbstractPixelNetwork", "AbstractPixelSampler"]
 class AbstractPixelNetwork(nn.Module, ABC):
     """A network (x, features) -> raw, where raw at pixel i sees x only at pixels before i.
 
-    Pixels are in raster order: row by row, each from left to right. The channels of a pixel enter
-    together, after the whole pixel. Features are seen everywhere. With raw values r_i,
+    Pixels are in raster order: row by row, from left to right. The channels of a pixel enter
+    together, after the whole pixel. Features are visible everywhere. With raw values r_i,
 
         p(x | features) = prod_i p(x_i | r_i(x_1, ..., x_{i-1}, features)).
 
     Args:
         image_shape: (C, H, W) of x.
-        feature_channels: the channels F of the features.
+        feature_channels: channels F of the features.
         raw_shape: (R, H, W) of the raw values.
 
     Attributes:
@@ -30,7 +30,7 @@ class AbstractPixelNetwork(nn.Module, ABC):
         raw_shape: (R, H, W).
 
     Raises:
-        ValueError: if a shape has other than three positive dimensions, or the raw values have
+        ValueError: if a shape does not have three positive dimensions, or the raw values have
             another height or width than the image.
 
     References:
@@ -46,8 +46,8 @@ class AbstractPixelNetwork(nn.Module, ABC):
         raw_channels, *raw_size = _check_image("raw_shape", raw_shape)
         if raw_size != [height, width]:
             raise ValueError(
-                f"raw_shape must have the image's height and width {(height, width)}, "
-                f"got {tuple(raw_shape)}; use a likelihood of images of shape {tuple(image_shape)}"
+                f"raw_shape must have the image's height and width {(height, width)}, got "
+                f"{tuple(raw_shape)}; use a likelihood for images of shape {tuple(image_shape)}"
             )
         features = check_positive_int("feature_channels", feature_channels)
         self.image_shape = (channels, height, width)
@@ -62,21 +62,21 @@ class AbstractPixelNetwork(nn.Module, ABC):
 
         Args:
             x: images, of shape (N, C, H, W).
-            features: those of each image, of shape (N, F, H, W).
+            features: the features of each image, of shape (N, F, H, W).
 
         Raises:
-            ValueError: if x or the features have another shape than the network is built for.
+            ValueError: if x or the features have the wrong shape.
         """
 
     @abstractmethod
     def sampler(self, features: Float[Tensor, "..."]) -> "AbstractPixelSampler":
-        """Return what evaluates the network pixel by pixel, for N images under features.
+        """Return a sampler that evaluates the network pixel by pixel, for N images.
 
         Args:
-            features: those of each image, of shape (N, F, H, W).
+            features: the features of each image, of shape (N, F, H, W).
 
         Raises:
-            ValueError: if the features have another shape than the network is built for.
+            ValueError: if the features have the wrong shape.
         """
 
     def _check_image(self, x: Tensor) -> None:
@@ -87,32 +87,31 @@ class AbstractPixelNetwork(nn.Module, ABC):
 
 
 class AbstractPixelSampler(ABC):
-    """A pixel network evaluated pixel by pixel, in raster order, without gradients.
+    """Evaluate a pixel network pixel by pixel, in raster order, without gradients.
 
-    What layers have computed is kept, so that a pixel costs what one pixel of the parallel pass
-    costs. The network's parameters must not change meanwhile.
+    Results of layers are cached, so that a pixel costs no more than one pixel of the parallel
+    pass. The network's parameters must not change meanwhile.
     """
 
     @abstractmethod
     def raw_at(self, row: int, column: int) -> Float[Tensor, "n r"]:
-        """Return the raw values at a pixel, given the pixels that were put.
+        """Return the raw values at a pixel, given the earlier pixels.
 
         Raises:
-            ValueError: if the pixel is not the first that has not been put.
+            ValueError: if the pixel is not the next one in raster order.
         """
 
     @abstractmethod
     def put(self, row: int, column: int, pixel: Float[Tensor, "..."]) -> None:
-        """Take the value of a pixel, which may also be an observed one.
+        """Set the value of a pixel, sampled or observed.
 
         Args:
-            row: that of the pixel.
-            column: that of the pixel.
+            row: row of the pixel.
+            column: column of the pixel.
             pixel: its channels in each image, of shape (N, C).
 
         Raises:
-            ValueError: if the pixel is not the first that has not been put, or its shape is not
-                that of a pixel of each image.
+            ValueError: if the pixel is not the next one in raster order, or has the wrong shape.
         """
 
 
@@ -120,8 +119,8 @@ def _check_image(name: str, shape: Sequence[int]) -> tuple[int, int, int]:
     shape = check_shape(name, shape)
     if len(shape) != 3:
         raise ValueError(
-            f"{name} must be (channels, height, width), got {shape}; "
-            "autoregressive decoders are for images"
+            f"{name} must be (channels, height, width), got {shape}; autoregressive decoders are "
+            "for images"
         )
     return shape[0], shape[1], shape[2]
 
@@ -130,6 +129,6 @@ def _check_batch(name: str, values: Tensor, shape: tuple[int, int, int]) -> None
     if values.ndim != 4 or values.shape[1:] != shape:
         expected = ", ".join(map(str, shape))
         raise ValueError(
-            f"{name} must be of shape (N, {expected}), got {tuple(values.shape)}; "
-            "reshape the data or build the network for their shape"
+            f"{name} must have shape (N, {expected}), got {tuple(values.shape)}; reshape the "
+            "data or build the network for their shape"
         )

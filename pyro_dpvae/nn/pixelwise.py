@@ -1,4 +1,4 @@
-"""Pixel networks of masked convolutions: one definition, in one pass or pixel by pixel."""
+"""Pixel networks of masked convolutions, evaluated in one pass or pixel by pixel."""
 
 from abc import ABC, abstractmethod
 from typing import final
@@ -18,7 +18,7 @@ Maps = tuple[Tensor, ...]
 
 
 class AbstractPass(ABC):
-    """How masked convolutions are evaluated: on whole images, or from caches."""
+    """Evaluation of masked convolutions: on whole images, or from caches."""
 
     @abstractmethod
     def image(self, convolution: MaskedConv2d) -> Tensor:
@@ -30,24 +30,24 @@ class AbstractPass(ABC):
 
 
 class AbstractMaskedNetwork(AbstractPixelNetwork):
-    """A pixel network in which masked convolutions alone reach from a pixel to others.
+    """A pixel network that connects different pixels by masked convolutions only.
 
-    Its definition is in three parts: ``_context`` is what the layers read of the features,
-    ``_above`` adds what a row takes from the rows above it, and ``_here`` is the rest, which sees
-    its own row. They run once on whole images, or on rows and pixels with caches.
+    Subclasses define three parts: ``_context`` maps the features, ``_above`` adds what a row takes
+    from the rows above it, and ``_here`` is the rest, which sees its own row. They run once on
+    whole images, or on rows and pixels with caches.
     """
 
     @property
     @abstractmethod
     def window(self) -> Offsets:
-        """The offsets from a pixel at which its raw values see the image."""
+        """The receptive field: offsets from a pixel at which its raw values see the image."""
 
     def _context(self, features: Tensor) -> Maps:
-        """Return what the layers read at each pixel of the features."""
+        """Return the maps of the features that the layers read at each pixel."""
         return (features,)
 
     def _above(self, run: AbstractPass, context: Maps) -> Maps:
-        """Return the maps that ``_here`` reads, which see rows above their pixel alone."""
+        """Return the maps for ``_here``, which see only rows above their pixel."""
         del run
         return context
 
@@ -56,7 +56,7 @@ class AbstractMaskedNetwork(AbstractPixelNetwork):
         """Return the raw values."""
 
     def _seen(self, x: Tensor) -> Tensor:
-        """Return what the layers see of the image, pixel by pixel."""
+        """Return the form of the image that the layers see, pixel by pixel."""
         return x
 
     def forward(
@@ -66,31 +66,30 @@ class AbstractMaskedNetwork(AbstractPixelNetwork):
 
         Args:
             x: images, of shape (N, C, H, W).
-            features: those of each image, of shape (N, F, H, W).
+            features: the features of each image, of shape (N, F, H, W).
 
         Raises:
-            ValueError: if x or the features have another shape than the network is built for, or
-                are of different numbers of images.
+            ValueError: if x or the features have the wrong shape, or different numbers of images.
         """
         self._check_image(x)
         self._check_features(features)
         if len(x) != len(features):
             raise ValueError(
-                f"x and features must be of as many images, got {len(x)} and {len(features)}; "
-                "expand the one that is shared"
+                f"x and features must have the same number of images, got {len(x)} and "
+                f"{len(features)}; expand the shared one"
             )
         run = _ParallelPass(self._seen(x))
         context = self._context(_channels_last(features))
         return at_least_float32(self._here(run, self._above(run, context)))
 
     def sampler(self, features: Float[Tensor, "..."]) -> AbstractPixelSampler:
-        """Return what evaluates the network pixel by pixel, for N images under features.
+        """Return a sampler that evaluates the network pixel by pixel, for N images.
 
         Args:
-            features: those of each image, of shape (N, F, H, W).
+            features: the features of each image, of shape (N, F, H, W).
 
         Raises:
-            ValueError: if the features have another shape than the network is built for.
+            ValueError: if the features have the wrong shape.
         """
         self._check_features(features)
         return _CachedSampler(self, features)
@@ -98,13 +97,13 @@ class AbstractMaskedNetwork(AbstractPixelNetwork):
 
 @final
 class _ParallelPass(AbstractPass):
-    """Masked convolutions of whole images."""
+    """Evaluate masked convolutions on whole images."""
 
     def __init__(self, image: Tensor) -> None:
         self._image = image
 
     def image(self, convolution: MaskedConv2d) -> Tensor:
-        # An image of one channel does not tell the layout, in which all others then follow.
+        # A one-channel image has no definite layout, and later layers would copy the wrong one.
         return _channels_last(convolution(self._image))
 
     def __call__(self, convolution: MaskedConv2d, y: Tensor) -> Tensor:
@@ -113,9 +112,9 @@ class _ParallelPass(AbstractPass):
 
 @final
 class _CachedPass(AbstractPass):
-    """Masked convolutions of parts of a row, from what was put in the rows before.
+    """Evaluate masked convolutions on parts of a row, using the cached rows before.
 
-    Caches go by the order of the calls, since convolutions with tied weights are one module.
+    Caches are matched by the order of calls, since convolutions with tied weights are one module.
     """
 
     def __init__(self, *, batch: int, width: int) -> None:
@@ -125,7 +124,7 @@ class _CachedPass(AbstractPass):
         self._next = self._column = self._count = 0
 
     def begin(self, column: int, count: int) -> None:
-        """Begin a pass over some pixels of the current row."""
+        """Start a pass over some pixels of the current row."""
         self._next, self._column, self._count = 0, column, count
 
     def next_row(self) -> None:
@@ -134,7 +133,7 @@ class _CachedPass(AbstractPass):
             cache.next_row()
 
     def put(self, pixel: Tensor, column: int) -> None:
-        """Take a pixel of the image, of shape (N, C, 1, 1)."""
+        """Set a pixel of the image, of shape (N, C, 1, 1)."""
         for cache in self._images:
             cache.write(pixel, column)
 
@@ -159,7 +158,7 @@ class _CachedPass(AbstractPass):
 
 @final
 class _CachedSampler(AbstractPixelSampler):
-    """A masked network pixel by pixel, with the rows kept that its kernels can reach."""
+    """Evaluate a masked network pixel by pixel, with caches of the rows within reach."""
 
     @torch.no_grad()
     def __init__(self, network: AbstractMaskedNetwork, features: Tensor) -> None:
@@ -175,10 +174,10 @@ class _CachedSampler(AbstractPixelSampler):
 
     @torch.no_grad()
     def raw_at(self, row: int, column: int) -> Float[Tensor, "n r"]:
-        """Return the raw values at a pixel, given the pixels that were put.
+        """Return the raw values at a pixel, given the earlier pixels.
 
         Raises:
-            ValueError: if the pixel is not the first that has not been put.
+            ValueError: if the pixel is not the next one in raster order.
         """
         self._check_position(row, column)
         if self._raw is None:
@@ -191,23 +190,22 @@ class _CachedSampler(AbstractPixelSampler):
 
     @torch.no_grad()
     def put(self, row: int, column: int, pixel: Float[Tensor, "..."]) -> None:
-        """Take the value of a pixel, which may also be an observed one.
+        """Set the value of a pixel, sampled or observed.
 
         Args:
-            row: that of the pixel.
-            column: that of the pixel.
+            row: row of the pixel.
+            column: column of the pixel.
             pixel: its channels in each image, of shape (N, C).
 
         Raises:
-            ValueError: if the pixel is not the first that has not been put, or its shape is not
-                that of a pixel of each image.
+            ValueError: if the pixel is not the next one in raster order, or has the wrong shape.
         """
         if pixel.shape != (self._batch, self._channels):
             raise ValueError(
-                f"a pixel must be of shape {(self._batch, self._channels)}, its channels in each "
-                f"image, got {tuple(pixel.shape)}"
+                f"a pixel must have shape {(self._batch, self._channels)} (channels in each "
+                f"image), got {tuple(pixel.shape)}"
             )
-        self.raw_at(row, column)  # layers are to know this pixel's features later
+        self.raw_at(row, column)  # fills the caches of layers at this pixel
         seen = self._network._seen(pixel[:, :, None, None])
         self._rows.put(seen, column)
         self._pixels.put(seen, column)
@@ -226,11 +224,11 @@ class _CachedSampler(AbstractPixelSampler):
         if (row, column) != expected or row >= self._height:
             after = f"{expected} comes next" if expected[0] < self._height else "all were put"
             raise ValueError(
-                f"pixels come in raster order and are put once each, got {(row, column)}, "
-                f"where {after}; put all pixels before it, or make a new sampler"
+                f"pixels must be set once each in raster order, got {(row, column)}, "
+                f"where {after}; set all pixels before it, or make a new sampler"
             )
 
 
 def _channels_last(maps: Tensor) -> Tensor:
-    """Return maps in the layout in which convolutions of few channels are fastest."""
+    """Return maps in the layout in which convolutions with few channels are fastest."""
     return maps.contiguous(memory_format=torch.channels_last)

@@ -19,8 +19,8 @@ __all__ = ["residual_decoder", "residual_encoder"]
 def residual_encoder(image_shape: Sequence[int], *, width: int = 16, depth: int = 1) -> Batched:
     """Build the encoder (*batch, C, H, W) -> (*batch, features).
 
-    Strided convolutions halve the image (rounding up) until its short side is at most 7; the
-    channels double each time, up to eight times ``width``.
+    Strided convolutions halve the image (rounding up) until its shorter side is at most 7. Each
+    doubles the channels, up to eight times ``width``.
 
     Args:
         image_shape: (C, H, W), with H and W of at least 4.
@@ -32,8 +32,8 @@ def residual_encoder(image_shape: Sequence[int], *, width: int = 16, depth: int 
 
     References:
         He, Zhang, Ren, Sun (2016), Identity Mappings in Deep Residual Networks (the order of
-        layers in a block). Zhang, Dauphin, Ma (2019), Fixup Initialization (zeros in place of
-        batch norm).
+        layers in a block). Zhang, Dauphin, Ma (2019), Fixup Initialization (zeros instead of batch
+        norm).
 
     Example:
         >>> residual_encoder((3, 218, 178)).out_shape
@@ -54,12 +54,12 @@ def residual_encoder(image_shape: Sequence[int], *, width: int = 16, depth: int 
 def residual_decoder(
     latent_dim: int, raw_shape: Sequence[int], *, width: int = 16, depth: int = 1
 ) -> Batched:
-    """Build the decoder (*batch, latent_dim) -> (*batch, C, H, W), the mirrored encoder.
+    """Build the decoder (*batch, latent_dim) -> (*batch, C, H, W), a mirrored encoder.
 
-    Nearest-neighbour enlargement goes back through the encoder's exact sizes.
+    Nearest-neighbour upsampling goes back through the encoder's exact sizes.
 
     Args:
-        latent_dim: the size of the input.
+        latent_dim: size of the input.
         raw_shape: (C, H, W), with H and W of at least 4.
         width: channels at full size.
         depth: residual blocks at each size.
@@ -89,13 +89,13 @@ def residual_decoder(
 
 @final
 class _Block(nn.Module):
-    """x + conv(silu(conv(silu(x)))), the identity at first."""
+    """x + conv(silu(conv(silu(x)))); it starts as the identity."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
         self.first = nn.Conv2d(channels, channels, 3, padding=1)
         self.second = nn.Conv2d(channels, channels, 3, padding=1)
-        # Without batch norm, zeros keep the signal's size the same through any depth.
+        # Without batch norm, zeros keep the size of the signal constant at any depth.
         for parameter in self.second.parameters():
             nn.init.zeros_(parameter)
 
@@ -108,7 +108,7 @@ def _blocks(channels: int, depth: int) -> list[nn.Module]:
 
 
 def _sizes(height: int, width: int) -> list[tuple[int, int]]:
-    """Return the sizes from the image's to the smallest."""
+    """Return the sizes of the image from the full to the smallest."""
     sizes = [(height, width)]
     while min(sizes[-1]) > 7:
         height, width = sizes[-1]

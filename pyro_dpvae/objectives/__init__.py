@@ -99,4 +99,4 @@ OBJECTIVES: dict[str, type[RegularizedELBO]] = {
     "mae": MutualDivergenceELBO,
     "soft-free-bits": SoftFreeBitsELBO,
 }
-"""The objectives by the names of the command line."""
+"""The objectives by name."""

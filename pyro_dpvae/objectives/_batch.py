@@ -1,4 +1,4 @@
-"""The plate over a batch as an objective uses it, and what its sites must be like."""
+"""The plate over a batch in an objective, and checks of its sites."""
 
 import math
 from collections.abc import Iterator, Sequence
@@ -18,20 +18,20 @@ Site = dict[str, Any]
 
 @contextmanager
 def explained(args: Sequence[Any]) -> Iterator[None]:
-    """Say of errors that come from data of another kind than a batch what is wrong with them.
+    """Explain errors that are caused by data which are not a batch.
 
     Args:
-        args: what a model and a guide are called with.
+        args: the arguments of model and guide.
 
     Raises:
-        ValueError: for a batch without data.
-        TypeError: for an error of programs that got a list of one tensor, or another dtype than
-            that of their parameters.
+        ValueError: for an empty batch.
+        TypeError: if the programs fail on a list with one tensor, or on another dtype than that of
+            their parameters.
     """
     x = args[0] if len(args) == 1 else None
     if isinstance(x, Tensor) and x.dim() and not len(x):
         raise ValueError(
-            f"a batch must have data, got a tensor of shape {tuple(x.shape)}; leave out empty "
+            f"a batch must not be empty, got a tensor of shape {tuple(x.shape)}; leave out empty "
             "batches"
         )
     try:
@@ -39,15 +39,15 @@ def explained(args: Sequence[Any]) -> Iterator[None]:
     except (AttributeError, TypeError) as error:
         if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
             raise TypeError(
-                f"a batch must be a tensor, got a {type(x).__name__} with one in it, as a "
-                "DataLoader of a TensorDataset gives; write 'for (x,) in loader'"
+                f"a batch must be a tensor, got a {type(x).__name__} with one in it, as from a "
+                "DataLoader of a TensorDataset; write 'for (x,) in loader'"
             ) from error
         raise
     except RuntimeError as error:
         if isinstance(x, Tensor) and "same dtype" in str(error):
             raise TypeError(
                 f"data must have the dtype of the networks' parameters, got {x.dtype}; convert "
-                f"them, such as by x.float() ({error})"
+                f"them, for example with x.float() ({error})"
             ) from error
         raise
 
@@ -56,15 +56,15 @@ class Batch:
     """The plate over the batch, as an observed site of the model saw it.
 
     Args:
-        model_trace: of the model.
-        name: of the plate, where it cannot be found from the sites.
-        count: how many ranks take part, each with a batch of this size.
+        model_trace: a trace of the model.
+        name: name of the plate; None finds it from the sites.
+        count: number of ranks, each with a batch of this size.
 
     Attributes:
-        name: of the plate.
-        size: how many data the batch holds, on this rank.
-        full_size: how many data the batches of all ranks stand for; more than they hold if the
-            plate subsamples.
+        name: name of the plate.
+        size: number of items in the batch of this rank.
+        full_size: number of items that the batches of all ranks represent, more than they contain
+            if the plate subsamples.
     """
 
     def __init__(self, model_trace: Trace, *, name: str | None, count: int) -> None:
@@ -73,19 +73,19 @@ class Batch:
         frame = batch_plate(observed, latent, name=name)
         self.name, self.dim, self.size = frame.name, frame.dim, frame.size
         stands_for: int = frame.full_size or self.size
-        # A plate that subsamples says how large the data set is, whoever takes part.
+        # A subsampling plate has the size of the data set, for any number of ranks.
         self.full_size = stands_for if stands_for > self.size else count * self.size
         self._subsampling = stands_for / self.size
 
     def __contains__(self, site: Site) -> bool:
-        """Whether a site lies in the plate."""
+        """Return True if a site lies in the plate."""
         return self.name in self._plates(site)
 
     def per_datum(self, term: Tensor, site: Site, *, particles: int) -> Tensor:
         """Reduce a term of a site to shape (batch,), in the units of one datum.
 
         Other plates are summed, vectorized particles averaged, and a term from outside the plate
-        is shared out evenly.
+        is divided evenly among the items.
         """
         if site not in self:
             return term.sum().expand(self.size) / (particles * self.full_size)
@@ -115,20 +115,20 @@ class Batch:
         return torch.where(same, every[0], torch.ones_like(like))
 
     def check_for_penalties(self, *sites: Site) -> None:
-        """Refuse a latent, as sites of the model and the guide, that is not one of every datum."""
+        """Raise unless a latent, as sites of model and guide, has one value per datum."""
         site = sites[0]
         others = self._plates(site) - {self.name, PARTICLES}
         if others or self.dim != -1 or site not in self:
             raise ValueError(
-                f"penalties need latents in the plate {self.name!r} alone, as dimension -1; got "
+                f"penalties need latents only in the plate {self.name!r}, as dimension -1; got "
                 f"{site['name']!r} in {sorted(self._plates(site))} with {self.name!r} at "
-                f"{self.dim}; declare dimensions of one datum's latents with to_event"
+                f"{self.dim}; declare the dimensions of one item's latents with to_event"
             )
         for one in sites:
             if one["mask"] is not None and one["mask"] is not True:
                 raise ValueError(
-                    f"penalties take every datum of a batch, got a mask at {site['name']!r}; "
-                    "leave masked data out of the batch"
+                    f"penalties use every item of a batch, got a mask at {site['name']!r}; leave "
+                    "masked data out of the batch"
                 )
 
     @staticmethod
@@ -137,7 +137,7 @@ class Batch:
 
 
 def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:
-    """Refuse a guide's site whose draws have no gradients.
+    """Raise for a guide's site whose samples have no gradients.
 
     Raises:
         ValueError: if it is neither reparameterised nor enumerated.

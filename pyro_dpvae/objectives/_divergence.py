@@ -1,4 +1,4 @@
-"""The divergence of q(z | x) from p(z): in closed form where one is known, or at a sample."""
+"""The divergence of q(z | x) from p(z), in closed form if known, otherwise at a sample."""
 
 import math
 from collections.abc import Callable
@@ -59,7 +59,7 @@ def closed_divergence(q: Distribution, p: Distribution) -> Tensor:
 
 
 def known_divergence(q: Any, p: Any) -> Tensor | None:
-    """Return KL(q || p) of the batch shape of both; None where no closed form is known."""
+    """Return KL(q || p) with the batch shape of both; None if no closed form is known."""
     return _if_known(q, lambda: closed_divergence(q, p))
 
 
@@ -77,7 +77,7 @@ def coordinate_divergence(q: Any, p: Any) -> Tensor | None:
 
 
 def expected_log_density(q: Any, at_sample: Tensor) -> Tensor:
-    """Return E_q[log q]: minus the entropy of q where it is known, or log q at a sample."""
+    """Return E_q[log q]: minus the entropy of q if it is known, otherwise log q at a sample."""
     entropy = _if_known(q, q.entropy)
     return at_sample if entropy is None else -entropy
 
@@ -85,7 +85,7 @@ def expected_log_density(q: Any, at_sample: Tensor) -> Tensor:
 def _if_known(q: Any, quantity: Callable[[], Tensor]) -> Tensor | None:
     """Return a quantity of q if it has a closed form.
 
-    That of a Delta is of no use: its density is what an autoguide makes of a change of variables.
+    A Delta is excluded: autoguides use its density for a change of variables.
     """
     try:
         return None if is_delta(q) else quantity()

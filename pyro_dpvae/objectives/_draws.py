@@ -1,4 +1,4 @@
-"""Traces of a model and a guide, drawn component by component where q(z | x) is a mixture."""
+"""Traces of a model and a guide; mixtures q(z | x) are sampled component by component."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -25,11 +25,11 @@ Site = dict[str, Any]
 
 @dataclass(frozen=True)
 class Draw:
-    """One draw of the latents.
+    """One sample of the latents.
 
     Attributes:
-        strata: traces of the model and the guide, whose terms have the draw's terms as their mean.
-        whole: traces with latents drawn from q itself; None where nobody has asked for them.
+        strata: traces of the model and the guide, whose terms average to the sample's terms.
+        whole: traces with latents sampled from q itself; None if not requested.
     """
 
     strata: list[Traces]
@@ -39,25 +39,25 @@ class Draw:
 def draw(
     model: Any, guide: Any, args: Any, kwargs: Any, *, nesting: int | float, whole: bool
 ) -> Draw:
-    """Draw the latents of a guide, and run the model with them.
+    """Sample the latents of a guide, and run the model with them.
 
-    Discrete sites that ask for it take all their values at once, in dimensions of their own.
+    Enumerated discrete sites take all their values at once, in their own dimensions.
 
-    Where the one latent site is a mixture sum_k a_k q_k of K components for each datum,
+    If the single latent site is a mixture sum_k a_k q_k of K components for each datum,
 
         E_q[f(z)] = sum_k a_k E_{q_k}[f(z)]
 
-    is estimated by a draw from each component, in traces whose sites have the scale K a_k. It has
-    a gradient to the weights from what f is at each component; one through a draw from q sees f
-    change along the draw alone, and so hardly ever sees how components apart compare.
+    is estimated by a sample from each component, in traces whose sites have the scale K a_k. The
+    gradient of the weights then compares f between components; a sample from q only sees f change
+    near the sample, and so hardly ever compares distant components.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        args: of both.
-        kwargs: of both.
-        nesting: a bound on the depth of plates.
-        whole: whether a draw from q itself is needed as well.
+        args: arguments of both.
+        kwargs: keyword arguments of both.
+        nesting: upper bound of the depth of plates.
+        whole: also return a sample from q itself.
     """
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
@@ -75,7 +75,7 @@ def draw(
     strata = []
     for z, weight in by_component(guide_trace.nodes[name]["fn"]):
         stratum = guide_trace.copy()
-        # Of its own sites: a copy of a trace shares them.
+        # Copy the sites too, since a copy of a trace shares them.
         stratum.nodes.update({key: dict(site) for key, site in guide_trace.nodes.items()})
         stratum.nodes[name]["value"] = z
         strata.append(completed(stratum, weight))
@@ -102,7 +102,7 @@ def by_component(q: DiagonalNormalMixture) -> list[tuple[Tensor, Tensor]]:
 
 
 def _mixture(guide_trace: Trace) -> str | None:
-    """Return the one latent site, if it is a mixture for each datum of a plate."""
+    """Return the name of the single latent site, if it is a mixture for each datum of a plate."""
     sites = [
         site
         for site in guide_trace.nodes.values()
@@ -115,7 +115,7 @@ def _mixture(guide_trace: Trace) -> str | None:
 
 
 class _Ran(Messenger):
-    """A guide that has run, for ``get_importance_trace``, which runs the model."""
+    """Pose as a guide that has run, for ``get_importance_trace``, which then runs the model."""
 
     def __init__(
         self, model: Any, trace: Trace, weight: Tensor | None, enumerating: Enumerating
@@ -135,7 +135,7 @@ class _Ran(Messenger):
         if self.weight is not None:
             for trace in traces:
                 for site in trace.nodes.values():
-                    # Sites outside of all plates do not depend on what is drawn for each datum.
+                    # Sites outside of all plates do not depend on the samples of each datum.
                     if site["type"] == "sample" and _in_plate(site):
                         site["scale"] = site["scale"] * self.weight
         return traces

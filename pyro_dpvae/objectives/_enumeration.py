@@ -1,4 +1,4 @@
-"""Discrete latents of a guide, summed out exactly: expectations under their probabilities."""
+"""Discrete latents of a guide, summed out exactly under their probabilities."""
 
 import math
 from collections.abc import Callable, Iterator, Sequence
@@ -24,17 +24,17 @@ Site = dict[str, Any]
 
 
 def enumerated_dim(site: Site) -> int | None:
-    """Return the dimension that holds the values of a site, or None where it has one draw."""
+    """Return the dimension that enumerates a site, or None for a site with one sample."""
     dim: int | None = site["infer"].get("_enumerate_dim")
     return dim
 
 
 @final
 class Enumerating(EnumMessenger):
-    """Pyro's enumeration, which refuses batch norm behind the values of a site.
+    """Pyro's enumeration, with an error for batch norm after enumerated sites.
 
     Attributes:
-        shapes: of each enumerated site, how many values it has, and for how many data.
+        shapes: for each enumerated site, the number of values and of data.
     """
 
     def __init__(self, first_available_dim: int) -> None:
@@ -49,10 +49,10 @@ class Enumerating(EnumMessenger):
 
     @contextmanager
     def checked_batch_norm(self) -> Iterator[None]:
-        """Refuse, while programs run, a ``BatchNorm1d`` of features of every value.
+        """Raise if a ``BatchNorm1d`` inside sees features for every enumerated value.
 
-        It takes features of shape (values, batch, width) for those of a signal, and normalises
-        over the values where the batch happens to be as large as its width.
+        It would take features of shape (values, batch, width) for those of a signal, and normalise
+        over the values if the batch happens to be as large as its width.
         """
 
         def check(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -61,10 +61,11 @@ class Enumerating(EnumMessenger):
             shape = tuple(args[0].shape)
             if len(shape) > 3 or shape[:2] in self.shapes:
                 raise ValueError(
-                    "batch norm has no statistics of one batch where a discrete site takes all "
-                    f"its values, got a BatchNorm1d of features {shape}, one batch for each value "
+                    "batch norm cannot follow an enumerated discrete site, since there is no "
+                    "single batch, "
+                    f"got a BatchNorm1d of features {shape}, one batch for each value "
                     f"of sites of (values, data) {sorted(self.shapes)}; use LayerNorm there, or "
-                    "draw the site instead of enumerating it"
+                    "sample the site instead of enumerating it"
                 )
 
         handle = register_module_forward_pre_hook(check)
@@ -77,20 +78,20 @@ class Enumerating(EnumMessenger):
 def enumerated_trace(
     guide: Any, args: Any, kwargs: Any, nesting: int | float
 ) -> tuple[Trace, int | float, Enumerating]:
-    """Return the trace of a guide, with the discrete sites that ask for it enumerated.
+    """Return the trace of a guide, with its marked discrete sites enumerated.
 
     Args:
         guide: q(z | x).
-        args: of the guide.
-        kwargs: of the guide.
-        nesting: how deep plates nest at most; infinite where that is not known.
+        args: arguments of the guide.
+        kwargs: keyword arguments of the guide.
+        nesting: upper bound of the nesting depth of plates; infinite if unknown.
 
     Returns:
-        The trace; how deep plates nest: where sites are enumerated and it is not known, 1; and
-        what has enumerated them.
+        The trace; the nesting depth of plates, which is 1 if sites are enumerated and it is
+        unknown; and the messenger that enumerated them.
 
     Raises:
-        ValueError: if a site asks for a number of draws of each value, or lies in more plates.
+        ValueError: if a site requests several samples of each value, or lies in more plates.
     """
     depth = 1 if math.isinf(nesting) else int(nesting)
     enumerating = Enumerating(-1 - depth)
@@ -103,32 +104,33 @@ def enumerated_trace(
     for site in enumerated:
         if site["infer"].get("num_samples") is not None:
             raise ValueError(
-                "enumerated sites take every value once, got num_samples="
+                "enumerated sites must take every value once, got num_samples="
                 f"{site['infer']['num_samples']} at {site['name']!r}; leave num_samples out"
             )
     frames = [frame for site in sites for frame in site["cond_indep_stack"] if frame.vectorized]
     deepest = max((-frame.dim for frame in frames), default=0)
     if deepest > depth:
         raise ValueError(
-            f"values of discrete sites are laid out left of all plates, of which {depth} were "
-            f"expected, got {deepest}; give the objective max_plate_nesting={deepest}"
+            "plates nest too deeply for enumerated sites, which use dimensions to the left of "
+            f"all plates: at most {depth} were expected, got {deepest}; set "
+            f"max_plate_nesting={deepest} of the objective"
         )
     return trace, depth, enumerating
 
 
 @final
 class Enumeration:
-    """Expectations over the sites of a guide that Pyro enumerates, each in a dimension of its own.
+    """Expectations over a guide's enumerated sites, each in its own dimension.
 
-    A term that depends on the sites y_1, ..., y_S, itself or through their probabilities, is
-    averaged over these alone,
+    A term that depends on the sites y_1, ..., y_S, directly or through their probabilities, is
+    averaged only over these,
 
         E_q[f(y)] = sum_y f(y) prod_s q(y_s | parents),
 
-    so that terms of one site among many are sums over the values of one.
+    so that a term of one site among many is a sum over that site's values.
 
     Args:
-        guide_trace: of a guide run under ``poutine.enum``, with densities computed.
+        guide_trace: trace of a guide run under ``poutine.enum``, with densities.
     """
 
     def __init__(self, guide_trace: Trace) -> None:
@@ -140,7 +142,7 @@ class Enumeration:
                 self.names[dim] = name
                 log_probs[dim] = site["unscaled_log_prob"]
         self._probs = {dim: log_prob.exp() for dim, log_prob in log_probs.items()}
-        self.first = max(self._probs, default=0)  # those to its left are enumerated too
+        self.first = max(self._probs, default=0)  # dimensions to its left are enumerated too
 
     def expected(self, term: Tensor) -> Tensor:
         """Return E_q of a term, without the dimensions of enumerated sites."""
@@ -149,7 +151,7 @@ class Enumeration:
         factors = list(self._closure(term.shape, self._probs.__getitem__).values())
         if factors:
             weight = math.prod(factors[1:], start=factors[0])
-            # A value that is never taken counts nothing, whatever the term is there.
+            # A value with probability 0 must not count, whatever the term is there.
             term = weight * term.masked_fill(weight == 0, 0.0)
         return term.sum(tuple(range(-term.dim(), self.first + 1)))
 
@@ -159,12 +161,12 @@ class Enumeration:
         """Return a site's distribution under the model with enumerated sites summed out.
 
         Args:
-            site: of the model.
-            log_prob: the model's log-density of an enumerated site, by its name.
+            site: a site of the model.
+            log_prob: returns the model's log-density of an enumerated site, by its name.
 
         Returns:
-            The marginal, None where the site depends on no enumerated one; and the names of
-            those that it depends on, directly or through others.
+            The marginal, or None if the site depends on no enumerated one; and the names of the
+            sites that it depends on, directly or through others.
         """
         p = site["fn"]
         if not self.names or len(p.batch_shape) < -self.first:
@@ -195,16 +197,16 @@ class Enumeration:
 
 @final
 class Marginal(TorchDistribution):
-    """p(z) = sum_k p(k) p(z | k), with the values k along the first dimensions of a batch.
+    """p(z) = sum_k p(k) p(z | k), with the values k in the first dimensions of a batch.
 
-    Where components are diagonal normals, draws with gradients are those of
-    ``DiagonalNormalMixture``, with gradients to the weights too. Of others, they are draws of the
-    component that was chosen, with gradients to this component and none to the weights.
+    If components are diagonal normals, samples with gradients are those of
+    ``DiagonalNormalMixture``, also with gradients to the weights. Otherwise they are samples of
+    one chosen component, with gradients to this component and none to the weights.
 
     Args:
         log_weights: log p(k), which broadcasts to the batch shape of the components.
         components: p(z | k), of batch shape (*k, *batch).
-        enumerated: how many dimensions *k has.
+        enumerated: number of dimensions of *k.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -219,7 +221,7 @@ class Marginal(TorchDistribution):
         super().__init__(batch, components.event_shape, validate_args=False)
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log p(z), in nats, of z of shape (..., *batch, *event)."""
+        """Return log p(z), in nats, for z of shape (..., *batch, *event)."""
         own = len(self.batch_shape) + len(self.event_shape)
         outer, inner = value.shape[: value.dim() - own], value.shape[value.dim() - own :]
         value = map_draws(lambda z: z.reshape(*outer, *(1,) * self.enumerated, *inner), value)
@@ -229,11 +231,11 @@ class Marginal(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether draws have gradients: where those of the components have."""
+        """True if samples of the components have gradients."""
         return self.components.has_rsample
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
+        """Return samples with gradients, of shape (*sample_shape, *batch, *event)."""
         normal = diagonal_normal(self.components)
         if normal is None:
             return self._chosen(self.components(torch.Size(sample_shape)))
@@ -245,19 +247,19 @@ class Marginal(TorchDistribution):
         return mixture.rsample(sample_shape).reshape(shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
+        """Return samples without gradients, of shape (*sample_shape, *batch, *event)."""
         with torch.no_grad():
             return self._chosen(self.components(torch.Size(sample_shape)))
 
     def _chosen(self, draws: Tensor) -> Tensor:
-        """Return one of the components' draws, (*sample, *k, *batch, *event), chosen by weight."""
+        """Choose by weight among the components' samples, (*sample, *k, *batch, *event)."""
         outer = draws.dim() - len(self.components.batch_shape) - len(self.event_shape)
         draws = draws.flatten(outer, outer + self.enumerated - 1)
         with torch.no_grad():
             clocks = torch.empty(draws.shape[: draws.dim() - len(self.event_shape)])
             clocks = clocks.to(self.log_weights).exponential_()
             weights = self.log_weights.flatten(0, self.enumerated - 1)
-            # The first of exponential clocks of rates p(k): a choice that waits for no device.
+            # The first of exponential clocks with rates p(k): a choice without synchronisation.
             chosen = (weights - clocks.log()).argmax(outer, keepdim=True)
         chosen = chosen.reshape(*chosen.shape, *(1,) * len(self.event_shape))
         shape = [*draws.shape[:outer], 1, *draws.shape[outer + 1 :]]

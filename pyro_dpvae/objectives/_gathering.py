@@ -1,4 +1,4 @@
-"""What each rank knows of its data, put together to what all know of the whole batch."""
+"""Gathering of each rank's data to the whole batch."""
 
 import zlib
 from collections.abc import Callable, Sequence
@@ -15,19 +15,19 @@ from pyro_dpvae._ranks import gather_batch, gather_objects, ranks
 __all__ = ["Gathered", "Over", "check_equal_shapes", "gather_together"]
 
 Over = Callable[[Tensor, int], Tensor]
-"""From a tensor of a rank's data to that of all: over(tensor, event) has the data in the dimension
-before the last ``event`` ones. A tensor without it, or of size 1 there, is the same for all data
-of the rank, and comes back with it."""
+"""Maps a tensor of one rank's data to that of all ranks: over(tensor, event) has the data in the
+dimension before the last ``event`` ones. A tensor without that dimension, or of size 1 there, is
+shared by all data of the rank, and is returned with it."""
 
 T = TypeVar("T")
 
 
 def gather_together(build: Callable[[Over], T], *, size: int) -> T:
-    """Return what is built of the tensors of all ranks, in one message for each dtype.
+    """Build something from the tensors of all ranks, with one message for each dtype.
 
     Args:
-        build: makes the result of an ``Over``; called twice, with the same tensors each time.
-        size: how many data each rank has.
+        build: makes the result from an ``Over``; called twice, with the same tensors each time.
+        size: number of items of each rank.
     """
     found: list[tuple[Tensor, int]] = []
 
@@ -45,7 +45,7 @@ def gather_together(build: Callable[[Over], T], *, size: int) -> T:
 
 
 def check_equal_shapes(args: Any, kwargs: Any) -> None:
-    """Refuse batches of different shapes, on every rank alike, before one waits for another.
+    """Raise on every rank if batches have different shapes, before one waits for another.
 
     Raises:
         ValueError: if tensor arguments have other shapes on other ranks.
@@ -56,15 +56,15 @@ def check_equal_shapes(args: Any, kwargs: Any) -> None:
     digest = torch.tensor([zlib.crc32(repr(shapes).encode())], device=device)
     if len(set(gather_batch(digest).tolist())) > 1:
         raise ValueError(
-            "across ranks, all ranks take batches of one size in the same step, got tensors of "
-            f"shapes {gather_objects(shapes)}, rank by rank; cut equal parts, or leave out data "
-            "that do not divide evenly"
+            "all ranks must take batches of one size in the same step, got tensors of shapes "
+            f"{gather_objects(shapes)}, rank by rank; use equal shards, or leave out items that "
+            "do not divide evenly"
         )
 
 
 def _gather_all(found: Sequence[tuple[Tensor, int]], size: int) -> list[Tensor]:
-    """Return tensors of all ranks, each along its dimension of the data."""
-    # Where all data have one value, as in a prior's parameters, it is sent once for each rank.
+    """Return the tensors of all ranks, concatenated along their dimension of the data."""
+    # Values shared by all data, such as a prior's parameters, are sent once for each rank.
     sent = [
         tensor.narrow(place, 0, 1) if tensor.stride(place) == 0 else tensor
         for tensor, place in found
@@ -85,15 +85,15 @@ def _gather_all(found: Sequence[tuple[Tensor, int]], size: int) -> list[Tensor]:
 
 @final
 class Gathered(TorchDistribution):
-    """The distributions of all ranks' data, as one rank's penalties see them.
+    """The distributions over all ranks' data, for the penalties on one rank.
 
-    Densities and moments are those of the whole, which each rank computes. Draws are each rank's
-    for its own data, gathered: they are the same on all ranks, and all ranks must ask for them.
+    Each rank computes densities and moments of the whole. Each rank samples for its own data, and
+    the samples are gathered: they are equal on all ranks, and all ranks must call for them.
 
     Args:
-        own: of this rank's data, of batch shape (*particles, batch).
-        whole: the same distributions of all ranks' data; or why there is none, which whoever
-            asks for more than draws is told.
+        own: the distributions of this rank's data, of batch shape (*particles, batch).
+        whole: the distributions over all ranks' data, or the TypeError to raise when anything but
+            samples is requested.
     """
 
     arg_constraints: ClassVar[dict[str, constraints.Constraint]] = {}
@@ -107,10 +107,10 @@ class Gathered(TorchDistribution):
 
     @property
     def whole(self) -> Any:
-        """The distributions of all ranks' data, of the kind that each rank has.
+        """The distributions over all ranks' data, of the same class as each rank's.
 
         Raises:
-            TypeError: if the kind is not known.
+            TypeError: if the class cannot be rebuilt.
         """
         if isinstance(self._whole, TypeError):
             raise self._whole
@@ -118,23 +118,23 @@ class Gathered(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether draws have gradients."""
+        """True if samples have gradients."""
         return bool(self.own.has_rsample)
 
     @property
     def support(self) -> Any:
-        """The support of one datum's."""
+        """The support of one datum's distribution."""
         return self.own.support
 
     @property
     def mean(self) -> Tensor:
-        """The mean, where it is known."""
+        """The mean, if it is known."""
         mean: Tensor = self.whole.mean
         return mean
 
     @property
     def variance(self) -> Tensor:
-        """The variance, where it is known."""
+        """The variance, if it is known."""
         variance: Tensor = self.whole.variance
         return variance
 
@@ -144,16 +144,16 @@ class Gathered(TorchDistribution):
         return log_prob
 
     def entropy(self) -> Tensor:
-        """Return the entropy, in nats, where it is known."""
+        """Return the entropy, in nats, if it is known."""
         entropy: Tensor = self.whole.entropy()
         return entropy
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws with gradients, of shape (*sample_shape, *batch, *event)."""
+        """Return samples with gradients, of shape (*sample_shape, *batch, *event)."""
         return self._of_all(self.own(torch.Size(sample_shape)))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws without gradients, of shape (*sample_shape, *batch, *event)."""
+        """Return samples without gradients, of shape (*sample_shape, *batch, *event)."""
         with torch.no_grad():
             return self._of_all(self.own(torch.Size(sample_shape)))
 

@@ -1,4 +1,4 @@
-"""Distributions with other parameters: those of the data of all ranks in place of one's."""
+"""Rebuild distributions with other parameters, such as those of all ranks' data."""
 
 from functools import singledispatch
 from typing import Any
@@ -16,7 +16,7 @@ __all__ = ["gathered", "rebuild"]
 
 
 def gathered(distribution: Any, over: Over) -> Gathered:
-    """Return the distributions of all ranks' data; of an unknown kind, draws alone."""
+    """Return the distributions of all ranks' data; for an unknown class, only their samples."""
     try:
         rebuild(distribution, lambda tensor, _event: tensor)
     except TypeError as error:
@@ -26,21 +26,20 @@ def gathered(distribution: Any, over: Over) -> Gathered:
 
 @singledispatch
 def rebuild(distribution: Any, over: Over) -> Any:
-    """Return the distribution with ``over(tensor, event)`` in place of each of its tensors.
+    """Return the distribution with each tensor replaced by ``over(tensor, event)``.
 
-    By it an objective ``across_ranks`` makes of one rank's q(z | x) and p(z) those of all ranks'
-    data: ``over(tensor, event)`` takes a parameter of shape (*particles, batch, *event), with
-    as many dimensions in the event as the number ``event`` says, to that of the whole batch. It
-    is known for the distributions of this library and most of torch's and Pyro's over numbers and
-    vectors; for another kind, register how. What does not depend on data, such as the map of a
-    flow, is kept.
+    An objective ``across_ranks`` uses it to turn one rank's q(z | x) and p(z) into those of all
+    ranks' data: ``over(tensor, event)`` maps a parameter of shape (*particles, batch, *event),
+    with ``event`` event dimensions, to that of the whole batch. It supports the distributions of
+    this library and most of torch's and Pyro's over numbers and vectors; for others, register a
+    function. Parts that do not depend on data, such as the map of a flow, are unchanged.
 
     Args:
-        distribution: of batch shape (*particles, batch).
-        over: what takes the place of each tensor.
+        distribution: a distribution of batch shape (*particles, batch).
+        over: replaces each tensor.
 
     Raises:
-        TypeError: if the kind is not known.
+        TypeError: if the class is not registered.
 
     Example:
         >>> import pyro.distributions as dist
@@ -57,9 +56,9 @@ def rebuild(distribution: Any, over: Over) -> Any:
     """
     kind = type(distribution).__name__
     raise TypeError(
-        "across ranks, a density over all data needs the parameters of each datum, and those of "
-        f"{kind} are not known; register them by pyro_dpvae.objectives.rebuild.register({kind}), "
-        "or use a penalty that needs draws alone, such as MMD"
+        f"{kind} cannot be rebuilt across ranks: a density over all data needs the parameters of "
+        f"each datum; register it with pyro_dpvae.objectives.rebuild.register({kind}), or use a "
+        "penalty that only needs samples, such as MMD"
     )
 
 
@@ -172,7 +171,7 @@ def _(distribution: Resampled, over: Over) -> Any:
     return Resampled(
         rebuild(distribution.proposal, over),
         log_acceptance=distribution.log_acceptance,
-        share=over(distribution.share, 0),  # of draws that each rank has made for itself
+        share=over(distribution.share, 0),  # each rank has estimated its own
         truncation=distribution.truncation,
     )
 
@@ -187,5 +186,5 @@ def _(distribution: Marginal, over: Over) -> Any:
 
 
 def _inside(over: Over, dims: int) -> Over:
-    """Return an ``Over`` for parts whose batch has so many more dimensions on the right."""
+    """Return an ``Over`` for parts whose batch has ``dims`` more dimensions on the right."""
     return lambda tensor, event: over(tensor, event + dims)

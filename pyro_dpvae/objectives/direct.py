@@ -30,7 +30,7 @@ from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
 __all__ = ["direct_terms"]
 
-# Models and guides whose parts turned out to be Pyro programs themselves.
+# Models and guides whose parts are Pyro programs themselves.
 _TRACED: WeakSet[Any] = WeakSet()
 
 
@@ -44,20 +44,20 @@ def direct_terms(
     penalties: bool,
     count: int,
 ) -> Terms | None:
-    """Return the terms of a batch, bit for bit those of the traces of the two programs.
+    """Return the terms of a batch, equal bit for bit to those from traces.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        args: of both.
-        kwargs: of both.
-        coordinates: whether the rate of each coordinate is needed, where it exists.
-        penalties: whether the objective has penalties.
-        count: how many ranks take part, each with a batch of this size.
+        args: arguments of both.
+        kwargs: keyword arguments of both.
+        coordinates: compute the rate of each coordinate, where it exists.
+        penalties: True if the objective has penalties.
+        count: number of ranks, each with a batch of this size.
 
     Returns:
-        None where the programs are other than z ~ posterior(x), and z ~ prior(); x ~ decoder(z),
-        or Pyro's handlers are to see them.
+        None if the programs are not just z ~ posterior(x), and z ~ prior(); x ~ decoder(z), or if
+        active Pyro handlers must see them.
     """
     if not (is_plain(model) and is_plain(guide)) or _handled():
         return None
@@ -90,7 +90,7 @@ def direct_terms(
 
 @dataclass(frozen=True)
 class _Draw:
-    """One z of each datum, its distributions and log-densities, and terms with their weight."""
+    """One sample z of each datum, its distributions and log-densities, and weighted terms."""
 
     q: Any
     p: Any
@@ -107,7 +107,7 @@ class _Draw:
         likelihood = _distribution(model, "decoder", OBSERVED, z, size=len(x))
         if x.dim() == likelihood.event_dim:
             refuse_single_datum({OBSERVED: tuple(x.shape)}, plate=PLATE, size=len(x))
-        # In the order of the traces: gradients are summed in it.
+        # In the order of the traces, since gradients are summed in it.
         log_prior = p.log_prob(z)
         prior_term = scale_and_mask(log_prior, weight)
         likelihood_term = scale_and_mask(likelihood.log_prob(x), weight)
@@ -115,7 +115,7 @@ class _Draw:
         for term in (prior_term, likelihood_term, log_posterior):
             if term.shape != x.shape[:1]:
                 raise ValueError(
-                    f"a batch of {len(x)} data of this model has the shape "
+                    f"a batch of {len(x)} items of this model must have the shape "
                     f"{(len(x), *likelihood.event_shape)}, got {tuple(x.shape)}, with "
                     f"log-densities of shape {tuple(term.shape)}"
                 )
@@ -135,7 +135,7 @@ class _Draw:
 
 
 def _distribution(program: Any, part: str, site: str, *args: Any, size: int) -> Any:
-    """Return what a part of a program gives at a site of the plate, as the plate makes it."""
+    """Return a part's distribution at a site, broadcast as inside the plate."""
     with _Watch(program), program.opened():
         distribution = getattr(program, part)(*args)
     frame = CondIndepStackFrame(PLATE, -1, size, 0)
@@ -146,12 +146,12 @@ def _distribution(program: Any, part: str, site: str, *args: Any, size: int) -> 
         "done": False,
         "cond_indep_stack": (frame,),
     }
-    BroadcastMessenger._pyro_sample(message)  # it reads no more of one
+    BroadcastMessenger._pyro_sample(message)  # reads only these fields
     return message["fn"]
 
 
 def _handled() -> bool:
-    """Whether a handler waits for more than parameters, which parts register as in a call."""
+    """Return True if an active handler needs more than parameters, which parts register anyway."""
     return not all(
         isinstance(handler, TraceMessenger) and handler.param_only
         for handler in runtime._PYRO_STACK
@@ -165,7 +165,7 @@ class _NotPlainError(Exception):
 
 
 class _Watch(Messenger):
-    """Gives up where a part samples by itself, as a network with random weights does."""
+    """Give up if a part samples by itself, such as a network with random weights."""
 
     def __init__(self, program: Any) -> None:
         super().__init__()

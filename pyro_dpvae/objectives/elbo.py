@@ -30,8 +30,8 @@ __all__ = ["RegularizedELBO"]
 
 _STEP = "step"
 
-# In which sizes of batches are compared over ranks, by a message of its own. Recorded steps come
-# after, so that ranks send the same messages whether they replay a step or run it.
+# The first steps compare the sizes of batches over ranks, by their own message. Captured steps
+# come later, so that ranks send the same messages whether they replay a step or run it.
 _COMPARED_STEPS = 2
 
 
@@ -42,46 +42,45 @@ class RegularizedELBO(pyro.infer.ELBO):
 
         loss = sum over the batch of  D + rate(R) + sum of weight x penalty.
 
-    The divergence R is in closed form where q and p allow it; otherwise the entropy of q is,
-    where q allows it, and log p(z) is taken at the sample. Under a mixture q(z | x), D and R are
-    estimated by a sample from each component, weighted as these are. Discrete sites of the guide
-    marked ``infer={"enumerate": "parallel"}`` are summed out: D and R are averages over all their
-    values, weighted by q, and exact; penalties do not see these sites, and the prior that they
-    see is summed over them (``MMD`` says which of its parameters draws have gradients to). The
-    step returns the loss summed over the batch, as every Pyro objective does; ``terms`` holds the
-    terms of the last evaluation per datum, in nats and without weights: ``distortion``, ``rate``
-    and those of each penalty, and with weights the ``loss``.
+    The divergence R is computed in closed form where q and p allow it. Otherwise the entropy of q
+    is, where q allows it, and log p(z) is evaluated at the sample. For a mixture q(z | x), D and R
+    are estimated by a sample from each component, with the mixture's weights. Discrete sites of
+    the guide marked ``infer={"enumerate": "parallel"}`` are summed out: D and R are exact averages
+    over all their values under q. Penalties do not see these sites, and see the prior summed over
+    them (``MMD`` says which of its parameters get gradients). The step returns the loss summed
+    over the batch, like every Pyro objective. ``terms`` has the terms of the last evaluation per
+    datum, in nats and unweighted: ``distortion``, ``rate`` and those of each penalty; and the
+    weighted ``loss``.
 
-    Every evaluation under gradients is a training step: schedules go on by one, and adversaries
+    Every evaluation with gradients is a training step: schedules advance by one, and adversaries
     learn. ``loss(...)`` and evaluations under ``torch.no_grad()`` change nothing.
 
-    Without SVI, ``objective(model, guide)`` is a module with the parameters of both; its call
-    on a batch returns the loss, for ``backward()`` and any torch optimizer.
+    Without SVI, ``objective(model, guide)`` is a module with the parameters of both; its call on a
+    batch returns the loss, for ``backward()`` and any torch optimizer.
 
-    Where several processes train together, each on a part of a batch, :meth:`across_ranks` makes
-    the objective see the whole.
+    If several processes train together, each on its shard of a batch, :meth:`across_ranks` makes
+    the objective see the whole batch.
 
     Args:
-        rate: from R to the rate term of the loss; the default is R itself.
+        rate: maps R to the rate term of the loss; the default is R itself.
         penalties: terms on the representations of the batch.
-        num_particles: how many samples of z per datum are averaged.
-        vectorize_particles: whether they are drawn at once rather than in a loop.
-        max_plate_nesting: a bound on the depth of plates, guessed if vectorizing needs it;
-            otherwise it is 1 where sites are enumerated and none is given.
-        plate: the name of the plate over the batch, which is else found: the one named
-            ``"data"``, or the outermost around all observed sites.
+        num_particles: number of samples of z per datum to average over.
+        vectorize_particles: draw them at once instead of in a loop.
+        max_plate_nesting: upper bound of the depth of plates, guessed if vectorizing needs it;
+            otherwise 1 where sites are enumerated and none is given.
+        plate: name of the plate over the batch; by default the one named ``"data"``, or the
+            outermost around all observed sites.
 
     Raises:
-        ValueError: on a step, if the model observes nothing inside a plate over the batch, if a
-            latent site is missing from the guide, if one is neither reparameterised nor
-            enumerated, if model and guide are run on other numbers of data, or if the batch is
-            too small for a penalty.
+        ValueError: on a step, if the model observes nothing inside a plate over the batch, a
+            latent site is missing in the guide or neither reparameterised nor enumerated, model
+            and guide see different numbers of items, or the batch is too small for a penalty.
 
     References:
         Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia,
-        Lee, Elhabian (2020), dpVAEs, equation 5 for the rate under a decoupled prior. Kingma et
-        al. (2014), Semi-supervised learning with deep generative models, equation 7, for sums
-        over the values of a discrete site.
+        Lee, Elhabian (2020), dpVAEs, equation 5 for the rate with a decoupled prior. Kingma et al.
+        (2014), Semi-supervised learning with deep generative models, equation 7, for sums over the
+        values of a discrete site.
 
     Example:
         >>> from pyro_dpvae.objectives import MMD, TotalCorrelation
@@ -117,7 +116,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         for penalty in self.penalties:
             if not isinstance(penalty, AbstractPenalty):
                 raise TypeError(
-                    "penalties must hold AbstractPenalty objects, such as MMD(100.0), got "
+                    "penalties must be AbstractPenalty objects, such as MMD(100.0), got "
                     f"{penalty!r}"
                 )
         self.plate = plate
@@ -130,19 +129,19 @@ class RegularizedELBO(pyro.infer.ELBO):
         return f"{type(self).__name__}({self.rate!r}{parts})"
 
     def across_ranks(self) -> "RegularizedELBO":
-        """Let training steps see the batch of all ranks of a process group; returns itself.
+        """Let training steps see the batch of all ranks of a process group; return itself.
 
-        What each rank finds of its own data (distortions, rates, representations with their
-        q(z | x) and p(z)) is gathered, and rates and penalties are computed of the whole. Loss and
-        terms are those of the whole batch, the same on every rank. The mean over ranks of the
-        gradients is the gradient of that loss: average them with ``inference.AveragingOptim``, or
-        by ``DistributedDataParallel(objective.across_ranks()(model, guide))``. Two ranks with half
-        a batch each thus take the step of one rank with all of it.
+        The distortions, rates and representations of each rank's shard, with their q(z | x) and
+        p(z), are gathered, and rates and penalties are computed for the whole batch. Loss and
+        terms are those of the whole batch, equal on every rank. The mean of the gradients over
+        ranks is the gradient of that loss: average them with ``inference.AveragingOptim``, or with
+        ``DistributedDataParallel(objective.across_ranks()(model, guide))``. Two ranks with half a
+        batch each thus take the step of one rank with all of it.
 
-        All ranks must take the steps together, on batches of one size, which is checked in the
-        first two steps only. Evaluations without gradients are those of the rank's own batch, for
-        which no other rank is needed. Batch norm in networks normalises by rank. A latent site
-        outside the data plate is drawn by each rank, and what it costs is averaged.
+        All ranks must take the steps together, on batches of one size; this is checked in the
+        first two steps only. Evaluations without gradients use only the rank's own batch and need
+        no other rank. Batch norm in networks normalises each rank's shard. A latent site outside
+        the data plate is sampled by each rank, and its cost is averaged.
         """
         self._across_ranks = True
         return self
@@ -153,14 +152,14 @@ class RegularizedELBO(pyro.infer.ELBO):
             return torch_item(self.differentiable_loss(model, guide, *args, **kwargs))
 
     def loss_and_grads(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss summed over the batch, and add its gradients to the parameters'."""
+        """Return the loss summed over the batch, and add its gradients to the parameters."""
         loss = self.differentiable_loss(model, guide, *args, **kwargs)
         if loss.requires_grad:
             loss.backward()
         return loss.detach()
 
     def differentiable_loss(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Tensor:
-        """Return the loss summed over the batch, as a tensor with a graph."""
+        """Return the loss summed over the batch, with its autograd graph."""
         training = torch.is_grad_enabled()
         if training:
             self.begin_step()
@@ -175,7 +174,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         return loss
 
     def begin_step(self) -> None:
-        """Set the weights that have schedules for the present step."""
+        """Set scheduled weights to their values at the current step."""
         if self.step == 0 and not self._across_ranks and ranks().count > 1:
             self._warn_of_parts()
         for part in self.parts():
@@ -186,13 +185,13 @@ class RegularizedELBO(pyro.infer.ELBO):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss summed over the batch, and the terms.
 
-        It is the part of a training step, after :meth:`begin_step`, that may be recorded as one
-        graph; :meth:`update` and :meth:`end_step` follow. Under gradients, penalties leave
-        gradients on the parameters that they own.
+        This part of a training step can be captured as one graph; :meth:`begin_step` comes before,
+        :meth:`update` and :meth:`end_step` after it. With gradients, penalties leave gradients on
+        the parameters that they own.
         """
         with explained(args):
             terms = self.terms_of(model, guide, *args, **kwargs)
-        # Densities keep float32 where the networks ran in less.
+        # Densities use float32 even if networks run in lower precision.
         with torch.autocast(terms.distortion.device.type, enabled=False):
             if self._gathers():
                 terms = of_all_ranks(terms)
@@ -206,9 +205,8 @@ class RegularizedELBO(pyro.infer.ELBO):
     def terms_of(self, model: Any, guide: Any, *args: Any, **kwargs: Any) -> Terms:
         """Return the terms of each datum of this rank's batch.
 
-        Where model and guide are a ``VAE`` and a guide with a ``posterior`` alone, the terms come
-        from the distributions themselves; otherwise from the traces of the two programs, with
-        the same numbers.
+        For a ``VAE`` and a guide that only defines ``posterior``, they are computed directly from
+        the distributions, otherwise from traces of the two programs, with equal results.
         """
         count = ranks().count if self._gathers() else 1
         coordinates = self.rate.needs_coordinates
@@ -233,7 +231,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         )
 
     def _weighted(self, terms: Terms) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the loss per datum and its terms: a function of the terms of each datum."""
+        """Return the loss per datum and its terms."""
         distortion = terms.distortion.mean()
         rate, weighted = torch.zeros_like(distortion), torch.zeros_like(distortion)
         if terms.rates:  # a model without latents has no rate
@@ -255,12 +253,12 @@ class RegularizedELBO(pyro.infer.ELBO):
         return loss, {**values, "loss": loss}
 
     def update(self) -> None:
-        """Let penalties step what they own, along the gradients that :meth:`evaluate` left."""
+        """Let penalties update their own parameters, with the gradients from :meth:`evaluate`."""
         for penalty in self.penalties:
             penalty.update()
 
     def end_step(self, terms: dict[str, Tensor]) -> None:
-        """Count a step, which had these terms."""
+        """Count a step, and store its terms."""
         self.terms = TermValues(terms)
         self.step += 1
 
@@ -269,16 +267,16 @@ class RegularizedELBO(pyro.infer.ELBO):
         return [self.rate, *self.penalties]
 
     def to(self, device: torch.device | str) -> "RegularizedELBO":
-        """Move what the objective holds, such as an adversary, to a device; returns itself."""
+        """Move tensors of the objective, such as an adversary, to a device; return itself."""
         for part in self.parts():
             part.to(device)
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return what training has changed in the objective, as tensors by name.
+        """Return the training state of the objective as tensors by name.
 
-        That is the step, and of rates and penalties their adversaries with the optimizers of
-        these; weights are no part of it.
+        It consists of the step, and of the adversaries of penalties with their optimizers; weights
+        are not part of it.
         """
         state = {_STEP: torch.tensor(self.step)}
         for name, part in self._named_parts():
@@ -286,16 +284,16 @@ class RegularizedELBO(pyro.infer.ELBO):
         return state
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take on a state, as of :meth:`state_dict` of an objective made in the same way.
+        """Load a state of :meth:`state_dict` of an objective built in the same way.
 
         Raises:
             ValueError: if the state has no step.
-            RuntimeError: if entries are missing, unknown or of other shapes.
+            RuntimeError: if entries are missing, unknown or have other shapes.
         """
         if _STEP not in state:
             raise ValueError(
-                f"an objective's state has the entry {_STEP!r}, got {sorted(state)[:5]}; "
-                "give what state_dict() returned"
+                f"an objective's state must have the entry {_STEP!r}, got {sorted(state)[:5]}; "
+                "pass the result of state_dict()"
             )
         rest = {key: tensor for key, tensor in state.items() if key != _STEP}
         for name, part in self._named_parts():
@@ -304,7 +302,7 @@ class RegularizedELBO(pyro.infer.ELBO):
             part.load_state_dict({key.removeprefix(start): rest.pop(key) for key in own})
         if rest:
             raise RuntimeError(
-                f"the state is of an objective with other parts, got {sorted(rest)[:5]}; "
+                f"the state belongs to an objective with other parts, got {sorted(rest)[:5]}; "
                 f"this one has {dict(self._named_parts())}"
             )
         self.step = int(state[_STEP])
@@ -313,7 +311,7 @@ class RegularizedELBO(pyro.infer.ELBO):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What defines the objective, for the record, as JSON holds it."""
+        """The definition of the objective, for records in JSON."""
         return {
             "name": type(self).__name__,
             "rate": {"name": type(self.rate).__name__, **self.rate.settings},
@@ -324,7 +322,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         }
 
     def unfinished(self, steps: int) -> dict[str, int]:
-        """Return the schedules that a run of a number of steps does not finish, with lengths."""
+        """Return the lengths of the schedules that do not finish within a number of steps."""
         return {
             f"{name}.{weight}": length
             for name, part in self._named_parts()
@@ -334,7 +332,7 @@ class RegularizedELBO(pyro.infer.ELBO):
 
     @property
     def smallest_batch(self) -> int:
-        """How many data a batch must have for all penalties to be defined."""
+        """The smallest batch size for which all penalties are defined."""
         return max((penalty.smallest_batch for penalty in self.penalties), default=1)
 
     def _named_parts(self) -> Iterator[tuple[str, WeightedModule]]:
@@ -343,7 +341,7 @@ class RegularizedELBO(pyro.infer.ELBO):
             yield f"penalties.{index}", penalty
 
     def _gathers(self) -> bool:
-        """Whether an evaluation now is one of all ranks."""
+        """Return True if an evaluation now gathers the batch of all ranks."""
         return self._across_ranks and torch.is_grad_enabled() and ranks().count > 1
 
     def _warn_of_parts(self) -> None:
@@ -363,6 +361,6 @@ class RegularizedELBO(pyro.infer.ELBO):
 
 
 def _unused(name: str, terms: Container[str]) -> str:
-    """Return the name, numbered if it is taken: two penalties may have a term of one name."""
+    """Return the name, with a number if it is taken, as two penalties may share a term's name."""
     numbered = (f"{name}_{number}" for number in itertools.count(2))
     return name if name not in terms else next(new for new in numbered if new not in terms)

@@ -1,4 +1,4 @@
-"""The objectives of the papers, by their names: a rate and penalties each."""
+"""The objectives of the papers by name, each with its rate and penalties."""
 
 import operator
 from collections.abc import Sequence
@@ -39,7 +39,7 @@ class BetaELBO(RegularizedELBO):
 
     Args:
         beta: the weight of the rate, 0 or more.
-        options: further options of :class:`RegularizedELBO`.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> BetaELBO(4.0).settings["rate"]["beta"]
@@ -57,8 +57,8 @@ class CapacityELBO(RegularizedELBO):
     Args:
         gamma: the weight of the distance.
         capacity: C, in nats per datum.
-        per_sample: whether the distance is that of each datum instead of the batch mean's.
-        options: further options of :class:`RegularizedELBO`.
+        per_sample: use the distance of each datum instead of the batch mean's.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> CapacityELBO(15.0, LinearSchedule(0.0, 25.0, 10_000)).settings["rate"]["capacity"]
@@ -82,8 +82,8 @@ class FreeBitsELBO(RegularizedELBO):
 
     Args:
         threshold: lambda, in nats per group.
-        group_size: how many coordinates make a group; None makes a latent site one.
-        options: further options of :class:`RegularizedELBO`.
+        group_size: number of coordinates in a group; None makes each latent site a group.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> FreeBitsELBO(7.84).settings["rate"]["threshold"]
@@ -101,9 +101,9 @@ class SoftFreeBitsELBO(RegularizedELBO):
     """REC + gamma KL, gamma adapted to a target of KL: soft free bits (Chen et al., 2017, app. C).
 
     Args:
-        target: of the rate, in nats per datum.
-        tolerance: the part of the target by which the rate may exceed it.
-        options: further options of :class:`RegularizedELBO`.
+        target: target of the rate, in nats per datum.
+        tolerance: fraction of the target by which the rate may exceed it.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> SoftFreeBitsELBO(10.0).settings["rate"]["tolerance"]
@@ -118,16 +118,16 @@ class SoftFreeBitsELBO(RegularizedELBO):
 class BetaTCELBO(RegularizedELBO):
     """REC + alpha MI + beta TC + gamma DW: beta-TCVAE (Chen et al., 2018, equation 4).
 
-    It is computed as gamma KL + (alpha - gamma) MI + (beta - gamma) TC, which is the same, with
+    It is computed in the equivalent form gamma KL + (alpha - gamma) MI + (beta - gamma) TC, with
     the divergence in closed form where there is one.
 
     Args:
         beta: the weight of the total correlation.
-        dataset_size: the number of training data.
+        dataset_size: the number of training items.
         alpha: the weight of the mutual information.
         gamma: the weight of the dimension-wise divergence from the prior.
-        estimator: of q(z), see :class:`TotalCorrelation`.
-        options: further options of :class:`RegularizedELBO`.
+        estimator: estimator of q(z), see :class:`TotalCorrelation`.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> BetaTCELBO(6.0, dataset_size=60_000).settings["penalties"][0]["total_correlation"]
@@ -161,8 +161,8 @@ class FactorELBO(RegularizedELBO):
         gamma: the weight of the total correlation.
         latent_dim: the size of z.
         hidden: the widths of the adversary's layers.
-        learning_rate: of the adversary's optimizer, Adam with betas (0.5, 0.9).
-        options: further options of :class:`RegularizedELBO`.
+        learning_rate: learning rate of the adversary's Adam optimizer, with betas (0.5, 0.9).
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> FactorELBO(10.0, latent_dim=4).settings["penalties"][0]["learning_rate"]
@@ -193,9 +193,9 @@ class InfoELBO(RegularizedELBO):
         lambda_: the weight of the divergence D; alpha + lambda must be at least 1.
         latent_dim: the size of z, which the adversarial divergence needs.
         divergence: D: ``mmd``, ``adversarial`` or ``stein``.
-        kernel: of ``mmd``: ``rbf`` (the default), ``imq`` or ``authors``.
-        bandwidth: of the kernel of ``mmd`` and ``stein``; by default sqrt(L).
-        options: further options of :class:`RegularizedELBO`.
+        kernel: kernel of ``mmd``: ``rbf`` (the default), ``imq`` or ``authors``.
+        bandwidth: bandwidth of the kernel of ``mmd`` and ``stein``; by default sqrt(L).
+        options: further arguments of :class:`RegularizedELBO`.
 
     Raises:
         ValueError: for weights out of range, an unknown divergence, ``adversarial`` without
@@ -226,9 +226,9 @@ class InfoELBO(RegularizedELBO):
         weight = combined("{} + {} - 1", _weight_of_divergence, alpha, lambda_)
         check_choice("divergence", divergence, ("mmd", "adversarial", "stein"))
         if kernel is not None and divergence != "mmd":
-            raise ValueError(f"kernel is an option of mmd, got {kernel!r} for {divergence!r}")
+            raise ValueError(f"kernel applies to mmd only, got {kernel!r} for {divergence!r}")
         if bandwidth is not None and divergence == "adversarial":
-            raise ValueError(f"an adversary has no kernel, got the bandwidth {bandwidth}")
+            raise ValueError(f"bandwidth does not apply to an adversary, got {bandwidth}")
         penalty: AbstractPenalty
         if divergence == "mmd":
             penalty = MMD(weight, kernel=kernel or "rbf", bandwidth=bandwidth)
@@ -236,8 +236,8 @@ class InfoELBO(RegularizedELBO):
             penalty = SteinDiscrepancy(weight, bandwidth=bandwidth)
         elif latent_dim is None:
             raise ValueError(
-                "the adversarial divergence needs latent_dim, the size of z, got None; "
-                "give InfoELBO(..., latent_dim=L)"
+                "the adversarial divergence needs latent_dim, the size of z, got None; use "
+                "InfoELBO(..., latent_dim=L)"
             )
         else:
             penalty = AdversarialDivergence(weight, latent_dim=latent_dim)
@@ -249,15 +249,15 @@ class InfoELBO(RegularizedELBO):
 class MutualDivergenceELBO(RegularizedELBO):
     """REC + KL + eta diversity + gamma smoothness: mutual posterior divergence (Ma et al., 2019).
 
-    The paper's weights are not known; the defaults are those of a published reproduction. The
-    authors' code takes max(free bits, KL).
+    The paper does not give its weights; the defaults are those of a published reproduction. The
+    authors' code uses max(free bits, KL).
 
     Args:
         eta: the weight of the diversity.
         gamma: the weight of the smoothness.
-        form: of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
-        free_bits: how much of KL is free, in nats per datum; 0 takes KL itself.
-        options: further options of :class:`RegularizedELBO`.
+        form: form of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
+        free_bits: free bits of KL, in nats per datum; 0 uses KL itself.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> MutualDivergenceELBO(1.0, 0.01).settings["penalties"][0]["form"]
@@ -285,10 +285,10 @@ class DIPELBO(RegularizedELBO):
 
     Args:
         off_diagonal: the weight of the off-diagonal entries.
-        diagonal: the weight of the diagonal; the paper takes ten times ``off_diagonal`` for form
-            I and as much for form II.
+        diagonal: the weight of the diagonal; the paper uses ten times ``off_diagonal`` for form I
+            and the same for form II.
         form: ``I`` or ``II``.
-        options: further options of :class:`RegularizedELBO`.
+        options: further arguments of :class:`RegularizedELBO`.
 
     Example:
         >>> DIPELBO(5.0, 5.0, form="II").settings["penalties"][0]["form"]

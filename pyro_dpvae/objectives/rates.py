@@ -1,4 +1,4 @@
-"""Rates: how an objective weighs the divergence of q(z | x) from the prior."""
+"""Rates: how an objective weights the divergence of q(z | x) from the prior."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -21,7 +21,7 @@ __all__ = [
     "SoftFreeBitsRate",
 ]
 
-# From here a hundred steps lead back to 1; without a floor, a long collapse would be for good.
+# From here a hundred steps lead back to 1; without a floor, a long collapse would be permanent.
 _LEAST_GAMMA = 1e-4
 
 
@@ -30,9 +30,10 @@ class SiteRate:
     """The rate E_q[log q(z | x) - log p(z)] of one latent site, in nats.
 
     Attributes:
-        name: the site's.
-        total: of each datum, of shape (batch,).
-        coordinates: of each datum and coordinate of z, of shape (batch, L), where both q and p
+        name: name of the site.
+        total: the rate of each datum, of shape (batch,).
+        coordinates: the rate of each datum and coordinate of z, of shape (batch, L), if both q and
+            p factorise and their divergence has a closed form; otherwise None.
             factorise and their divergence is known in closed form; otherwise None.
     """
 
@@ -42,18 +43,18 @@ class SiteRate:
 
 
 class AbstractRate(WeightedModule, ABC):
-    """The term of the loss that an objective makes of the rates of a batch."""
+    """The weighted term of the loss that an objective computes from the rates of a batch."""
 
     @property
     def needs_coordinates(self) -> bool:
-        """Whether the rate of each coordinate of z is asked for, where it exists."""
+        """True if the rate of each coordinate of z is used, where it exists."""
         return False
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the term is another function of the batch than a mean over its data.
+        """True if the term is not a plain mean over the batch.
 
-        The mean over parts of a batch is then not the term of the whole.
+        Averaging it over sub-batches is then wrong.
         """
         return True
 
@@ -89,21 +90,20 @@ class BetaRate(AbstractRate):
 
     @property
     def needs_batch(self) -> bool:
-        """No: the term is a mean over data."""
+        """False: the term is a mean over data."""
         return False
 
 
 @final
 class CapacityRate(AbstractRate):
-    """The distance of the rate from a capacity that grows: annealed beta-VAE.
+    """The distance of the rate from a growing capacity: annealed beta-VAE.
 
         gamma | E_x[KL(q(z | x) || p(z))] - C |,    C in nats per datum
 
     Args:
         gamma: the weight.
         capacity: C.
-        per_sample: whether the distance is that of each datum, E_x |KL - C|, instead of the
-            batch mean's.
+        per_sample: use the distance of each datum, E_x |KL - C|, instead of the batch mean's.
 
     Raises:
         ValueError: if a weight is negative.
@@ -135,32 +135,32 @@ class CapacityRate(AbstractRate):
 
     @property
     def needs_batch(self) -> bool:
-        """Whether the distance is that of the batch's mean."""
+        """True if the distance is that of the batch mean."""
         return not self.per_sample
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weights, and whether the distance is each datum's."""
+        """The weights and ``per_sample``."""
         return {**super().settings, "per_sample": self.per_sample}
 
 
 @final
 class FreeBitsRate(AbstractRate):
-    """Rates below a threshold cost nothing more: free bits.
+    """Free bits: rates below a threshold cost no more than the threshold.
 
         sum over groups j of  max(lambda, E_x[KL_j])
 
-    A group is a latent site, or ``group_size`` neighbouring coordinates of one. KL_j of a group
-    of coordinates exists where q and p both factorise, so not under a coupling prior. Enumerated
-    sites are groups too: y_l and z_l of a layer with clusters are two, with a threshold each.
+    A group is a latent site, or ``group_size`` neighbouring coordinates of one. KL_j of a group of
+    coordinates exists only if q and p both factorise, so not with a coupling prior. Enumerated
+    sites are groups too: y_l and z_l of a layer with clusters are two groups.
 
     Args:
         threshold: lambda, in nats per group.
-        group_size: how many coordinates make a group; None makes a site one.
+        group_size: number of coordinates in a group; None makes each site a group.
 
     Raises:
         ValueError: if a weight is negative; on a step, if the rate does not split into
-            coordinates or they do not split into groups.
+            coordinates, or these do not divide into groups.
 
     References:
         Kingma et al. (2016), Improved variational inference with inverse autoregressive flow,
@@ -179,13 +179,13 @@ class FreeBitsRate(AbstractRate):
         )
 
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
-        """Return the sum over groups of their rate or the threshold, whichever is more."""
+        """Return the sum over groups of the larger of rate and threshold."""
         groups = torch.cat([self._groups(rate) for rate in rates])
         return groups.clamp(min=self.weight("threshold")).sum()
 
     @property
     def needs_coordinates(self) -> bool:
-        """Whether groups are made of coordinates."""
+        """True if groups consist of coordinates."""
         return self.group_size is not None
 
     def _groups(self, rate: SiteRate) -> Tensor:
@@ -193,11 +193,11 @@ class FreeBitsRate(AbstractRate):
             return rate.total.mean().unsqueeze(0)
         if rate.coordinates is None:
             raise ValueError(
-                "free bits of groups of coordinates need a rate that splits into coordinates, and "
-                f"that of {rate.name!r} does not: its prior or posterior does not factorise, "
-                "model and guide differ in its scale or mask, or the guide does not draw its "
-                "sites in the model's order; draw them in that order, or use "
-                "FreeBitsRate(..., group_size=None)"
+                f"the rate of {rate.name!r} does not split into coordinates, as free bits of "
+                "groups of coordinates need: its prior or posterior does not factorise, model "
+                "and guide differ in its scale or mask, or the guide samples its sites in "
+                "another order than the model; use the model's order, or FreeBitsRate(..., "
+                "group_size=None)"
             )
         size = rate.coordinates.shape[-1]
         if size % self.group_size:
@@ -215,7 +215,7 @@ class FreeBitsRate(AbstractRate):
 
 @final
 class SoftFreeBitsRate(AbstractRate):
-    """The rate times a weight that keeps it slightly above a target: soft free bits.
+    """The rate times a weight that adapts to keep it slightly above a target: soft free bits.
 
         gamma E_x[KL],    1e-4 <= gamma <= 1
 
@@ -223,11 +223,11 @@ class SoftFreeBitsRate(AbstractRate):
     the tolerance, and shrinks by a tenth if the rate is below the target.
 
     Args:
-        target: of the rate, in nats per datum.
-        tolerance: the part of the target by which the rate may exceed it.
+        target: target of the rate, in nats per datum.
+        tolerance: fraction of the target by which the rate may exceed it.
 
     Raises:
-        ValueError: if the target is negative or the tolerance not positive.
+        ValueError: if the target is negative or the tolerance is not positive.
 
     References:
         Chen et al. (2017), Variational lossy autoencoder, appendix C.
@@ -249,7 +249,7 @@ class SoftFreeBitsRate(AbstractRate):
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return gamma times the rate; under gradients, adapt gamma to the rate."""
         mean = _total(rates).mean()
-        gamma = self.gamma.clone()  # what the gradient needs must not change in place
+        gamma = self.gamma.clone()  # saved for the gradient, so it must not change in place
         if torch.is_grad_enabled():
             target = self.weight("target")
             found = mean.detach()

@@ -30,7 +30,7 @@ class AbstractSchedule(ABC):
     Args:
         start: the weight at step 0.
         end: the weight from step ``steps`` on.
-        steps: how many training steps the change takes.
+        steps: the number of training steps of the change.
 
     Raises:
         ValueError: if a weight is not finite, or ``steps`` below 1.
@@ -51,7 +51,7 @@ class AbstractSchedule(ABC):
 
     @abstractmethod
     def between(self, fraction: float) -> float:
-        """Return the weight when a fraction of the steps, in [0, 1), is done."""
+        """Return the weight after a fraction of the steps, in [0, 1)."""
 
     def __repr__(self) -> str:
         name = type(self).__name__
@@ -63,7 +63,7 @@ class AbstractSchedule(ABC):
 
 @final
 class LinearSchedule(AbstractSchedule):
-    """A straight line from start to end: the capacity of Burgess et al. (2018), KL warm-up.
+    """A straight line from start to end, as in Burgess et al. (2018) and in KL warm-up.
 
     Example:
         >>> capacity = LinearSchedule(0.0, 25.0, 100_000)
@@ -92,7 +92,7 @@ class CosineSchedule(AbstractSchedule):
 
 @final
 class ExponentialSchedule(AbstractSchedule):
-    """A geometric change from start to end: equal factors in equal times.
+    """A geometric change from start to end, with equal factors in equal times.
 
     Raises:
         ValueError: if a weight is not positive.
@@ -117,7 +117,7 @@ class ExponentialSchedule(AbstractSchedule):
 
 @final
 class DelayedSchedule(AbstractSchedule):
-    """The start for a number of steps, and the end from then on.
+    """The start for a number of steps, and then the end.
 
     Example:
         >>> beta = DelayedSchedule(0.01, 1.0, 500)
@@ -132,17 +132,17 @@ class DelayedSchedule(AbstractSchedule):
 
 @final
 class CyclicSchedule(AbstractSchedule):
-    """Cycles that each rise from start to end on a line, and stay at end for their rest.
+    """Cycles that each rise linearly from start to end, and then stay at end.
 
     Args:
         start: the weight at the beginning of each cycle.
         end: the weight that each cycle reaches, and from step ``steps`` on.
-        steps: how many training steps all cycles take.
-        cycles: how many there are.
-        ramp: the part of a cycle in which the weight rises, in (0, 1].
+        steps: the number of training steps of all cycles.
+        cycles: the number of cycles.
+        ramp: the fraction of a cycle in which the weight rises, in (0, 1].
 
     Raises:
-        ValueError: if ``cycles`` is below 1 or ``ramp`` not in (0, 1].
+        ValueError: if ``cycles`` is below 1 or ``ramp`` is not in (0, 1].
 
     References:
         Fu et al. (2019), Cyclical annealing schedule, equations 6 and 7.
@@ -165,11 +165,11 @@ class CyclicSchedule(AbstractSchedule):
         super().__init__(start, end, steps)
         self.cycles = check_positive_int("cycles", cycles)
         if not 0 < ramp <= 1:
-            raise ValueError(f"ramp must be a part of a cycle, in (0, 1], got {ramp}")
+            raise ValueError(f"ramp must be a fraction of a cycle, in (0, 1], got {ramp}")
         self.ramp = float(ramp)
 
     def between(self, fraction: float) -> float:
-        """Return the weight within the cycle that the fraction falls into."""
+        """Return the weight within the current cycle."""
         within = fraction * self.cycles % 1.0
         return self.start + min(within / self.ramp, 1.0) * (self.end - self.start)
 
@@ -183,15 +183,15 @@ class SaturatingSchedule(AbstractSchedule):
 
         start + (end - start) (1 - exp(-step / time))
 
-    It would never quite arrive: at ``steps`` the rest, (end - start) exp(-steps / time), is made
-    up at once.
+    It never quite arrives: at step ``steps`` the remaining (end - start) exp(-steps / time) is
+    added at once.
 
     Args:
         start: the weight at step 0.
-        end: the weight that is approached, and that holds from step ``steps`` on.
-        steps: when the approach is over.
-        time: of the approach, in training steps; by default a tenth of ``steps``, which leaves
-            exp(-10) = 0.00005 of the way to the last step.
+        end: the limit, which is the weight from step ``steps`` on.
+        steps: the step at which the approach ends.
+        time: time constant of the approach, in training steps; by default a tenth of ``steps``,
+            which leaves exp(-10) = 0.00005 of the way to the last step.
 
     Raises:
         ValueError: if ``time`` is not positive.
@@ -213,7 +213,7 @@ class SaturatingSchedule(AbstractSchedule):
         self.time = check_positive("time", steps / 10 if time is None else time)
 
     def between(self, fraction: float) -> float:
-        """Return the weight when a fraction of the steps is done."""
+        """Return the weight after a fraction of the steps."""
         done = -math.expm1(-fraction * self.steps / self.time)
         return self.start + done * (self.end - self.start)
 
@@ -229,15 +229,15 @@ SCHEDULES: dict[str, type[AbstractSchedule]] = {
     "linear": LinearSchedule,
     "saturating": SaturatingSchedule,
 }
-"""The schedules by the names of the command line."""
+"""The schedules by name."""
 
 
 def combined(formula: str, function: Callable[..., float], *weights: Weight) -> Weight:
-    """Return a function of weights as a weight: a number if all are numbers.
+    """Return a function of weights as a weight; a number if all are numbers.
 
     Args:
-        formula: how the function is written, with a place for each weight.
-        function: of the weights' values.
+        formula: format string of the function, with a place for each weight.
+        function: the function of the weights' values.
         weights: numbers, schedules or functions of the step.
 
     Example:
@@ -253,7 +253,7 @@ def combined(formula: str, function: Callable[..., float], *weights: Weight) -> 
 
 
 class _Combined:
-    """A function of weights, of which at least one has a schedule."""
+    """A function of weights, at least one of which has a schedule."""
 
     def __init__(
         self, formula: str, function: Callable[..., float], weights: tuple[Weight, ...]

@@ -1,4 +1,4 @@
-"""What an objective is a function of: the terms of each datum of a batch, however found."""
+"""The terms of each datum of a batch, from which objectives are computed."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -17,7 +17,7 @@ __all__ = ["TermValues", "Terms", "averaged", "of_all_ranks"]
 
 @dataclass(frozen=True)
 class Terms:
-    """The terms of each datum, in nats: averages over the samples of z that were drawn.
+    """The terms of each datum, in nats, averaged over the samples of z.
 
     Attributes:
         distortion: E_q[-log p(x | z)] of each datum, of shape (batch,).
@@ -37,12 +37,12 @@ class Terms:
 
     @property
     def size(self) -> int:
-        """How many data the batch holds."""
+        """The number of items in the batch."""
         return len(self.distortion)
 
 
 class TermValues(dict[str, Tensor]):
-    """The terms of a loss by name, as tensors; it prints as numbers.
+    """The terms of a loss by name, as tensors, printed as numbers.
 
     Example:
         >>> TermValues(rate=torch.tensor(0.5))
@@ -73,7 +73,7 @@ def averaged(
 
 
 def of_all_ranks(terms: Terms) -> Terms:
-    """Return the terms of the data of all ranks, which all must call it with as many data."""
+    """Return the terms of all ranks' data; all must call it with the same number of items."""
 
     def build(over: Over) -> Terms:
         return replace(

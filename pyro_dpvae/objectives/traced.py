@@ -1,4 +1,4 @@
-"""Terms of any Pyro program, read off the traces of a model and a guide."""
+"""Terms of any Pyro program, from the traces of a model and a guide."""
 
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -33,15 +33,15 @@ def traced_terms(
     coordinates: bool,
     count: int,
 ) -> Terms:
-    """Return the terms of some draws of the latents.
+    """Return the terms of some samples of the latents.
 
     Args:
-        draws: traces of the model and the guide, with densities; of each draw its strata, and
-            where there are penalties the draw from q itself.
-        plate: the name of the plate over the batch, where it cannot be found.
-        particles: how many samples each trace holds side by side.
-        coordinates: whether the rate of each coordinate is needed, where it exists.
-        count: how many ranks take part.
+        draws: traces of the model and the guide, with densities; for each sample its strata and,
+            if there are penalties, the sample from q itself.
+        plate: name of the plate over the batch; None finds it.
+        particles: number of vectorized samples in each trace.
+        coordinates: compute the rate of each coordinate, where it exists.
+        count: number of ranks.
     """
     strata = [traces for draw in draws for traces in draw.strata]
     batch = Batch(strata[0][0], name=plate, count=count)
@@ -58,7 +58,7 @@ def traced_terms(
 
 
 class _Expected:
-    """What makes a term of a site one of each datum: sums over values, plates and particles."""
+    """Reduce a term of a site to one value per datum, over values, plates and particles."""
 
     def __init__(self, batch: Batch, enumeration: Enumeration, particles: int) -> None:
         self.batch, self.enumeration, self.particles = batch, enumeration, particles
@@ -83,16 +83,17 @@ def _rates(
     unguided = sorted(model_latents.keys() - guide_latents.keys())
     if unguided:
         raise ValueError(
-            f"every latent site of the model must be in the guide, got none for {unguided}; "
-            "sample it in the guide or observe it in the model"
+            f"the guide lacks latent sites of the model: {unguided}; sample them in the guide or "
+            "observe them in the model"
         )
     rates = []
     order = list(model_latents)
     for index, (name, guide_site) in enumerate(guide_latents.items()):
         check_draws(name, guide_site["fn"], enumerated=enumerated_dim(guide_site) is not None)
         model_site = model_latents.get(name)
-        # The divergence given the model's parents averages over this site alone: under q they
-        # must not depend on it, as they do not where the guide has drawn them before.
+        # The closed-form divergence given the model's parents averages over this site alone, so
+        # under q the parents must not depend on it. They do not if the guide has sampled them
+        # before.
         drawn = list(guide_latents)[:index]
         closed = model_site is not None and all(
             parent in drawn for parent in order[: order.index(name)]
@@ -110,10 +111,10 @@ def _rates(
 
 
 def _latents(model_trace: Trace, guide_trace: Trace, batch: Batch) -> Latents:
-    """Return the latent sites of the batch's plate that model and guide share, for penalties.
+    """Return the latent sites in the batch's plate, of model and guide, for penalties.
 
-    Discrete sites that are summed out are none of them; the prior of a site that depends on such
-    sites is its marginal.
+    Enumerated discrete sites are excluded; the prior of a site that depends on them is its
+    marginal.
     """
     guide_sites = {site["name"]: site for site in sample_sites(guide_trace)}
     enumeration = Enumeration(guide_trace)
@@ -131,9 +132,9 @@ def _latents(model_trace: Trace, guide_trace: Trace, batch: Batch) -> Latents:
         shared = enumeration.parents(guide_site["fn"]) or parents & summed
         if shared:
             raise ValueError(
-                "penalties need a q(z | x) without enumerated sites, and latents without a common "
-                f"one under p, got {site['name']!r} with {sorted(shared)}; draw z from q(z | x) "
-                "itself, or join the latents to one site"
+                "penalties need a q(z | x) without enumerated sites, and latents that share "
+                f"none under p, got {site['name']!r} with {sorted(shared)}; sample z from q(z | "
+                "x) itself, or join the latents to one site"
             )
         summed |= parents
         for parent in sorted(parents):
@@ -155,7 +156,7 @@ def _latents(model_trace: Trace, guide_trace: Trace, batch: Batch) -> Latents:
 def _rate_terms(
     model_site: Site | None, guide_site: Site, *, closed: bool
 ) -> Iterator[tuple[Tensor, Site]]:
-    """Yield what adds up to E[a log q - b log p], with a and b the scales of the two sites."""
+    """Yield terms that sum to E[a log q - b log p], with a and b the scales of the two sites."""
     q, summed = guide_site["fn"], enumerated_dim(guide_site) is not None
     if model_site is not None and closed and not summed and _same("mask", model_site, guide_site):
         divergence = known_divergence(q, model_site["fn"])
@@ -167,7 +168,7 @@ def _rate_terms(
                 yield _expected_log_posterior(guide_site), guide_site
                 yield -_expected_log_posterior(rescaled), guide_site
             return
-    # A sum over all values of a discrete site is exact at the values, and safe where q is 0.
+    # A sum over all values of a discrete site is exact, and safe where q is 0.
     yield guide_site["log_prob"] if summed else _expected_log_posterior(guide_site), guide_site
     if model_site is not None:
         yield -model_site["log_prob"], model_site
@@ -193,7 +194,7 @@ def _coordinate_divergence(model_site: Site, guide_site: Site) -> Tensor | None:
 
 
 def _same(key: str, one: Site, other: Site) -> bool:
-    # Tensors are compared by identity: a comparison of values would wait for the device.
+    # Tensors are compared by identity: comparing values would wait for the device.
     a, b = one[key], other[key]
     return a is b or (not isinstance(a, Tensor) and not isinstance(b, Tensor) and a == b)
 

@@ -1,4 +1,4 @@
-"""Weighted parts: modules whose named weights are numbers or follow schedules."""
+"""Modules with named weights that are numbers or follow schedules."""
 
 import math
 from collections.abc import Callable
@@ -15,16 +15,15 @@ __all__ = ["WeightedModule"]
 class WeightedModule(nn.Module):
     """A part of an objective with named weights.
 
-    A number stays a number. A schedule is held as a tensor of no dimensions, which
-    :meth:`set_step` fills in place: whoever records the computation once and replays it sees the
-    weight change.
+    A number is used as it is. A schedule is stored in a scalar tensor that :meth:`set_step` fills
+    in place, so that a captured computation sees the weight change.
 
     Args:
-        weights: by name; none may be negative where ``signed`` is False.
-        signed: whether weights may be negative.
+        weights: weights by name; negative ones need ``signed``.
+        signed: allow negative weights.
 
     Raises:
-        ValueError: for a weight that is not finite, or negative where none may be.
+        ValueError: for a weight that is not finite, or negative without ``signed``.
     """
 
     def __init__(self, *, signed: bool = False, **weights: Weight) -> None:
@@ -40,20 +39,20 @@ class WeightedModule(nn.Module):
                 self._weights[name] = self._checked(name, weight)
 
     def weight(self, name: str) -> float | Tensor:
-        """Return the weight at the present step: a number, or a tensor of no dimensions."""
+        """Return the weight at the current step: a number or a scalar tensor."""
         weight = self._weights[name]
         if callable(weight):
             value: Tensor = getattr(self, f"scheduled_{name}")
-            return value.clone()  # what a gradient needs must not change in place
+            return value.clone()  # saved for gradients, so it must not change in place
         return weight
 
     def set_step(self, step: int) -> None:
-        """Set the weights that have schedules to their values at a training step."""
+        """Set scheduled weights to their values at a training step."""
         for tensor, value in self.scheduled(step):
             tensor.fill_(value)
 
     def scheduled(self, step: int) -> list[tuple[Tensor, float]]:
-        """Return the tensors of the weights that have schedules, and their values at a step."""
+        """Return the tensors of scheduled weights, and their values at a step."""
         return [
             (getattr(self, f"scheduled_{name}"), self._checked(name, weight(step), step=step))
             for name, weight in self._weights.items()
@@ -62,7 +61,7 @@ class WeightedModule(nn.Module):
 
     @property
     def schedule_lengths(self) -> dict[str, int]:
-        """How many steps the schedules take, by the weights' names, where they say so."""
+        """The lengths of the schedules by weight, if they have one."""
         return {
             name: weight.steps
             for name, weight in self._weights.items()
@@ -71,14 +70,14 @@ class WeightedModule(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """What defines the part, for the record: its weights and choices, as JSON holds them."""
+        """The weights and options of the part, for records in JSON."""
         return {
             name: repr(weight) if callable(weight) else weight
             for name, weight in self._weights.items()
         }
 
     def extra_repr(self) -> str:
-        """Return the weights and choices, for ``repr``."""
+        """Return the weights and options, for ``repr``."""
         return ", ".join(f"{name}={value}" for name, value in self.settings.items())
 
     def _checked(self, name: str, value: int | float, *, step: int | None = None) -> float:

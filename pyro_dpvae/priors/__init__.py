@@ -1,4 +1,4 @@
-"""Priors p(z), each a module whose call returns a distribution."""
+"""Priors p(z): modules whose call returns a distribution."""
 
 from pyro_dpvae.priors._base import (
     AbstractDirectPrior,

@@ -1,4 +1,4 @@
-"""What every prior is: a module whose call returns p(z), with a map to generation space."""
+"""The base class of priors: a module whose call returns p(z), with a map to generation space."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -35,12 +35,12 @@ class LinearizedMap:
 
 @dataclass(frozen=True)
 class LinearizedDensity:
-    """The density log p(z) around points z, as a search for a mode needs it.
+    """The density log p(z) near points z, for the search of a mode.
 
     Attributes:
         gradient: d log p(z) / d z, of shape (batch, L).
-        factor: F, of shape (batch, L, L), where F F' stands for minus the second derivative of
-            log p(z): what is left out of it keeps it positive definite.
+        factor: F, of shape (batch, L, L), where F F' approximates minus the second derivative of
+            log p(z) by a positive semidefinite matrix.
     """
 
     gradient: Tensor
@@ -50,16 +50,15 @@ class LinearizedDensity:
 class AbstractPrior(nn.Module, ABC):
     """A prior p(z) over representations, reached from generation space by an invertible map.
 
-    Generation space holds z0 ~ p0, which is N(0, I) unless a prior says otherwise; representation
-    space holds z, which encoders infer and regularizers act on. With ``z0 = g(z)``,
+    Generation space contains z0 ~ p0, which is N(0, I) unless a prior overrides it. Representation
+    space contains z, which encoders infer and regularizers act on. With ``z0 = g(z)``,
 
         log p(z) = log p0(g(z)) + log |det dg/dz|.
 
-    A prior may have clusters, p(z) = sum_y p(y) p(z | y); those that have none raise
-    an error.
+    A prior may have clusters, p(z) = sum_y p(y) p(z | y); priors without clusters raise an error.
 
     Args:
-        latent_dim: the size L of z.
+        latent_dim: size L of z.
 
     Raises:
         ValueError: if ``latent_dim`` is below 1.
@@ -91,7 +90,7 @@ class AbstractPrior(nn.Module, ABC):
         """Return z0 = g(z) and log |det dg/dz|."""
 
     def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> "LinearizedMap":
-        """Return g and log |det dg/dz| at points z with their derivatives, for each point."""
+        """Return g and log |det dg/dz| with their derivatives at each point z."""
         z0, log_det = self.to_generation(z)
 
         def joined(z: Tensor) -> Tensor:
@@ -105,8 +104,8 @@ class AbstractPrior(nn.Module, ABC):
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, for each point.
 
-        With G the Jacobian of g, the curvature is that of p0 between G' and G: that of g is left
-        out (Gauss-Newton).
+        With G the Jacobian of g, the curvature is G H0 G' with that of p0, H0; the curvature of g
+        is neglected (Gauss-Newton).
         """
         there = self.linearize_generation(z)
         base_gradient, base_factor = self.linearize_base(there.z0)
@@ -119,7 +118,7 @@ class AbstractPrior(nn.Module, ABC):
     ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
         """Return gradient and factor of log p0 at z0; None for the factor I.
 
-        A prior with another ``base`` than N(0, I) has to say this too.
+        A prior with another ``base`` than N(0, I) must override this method.
         """
         return -z0, None
 
@@ -133,7 +132,7 @@ class AbstractPrior(nn.Module, ABC):
         """Return p(y), a ``Categorical`` over the clusters y = 0, ..., K - 1.
 
         Raises:
-            ValueError: if the prior has no clusters; so do ``conditional`` and ``log_joint``.
+            ValueError: if the prior has no clusters, as in ``conditional`` and ``log_joint``.
         """
         raise self._without_clusters()
 
@@ -154,13 +153,13 @@ class AbstractPrior(nn.Module, ABC):
         return self.log_joint(z).softmax(-1)
 
     def extra_repr(self) -> str:
-        """Return the size of z, and what subclasses add to it, for the ``repr``."""
+        """Return the size of z and further arguments, for the ``repr``."""
         return f"latent_dim={self.latent_dim}"
 
     def _without_clusters(self) -> ValueError:
         return ValueError(
-            f"the prior must have clusters, got {type(self).__name__}; use MixturePrior, or "
-            "CouplingPrior over a mixture, base=MixturePrior(...)"
+            f"{type(self).__name__} has no clusters: a prior with clusters is needed; use "
+            "MixturePrior, or CouplingPrior over a mixture, base=MixturePrior(...)"
         )
 
 
@@ -200,5 +199,5 @@ class AbstractDirectPrior(AbstractPrior, ABC):
 
 
 def identities(z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent latent"]:
-    """Return the identity matrix, once for each point."""
+    """Return the identity matrix for each point."""
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)

@@ -1,4 +1,4 @@
-"""The autoregressive-flow prior: N(0, I), of which each coordinate is moved by those before it."""
+"""The autoregressive-flow prior: N(0, I) transformed coordinate by coordinate."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -18,7 +18,7 @@ __all__ = ["AutoregressivePrior"]
 class AutoregressivePrior(AbstractPrior):
     """The AF prior of a lossy VAE: z0 ~ N(0, I), z0 = g(z), with g a stack of masked networks.
 
-    A block maps, on the way from z to z0,
+    A block maps, in the direction from z to z0,
 
         z_i <- exp(a_i(z_<i)) z_i + t_i(z_<i),    log |det| = sum_i a_i(z_<i)
 
@@ -27,25 +27,25 @@ class AutoregressivePrior(AbstractPrior):
     triangular. A draw is sequential: it finds one coordinate after another, and computes each
     hidden unit once, as soon as the coordinates that it sees are known.
 
-    In the paper a = 0, the default here too: every block's determinant is one. There a block is
-    a MADE of three layers with 640 ReLUs. We read the third layer as the output's, hence two
-    hidden layers of 640 by default; ``hidden=(640, 640, 640)`` is the other reading. ELUs in
-    place of ReLUs, and that a, where it is learned, stays within (-2, 2), are our choice.
+    In the paper, and by default here, a = 0: every block's determinant is one. There a block is a
+    MADE of three layers with 640 ReLUs. We count the third layer as the output layer, hence two
+    hidden layers of 640 by default; ``hidden=(640, 640, 640)`` is the other interpretation. ELUs
+    instead of ReLUs, and the bounds (-2, 2) of a learned a, are our choice.
 
     Args:
-        latent_dim: the size L of z, at least 2.
-        blocks: the number of blocks.
+        latent_dim: size L of z, at least 2.
+        blocks: number of blocks.
         hidden: widths of the hidden layers of each block.
-        mean_only: whether a = 0.
-        direct: whether coordinates also act linearly on later ones, past the hidden layers. The
+        mean_only: fix a = 0.
+        direct: let coordinates also act linearly on later ones, past the hidden layers. The
             mutual-posterior autoencoder has direct connections and learns a.
 
     Raises:
-        ValueError: if ``latent_dim`` is below 2, or another size below 1.
+        ValueError: if ``latent_dim`` is below 2, or another size is below 1.
 
     References:
-        Chen et al. (2017), Variational lossy autoencoder, section 3.2: the prior, and that its
-        density is that of an inverse autoregressive posterior. Papamakarios, Pavlakou, Murray
+        Chen et al. (2017), Variational lossy autoencoder, section 3.2: the prior, and its
+        equivalence to an inverse autoregressive posterior. Papamakarios, Pavlakou, Murray
         (2017), Masked autoregressive flow, equations 3 to 5. Ma, Zhou, Hovy (2019), MAE: code.
 
     Example:
@@ -107,7 +107,7 @@ class AutoregressivePrior(AbstractPrior):
         return z0
 
     def extra_repr(self) -> str:
-        """Return the sizes of z and of the stack, for the ``repr``."""
+        """Return the size of z and the number of blocks, for the ``repr``."""
         return f"{super().extra_repr()}, blocks={self.blocks}"
 
     def _steps(self) -> list[AutoregressiveStep]:

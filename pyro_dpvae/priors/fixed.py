@@ -17,22 +17,22 @@ __all__ = ["FixedPrior"]
 
 @final
 class FixedPrior(AbstractDirectPrior):
-    """A distribution of ``pyro.distributions`` over R^L as a prior that does not learn.
+    """A distribution of ``pyro.distributions`` over R^L as a prior without learned parameters.
 
-    Its tensors move with the module, to another device or dtype, but are no part of its state.
-    For a prior that learns, subclass ``AbstractPrior`` and register its parameters.
+    Its tensors move with the module to another device or dtype, but are not part of its state. For
+    a learned prior, subclass ``AbstractPrior`` and register its parameters.
 
-    In a search for a mode, the curvature of log p(z) is that of automatic differentiation, with
-    the absolute values of its eigenvalues, which keeps it positive semidefinite where the density
-    is not log-concave; gradients do not run through it.
+    In the search for a mode, the curvature of log p(z) comes from automatic differentiation, with
+    the absolute values of its eigenvalues, so that it is positive semidefinite even where the
+    density is not log-concave. It has no gradients.
 
     Args:
         distribution: p(z), of batch shape () and event shape (L,), or of batch shape (L,) and
             event shape (), whose coordinates are then independent.
 
     Raises:
-        TypeError: if ``distribution`` is not of Pyro.
-        ValueError: if it is not over all real vectors of one size, or a tensor of it requires
+        TypeError: if ``distribution`` is not from Pyro.
+        ValueError: if it is not over all real vectors of one size, or one of its tensors requires
             gradients.
 
     References:
@@ -68,7 +68,7 @@ class FixedPrior(AbstractDirectPrior):
             )
         if any(tensor.requires_grad for tensor in _tensors(distribution)):
             raise ValueError(
-                f"a fixed distribution must not hold tensors that require gradients, got "
+                "a fixed distribution must not have tensors that require gradients, got "
                 f"{distribution}; subclass AbstractPrior to register its parameters, or detach "
                 "them"
             )
@@ -94,7 +94,7 @@ class FixedPrior(AbstractDirectPrior):
         return LinearizedDensity(gradient if tracked else gradient.detach(), factor)
 
     def extra_repr(self) -> str:
-        """Return what the prior is made of, for its ``repr``."""
+        """Return the arguments of the prior, for its ``repr``."""
         return f"{super().extra_repr()}, {self.distribution}"
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "FixedPrior":
@@ -114,7 +114,7 @@ def _is_over_reals(distribution: TorchDistributionMixin) -> bool:
 
 
 def _tensors(value: Any) -> Iterator[Tensor]:
-    """Yield the tensors that a distribution holds, those of its parts included."""
+    """Yield the tensors of a distribution and of its parts."""
     if isinstance(value, Tensor):
         yield value
     elif isinstance(value, nn.Module):
@@ -127,7 +127,7 @@ def _tensors(value: Any) -> Iterator[Tensor]:
 
 
 def _mapped(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
-    """Return a distribution with ``fn(tensor)`` in place of each tensor that it holds."""
+    """Return a distribution with ``fn(tensor)`` for each of its tensors."""
     if isinstance(value, Tensor):
         return fn(value)
     if isinstance(value, nn.Module):

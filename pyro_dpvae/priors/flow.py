@@ -1,4 +1,4 @@
-"""The distribution of a flow's output: Pyro's ``TransformedDistribution`` over one transform."""
+"""The distribution of a flow's output, a ``TransformedDistribution`` with one transform."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, Protocol, final, runtime_checkable
@@ -17,7 +17,7 @@ __all__ = ["Flow", "FlowDistribution", "FlowTransform"]
 class Flow(Protocol):
     """An invertible map g from representation space to generation space, such as a prior.
 
-    Both methods take the context as their second argument where the transform has one.
+    Both methods take the context as their second argument if the transform has one.
     """
 
     @property
@@ -33,13 +33,13 @@ class Flow(Protocol):
 class FlowTransform(Transform):
     """The transform z0 -> z = g^-1(z0) of torch and Pyro, from a flow g.
 
-    It stores no values, so it always uses the flow's present parameters, whichever tensors it has
-    seen before. Two transforms of one flow and one context are equal, so that
-    ``kl_divergence`` of two distributions behind them is that of their bases.
+    It caches no values, so it always uses the flow's current parameters. Two transforms with the
+    same flow and context are equal, so that ``kl_divergence`` of two distributions transformed by
+    them is that of their bases.
 
     Args:
         flow: g, such as a prior.
-        context: what g depends on in each element of the batch, of shape (*batch, C).
+        context: the context of g for each element of the batch, of shape (*batch, C).
 
     Example:
         >>> from pyro_dpvae.priors import CouplingPrior
@@ -72,7 +72,7 @@ class FlowTransform(Transform):
         return f"FlowTransform({type(self.flow).__name__})"
 
     def with_cache(self, cache_size: int = 1) -> "FlowTransform":
-        """Return itself: values in a cache would outlive an update of the parameters."""
+        """Return itself, since cached values would outlive an update of the parameters."""
         return self
 
     def log_abs_det_jacobian(self, x: Tensor, y: Tensor) -> Tensor:
@@ -102,17 +102,17 @@ class FlowDistribution(dist.TransformedDistribution):
         log p(z) = log p0(g(z)) + log |det dg/dz|,
 
     and both terms come from one pass of g. Otherwise it is Pyro's ``TransformedDistribution``,
-    with ``base_dist`` and ``transforms``, and every utility of Pyro that takes one takes it.
+    with ``base_dist`` and ``transforms``, and works with all of Pyro's utilities for it.
 
     Args:
-        base_dist: p0, of event shape (L,). Its batch shape is that of p; where g differs from
-            element to element of it, g must broadcast as p0 does.
+        base_dist: p0, of event shape (L,). Its batch shape is that of p; if g differs between
+            elements of the batch, g must broadcast like p0.
         transform: z0 -> z.
 
     Raises:
-        ValueError: if ``base_dist`` has another number of event dimensions than one. ``log_prob``
-            refuses values of another event size, and, while validation is on, values that are
-            NaN or whose shape does not broadcast with the batch shape.
+        ValueError: if ``base_dist`` does not have one event dimension. ``log_prob`` raises for
+            values of another event size and, with validation on, for values that are NaN or do not
+            broadcast with the batch shape.
 
     References:
         Dinh, Sohl-Dickstein, Bengio (2017), Density estimation using Real NVP, equation 2.
@@ -146,7 +146,7 @@ class FlowDistribution(dist.TransformedDistribution):
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(z), in nats."""
-        # Always: a network of the flow would complain of its own sizes.
+        # Always checked: otherwise a network of the flow would report its own sizes.
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"z must have shape (..., {self.event_shape[0]}), got {tuple(value.shape)}; "

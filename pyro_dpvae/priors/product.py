@@ -1,4 +1,4 @@
-"""The prior of several independent vectors, joined to one."""
+"""The prior of several independent vectors, concatenated to one."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, cast, final
@@ -17,15 +17,15 @@ __all__ = ["Joined", "ProductPrior"]
 
 @final
 class Joined(TorchDistribution):
-    """The distribution of independent vectors, joined to one.
+    """The distribution of independent vectors, concatenated to one.
 
         log p(z) = sum_l log p_l(z_l),    z = (z_1, ..., z_L)
 
     Args:
-        parts: p_l, each of one event dimension, and of one batch shape.
+        parts: the distributions p_l, with one event dimension each and the same batch shape.
 
     Raises:
-        ValueError: if there is no part, or a part has another shape.
+        ValueError: if there is no part, or the parts have other shapes.
 
     Example:
         >>> import pyro.distributions as dist
@@ -50,17 +50,17 @@ class Joined(TorchDistribution):
 
     @property
     def has_rsample(self) -> bool:
-        """Whether every part has draws with gradients."""
+        """True if every part has reparameterised samples."""
         return all(part.has_rsample for part in self.parts)
 
     @property
     def mean(self) -> Tensor:
-        """The mean, of shape (*batch, L), where every part knows its own."""
+        """The mean, of shape (*batch, L), if every part defines it."""
         return torch.cat([part.mean for part in self.parts], -1)
 
     @property
     def variance(self) -> Tensor:
-        """The variance of each coordinate, likewise."""
+        """The variance of each coordinate, of shape (*batch, L), if every part defines it."""
         return torch.cat([part.variance for part in self.parts], -1)
 
     def log_prob(self, value: Tensor) -> Tensor:
@@ -72,11 +72,11 @@ class Joined(TorchDistribution):
         return torch.stack(terms).sum(0)
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws with gradients, of shape (*sample_shape, *batch_shape, L)."""
+        """Return samples with gradients, of shape (*sample_shape, *batch_shape, L)."""
         return torch.cat([part.rsample(torch.Size(sample_shape)) for part in self.parts], -1)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws without gradients, of shape (*sample_shape, *batch_shape, L)."""
+        """Return samples without gradients, of shape (*sample_shape, *batch_shape, L)."""
         with torch.no_grad():
             return torch.cat([part.sample(torch.Size(sample_shape)) for part in self.parts], -1)
 
@@ -99,8 +99,8 @@ class ProductPrior(AbstractPrior):
         priors: p_1, ..., p_L.
 
     Attributes:
-        priors: the same.
-        latent_dims: the sizes of z_1, ..., z_L.
+        priors: p_1, ..., p_L.
+        latent_dims: sizes of z_1, ..., z_L.
 
     Raises:
         ValueError: if there is no prior.
@@ -125,7 +125,7 @@ class ProductPrior(AbstractPrior):
         return Joined([prior() for prior in self._parts()])
 
     def base(self) -> Joined:
-        """Return p0 of generation space: those of the parts, joined."""
+        """Return p0 of generation space, the concatenation of the parts' bases."""
         return Joined([prior.base() for prior in self._parts()])
 
     def to_generation(

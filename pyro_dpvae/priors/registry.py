@@ -1,4 +1,4 @@
-"""The priors by the names of the command line, built from a size and plain options."""
+"""The priors by name, built from a size and plain options."""
 
 from collections.abc import Callable, Sequence
 
@@ -23,7 +23,7 @@ def coupling_over_mixture(
     uniform: bool = False,
     spread: int | float = 1.0,
 ) -> CouplingPrior:
-    """Return a ``CouplingPrior`` whose generation space holds a ``MixturePrior``.
+    """Return a ``CouplingPrior`` with a ``MixturePrior`` over generation space.
 
     Args:
         latent_dim: the size L of z, at least 2.
@@ -52,5 +52,5 @@ PRIORS: dict[str, Callable[..., AbstractPrior]] = {
     "resampled": ResampledPrior,
     "standard": StandardNormal,
 }
-"""The priors by the names of the command line. A ``VampPrior`` needs the guide's encoder, and a
-``ZukoPrior`` a flow, so they have none."""
+"""The priors by name. ``VampPrior`` and ``ZukoPrior`` are missing, since they need the guide's
+encoder and a flow."""

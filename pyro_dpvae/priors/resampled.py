@@ -1,4 +1,4 @@
-"""The resampled prior: draws of N(0, I), of which a network accepts some."""
+"""The resampled prior: N(0, I) with learned rejection."""
 
 import math
 from collections.abc import Callable, Sequence
@@ -20,19 +20,19 @@ from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, iden
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
 
-# How many proposals a draw holds at once, with the network's hidden units of each.
+# Number of proposals processed at once, with the network's hidden units of each.
 _PROPOSALS = 2**17
 
-# Of the last layer's weights, so that the acceptance starts near one half everywhere.
+# Factor of the last layer's weights, so that the acceptance starts near one half everywhere.
 _INITIAL = 0.01
 
 
 class Acceptance(NamedTuple):
-    """Z, the share of proposals that are accepted, as estimated from draws of the proposal.
+    """An estimate of Z, the acceptance rate of proposals.
 
     Attributes:
         share: Z.
-        standard_error: of Z; over Z it is, to first order, that of log p(z).
+        standard_error: standard error of Z; divided by Z it is, to first order, that of log p(z).
     """
 
     share: Tensor
@@ -41,7 +41,7 @@ class Acceptance(NamedTuple):
 
 @final
 class Resampled(TorchDistribution):
-    """The distribution of the first accepted of at most T proposals; the last one is always taken.
+    """The distribution of the first accepted of at most T proposals, or else of the last one.
 
         p(z) = pi(z) [a(z) / Z (1 - (1 - Z)^(T-1)) + (1 - Z)^(T-1)],    Z = E_pi[a(z)]
 
@@ -92,7 +92,7 @@ class Resampled(TorchDistribution):
 
     def log_ratio(self, value: Tensor) -> Tensor:
         """Return log p(z) - log pi(z)."""
-        # A rounding off 0 and 1, at both of which a logarithm would have no gradient.
+        # Slightly inside (0, 1), since at 0 and 1 a logarithm would have no gradient.
         rounding = torch.finfo(self.share.dtype).eps
         share = self.share.clamp(rounding, 1 - rounding)
         log_all_refused = (self.truncation - 1) * (-share).log1p()
@@ -101,18 +101,18 @@ class Resampled(TorchDistribution):
         return torch.logaddexp(accepted, log_all_refused.expand_as(accepted))
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws, of shape (*sample_shape, *batch_shape, L), each from T proposals."""
+        """Return samples, of shape (*sample_shape, *batch_shape, L), each from T proposals."""
         shape = torch.Size(sample_shape) + self.batch_shape
         at_once = min(max(1, _PROPOSALS // max(1, math.prod(shape))), self.truncation)
         drawn, found = None, None
         with torch.no_grad():
-            # All T are made and scored: when to stop would be a question to the values.
+            # Always draws and scores all T: stopping early would depend on the values.
             for first in range(0, self.truncation, at_once):
                 count = min(at_once, self.truncation - first)
                 proposals = self.proposal.sample(torch.Size([count, *sample_shape]))
                 log_acceptance = self.log_acceptance(proposals)
                 accepted = torch.rand_like(log_acceptance).log() < log_acceptance
-                # Of equals, the first; where none is accepted, the last, as if it were.
+                # The first accepted one; if none is accepted, the last.
                 order = torch.arange(count, 0, -1, device=accepted.device)
                 rank = order.reshape(-1, *(1 for _ in shape)) * accepted
                 rank[-1] = rank[-1].clamp(min=1)
@@ -142,36 +142,37 @@ class Resampled(TorchDistribution):
 class ResampledPrior(AbstractDirectPrior):
     """N(0, I) with learned rejection: a proposal z is accepted with probability a(z).
 
-    Of at most T proposals the first accepted one is the draw, or else the last:
+    The sample is the first accepted of at most T proposals, or else the last:
 
         p(z) = N(z; 0, I) [a(z) / Z (1 - (1 - Z)^(T-1)) + (1 - Z)^(T-1)],    Z = E_N(0,I)[a(z)]
 
-    with a the sigmoid of a perceptron. Z is an average of a over S draws of N(0, I): fresh ones
-    on every call in training mode, and always the same in evaluation mode, so that the density is
-    a function then. Its logarithm is off by that of the estimate of Z, at all z alike: the
-    standard error over Z, both from :meth:`acceptance`. With fresh draws log p(z) is too high by
-    half the square of that in the mean. It falls as 1 / sqrt(S), and grows as less is accepted.
+    with a the sigmoid of a perceptron. Z is estimated as the mean of a over S samples of N(0, I):
+    fresh ones on every call in training mode, and fixed ones in evaluation mode, so that the
+    density is a function there. The error of log p(z) is that of the estimate of log Z, the same
+    for all z: to first order the standard error divided by Z, both from :meth:`acceptance`. With
+    fresh samples log p(z) is too high by half its square on average. It falls as 1 / sqrt(S), and
+    grows as the acceptance rate falls.
 
-    A density is one pass of the perceptron, and S passes for Z. A draw is T proposals and
-    passes, and has no gradient: objectives that compare draws of the prior, such as MMD, train
-    the other side alone. At the start a is next to 1/2 everywhere, and p next to N(0, I).
+    A density takes one pass of the perceptron, and S passes for Z. A sample takes T proposals and
+    passes, and has no gradient: objectives that compare samples of the prior, such as MMD, train
+    only the other side. Initially a is close to 1/2 everywhere, and p close to N(0, I).
 
-    Generation space is representation space, since no map leads from N(0, I) to p. In a search
-    for a mode, the curvature of log p(z) is taken to be that of N(0, I).
+    Generation space equals representation space, since there is no map from N(0, I) to p. In the
+    search for a mode, the curvature of N(0, I) is used for log p(z).
 
     Args:
-        latent_dim: the size L of z.
+        latent_dim: size L of z.
         hidden: widths of the perceptron's hidden layers, with tanh.
-        truncation: the number T of proposals, at least 2.
-        draws: the number S in training mode.
-        fixed_draws: the number S in evaluation mode.
+        truncation: number T of proposals, at least 2.
+        draws: number S of samples in training mode.
+        fixed_draws: number S of samples in evaluation mode.
 
     Raises:
-        ValueError: if a size is below 1, or ``truncation`` or a number of draws below 2.
+        ValueError: if a size is below 1, or ``truncation`` or a number of samples below 2.
 
     References:
         Bauer, Mnih (2019), Resampled priors for variational autoencoders, sections 3 and 4: the
-        density, with two layers of 100 tanh units and T = 100. The fixed draws are our choice.
+        density, with two layers of 100 tanh units and T = 100. The fixed samples are our choice.
 
     Example:
         >>> prior = ResampledPrior(2, hidden=(16,), truncation=10).eval()
@@ -227,20 +228,20 @@ class ResampledPrior(AbstractDirectPrior):
         return nn.functional.logsigmoid(logits)
 
     def acceptance(self) -> Acceptance:
-        """Return the estimate of Z that the density of a call in this mode has."""
+        """Return the estimate of Z that a density in this mode uses."""
         z = self._proposal().sample(torch.Size([self.draws])) if self.training else self.fixed
         accepted = self.log_acceptance(z).exp()
         return Acceptance(accepted.mean(), accepted.std() / math.sqrt(len(z)))
 
     def extra_repr(self) -> str:
-        """Return the sizes of z and of the sampler, for the ``repr``."""
+        """Return the size of z and the truncation, for the ``repr``."""
         return f"{super().extra_repr()}, truncation={self.truncation}"
 
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
     def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
-        """Return the gradient of log p(z) and, for a factor of its negative curvature, I."""
+        """Return the gradient of log p(z), with I as the factor of its negative curvature."""
         gradient = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
         return LinearizedDensity(gradient, identities(z))
 

@@ -1,4 +1,4 @@
-"""The standard normal prior: representation and generation space are one."""
+"""The standard normal prior, whose representation and generation space are the same."""
 
 from typing import final
 

@@ -12,7 +12,7 @@ from pyro_dpvae.priors.mixture import AbstractMixturePrior
 
 __all__ = ["VampPrior"]
 
-# By how much of the range pseudo-inputs start within it, so that their gradient does not vanish.
+# Pseudo-inputs start at least this fraction of the range inside it, for nonzero gradients.
 _MARGIN = 0.01
 
 
@@ -20,41 +20,38 @@ _MARGIN = 0.01
 class VampPrior(AbstractMixturePrior):
     """p(z) = 1/K sum_k q(z | u_k), with the guide's own encoder and learned pseudo-inputs u_k.
 
-    The mixture is what the aggregate posterior would be of a data set of K data. Every call runs
-    all pseudo-inputs through the encoder once, which costs what a batch of K data costs; its
-    parameters then learn from both sides of the rate. Components are clusters like those of any
-    mixture prior.
+    The mixture is the aggregate posterior of a data set of K items. Every call passes all
+    pseudo-inputs through the encoder once, which costs as much as a batch of K items. The encoder
+    then learns from both sides of the rate. Components are clusters, as in any mixture prior.
 
     Pseudo-inputs stay in the data's range: with v_k free,
 
         u_k = low + (high - low) / (1 + exp(-v_k))
 
-    and starting values closer than 1 % of the range to its ends are moved in by that much. This
-    map is our choice; the paper cuts them to the range.
+    and initial values closer than 1 % of the range to its ends are moved inside by that much. This
+    map is our choice; the paper clips them to the range.
 
-    The encoder runs in the mode that it is in: batch norm in training mode normalises the
-    pseudo-inputs as a batch of their own, and counts them in its running statistics. Prefer
-    encoders without it.
+    The encoder runs in its current mode: batch norm in training mode normalises the pseudo-inputs
+    as a separate batch, and includes them in its running statistics. Prefer encoders without it.
 
-    Under couplings, ``CouplingPrior(base=VampPrior(...))``, the encoder's posteriors are read as
+    With couplings, ``CouplingPrior(base=VampPrior(...))``, the encoder's posteriors are used as
     distributions of z0: a valid prior, but no longer of the aggregate posterior's form.
 
-    Prior and guide share one encoder, as model and ``guides.LaplaceGuide`` share one decoder. A
-    copy of the two that is to train has to be made of both at once:
-    ``copy.deepcopy((model, guide))``.
+    Prior and guide share one encoder, just as model and ``guides.LaplaceGuide`` share one decoder.
+    To train a copy, copy both at once: ``copy.deepcopy((model, guide))``.
 
     Args:
-        encoder: x -> q(z | x), that of the guide.
-        pseudo_inputs: where u starts, of shape (K, *data): some of the data, as the encoder sees
-            them.
-        bounds: low and high of the data's range; None for data without one, where u is free.
+        encoder: x -> q(z | x), the guide's encoder.
+        pseudo_inputs: initial values of u, of shape (K, *data): preprocessed items of the data
+            set.
+        bounds: low and high end of the data's range; None for unbounded data and unbounded u.
 
     Attributes:
         components: the number K.
 
     Raises:
-        ValueError: if there is no pseudo-input, they have another shape than the encoder's
-            data, ``bounds`` is empty, or a pseudo-input lies outside it.
+        ValueError: if there is no pseudo-input, they have another shape than the encoder's data,
+            ``bounds`` is empty, or a pseudo-input lies outside it.
 
     References:
         Tomczak, Welling (2018), VAE with a VampPrior, equation 9.
@@ -78,13 +75,13 @@ class VampPrior(AbstractMixturePrior):
     ) -> None:
         super().__init__(encoder.latent_dim)
         if bounds is not None and not bounds[0] < bounds[1]:
-            raise ValueError(f"bounds must be low and a high above it, got {bounds}")
+            raise ValueError(f"bounds must be (low, high) with low < high, got {bounds}")
         shape = encoder.network.in_shape
         if pseudo_inputs.shape[1:] != shape:
             raise ValueError(
-                f"pseudo-inputs must have the shape (K, {', '.join(map(str, shape))}) of what the "
-                f"encoder takes, got {tuple(pseudo_inputs.shape)}; give data as the encoder sees "
-                "them"
+                "pseudo-inputs must have the encoder's input shape (K, "
+                f"{', '.join(map(str, shape))}), got {tuple(pseudo_inputs.shape)}; pass "
+                "preprocessed data"
             )
         self.encoder = encoder
         self.bounds = bounds
@@ -103,18 +100,19 @@ class VampPrior(AbstractMixturePrior):
 
     @torch.no_grad()
     def start_at(self, data: Tensor) -> None:
-        """Move the pseudo-inputs to K of the data, of shape (N, *data), drawn without replacement.
+        """Set the pseudo-inputs to K items of data, of shape (N, *data), chosen at random.
 
-        For priors that are built before there are data.
+        Use it for priors that are built before the data are loaded.
 
         Raises:
-            ValueError: if the data are fewer than K, of another shape, or outside the bounds.
+            ValueError: if there are fewer than K items, or they have another shape or lie outside
+                the bounds.
         """
         if len(data) < self.components or data.shape[1:] != self.raw.shape[1:]:
             raise ValueError(
-                f"data must be at least {self.components} of shape {tuple(self.raw.shape[1:])}, "
-                f"got {len(data)} of {tuple(data.shape[1:])}; build the prior with fewer "
-                "pseudo-inputs, or of their shape"
+                f"data must have at least {self.components} items of shape "
+                f"{tuple(self.raw.shape[1:])}, got {len(data)} of {tuple(data.shape[1:])}; build "
+                "the prior with fewer pseudo-inputs, or for this shape"
             )
         chosen = data[torch.randperm(len(data), device=data.device)[: self.components]]
         self.raw.copy_(self._raw_of(chosen))
@@ -133,6 +131,7 @@ class VampPrior(AbstractMixturePrior):
         if not bool(((u >= low) & (u <= high)).all()):
             raise ValueError(
                 f"pseudo-inputs must lie in the bounds {self.bounds}, got values from "
-                f"{float(u.min()):.4g} to {float(u.max()):.4g}; give bounds of the data, or None"
+                f"{float(u.min()):.4g} to {float(u.max()):.4g}; set bounds to the data's range, "
+                "or None"
             )
         return torch.logit((u - low) / (high - low), eps=_MARGIN)

@@ -1,4 +1,4 @@
-"""Flows of the library zuko as priors."""
+"""Flows of zuko as priors."""
 
 from typing import Any, final
 
@@ -20,7 +20,7 @@ _LARGEST_ERROR = 0.01  # of a point's round trip, in standard deviations of the 
 
 @final
 class ZukoPrior(AbstractPrior):
-    """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a flow of the library zuko.
+    """z0 ~ N(m, diag s^2), z = g^-1(z0), with g the transform of a zuko flow.
 
     An unconditional flow over R^L with a normal base will do if it can be inverted over the whole
     of its base: ``zuko.flows.NSF(features=L)``, ``MAF``, ``NICE``, ``RealNVP``, and those put
@@ -61,13 +61,13 @@ class ZukoPrior(AbstractPrior):
             or not isinstance(base.base_dist, Normal)
         ):
             raise TypeError(
-                "a flow must map z to a normal base, by a bijective transform, "
+                "a flow must map z to a normal base by a bijective transform, "
                 f"got {type(p).__name__} with base {base}; use a flow such as zuko.flows.NSF, of "
                 'the package zuko (pip install "pyro-dpvae[flows]"), or MixturePrior for a mixture'
             )
         if p.batch_shape != () or len(p.event_shape) != 1:
             raise ValueError(
-                "a flow must be over a vector, without a batch, got batch shape "
+                "a flow must be over one vector, without a batch, got batch shape "
                 f"{tuple(p.batch_shape)} and event shape {tuple(p.event_shape)}; "
                 "build it with features = latent_dim"
             )

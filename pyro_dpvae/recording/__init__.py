@@ -1,4 +1,4 @@
-"""Programs as graphs: a function of tensors recorded once, and replayed in place of its Python."""
+"""Capture of programs: record a function of tensors once, and replay it without its Python."""
 
 from pyro_dpvae.recording.graph import (
     NotRecordableError,

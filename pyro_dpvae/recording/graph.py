@@ -1,4 +1,4 @@
-"""A function of tensors as one graph of operations, recorded once and replayed."""
+"""A function of tensors as one graph of operations, captured once and replayed."""
 
 import traceback
 from collections.abc import Callable, Iterator, Sequence
@@ -30,28 +30,28 @@ _MASKS = (torch.bool, torch.uint8)
 _PACKAGE = str(Path(__file__).parents[1])
 
 _VALUE = (
-    "which differs from step to step; give sizes and counts as Python numbers (as in "
-    "one_hot(y, num_classes)), and choose between tensors by torch.where"
+    "which differs from step to step; give sizes and counts as Python numbers (as in one_hot(y, "
+    "num_classes)), and choose between tensors with torch.where"
 )
 
 
 class NotRecordableError(RuntimeError):
-    """A function that is more than a fixed sequence of operations on tensors."""
+    """The function is more than a fixed sequence of operations on tensors."""
 
 
 @final
 class Recording:
-    """A recorded function: a graph, and the tensors from outside that it reads and writes.
+    """A captured function: a graph, and the outside tensors that it reads and writes.
 
-    Those tensors, such as parameters and buffers, are held by reference: a replay sees what they
-    hold then. Replays leave no graph for gradients.
+    Outside tensors, such as parameters and buffers, are held by reference: a replay sees their
+    current values. Replays build no autograd graph.
 
     Args:
-        graph: takes the inputs and the held tensors.
+        graph: the graph, which takes the inputs and the held tensors.
         held: the held tensors.
 
     Attributes:
-        generators: the random generators beside PyTorch's own that it draws by.
+        generators: the random generators it uses besides PyTorch's default ones.
     """
 
     def __init__(self, graph: fx.GraphModule, held: Sequence[Tensor]) -> None:
@@ -63,19 +63,19 @@ class Recording:
         self._run: Callable[..., Sequence[Tensor]] = self._replay
 
     def __call__(self, inputs: Sequence[Tensor]) -> list[Tensor]:
-        """Return what the function returns for inputs of the recorded shapes and dtypes."""
+        """Return the function's results for inputs of the captured shapes and dtypes."""
         with torch.no_grad(), _casts_off():
             return list(self._run(*inputs, *self.held))
 
     def compile(self, inputs: Sequence[Tensor], *, channels_last: bool) -> None:
-        """Compile the graph with Inductor, for inputs like these; random draws stay the same.
+        """Compile the graph with Inductor for inputs like these; random draws stay the same.
 
         Args:
-            inputs: of the recorded shapes and dtypes.
-            channels_last: whether convolutions on a CPU take that layout, which is faster, but
-                changes the order of draws that are made in the layout of an image.
+            inputs: tensors of the captured shapes and dtypes.
+            channels_last: use this layout for convolutions on a CPU. It is faster, but changes the
+                order of random draws made in the layout of an image.
         """
-        from torch._inductor import compile as compile_graph  # slow to import, and rarely needed
+        from torch._inductor import compile as compile_graph  # slow to import, rarely needed
 
         tensors: list[Any] = [*inputs, *self.held]
         graph = with_channels_last(self.graph, tensors) if channels_last else self.graph
@@ -90,18 +90,18 @@ class Recording:
 def record(
     function: Callable[[list[Tensor]], list[Tensor]], inputs: Sequence[Tensor]
 ) -> Recording:
-    """Return the operations that a function of tensors runs, its backward passes included.
+    """Capture the operations of a function of tensors, its backward passes included.
 
-    Control flow, shapes and Python numbers are those of this one run. What the run changes, such
-    as random state and buffers, is the caller's to restore.
+    Control flow, shapes and Python numbers are those of this one run. The caller must restore what
+    the run changes, such as random state and buffers.
 
     Args:
         function: takes and returns tensors.
-        inputs: of the shapes and dtypes to be replayed.
+        inputs: tensors of the shapes and dtypes to be replayed.
 
     Raises:
-        NotRecordableError: if the function asks for the value of a tensor.
-        Exception: whatever else the function or the recorder raises.
+        NotRecordableError: if the function reads the value of a tensor.
+        Exception: whatever else the function or the tracer raises.
 
     Example:
         >>> weight = torch.tensor(3.0)
@@ -120,12 +120,12 @@ def record(
 def compile_checked(
     recording: Recording, inputs: Sequence[Tensor], *, check: Callable[[], None]
 ) -> str | None:
-    """Compile a recording if its replay then passes a check; returns why not, if it does not.
+    """Compile a recording and check a replay; return the reason if either fails, else None.
 
     Args:
-        recording: is left uncompiled if the check fails, or the compiler.
+        recording: the recording; it is uncompiled again after a failure.
         inputs: as for ``Recording.compile``.
-        check: raises what is wrong with a replay.
+        check: raises if a replay is wrong.
     """
     for channels_last in (True, False):
         try:
@@ -139,8 +139,8 @@ def compile_checked(
 
 
 def reason(error: Exception) -> str:
-    """Return why a function is not recorded or compiled, in words that go on from "because"."""
-    first = next(iter(str(error).strip().splitlines()), "")  # Pyro adds a program's shapes
+    """Return why a function is not captured or compiled, as words that follow "because"."""
+    first = next(iter(str(error).strip().splitlines()), "")  # Pyro appends a program's shapes
     if not isinstance(error, NotRecordableError):
         first = f"of {type(error).__name__}: {first}"
     frames = [
@@ -154,9 +154,9 @@ def reason(error: Exception) -> str:
 
 
 def _lift(traced: fx.GraphModule) -> list[Tensor]:
-    """Turn tensors from outside into inputs after the others, and return them.
+    """Turn outside tensors into inputs after the others, and return them.
 
-    A compiler may take the value of a small tensor that is no input for a constant.
+    Otherwise a compiler may treat the value of a small tensor as a constant.
     """
     graph = traced.graph
     held: dict[int, tuple[Tensor, fx.Node]] = {}
@@ -175,25 +175,25 @@ def _lift(traced: fx.GraphModule) -> list[Tensor]:
                 held[id(tensor)] = tensor, graph.placeholder(f"held_{len(held)}")
         node.replace_all_uses_with(held[id(tensor)][1])
         lifted.append(node)
-    for node in lifted:  # not before, as placeholders are put before the first of them
+    for node in lifted:  # at the end, since placeholders are inserted before the first of them
         graph.erase_node(node)
     return [tensor for tensor, _ in held.values()]
 
 
 @contextmanager
 def _recording() -> Iterator[None]:
-    """Let Pyro's programs be recorded: items stay tensors, and nothing looks for NaN."""
+    """Make Pyro's programs traceable: items stay tensors, and nothing checks for NaN."""
     checks = pyro.util.torch_isnan, pyro.util.torch_isinf
     validate = Distribution._validate_sample
     cache = torch.is_autocast_cache_enabled()
     pyro.util.torch_isnan = pyro.util.torch_isinf = lambda _: False
     Distribution._validate_sample = _accept  # type: ignore[method-assign, assignment]
-    # The cache keeps casts of weights beyond one step: one made before would become a constant.
+    # The cache keeps casts of weights beyond one step; an earlier cast would become a constant.
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
     optimizers = register_optimizer_step_pre_hook(_refuse_optimizer)
-    # The recorder notes the shape of each result on a fake tensor. Where no mode for those is at
-    # hand, it makes one for each operation, and a new mode notes the whole stack of calls.
+    # The tracer finds the shape of each result with fake tensors. Without a mode for them it makes
+    # one per operation, and each new mode records the whole call stack.
     shapes = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
     try:
         with shapes, _Operations(), _Values():
@@ -207,20 +207,20 @@ def _recording() -> Iterator[None]:
 
 def _refuse_optimizer(optimizer: Any, _args: Any, _kwargs: Any) -> None:
     raise NotRecordableError(
-        f"its loss steps an optimizer of its own, {type(optimizer).__name__}, and keeps Python "
-        "numbers of it; step it outside the loss"
+        f"its loss steps an optimizer, {type(optimizer).__name__}, whose Python numbers a "
+        "capture would freeze; step it outside the loss"
     )
 
 
 def _accept(_distribution: Distribution, _value: Tensor) -> None:
-    """Find a sample valid: the eager steps before have looked, a recording cannot."""
+    """Accept every sample: eager steps have validated them, and a capture cannot."""
 
 
 class _Operations(TorchDispatchMode):
-    """Operations whose results have values or sizes that no graph holds are refused.
+    """Raise at operations whose results have data-dependent values or sizes.
 
-    The recorder refuses them for tensors that it follows; what a tensor from outside holds, it
-    takes for a constant.
+    The tracer raises for tensors that it follows, but takes values of outside tensors for
+    constants.
     """
 
     def __torch_dispatch__(
@@ -234,14 +234,14 @@ class _Operations(TorchDispatchMode):
                     "step to step; use torch.where"
                 )
         elif torch.Tag.data_dependent_output in operation.tags:
-            raise NotRecordableError(f"it asks for the value of a tensor, by {name}, {_VALUE}")
+            raise NotRecordableError(f"it reads the value of a tensor, by {name}, {_VALUE}")
         elif torch.Tag.dynamic_output_shape in operation.tags:
-            raise NotRecordableError(f"the size of what {name} returns differs from step to step")
+            raise NotRecordableError(f"the size of the result of {name} differs from step to step")
         return operation(*args, **(kwargs or {}))
 
 
 class _Values(TorchFunctionMode):
-    """``item`` stays a tensor; whatever else would take a value out of a tensor is refused."""
+    """Keep ``item`` a tensor; raise where other functions read the value of a tensor."""
 
     _TAKERS = (
         torch.Tensor.item,  # of a count or an index
@@ -268,30 +268,30 @@ class _Values(TorchFunctionMode):
             if isinstance(leaf, Tensor):
                 self._check_origin(leaf)
         if function is torch.Tensor.item and args[0].is_floating_point():
-            return args[0].detach()  # as losses and terms are taken down
+            return args[0].detach()  # losses and terms are logged this way
         literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if function in self._TAKERS or (
             literal and any(isinstance(leaf, Tensor) for leaf in tree_leaves(args[0]))
         ):
             raise NotRecordableError(
-                f"it asks for the value of a tensor, by {function.__name__}, {_VALUE}"
+                f"it reads the value of a tensor, by {function.__name__}, {_VALUE}"
             )
         return function(*args, **(kwargs or {}))
 
     def _check_origin(self, tensor: Tensor) -> None:
-        """Refuse a result of operations outside, before a backward pass frees their graph."""
+        """Raise at results of outside operations, before a backward pass frees their graph."""
         node = tensor.grad_fn
         if node is not None and node._sequence_nr() < self._first:
             raise NotRecordableError(
-                f"it reads a tensor of shape {tuple(tensor.shape)} that operations outside the "
-                "step made with gradients, which a replay would not make anew; make it inside the "
-                "program, or detach it and fill it in place"
+                f"it reads a tensor of shape {tuple(tensor.shape)} that was computed with "
+                "gradients outside the step, which a replay would not repeat; compute it inside "
+                "the program, or detach it and fill it in place"
             )
 
 
 @contextmanager
 def _casts_off() -> Iterator[None]:
-    """Operations were recorded after autocast; a replay must not cast again."""
+    """Switch autocast off: the captured operations already include the casts."""
     active = [kind for kind in ("cpu", "cuda") if torch.is_autocast_enabled(kind)]
     with ExitStack() as stack:
         for kind in active:

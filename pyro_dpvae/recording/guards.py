@@ -1,4 +1,4 @@
-"""What a recording depends on besides its inputs: modules, their modes, parameters and numbers."""
+"""Guards of a recording: modules, their modes, parameters and numbers."""
 
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -14,19 +14,19 @@ from torch.nn.modules.module import register_module_forward_pre_hook
 __all__ = ["Guards", "State", "differences", "surroundings"]
 
 State = tuple[tuple[str, Any], ...]
-"""Of each module its class and what is compared."""
+"""For each module its class and the values that are compared."""
 
 _PLAIN = frozenset({bool, int, float, complex, str, bytes, NoneType})
 
 
 @final
 class Guards:
-    """The modules that programs run, and the state that a recording of them depends on.
+    """The modules that programs run, and the state that a recording depends on.
 
-    That state is: which modules there are, their ``training`` flags, the identities of their
-    parameters and whether these take gradients, and the attributes that are plain numbers,
-    strings or None. Modules are those of the programs that are modules or methods of modules, and
-    those that were called while :meth:`watching`.
+    The state consists of the modules, their ``training`` flags, the identities of their
+    parameters, whether these require gradients, and attributes that are plain numbers, strings or
+    None. The modules are programs that are modules or methods of modules, and those called while
+    :meth:`watching`.
 
     Args:
         programs: models, guides and parts of objectives.
@@ -47,7 +47,7 @@ class Guards:
 
     @contextmanager
     def watching(self) -> Iterator[None]:
-        """Add every module that is called meanwhile."""
+        """Add every module that is called inside the context."""
 
         def add(module: nn.Module, _inputs: Any) -> None:
             self._roots.setdefault(id(module), module)
@@ -60,7 +60,7 @@ class Guards:
             handle.remove()
 
     def modules(self) -> list[nn.Module]:
-        """Return the modules and those inside them, each once, in one order in each process."""
+        """Return all modules and submodules once, in the same order in each process."""
         found: dict[int, nn.Module] = {}
         waiting = list(reversed(self._roots.values()))
         while waiting:
@@ -71,10 +71,10 @@ class Guards:
         return list(found.values())
 
     def state(self, **others: Mapping[str, Any]) -> State:
-        """Return the state, to be compared.
+        """Return the state for comparison.
 
         Args:
-            others: attributes of what is no module, by a name for it.
+            others: attributes of objects that are not modules, by a name for the object.
         """
         if self._seen is None or not self._seen.is_unchanged():
             self._seen = _Seen(self.modules())
@@ -120,14 +120,14 @@ class _Seen:
 
 
 def _plain(attributes: Mapping[str, Any]) -> list[tuple[str, type, Any]]:
-    # With their types, as 1, 1.0 and True are equal.
+    # With types, since 1, 1.0 and True are equal.
     return [
         (name, type(value), value) for name, value in attributes.items() if type(value) in _PLAIN
     ]
 
 
 def differences(before: State, after: State) -> str:
-    """Return what differs between two states, in words; an empty string where nothing does."""
+    """Describe how two states differ; an empty string if they are equal."""
     if len(before) != len(after):
         return "which modules the programs call"
     names: list[str] = []
@@ -144,14 +144,14 @@ def _is_named(entry: Any) -> bool:
 
 
 def surroundings() -> Hashable:
-    """Return the global settings that a recording depends on: casts, and the default dtype."""
+    """Return the global settings that a recording depends on: autocast and default dtype."""
     kinds = ("cpu", "cuda")
     casts = [torch.get_autocast_dtype(k) if torch.is_autocast_enabled(k) else None for k in kinds]
     return (*casts, torch.get_default_dtype())
 
 
 def tensors_of(modules: Iterable[nn.Module]) -> list[Tensor]:
-    """Return the parameters and buffers of modules, and tensors that are attributes of them."""
+    """Return the parameters, buffers and tensor attributes of modules."""
     found: dict[int, Tensor] = {}
     for module in modules:
         for held in (module._parameters, module._buffers, module.__dict__):

@@ -1,4 +1,4 @@
-"""The layout of images in a compiled graph: channels last, as convolutions on a CPU want them."""
+"""Channels-last layout in a compiled graph, which is faster for convolutions on a CPU."""
 
 import copy
 from collections.abc import Sequence
@@ -10,21 +10,21 @@ __all__ = ["with_channels_last"]
 
 _aten = torch.ops.aten
 
-# PyTorch declares a contiguous result, and returns one in the layout of the input.
+# PyTorch declares a contiguous result, but returns one in the layout of the input.
 _MISDECLARED = (_aten.replication_pad2d_backward.default,)
 
 
 def with_channels_last(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
-    """Return a graph whose convolutions take their weights in channels last, on a CPU.
+    """Return a graph whose convolutions on a CPU use weights in channels-last layout.
 
-    What they return then has that layout too, and so have the images between them. The compiler
-    would choose it for forward passes alone: a recorded backward pass asks for the layouts that it
-    was recorded with, and each image would be copied there and back. Gradients of the weights
-    return to the layout of the weights.
+    Their results, and the images between them, then have that layout too. The compiler would
+    choose it for forward passes only: a captured backward pass fixes the layouts of its inputs,
+    and each image would be copied there and back. Gradients of weights are returned in the layout
+    of the weights.
 
     Args:
-        graph: of tensor operations.
-        inputs: what its placeholders stand for.
+        graph: a graph of tensor operations.
+        inputs: the values of its placeholders.
     """
     changed = copy.deepcopy(graph.graph)
     nodes = [node for node in changed.nodes if node.op == "placeholder"]
@@ -38,7 +38,7 @@ def with_channels_last(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.Gr
         return graph
     for node in list(changed.nodes):
         if node.target is _aten.view.default:
-            node.target = _aten.reshape.default  # another layout may not be viewed in the shape
+            node.target = _aten.reshape.default  # another layout may not allow the view
         if node.target is _aten.convolution_backward.default and node.args[2] in weights:
             _keep_layout(changed, node)
         if node.target in _MISDECLARED:
@@ -56,7 +56,7 @@ def with_channels_last(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.Gr
 
 
 def _is_plain(weight: Tensor | None) -> bool:
-    """Whether a tensor is a two-dimensional convolution's weight on a CPU, as it is made."""
+    """Return True for a contiguous weight of a 2D convolution on a CPU."""
     return (
         weight is not None
         and weight.device.type == "cpu"
@@ -66,9 +66,9 @@ def _is_plain(weight: Tensor | None) -> bool:
 
 
 def _keep_layout(graph: fx.Graph, backward: fx.Node) -> None:
-    """Make the gradient of a weight contiguous again, as an optimizer's moments are."""
+    """Make the gradient of a weight contiguous, like the optimizer's moments."""
     for user in list(backward.users):
-        if user.args[1] == 1:  # of (input, weight, bias)
+        if user.args[1] == 1:  # the weight, of (input, weight, bias)
             with graph.inserting_after(user):
                 _replace(user, _contiguous(graph, user))
 
@@ -80,5 +80,5 @@ def _contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
 
 
 def _replace(node: fx.Node, by: fx.Node) -> None:
-    """Let others than the replacement take it in place of a node."""
+    """Replace a node for all users except the replacement."""
     node.replace_all_uses_with(by, delete_user_cb=lambda user: user is not by)

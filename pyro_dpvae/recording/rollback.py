@@ -1,4 +1,4 @@
-"""Evaluations that leave no trace: what they change is put back, and results are compared."""
+"""Rollback of evaluations, and comparison of results."""
 
 from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
@@ -15,8 +15,8 @@ __all__ = ["Attributes", "agree", "rollback", "rollback_modules"]
 
 _CONTAINERS = (list, dict, set, deque)
 
-# Transforms cache under such names, Pyro's modules keep the state of a run there, and its guides
-# make their plates anew for each.
+# Transforms cache under such names, Pyro's modules keep the state of a run there, and Pyro's
+# guides make new plates for each run.
 _PASSING = ("_cached", "_pyro", "plates")
 
 
@@ -27,14 +27,14 @@ def rollback(
     generators: Iterable[torch.Generator] = (),
     seed: int | None = None,
 ) -> Iterator[None]:
-    """Put back, at the end, the values and gradients of tensors and the states of random draws.
+    """Restore, at the end, values and gradients of tensors and the states of random generators.
 
-    Gradients are empty meanwhile.
+    Gradients are None inside the context.
 
     Args:
-        tensors: what an evaluation may change in place.
-        generators: random generators beside PyTorch's own.
-        seed: of PyTorch's generators meanwhile; None goes on as it was.
+        tensors: the tensors that an evaluation may change in place.
+        generators: random generators besides PyTorch's default ones.
+        seed: seed of PyTorch's generators inside the context; None keeps their state.
     """
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     gradients = [(tensor, tensor.grad) for tensor, _ in values if tensor.is_leaf]
@@ -60,10 +60,10 @@ def rollback(
 
 @contextmanager
 def rollback_modules(modules: Sequence[nn.Module], *, seed: int | None = None) -> Iterator[None]:
-    """Put back what programs of some modules may change, Pyro's store and attributes included.
+    """Restore, at the end, what programs may change: modules, their attributes and Pyro's store.
 
     Args:
-        modules: those that the programs run.
+        modules: the modules that the programs run.
         seed: as for :func:`rollback`.
     """
     attributes = Attributes(modules)
@@ -84,15 +84,15 @@ def rollback_modules(modules: Sequence[nn.Module], *, seed: int | None = None) -
 
 @final
 class Attributes:
-    """The attributes of modules, the content of containers among them, and Pyro's store.
+    """A snapshot of modules' attributes, of containers among them, and of Pyro's store.
 
     Args:
-        modules: whose attributes they are.
+        modules: the modules.
     """
 
     def __init__(self, modules: Sequence[nn.Module]) -> None:
         store = pyro.get_param_store()
-        # Whose it is, under which name there, the container itself, and what it holds now.
+        # Owner, name, the container itself, and a copy of its content.
         self._held: list[tuple[str, str, Any, Any]] = [
             ("Pyro's store", "", entries, dict(entries))
             for entries in (store._params, store._constraints, store._param_to_name)
@@ -105,7 +105,7 @@ class Attributes:
                     self._held.append((owner, name, value, type(value)(value)))
 
     def changed(self) -> str | None:
-        """Return what has changed since, in words, or None."""
+        """Describe what has changed since the snapshot; None if nothing has."""
         for owner, name, container, content in self._held:
             if _same(container, content):
                 continue
@@ -121,7 +121,7 @@ class Attributes:
         return None
 
     def restore(self) -> None:
-        """Put everything back."""
+        """Restore the snapshot."""
         for _, _, container, content in self._held:
             if not _same(container, content):
                 container.clear()
@@ -142,15 +142,15 @@ def _same(container: Any, content: Any) -> bool:
 def agree(
     found: Sequence[Tensor], expected: Sequence[Tensor], *, tolerances: Sequence[float]
 ) -> list[bool]:
-    """Return, tensor by tensor, whether they differ by at most a part of their norm.
+    """Return, for each pair of tensors, whether they differ by at most a fraction of their norm.
 
-    What is below a millionth of the largest norm of all is a rounding error. Tensors of other
-    shapes or strides do not agree.
+    Differences below a millionth of the largest norm count as rounding errors. Tensors with
+    different shapes or strides do not agree.
 
     Args:
         found: tensors.
-        expected: as many.
-        tolerances: of each, a part of the norm of what is expected.
+        expected: as many tensors.
+        tolerances: for each pair, a fraction of the norm of the expected tensor.
     """
     norms = [_norm(tensor) for tensor in expected]
     negligible = 1e-6 * max(norms, default=0.0)
@@ -168,6 +168,6 @@ def _norm(tensor: Tensor) -> float:
 
 
 def _strides(tensor: Tensor) -> list[int]:
-    """Return the strides of the dimensions that have more than one element."""
+    """Return the strides of dimensions with more than one element."""
     pairs = zip(tensor.shape, tensor.stride(), strict=True)
     return [stride for size, stride in pairs if size > 1]

@@ -1,4 +1,4 @@
-"""The training loop: a model and a guide by ``CapturedSVI``, with records and checkpoints."""
+"""Training: fit a model and a guide with ``CapturedSVI``, write records and checkpoints."""
 
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, TensorBoard

@@ -1,4 +1,4 @@
-"""The exponential moving average of weights, which is evaluated in their place."""
+"""The exponential moving average of the weights, which is evaluated instead of the weights."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -16,18 +16,18 @@ class Average:
 
         average <- d_t average + (1 - d_t) weights,    d_t = min(decay, (1 + t) / (10 + t)),
 
-    so that early averages forget the start. Buffers, such as running means of batch norm, are
-    those of the modules as they are.
+    which weights recent updates more at the start. Buffers, such as the running means of batch
+    norm, are not averaged.
 
     Args:
-        modules: by name, such as model and guide; parameters that they share are averaged once.
-        decay: in (0, 1), such as 0.999: the average is over the last 1 / (1 - decay) updates.
+        modules: modules by name, such as model and guide; shared parameters are averaged once.
+        decay: decay rate in (0, 1), such as 0.999: averages over the last 1 / (1 - decay) updates.
 
     Raises:
         ValueError: if ``decay`` is not in (0, 1).
 
     Attributes:
-        updates: how many updates it has seen.
+        updates: the number of updates averaged so far.
 
     References:
         Polyak, Juditsky (1992), Acceleration of stochastic approximation by averaging. The warm-up
@@ -55,20 +55,20 @@ class Average:
 
     @torch.no_grad()
     def update(self) -> None:
-        """Take on the weights after an update."""
+        """Add the weights after an update to the average."""
         decay = min(self.decay, (1 + self.updates) / (10 + self.updates))
         torch._foreach_lerp_(self._averages, self._weights, 1 - decay)
         self.updates += 1
 
     @torch.no_grad()
     def restart(self) -> None:
-        """Begin at the weights as they are, after a change that was no update."""
+        """Restart the average at the current weights, after they changed without an update."""
         torch._foreach_copy_(self._averages, self._weights)
         self.updates = 0
 
     @contextmanager
     def in_use(self) -> Iterator[None]:
-        """The average in place of the weights, which are as before at the end."""
+        """Use the average as the weights inside the context; restore the weights at the end."""
         with torch.no_grad():
             before = [weight.detach().clone() for weight in self._weights]
             torch._foreach_copy_(self._weights, self._averages)
@@ -79,15 +79,15 @@ class Average:
                 torch._foreach_copy_(self._weights, before)
 
     def parts(self) -> dict[str, "AveragedModule"]:
-        """Return the average of each module, as a checkpoint holds it, by the module's name."""
+        """Return the average of each module by its name, in the form that a checkpoint stores."""
         return {name: AveragedModule(self, module) for name, module in self.modules.items()}
 
     @torch.no_grad()
     def take_on(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Take on the averages of a module's parameters, by their names in it.
+        """Load the averages of a module's parameters, by their names in the module.
 
         Raises:
-            ValueError: if one is missing, or of another shape.
+            ValueError: if an average is missing or has another shape than its parameter.
         """
         own = {
             id(weight): mean for weight, mean in zip(self._weights, self._averages, strict=True)
@@ -96,42 +96,42 @@ class Average:
             mean = state.get(key)
             if mean is None or mean.shape != weight.shape:
                 raise ValueError(
-                    f"an average has every parameter in its shape, and of {key} "
-                    f"{tuple(weight.shape)} it has {None if mean is None else tuple(mean.shape)}; "
-                    "take one of these modules"
+                    f"averaged weights must match every parameter: {key} has shape "
+                    f"{tuple(weight.shape)}, got {None if mean is None else tuple(mean.shape)}; "
+                    "load an average of the same modules"
                 )
             own[id(weight)].copy_(mean)
 
 
 @final
 class AveragedModule:
-    """The average of one module: its state dict with the averages as parameters.
+    """The average of one module: its state dict with averages in place of the parameters.
 
     Args:
-        average: of this and other modules.
-        module: the one.
+        average: the average over this and other modules.
+        module: the module.
     """
 
     def __init__(self, average: Average, module: nn.Module) -> None:
         self._average, self._module = average, module
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the state dict of the module with the average in use, as copies."""
+        """Return copies of the module's state dict with the average in use."""
         with self._average.in_use():
             state = self._module.state_dict()
             return {key: tensor.detach().clone() for key, tensor in state.items()}
 
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
-        """Take on averages.
+        """Load the averages of the module's parameters.
 
         Raises:
-            ValueError: if one is missing, or of another shape.
+            ValueError: if an average is missing or has another shape than its parameter.
         """
         self._average.take_on(self._module, state)
 
 
 def check_decay(decay: int | float) -> float:
-    """Return the decay of an average.
+    """Return the decay rate of a weight average after checking it.
 
     Raises:
         ValueError: if it is not in (0, 1).

@@ -1,4 +1,4 @@
-"""What is called as a run goes on: a small protocol, and TensorBoard as one that follows it."""
+"""Callbacks of a training run, and the TensorBoard callback."""
 
 import json
 from abc import ABC
@@ -17,15 +17,15 @@ __all__ = ["AbstractCallback", "Context", "TensorBoard", "end_all"]
 
 @dataclass(frozen=True)
 class Context:
-    """What a run trains, for callbacks.
+    """The parts of a run, as callbacks see them when training starts.
 
     Attributes:
         model: p(x, z).
         guide: q(z | x).
         objective: the loss.
-        config: how it is trained.
-        step: how many steps are done when it starts: 0, or where a stopped run goes on.
-        records: what was recorded before that.
+        config: the training configuration.
+        step: the number of steps done at the start: 0, or the step where a resumed run continues.
+        records: the records of a resumed run before that step.
     """
 
     model: nn.Module
@@ -36,10 +36,10 @@ class Context:
     records: Sequence[dict[str, Any]] = ()
 
 
-class AbstractCallback(ABC):  # noqa: B024  # nothing that a subclass must have
-    """What :func:`fit` calls as a run goes on; every method does nothing here.
+class AbstractCallback(ABC):  # noqa: B024  # a subclass need not override anything
+    """Base class of callbacks for :func:`fit`; every method does nothing here.
 
-    Among several ranks the first one calls.
+    Only rank zero calls callbacks.
 
     Example:
         >>> class Printed(AbstractCallback):
@@ -50,19 +50,19 @@ class AbstractCallback(ABC):  # noqa: B024  # nothing that a subclass must have
     """
 
     def started(self, context: Context) -> None:  # noqa: B027
-        """Training begins, or goes on where a run stopped."""
+        """Called when training begins or resumes."""
 
     def recorded(self, record: dict[str, Any]) -> None:  # noqa: B027
-        """A record was added to the history, as ``metrics.jsonl`` holds it."""
+        """Called when a record is added to the history (and to ``metrics.jsonl``)."""
 
     def checkpointed(self, path: Path) -> None:  # noqa: B027
-        """A checkpoint was written to a folder."""
+        """Called when a checkpoint was written to the folder ``path``."""
 
     def ended(self, history: Any) -> None:  # noqa: B027
-        """Training has ended, with its ``History``, or stops at an error.
+        """Called when training has ended, or stops at an error.
 
-        All callbacks hear of it. An error that one raises here comes after, unless training has
-        stopped at another, to which it is a note.
+        Every callback is called, even if another raises. The first error of a callback is raised
+        afterwards; if training itself failed, it becomes a note of that error.
         """
 
 
@@ -72,12 +72,12 @@ def end_all(
     """Tell all callbacks that training has ended.
 
     Args:
-        callbacks: all that hear of it, whatever others raise.
-        history: of the run.
-        failed: at which training stops; what callbacks raise is noted there, and not raised.
+        callbacks: every one is called, even if another raises.
+        history: the history of the run.
+        failed: the error at which training stops; errors of callbacks become its notes.
 
     Raises:
-        Exception: the first that a callback has raised.
+        Exception: the first error that a callback raised, unless training failed.
     """
     raised = []
     for callback in callbacks:
@@ -94,14 +94,14 @@ def end_all(
 
 @final
 class TensorBoard(AbstractCallback):
-    """Records as TensorBoard's scalars: ``train/loss``, ``held_out/elbo`` and so on.
+    """Write records as TensorBoard scalars: ``train/loss``, ``held_out/elbo`` and so on.
 
-    A run that goes on after a stop goes on there too: what the stopped one wrote of later steps
-    than its checkpoint is hidden, and where it had no files, its records so far come first. The
-    settings of the objective are a text, ``objective``, and what has changed as well.
+    A resumed run continues the same curves: TensorBoard hides what was written after the
+    checkpoint's step. If the folder has no event files yet, the earlier records are written first.
+    The objective's settings and changed settings are written as texts.
 
     Args:
-        folder: where event files go; ``tensorboard --logdir`` takes it.
+        folder: folder of the event files, the argument of ``tensorboard --logdir``.
 
     Raises:
         ModuleNotFoundError: if TensorBoard is not installed.
@@ -112,7 +112,7 @@ class TensorBoard(AbstractCallback):
             from torch.utils.tensorboard import SummaryWriter
         except ModuleNotFoundError as error:
             raise ModuleNotFoundError(
-                "TensorBoard's files need the package tensorboard, which is not installed; "
+                "TensorBoard is missing: TensorBoard(...) needs the package tensorboard; "
                 'pip install "pyro-dpvae[tensorboard]"'
             ) from error
         self._make = SummaryWriter
@@ -121,7 +121,7 @@ class TensorBoard(AbstractCallback):
         self._purged = 0
 
     def started(self, context: Context) -> None:
-        """Take down where the run starts, and write the records before, if no file has them."""
+        """Note the step where the run starts; write earlier records if no event file exists."""
         self._purged = context.step + 1 if context.step else 0
         if not any(Path(self._folder).glob("events.out.tfevents.*")):
             self._purged = 0
@@ -129,7 +129,7 @@ class TensorBoard(AbstractCallback):
                 self.recorded(record)
 
     def recorded(self, record: dict[str, Any]) -> None:
-        """Write the numbers of a record, the first of them into a new file."""
+        """Write the numbers of a record; the first record opens the event file."""
         if self._writer is None:
             self._writer = self._make(self._folder, purge_step=self._purged)
         step = record["step"]
@@ -141,7 +141,7 @@ class TensorBoard(AbstractCallback):
             self._writer.add_scalar(name, value, step)
 
     def checkpointed(self, path: Path) -> None:
-        """Write out what is waiting, so that it is there when the checkpoint is."""
+        """Flush the event file, so that it is complete when the checkpoint is."""
         if self._writer is not None:
             self._writer.flush()
 
@@ -152,7 +152,7 @@ class TensorBoard(AbstractCallback):
 
 
 def _scalars(record: Mapping[str, Any], group: str = "train") -> Iterator[tuple[str, float]]:
-    """Yield the numbers of a record under their names, those of a section under its name.
+    """Yield the numbers of a record by name, with the names of sections as prefixes.
 
     Example:
         >>> list(_scalars({"step": 5, "loss": 2.0, "held_out": {"elbo": -1.0}}))

@@ -1,4 +1,4 @@
-"""What is refused before training starts."""
+"""Checks before training starts or resumes."""
 
 import hashlib
 from collections.abc import Iterable, Iterator
@@ -38,25 +38,25 @@ __all__ = [
 def check_kinds(
     model: object, guide: object, *, objective: object, train: object, test: object
 ) -> None:
-    """Refuse what a run cannot be made of.
+    """Raise if an argument of ``fit`` has the wrong type.
 
     Raises:
-        TypeError: with the argument, what it must be, and what it is.
+        TypeError: with the argument, the required type and the type given.
     """
     for name, program in (("model", model), ("guide", guide)):
         check_kind(
             name,
             program,
             nn.Module,
-            rule="a torch.nn.Module, whose parameters are saved; of a function make the forward "
-            "method of a pyro.nn.PyroModule",
+            rule="a torch.nn.Module, so that its parameters can be saved; turn a function into "
+            "the forward method of a pyro.nn.PyroModule",
         )
     check_kind(
         "objective",
         objective,
         RegularizedELBO,
-        rule="an objective of this library, such as BetaELBO(4.0); take steps with others by "
-        "pyro.infer.SVI or inference.CapturedSVI in a loop of your own",
+        rule="an objective of this library, such as BetaELBO(4.0); use other losses with "
+        "pyro.infer.SVI or inference.CapturedSVI in your own loop",
     )
     for name, batches in (("train", train), ("test", test)):
         check_kind(
@@ -75,15 +75,15 @@ def check_run(
     train: Batches,
     config: TrainConfig,
 ) -> set[int]:
-    """Refuse a run whose parts, data and numbers do not fit each other, before it starts.
+    """Raise if model, guide, objective, data and configuration do not fit each other.
 
-    The objective is evaluated on one batch for it.
+    Evaluates the objective on one batch.
 
     Returns:
         The steps after which the guide grows.
 
     Raises:
-        ValueError: with the reason as the refusing part gave it.
+        ValueError: with the reason of the part that fails.
     """
     check_batch(model, guide, objective, _first_batch(objective, train))
     check_last_batch(objective, train, model, guide)
@@ -92,30 +92,27 @@ def check_run(
 
 
 def check_shares(train: Batches, test: Batches) -> None:
-    """Refuse training batches that are not this rank's share, and held-out ones that are one.
+    """Raise unless training batches are this rank's shard and held-out batches are not sharded.
 
     Raises:
-        ValueError: with the shares.
+        ValueError: with the shards.
     """
     here = ranks()
     if (train.rank, train.ranks) != (here.index, here.count):
         raise ValueError(
-            "each rank trains on its own share of a batch, got that of rank "
-            f"{train.rank} of {train.ranks} on rank {here.index} of {here.count}; give "
+            f"training batches belong to rank {train.rank} of {train.ranks}: each rank must "
+            f"train on its own shard, and this is rank {here.index} of {here.count}; make "
             f"Batches(..., rank={here.index}, ranks={here.count})"
         )
     if test.ranks > 1:
         raise ValueError(
-            "held-out batches are shared as they are evaluated, got a share of "
-            f"{test.ranks}; give Batches(...) without ranks"
+            "held-out batches must not be sharded (the evaluation shards them), got a shard of "
+            f"{test.ranks}; make Batches(...) without ranks"
         )
 
 
 def _first_batch(objective: RegularizedELBO, train: Batches) -> Any:
-    """Return a batch for :func:`check_batch`: this rank's share of the first.
-
-    It is all of it where the objective compares more data of a batch than a share has.
-    """
+    """Return this rank's shard of the first batch, or all of it if a shard is too small."""
     enough = train.batch_size // train.ranks >= objective.smallest_batch
     return next((train if enough else train.whole()).epoch(0))
 
@@ -123,20 +120,20 @@ def _first_batch(objective: RegularizedELBO, train: Batches) -> Any:
 def check_batch(
     model: nn.Module, guide: nn.Module, objective: RegularizedELBO, batch: Any
 ) -> None:
-    """Refuse a batch that model, guide and likelihood cannot take, before training starts.
+    """Raise if model, guide and likelihood cannot take a batch.
 
-    A batch that is a tuple has the arguments of model and guide. A guide that grows is tried as it
-    is and with all its components.
+    A tuple holds the arguments of model and guide. A growing guide is checked with its active
+    components and with all.
 
     Raises:
-        ValueError: with the reason as the refusing part gave it.
+        ValueError: with the reason of the part that fails.
     """
     args = as_arguments(batch)
     bad, numbers = sum(int((~x.isfinite()).sum()) for x in args), sum(x.numel() for x in args)
     if bad:
         raise DataError(
-            f"data must be finite, got {bad} values of {numbers} that are NaN or infinite in "
-            "the first batch; repair or leave out those data"
+            f"the first batch has {bad} NaN or infinite values of {numbers}: data must be "
+            "finite; repair or remove those items"
         )
     with aside(model, guide), pyro.validation_enabled(True):
         try:
@@ -146,15 +143,13 @@ def check_batch(
                     objective.loss(model, guide, *args)
         except ValueError as error:
             cause: BaseException = error
-            while cause.__cause__ is not None:  # Pyro wraps the reason in the trace's shapes
+            while cause.__cause__ is not None:  # Pyro wraps the error
                 cause = cause.__cause__
             raise ValueError(str(cause)) from error
 
 
 def check_last_batch(objective: RegularizedELBO, train: Batches, *programs: nn.Module) -> None:
-    """Refuse batches of which the last of a pass is too small for the objective's penalties.
-
-    Or, with the model and the guide, for a batch norm of vectors, which has no variance of one.
+    """Raise if the last batch of an epoch is too small for a penalty or for batch norm.
 
     Raises:
         ValueError: with the sizes.
@@ -162,30 +157,30 @@ def check_last_batch(objective: RegularizedELBO, train: Batches, *programs: nn.M
     last = train.smallest
     if last < objective.smallest_batch:
         raise UnsupportedError(
-            f"the objective compares at least {objective.smallest_batch} data of a batch, and "
-            f"batches of {train.batch_size} leave a last one of {last} of the {train.size}; "
-            "choose another batch_size"
+            "the last batch is too small: the objective needs at least "
+            f"{objective.smallest_batch} items per batch, and batches of {train.batch_size} "
+            f"leave {last} of the {train.size} items for the last one; choose another batch_size"
         )
     layers = (layer for program in programs for layer in program.modules())
     own = last // train.ranks
     if own < 2 and any(isinstance(layer, nn.BatchNorm1d) for layer in layers):
-        shared = f", of which each of {train.ranks} ranks has {own}" if train.ranks > 1 else ""
+        shared = f", {own} on each of {train.ranks} ranks" if train.ranks > 1 else ""
         raise UnsupportedError(
-            "batch norm needs at least 2 data of a batch on every rank, and batches of "
-            f"{train.batch_size} leave a last one of {last} of the {train.size}{shared}; "
+            "the last batch is too small: batch norm needs at least 2 items on every rank, and "
+            f"batches of {train.batch_size} leave {last} of the {train.size} items{shared}; "
             "choose another batch_size"
         )
 
 
 def hold_together(model: nn.Module, guide: nn.Module, objective: RegularizedELBO) -> None:
-    """Refuse ranks whose weights have come apart; all ranks must call it, before a checkpoint.
+    """Raise if ranks have different weights; all ranks must call it, before a checkpoint.
 
-    Steps along averaged gradients keep weights equal to the last bit. Adversaries follow gradients
-    that each rank computes of the same samples, which a GPU may add up in another order: where
-    theirs differ, all take the first rank's, as they would from the checkpoint.
+    Steps with averaged gradients keep the weights equal to the last bit. Each rank computes an
+    adversary's gradients itself, and a GPU may sum them in another order. Where adversaries
+    differ, all ranks take those of rank zero, as they would from the checkpoint.
 
     Raises:
-        ValueError: on all ranks, with those whose weights are not the first one's.
+        ValueError: on all ranks, with the ranks whose weights differ from rank zero's.
     """
     if ranks().count == 1:
         return
@@ -194,27 +189,28 @@ def hold_together(model: nn.Module, guide: nn.Module, objective: RegularizedELBO
     apart = [rank for rank, (own, _) in enumerate(found) if own != found[0][0]]
     if apart:
         raise ValueError(
-            "weights must be the same on all ranks, got other ones than the first rank's on "
-            f"rank {', '.join(map(str, apart))}; change weights on all ranks alike, as callbacks "
-            "of the first rank alone must not, and go on from the last checkpoint"
+            "weights differ between ranks: they must be equal, and those of rank "
+            f"{', '.join(map(str, apart))} differ from rank zero's; change weights on all ranks "
+            "alike (callbacks run on rank zero only), and resume from the last checkpoint"
         )
     if len(set(found)) > 1:
         synchronize(model, guide, objective)
 
 
 def growth_steps(guide: nn.Module, steps: int) -> set[int]:
-    """Return the steps of a run after which a guide grows, none for one that does not.
+    """Return the steps after which a guide grows; an empty set for a guide that does not grow.
 
     Raises:
-        ValueError: if the steps are fewer than the numbers of components they are shared among.
+        ValueError: if the run has fewer steps than stages of growth.
     """
     if not isinstance(guide, Growing):
         return set()
     shares = guide.num_components - guide.active + 1
     if steps < shares:
         raise ConfigError(
-            f"each number of components must have a step, got {steps} steps for {shares} numbers, "
-            f"from {guide.active} to {guide.num_components}; train longer"
+            "too few steps: a growing guide needs at least one step per number of components, "
+            f"got {steps} steps for {shares} numbers ({guide.active} to {guide.num_components}); "
+            "use more steps"
         )
     return {steps * share // shares for share in range(1, shares)}
 
@@ -222,10 +218,11 @@ def growth_steps(guide: nn.Module, steps: int) -> set[int]:
 def check_clusters(
     model: nn.Module, guide: nn.Module, *, config: TrainConfig, train: Batches
 ) -> None:
-    """Refuse a step at which clusters start from data, where they cannot.
+    """Raise if ``cluster_step`` is set and clusters cannot be initialised from data then.
 
     Raises:
-        ValueError: if the guide has no clusters, the run ends before, or as the guide refuses.
+        ValueError: if the guide has no clusters, the run ends before that step, or the guide
+            refuses.
     """
     if config.cluster_step is None:
         return
@@ -236,9 +233,8 @@ def check_clusters(
         )
     if config.cluster_step >= config.steps:
         raise ConfigError(
-            "cluster_step must lie before the last step, got "
-            f"{config.cluster_step} of {config.steps} steps; train longer, or start clusters "
-            "earlier"
+            f"cluster_step must be smaller than steps, got cluster_step={config.cluster_step} "
+            f"and steps={config.steps}; use more steps or a smaller cluster_step"
         )
     guide.check_clusters(model.prior, train.size)
 
@@ -246,17 +242,17 @@ def check_clusters(
 def check_resumed(
     checkpoint: Checkpoint, *, config: TrainConfig, objective: RegularizedELBO
 ) -> None:
-    """Refuse a checkpoint that a run of a configuration and an objective cannot go on from.
+    """Raise if a checkpoint cannot be resumed with a configuration and an objective.
 
     Raises:
-        ValueError: if it has weights alone, is of other settings or of more steps than the run,
-            or its guide grows after the run's end.
+        ValueError: if it has no training state, other settings, more steps than the run, or a
+            guide that grows after the run's end.
     """
     training = checkpoint.training()
     if "settings" not in training:
         raise CheckpointError(
-            f"a run goes on from the state of its training, and {checkpoint.path} has weights "
-            "alone; take one that training has written, or train another run"
+            f"{checkpoint.path} cannot be resumed: it has weights but no training state; use a "
+            "checkpoint that training has written, or train a new run"
         )
     check_settings(
         training["settings"], settings_of(config, objective), where=str(checkpoint.path)
@@ -264,19 +260,19 @@ def check_resumed(
     place = Place(**training["place"])
     if config.steps < place.step:
         raise ConfigError(
-            f"a run goes on from the steps that it has, got {config.steps} steps for one of "
-            f"{place.step}; give more, or an earlier checkpoint"
+            f"too few steps: the checkpoint has {place.step} steps, got steps={config.steps}; "
+            "use more steps, or resume from an earlier checkpoint"
         )
     if place.growth and place.growth[-1] >= config.steps:
         raise ConfigError(
-            f"a guide grows at the steps that it started with, got {config.steps} steps for one "
-            f"that still grows after {', '.join(map(str, place.growth))}; give more"
+            "too few steps: the guide of this checkpoint still grows after "
+            f"{', '.join(map(str, place.growth))} steps, got steps={config.steps}; use more steps"
         )
 
 
 @contextmanager
 def _grown(guide: Growing) -> Iterator[None]:
-    """All components of a guide in use, and as many as before at the end."""
+    """Use all components of a guide inside the context."""
     active = guide.active
     guide.active = guide.num_components
     try:
@@ -286,7 +282,7 @@ def _grown(guide: Growing) -> Iterator[None]:
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:
-    """Return a number of all bytes of tensors."""
+    """Return a hash of all bytes of tensors."""
     found = hashlib.sha256()
     for tensor in tensors:
         flat = tensor.detach().cpu().contiguous().reshape(-1)

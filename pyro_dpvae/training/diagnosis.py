@@ -1,4 +1,4 @@
-"""Where a step lost its finite numbers: by sites, terms of the loss, and gradients."""
+"""Diagnosis of a step that is not finite: by sites, terms of the loss, and gradients."""
 
 import math
 from collections.abc import Mapping
@@ -23,19 +23,19 @@ __all__ = [
     "set_noise_state",
 ]
 
-_NEAR_ZERO = 0.5  # nats of a datum: less than what tells two kinds of data apart
-_EXTREME = 1e3  # times the median: a datum that no scaling of the data explains
+_NEAR_ZERO = 0.5  # nats per datum: less than needed to tell two kinds of items apart
+_EXTREME = 1e3  # times the median: an item that no scaling of the data explains
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """What is not finite in the evaluation of a step.
+    """The values of a training step that are not finite.
 
     Attributes:
-        terms: all terms of the objective, per datum, in nats; ``loss`` is one of them.
-        sites: the sites whose values or densities are not finite, in the order of guide and model.
-        parameters: the parameters whose gradients are not finite, in their order.
-        error: what stopped the evaluation, if something did.
+        terms: all terms of the objective, per datum, in nats, including ``loss``.
+        sites: the sites with values or densities that are not finite, guide before model.
+        parameters: the parameters with gradients that are not finite.
+        error: the error that stopped the evaluation, if any.
     """
 
     terms: dict[str, float] = field(default_factory=dict)
@@ -45,7 +45,7 @@ class Diagnosis:
 
     @property
     def bad_terms(self) -> list[str]:
-        """The names of the terms that are not finite, the loss if no other one."""
+        """Names of the terms that are not finite; ``loss`` only if it is the only one."""
         bad = [name for name, value in self.terms.items() if not math.isfinite(value)]
         return [name for name in bad if name != "loss"] or bad
 
@@ -55,28 +55,28 @@ class Diagnosis:
             found.append(self.error)
         if self.bad_terms:
             values = [f"{name} is {self.terms[name]}" for name in self.bad_terms]
-            found.append(f"of the terms, {', '.join(values)}")
+            found.append(f"terms that are not finite: {', '.join(values)}")
         if self.sites:
             found.append(f"the first site is {self.sites[0]}")
         if self.parameters:
             more = len(self.parameters) - 3
             rest = f" and {more} more" if more > 0 else ""
-            found.append(f"gradients are not finite of {', '.join(self.parameters[:3])}{rest}")
+            found.append(f"gradients are not finite for {', '.join(self.parameters[:3])}{rest}")
         if not found:
-            return "evaluated again eagerly, the same batch and noise give finite numbers"
+            return "an eager evaluation of the same batch and noise is finite"
         return "; ".join(found)
 
     def as_json(self) -> dict[str, Any]:
-        """Return all of it as JSON holds it, with numbers that are not finite as strings."""
+        """Return the diagnosis for JSON, with numbers that are not finite as strings."""
         terms = {k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()}
         return {**asdict(self), "terms": terms}
 
 
 def ignores_latents(terms: Mapping[str, float]) -> bool:
-    """Return whether z says next to nothing of a datum: a posterior collapse.
+    """Return True at a posterior collapse, where z carries almost no information on x.
 
     Args:
-        terms: of an evaluation, per datum, in nats; their ``rate`` counts.
+        terms: the terms of an evaluation, per datum, in nats; only ``rate`` is used.
 
     References:
         Bowman, Vilnis, Vinyals, Dai, Jozefowicz, Bengio (2016), Generating sentences from a
@@ -97,17 +97,17 @@ def diagnose(
     *,
     state: list[Tensor],
 ) -> Diagnosis:
-    """Evaluate a training step's loss and gradients again, eagerly, and say what is not finite.
+    """Evaluate a training step again, eagerly, and find the values that are not finite.
 
-    Modules may keep traces of the evaluation in buffers; random states are as before at the end.
-    Gradients are empty then. Among ranks all must call it, and hear of the sites of all.
+    Buffers of modules may change; random states are restored, gradients are empty at the end. All
+    ranks must call it, and each receives the sites of all ranks.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
         objective: the loss.
-        args: the batch, and what belongs to its data.
-        state: of the random numbers before the step, as of :func:`noise_state`.
+        args: the batch, and tensors that belong to it, such as labels.
+        state: the random state before the step, from :func:`noise_state`.
     """
     sites = Sites()
     terms: dict[str, Tensor] = {}
@@ -144,23 +144,23 @@ def diagnose(
 
 
 def noise_state() -> list[Tensor]:
-    """Return the states of torch's generators: of the CPU, and of CUDA devices in use."""
+    """Return the states of PyTorch's generators for the CPU and for CUDA devices in use."""
     cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
     return [torch.get_rng_state(), *cuda]
 
 
 def set_noise_state(state: list[Tensor]) -> None:
-    """Take on the states of torch's generators, as of :func:`noise_state`."""
+    """Set the states of PyTorch's generators, from :func:`noise_state`."""
     torch.set_rng_state(state[0])
     if len(state) > 1:
         torch.cuda.set_rng_state_all(state[1:])
 
 
 def extreme_rows(x: Tensor) -> list[int]:
-    """Return which data of a batch are not finite, or a thousand times as large as is usual.
+    """Return the rows of a batch that are not finite or a thousand times the median size.
 
     Args:
-        x: of shape (batch, ...).
+        x: a batch of shape (batch, ...).
 
     Example:
         >>> extreme_rows(torch.tensor([[1.0], [2.0], [torch.nan], [-1e9]]))
@@ -175,7 +175,7 @@ def extreme_rows(x: Tensor) -> list[int]:
 
 @final
 class Sites(Messenger):
-    """Notes the sites of all programs that run meanwhile."""
+    """Record the sample sites of all programs that run inside the context."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -186,7 +186,7 @@ class Sites(Messenger):
             self._sites.append((msg["name"], msg["fn"], msg["value"]))
 
     def found(self) -> list[str]:
-        """Return how the sites are not finite, that are not."""
+        """Return a description of each site that is not finite."""
         bad = []
         for name, fn, value in self._sites:
             with torch.no_grad(), pyro.validation_enabled(False):

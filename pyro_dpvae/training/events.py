@@ -1,4 +1,4 @@
-"""What happens to a pair between two steps: it grows, or places clusters, whole or not at all."""
+"""Rollback of interrupted changes, and batch-norm statistics over ranks."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -13,7 +13,7 @@ __all__ = ["average_norms", "undone_if_interrupted"]
 
 @contextmanager
 def undone_if_interrupted(*modules: nn.Module) -> Iterator[None]:
-    """Restore modules and random states if what happens in here does not come to its end."""
+    """Restore modules and random states if the body raises or is interrupted."""
     states = [
         {
             name: value.clone() if hasattr(value, "clone") else value
@@ -32,9 +32,9 @@ def undone_if_interrupted(*modules: nn.Module) -> Iterator[None]:
 
 
 def average_norms(*modules: nn.Module) -> None:
-    """Give the running statistics of batch norms, which ranks keep of their own data, their means.
+    """Average batch-norm running statistics over ranks (each rank has seen only its own shard).
 
-    Their updates are linear, so that the means of what ranks come to is what the means come to.
+    Their updates are linear, so that averaging now equals averaging after every step.
     """
     norms = {
         layer: None

@@ -1,4 +1,4 @@
-"""The door to training: a model and a guide, with records, evaluation and checkpoints."""
+"""The function ``fit``: train a model and a guide, write records and checkpoints."""
 
 import warnings
 from collections.abc import Sequence
@@ -39,73 +39,71 @@ def fit(
     device: str | torch.device = "auto",
     progress: bool = True,
 ) -> History:
-    """Train a model and a guide with Adam, by ``CapturedSVI``.
+    """Train a model and a guide with Adam and ``CapturedSVI``.
 
-    Before the first step the objective is evaluated on one batch with validation on, so that data
-    which the parts cannot take are refused at once. An interrupt (Ctrl-C) or SIGTERM ends training
-    after the present step, with everything written as at a regular end; a second one ends it at
-    once, with nothing more written.
+    The objective is first evaluated on one batch with validation on, so that data outside a
+    likelihood's support raise at once. Ctrl-C or SIGTERM ends training after the current step and
+    writes everything as at a regular end. A second signal ends training at once and writes
+    nothing.
 
-    A guide that grows, such as ``RecursiveMixtureGuide``, starts with the components that are
-    active and ends with all; each number of components has an equal share of the steps. What a
-    component is fitted with when it comes in are steps of their own, which count for nothing else.
+    A growing guide, such as ``RecursiveMixtureGuide``, starts with its active components and ends
+    with all; each number of components gets an equal share of the steps. The steps that fit a new
+    component are extra and not counted.
 
-    A resumed run goes on bit for bit as it would have done: model, guide and objective are built
-    as they were, and take on the checkpoint. Its records are those of an uninterrupted run, except
-    for seconds. A run without a checkpoint starts over. It may go on with more steps,
-    another learning rate, ``clip_norm``, policy about what is not finite, patience or other
-    intervals: what has changed is recorded. Other settings are refused by name.
+    A resumed run continues bit for bit: build model, guide and objective as before, and ``fit``
+    loads the checkpoint. Its records equal those of an uninterrupted run except for seconds. A run
+    without a checkpoint starts anew. A resumed run may change the number of steps, learning rate,
+    ``clip_norm``, ``nonfinite``, ``patience`` and intervals, and records the change. Other changed
+    settings raise an error.
 
-    In a process group of several ranks, as torchrun starts them, each rank trains on its own
-    batches; gradients and penalties are those of all. Only the first rank writes. A signal to any
-    of them ends training on all, after the same one of the next eight steps; there is no end at
-    once.
+    With several ranks, as torchrun starts them, each rank trains on its own shard of a batch.
+    Gradients are averaged, and penalties see the batch of all ranks. Only rank zero writes. A
+    signal to any rank ends training on all ranks within the next eight steps; a second signal has
+    no effect.
 
     Args:
         model: p(x, z), a ``VAE`` or any Pyro model.
         guide: q(z | x).
         objective: the loss.
-        train: the batches to train on; one pass after another, each in its own order. Batches
-            that are tuples, such as data and labels, are the arguments of model and guide. Of a
-            DataLoader the order is drawn anew from the seed, so that a resumed run knows it.
+        train: the batches to train on. A batch that is a tuple, such as data and labels, holds the
+            arguments of model and guide. A DataLoader is shuffled anew from the seed, so that a
+            resumed run repeats its order.
         test: the held-out batches.
         config: steps, learning rate, seed, intervals.
-        run: where records and checkpoints go; None keeps the records in memory only.
-        state: entries for the checkpoint's state beside its step.
-        resume: whether to go on from the last checkpoint of the run, if it has any; or from which
-            one. Later checkpoints are removed.
-        callbacks: what is called as the run goes on, such as ``TensorBoard``. All hear of the
-            end; an error that one of them raises there comes after, unless training has failed.
-        device: where model, guide, objective and batches are moved before the first step, and
-            stay: ``"auto"``, ``"cpu"``, ``"cuda"``, ``"cuda:1"`` ... The first is where the model
-            is if it is on an accelerator; otherwise CUDA if there is a GPU, else the CPU.
-        progress: whether a bar is shown.
+        run: the folder for records and checkpoints; None keeps records in memory only.
+        state: further entries for the checkpoint's state.
+        resume: True resumes from the run's last checkpoint, if there is one; a ``Checkpoint`` is
+            the one to resume from. Later checkpoints are removed.
+        callbacks: callbacks such as ``TensorBoard``. All are told of the end; an error that one
+            raises there is raised afterwards, unless training failed.
+        device: the device for model, guide, objective and batches: ``"auto"``, ``"cpu"``,
+            ``"cuda"``, ``"cuda:1"`` ... ``"auto"`` keeps a model that is on an accelerator,
+            otherwise uses CUDA if there is a GPU, else the CPU.
+        progress: show a progress bar.
 
     Returns:
-        The records: first ``{"step": 0, "objective": ..., "versions", "device"}``, with the
-        settings of the objective; then
-        ``{"step", "loss", "distortion", "rate", ..., "seconds"}`` of training batches
-        and ``{"step", "held_out": {"elbo", "distortion", "rate"}}``, all per datum, in nats;
-        where gradients are clipped, ``gradient_norm`` beside the loss, as it was before;
-        ``{"step", "backend", "recorded_seconds"}`` where a step was recorded;
-        ``{"step", "components"}`` where the guide has grown, with how many are active;
-        ``{"step", "clusters"}`` where clusters have started from data;
-        ``{"step", "changed"}`` where a resumed run has other settings, versions or device, and
-        ``{"step", "missing"}`` where records before it are lost.
-        Losses in the held-out terms carry no weights.
+        The history. Its first record is ``{"step": 0, "objective": ..., "versions", "device"}``
+        with the settings of the objective. Others are ``{"step", "loss", "distortion", "rate",
+        ..., "seconds"}`` of training batches and ``{"step", "held_out": {"elbo", "distortion",
+        "rate"}}``, all per datum, in nats; the held-out terms are not weighted. With
+        ``clip_norm``, ``gradient_norm`` is the norm before clipping. There are also records
+        ``{"step", "backend", "recorded_seconds"}`` after a capture of the training step,
+        ``{"step", "components"}`` with the active components after the guide has grown,
+        ``{"step", "clusters"}`` when clusters were initialised from data,
+        ``{"step", "changed"}`` when a resumed run has other settings, versions or device, and
+        ``{"step", "missing"}`` when earlier records are lost.
 
     Raises:
-        TypeError: if an argument is of another kind, such as a function for the model.
-        ValueError: if the parts and the data do not fit each other, the batches are not those of
-            this rank, the steps are fewer than the
-            numbers of components they are shared among, clusters are to start from data in a guide
-            without them or after the last step, training diverges, or the checkpoint is damaged,
-            of another run or of other settings.
-        FileExistsError: if the run has checkpoints, and is not to be resumed.
+        TypeError: if an argument has the wrong type, such as a function for the model.
+        ValueError: if parts and data do not fit each other; batches are not this rank's shard;
+            there are fewer steps than stages of growth; ``cluster_step`` does not fit guide or
+            steps; training diverges; or the checkpoint is damaged, of another run or of other
+            settings.
+        FileExistsError: if the run has checkpoints and ``resume`` is False.
         OSError: if the run folder cannot be written, or another process trains in it.
 
     Warns:
-        UserWarning: if a schedule, or the warm-up, takes more steps than the run.
+        UserWarning: if a schedule or the warm-up takes more steps than the run.
     """
     check_kinds(model, guide, objective=objective, train=train, test=test)
     if isinstance(train, DataLoader):

@@ -1,8 +1,7 @@
-"""What becomes of a step whose loss or gradients are not finite."""
+"""Guards against steps whose loss or gradients are not finite."""
 
 import json
 import math
-import shlex
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -12,7 +11,7 @@ from typing import Any, final
 import torch
 from safetensors.torch import save
 from torch import Tensor, nn
-from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # it exports it nevertheless
+from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # missing in torch's stubs
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
@@ -25,9 +24,9 @@ from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows, noi
 __all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
 
 POLICIES = ("stop", "skip")
-"""What becomes of a run when a step is not finite: it stops, or the step is left out."""
+"""Policies for a step that is not finite: stop the run, or skip the step."""
 
-_MOST_IN_A_ROW = 20  # beyond it, a run of NaN alone would look alive
+_MOST_IN_A_ROW = 20  # a run that skips every step must not look alive
 
 
 class NonFiniteError(DpvaeError, ValueError):
@@ -36,31 +35,31 @@ class NonFiniteError(DpvaeError, ValueError):
 
 @final
 class GuardedSteps:
-    """Steps of SVI, of which none with a loss or gradients that are not finite moves the weights.
+    """Take SVI steps; a step with a loss or gradients that are not finite changes no weights.
 
-    The optimizer leaves such a step out on its own device, moments included, and so does an
-    adversary's where the loss or its own gradients are not finite. Here it is noticed: buffers,
-    such as running means, go back to what they were, and then the policy holds. ``stop``
-    raises an error that says which terms, sites and parameters it was, with the batch in a file.
-    ``skip`` goes on, but stops likewise after 20 steps in a row.
+    The optimizer skips such a step on the device, moments included. An adversary's optimizer does
+    the same where the loss or its own gradients are not finite. This class then rolls back
+    buffers, such as running means, and applies the policy. ``stop`` raises an error that names the
+    terms, sites and parameters, and writes the batch to a file. ``skip`` continues, but stops
+    after 20 skipped steps in a row.
 
-    Where steps are CUDA graphs, ``skip`` waits for each of them, and ``stop`` looks at them when
-    :meth:`check` is called: it then knows neither batch nor terms.
+    With CUDA graphs, ``skip`` waits for each step. ``stop`` looks at the steps only when
+    :meth:`check` is called, and then knows neither batch nor terms.
 
-    Among ranks all must take the same steps, with losses of the global batch and gradients that
-    are averaged before the optimizer sees them: then all decide alike.
+    All ranks must take the same steps, with losses of the global batch and averaged gradients, so
+    that all decide alike.
 
     Args:
-        svi: what takes the steps; its optimizer updates by ``fused``.
-        fused: leaves out steps that are not finite.
+        svi: takes the steps; its optimizer updates with ``fused``.
+        fused: the optimizer that skips steps that are not finite.
         policy: ``"stop"`` or ``"skip"``.
-        folder: where the batch of a step goes at which training stops; None keeps none.
+        folder: folder for the batch at which training stops; None writes none.
 
     Raises:
-        ValueError: if there is no such policy, or ``fused`` does not skip.
+        ValueError: if ``policy`` is unknown, or ``fused`` does not skip.
 
     Attributes:
-        left_out: how many steps were left out.
+        left_out: the number of skipped steps.
     """
 
     def __init__(
@@ -73,8 +72,8 @@ class GuardedSteps:
     ) -> None:
         if not fused.skip_nonfinite:
             raise ValueError(
-                "guarded steps need an optimizer that leaves out what is not finite, got "
-                "FusedOptim(..., skip_nonfinite=False); make it with skip_nonfinite=True"
+                "FusedOptim must skip steps that are not finite, got skip_nonfinite=False; make "
+                "it with skip_nonfinite=True"
             )
         self.policy = check_choice("nonfinite", policy, POLICIES)
         self.svi, self.fused, self.folder = svi, fused, folder
@@ -87,14 +86,14 @@ class GuardedSteps:
         self._buffers = _buffers(svi.model, svi.guide, *objective.parts())
 
     def take(self, step: int, *args: Tensor) -> bool:
-        """Take a step, of this number, on a batch; returns whether its numbers are finite.
+        """Take a step on a batch; return True if its loss and gradients are finite.
 
         Args:
-            step: its number.
-            *args: the batch, and what belongs to its data, such as labels.
+            step: the number of the step.
+            *args: the batch, and tensors that belong to it, such as labels.
 
         Raises:
-            NonFiniteError: as the policy says.
+            NonFiniteError: according to the policy.
         """
         if not self._looks:
             self.svi.step(*args)
@@ -107,7 +106,7 @@ class GuardedSteps:
             cause = None if math.isfinite(loss) else f"the loss is {float(loss)}"
         except (LinAlgError, ValueError) as error:
             cause = _out_of_bounds(error)
-            if step == 1 or cause is None:  # not of numbers that have diverged
+            if step == 1 or cause is None:  # an error of the data or the model, no divergence
                 raise
             failure = error
             self.left_out += 1
@@ -123,7 +122,7 @@ class GuardedSteps:
             return True
         self._undo(buffers)
         if failure is not None and ranks().count > 1:
-            # Other ranks do not know, and wait for this one within the step.
+            # Other ranks wait for this one inside the step.
             raise NonFiniteError(self._message(step, cause)) from failure
         if self.policy == "stop" or self._in_a_row >= _MOST_IN_A_ROW:
             for part in self.svi.objective.parts():
@@ -133,7 +132,7 @@ class GuardedSteps:
             self._undo(buffers)
             where = self._write(step, args, cause=cause, found=found, state=state)
             rows = extreme_rows(args[0])
-            of_batch = f"; data {rows} of the batch stand out" if rows else ""
+            of_batch = f"; items {rows} of the batch are extreme" if rows else ""
             how = f"{cause}; {found}{of_batch}"
             raise NonFiniteError(self._message(step, how, where)) from failure
         if failure is not None:
@@ -141,7 +140,7 @@ class GuardedSteps:
         if not self._warned and ranks().index == 0:
             self._warned = True
             warnings.warn(
-                f"step {step} is left out, because {cause}; the records count such steps as "
+                f"step {step} is skipped because {cause}; the records count skipped steps as "
                 "left_out",
                 category=TrainingWarning,
                 stacklevel=2,
@@ -149,43 +148,41 @@ class GuardedSteps:
         return False
 
     def check(self, step: int) -> None:
-        """Stop if a step up to this one was not finite, where steps are not looked at singly.
+        """Raise if a step up to this one was not finite, where steps are not checked one by one.
 
         Raises:
-            NonFiniteError: with the number of steps that were left out.
+            NonFiniteError: with the number of skipped steps.
         """
         if self._looks or self.fused.skipped == self._skipped:
             return
         self.left_out += self.fused.skipped - self._skipped
         raise NonFiniteError(
-            f"training must stay finite, and {self.left_out} of the steps before step {step + 1} "
-            "were not; they were left out, so the weights are unharmed. A CUDA graph does not say "
-            f"what it was, and another run with backend 'fx' would; {self.advice}"
+            f"training has diverged: loss and gradients must be finite, and {self.left_out} of "
+            f"the steps before step {step + 1} were not. They were skipped, so the weights are "
+            "unharmed. Train with backend='fx' to learn the cause (a CUDA graph hides it); "
+            f"{self.advice}"
         )
 
     @property
     def advice(self) -> str:
-        """What to do about a run that is not finite."""
-        ways, options = ["lower the learning rate", "clip gradients (clip_norm)"], ["clip-norm 1"]
+        """Remedies for a run that is not finite."""
+        advice = "lower learning_rate, clip gradients with clip_norm"
         if self.policy == "stop":
-            ways.append("leave such steps out (nonfinite: skip)")
-            options = ["nonfinite skip"]
-        said = f"{', '.join(ways[:-1])}, or {ways[-1]}"
-        if self.folder is None:
-            return said
-        run = shlex.quote(str(self.folder.parent))
-        return f"{said}, as with: dpvae train --resume {run} --{options[0]}"
+            advice += ", or skip such steps with nonfinite='skip'"
+        if self.folder is not None:
+            advice += f", and resume the run in {self.folder.parent}"
+        return advice
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the counts, as JSON holds them."""
+        """Return the counts for JSON."""
         return {"left_out": self.left_out, "in_a_row": self._in_a_row}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on the counts of :meth:`state_dict`."""
+        """Load the counts of :meth:`state_dict`."""
         self.left_out, self._in_a_row = state["left_out"], state["in_a_row"]
 
     def _skips(self) -> int:
-        """Return how many steps the optimizers have left out."""
+        """Return the number of steps that the optimizers have skipped."""
         optim = self.svi.optim
         return self.fused.skipped + (optim.skipped if isinstance(optim, AccumulatingOptim) else 0)
 
@@ -194,10 +191,10 @@ class GuardedSteps:
             torch._foreach_copy_(self._buffers, buffers)
 
     def _message(self, step: int, how: str, where: str = "") -> str:
-        row = f", after {self._in_a_row - 1} others in a row," if self._in_a_row > 1 else ""
+        row = f" (after {self._in_a_row - 1} others in a row)" if self._in_a_row > 1 else ""
         return (
-            f"training must stay finite, and at step {step}{row} it has diverged: {how}. The "
-            f"weights are those before the step{where}; {self.advice}"
+            f"training has diverged at step {step}{row}: {how}. The weights are those before the "
+            f"step{where}; {self.advice}"
         )
 
     def _write(
@@ -209,7 +206,7 @@ class GuardedSteps:
         found: Diagnosis,
         state: list[Tensor],
     ) -> str:
-        """Write the batch of all ranks and what was found, and say where, or why not."""
+        """Write the batch of all ranks and the diagnosis; return a note of where, or why not."""
         if self.folder is None:
             return ""
         path = self.folder / f"step-{step}.safetensors"
@@ -226,38 +223,34 @@ class GuardedSteps:
                 write_whole(path, save(tensors))
                 write_whole(path.with_suffix(".json"), text.encode())
             except OSError as error:
-                return f", and the batch is not kept ({error})"
+                return f", and the batch could not be written ({error})"
         return f", and the batch is in {path}"
 
 
 @contextmanager
 def finite_parameters(done: int, advice: str) -> Iterator[None]:
-    """Say of errors that come from parameters out of bounds that training has diverged.
+    """Raise NonFiniteError for errors caused by parameters out of bounds.
 
     Args:
-        done: how many steps were taken.
-        advice: what to do about it.
+        done: the number of steps taken.
+        advice: the remedies to name.
 
     Raises:
-        NonFiniteError: for them; other errors go on.
+        NonFiniteError: for such errors; other errors are re-raised.
     """
-    with diverging(
-        lambda cause: (
-            f"training must stay finite, and after {done} steps it has diverged: {cause}; {advice}"
-        )
-    ):
+    with diverging(lambda cause: f"training has diverged after {done} steps: {cause}; {advice}"):
         yield
 
 
 @contextmanager
 def diverging(message: Callable[[str], str]) -> Iterator[None]:
-    """Raise errors that come from parameters out of bounds as what has diverged.
+    """Turn errors caused by parameters out of bounds into NonFiniteError.
 
     Args:
-        message: from the cause to what is said of it.
+        message: builds the error text from the cause.
 
     Raises:
-        NonFiniteError: for them; other errors go on.
+        NonFiniteError: for such errors; other errors are re-raised.
     """
     try:
         yield
@@ -269,16 +262,16 @@ def diverging(message: Callable[[str], str]) -> Iterator[None]:
 
 
 def _out_of_bounds(error: Exception) -> str | None:
-    """Return what has diverged, if the error is of parameters that no distribution can have."""
+    """Return the cause if the error comes from invalid parameters of a distribution."""
     if isinstance(error, LinAlgError):
-        return "a precision matrix has no factor"
+        return "a precision matrix has no Cholesky factor"
     if "satisfy the constraint" in str(error):
         return f"{str(error).split(' (')[0]} ..."  # torch's message goes on for a page
     return None
 
 
 def _buffers(*modules: nn.Module) -> list[Tensor]:
-    """Return the buffers that belong to modules' states, which a step may change."""
+    """Return the persistent buffers of modules, which a step may change."""
     found = [
         buffer
         for program in modules

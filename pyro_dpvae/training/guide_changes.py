@@ -1,4 +1,4 @@
-"""The changes that a guide makes of itself between two steps: it grows, or places its clusters."""
+"""Changes of the guide between two steps: growth and cluster initialisation."""
 
 from collections.abc import Callable, Iterator
 from typing import Any, final
@@ -21,17 +21,17 @@ __all__ = ["GuideChanges"]
 
 @final
 class GuideChanges:
-    """The changes of a guide that are due after a step.
+    """Apply the changes of a guide that are due after a step.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
         objective: the loss.
         train: the batches to train on.
-        config: how the guide changes.
-        place: where the run stands; it says what is still to come.
-        steps: what takes steps, whose average of weights begins anew after a change.
-        interrupts: the signals, which end a change at once.
+        config: says how the guide changes.
+        place: the progress of the run, with the changes still to come.
+        steps: restarts its weight average after a change.
+        interrupts: the signals; a signal ends a change at once.
     """
 
     def __init__(
@@ -51,13 +51,13 @@ class GuideChanges:
         self._steps, self._interrupts = steps, interrupts
 
     def make(self, *, progress: bool) -> Iterator[dict[str, Any]]:
-        """Make the changes that are due; yields what is to be recorded of each.
+        """Make the changes that are due; yield a record of each.
 
         Args:
-            progress: whether bars are shown.
+            progress: show progress bars.
 
         Raises:
-            KeyboardInterrupt: on a signal; the change is then undone, and due again.
+            KeyboardInterrupt: on a signal; the change is rolled back and due again.
         """
         place, guide = self._place, self._guide
         if place.growth and place.growth[0] <= place.step:
@@ -87,9 +87,9 @@ class GuideChanges:
             yield {"clusters": "from data"}
 
     def _whole_or_not(self, change: Callable[[], None]) -> None:
-        """Let the guide change itself and the model, whole or not at all.
+        """Let the guide change itself and the model, or roll back.
 
-        The first rank does it, with whole batches, and others take on what it came to.
+        Rank zero makes the change with whole batches, and all ranks copy the result.
         """
         with (
             finite_parameters(self._place.step, self._steps.advice),

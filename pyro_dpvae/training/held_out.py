@@ -1,4 +1,4 @@
-"""The bound on held-out data."""
+"""Evaluation of the ELBO and the loss on held-out data."""
 
 import warnings
 from collections.abc import Iterable, Iterator
@@ -27,17 +27,17 @@ _FEW_COMPONENTS = 1.05  # of which one has some 99 % of the weight
 def evaluate_elbo(
     model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, seed: int = 0
 ) -> dict[str, float]:
-    """Return the evidence lower bound and its terms on held-out data, per datum, in nats.
+    """Return the ELBO and its terms on held-out data, per datum, in nats.
 
-    Modules are in evaluation mode meanwhile, and the random state of the process is kept. Ranks
-    share the batches, so that all must call it, and the value is the same for any number of them.
+    Evaluates in evaluation mode and restores the random state. Ranks share the batches: all must
+    call it, and the value does not depend on their number.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        batches: all the data, on every rank; of ``Batches``, the first pass. A batch that is a
-            tuple has the arguments of model and guide.
-        seed: of the samples of z.
+        batches: all the data, on every rank; of ``Batches``, the first epoch. A tuple holds the
+            arguments of model and guide.
+        seed: random seed of the samples of z.
 
     Returns:
         ``elbo`` = -(distortion + rate), ``distortion``, ``rate``; where q(z | x) is a mixture,
@@ -89,21 +89,20 @@ def evaluate_loss(
     *,
     seed: int = 0,
 ) -> float:
-    """Return the objective's own loss on held-out data, per datum, with weights as they are.
+    """Return the objective's loss on held-out data, per datum, with its current weights.
 
-    Penalties see the data of each batch; one that is too small for them counts for nothing. Ranks
-    share the batches, as for :func:`evaluate_elbo`. The objective's ``terms`` are as before at the
-    end.
+    Penalties see each batch; a batch too small for them is left out. Ranks share the batches, as
+    in :func:`evaluate_elbo`. The objective's ``terms`` are restored.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
         objective: the loss.
-        batches: all the data, on every rank; of ``Batches``, the first pass.
-        seed: of the samples of z.
+        batches: all the data, on every rank; of ``Batches``, the first epoch.
+        seed: random seed of the samples of z.
 
     Raises:
-        ValueError: if all batches are too small.
+        ValueError: if every batch is too small.
     """
     before = objective.terms
 
@@ -121,8 +120,9 @@ def evaluate_loss(
     count = sum(size for size, _ in found)
     if not count:
         raise ValueError(
-            f"the objective compares at least {objective.smallest_batch} data of a batch, and all "
-            "held-out batches are smaller; hold out more data, or monitor 'elbo'"
+            "held-out batches are too small: the objective needs at least "
+            f"{objective.smallest_batch} items per batch; hold out more data, or use "
+            "monitor='elbo'"
         )
     return sum(loss for _, loss in found) / count
 
@@ -131,22 +131,22 @@ def evaluate_loss(
 def finite_evaluation(
     model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, after: int
 ) -> Iterator[None]:
-    """Say of errors that come from parameters out of bounds at which site of these data they are.
+    """Raise NonFiniteError for errors caused by parameters out of bounds, naming the site.
 
     Args:
         model: p(x, z).
         guide: q(z | x).
-        batches: all the data; of ``Batches``, the first pass. Each rank looks at its own.
-        after: how many steps were taken.
+        batches: all the data; of ``Batches``, the first epoch. Each rank searches its own share.
+        after: the number of steps taken.
 
     Raises:
-        NonFiniteError: for them; other errors go on.
+        NonFiniteError: for such errors; other errors are re-raised.
     """
     with diverging(
         lambda cause: (
             f"the held-out evaluation after step {after} is not finite: {cause}"
-            f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or train with a "
-            "lower learning rate"
+            f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or lower "
+            "learning_rate"
         )
     ):
         yield
@@ -165,6 +165,6 @@ def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batch
 
 @contextmanager
 def aside(*modules: nn.Module) -> Iterator[None]:
-    """Evaluation mode; modes and random state are as before at the end."""
+    """Use evaluation mode; restore modes and random state at the end."""
     with forked_rng(), in_evaluation(*modules):
         yield

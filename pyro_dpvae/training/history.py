@@ -1,4 +1,4 @@
-"""What happened in a training run."""
+"""The history of a training run."""
 
 from dataclasses import dataclass, field
 from signal import Signals
@@ -9,13 +9,13 @@ __all__ = ["History"]
 
 @dataclass
 class History:
-    """What happened in a training run.
+    """The history of a training run.
 
     Attributes:
-        records: what was recorded, in order.
-        step: how many steps were taken.
-        signal: what ended the run early; None at its regular end.
-        stopped: whether it ended early because nothing had improved for its patience.
+        records: all records in order.
+        step: the number of steps taken.
+        signal: the signal that ended the run early; None at its regular end.
+        stopped: True if early stopping ended the run.
     """
 
     records: list[dict[str, Any]] = field(default_factory=list)
@@ -35,16 +35,16 @@ class History:
 
     @property
     def interrupted(self) -> bool:
-        """Whether the run was ended early."""
+        """True if a signal ended the run early."""
         return self.signal is not None
 
     @property
     def held_out(self) -> dict[str, float]:
-        """The last terms on held-out data, per datum, in nats."""
+        """The terms of the last held-out evaluation, per datum, in nats."""
         terms = next(r["held_out"] for r in reversed(self.records) if "held_out" in r)
-        return {name: float(term) for name, term in terms.items()}  # read, "nan" is a string
+        return {name: float(term) for name, term in terms.items()}  # "nan" is a string in JSON
 
     @property
     def evaluated(self) -> int | None:
-        """The step of the last terms on held-out data; None before there are any."""
+        """The step of the last held-out evaluation; None before the first."""
         return next((r["step"] for r in reversed(self.records) if "held_out" in r), None)

@@ -1,4 +1,4 @@
-"""Ctrl-C and SIGTERM while a run trains: a step that has begun is finished first."""
+"""Handling of Ctrl-C and SIGTERM during training: the current step is finished first."""
 
 import signal
 import threading
@@ -12,17 +12,17 @@ __all__ = ["Interrupts"]
 
 @final
 class Interrupts:
-    """A context in which a first signal is noted, and a second one interrupts at once.
+    """Note the first signal inside the context; raise KeyboardInterrupt at a second one.
 
-    In the middle of a step there is no state that a run could exactly go on from. Outside the main
-    thread, where Python allows no handlers, signals are as ever.
+    A run cannot resume from the middle of a step, so that the step is finished first. Outside the
+    main thread, where Python allows no handlers, signals are handled as usual.
 
     Args:
-        never: whether none interrupts at once, since other ranks wait for what this one does. A
-            process of torchrun gets a signal of the terminal twice.
+        never: never raise, since other ranks wait for this one. torchrun's processes receive a
+            signal of the terminal twice.
 
     Attributes:
-        signal: the one that was noted; None before.
+        signal: the signal that was noted; None before.
     """
 
     def __init__(self, *, never: bool = False) -> None:
@@ -48,12 +48,12 @@ class Interrupts:
 
     @contextmanager
     def at_once(self) -> Iterator[None]:
-        """Interrupt at once in here, what can be undone; at the beginning, if one was noted.
+        """Raise at the first signal inside this context, where the work can be rolled back.
 
-        Nothing is where none interrupts at once.
+        Raises at the start if a signal was noted. Has no effect with ``never``.
 
         Raises:
-            KeyboardInterrupt: when a signal comes, with its number.
+            KeyboardInterrupt: with the number of the signal.
         """
         before, self._immediate = self._immediate, True
         try:
@@ -64,7 +64,7 @@ class Interrupts:
             self._immediate = before
 
     def note(self, number: signal.Signals = signal.SIGINT) -> None:
-        """Note an interrupt, unless one was."""
+        """Note a signal, unless one was noted already."""
         self.signal = self.signal or number
 
     def _take(self, number: int, _frame: FrameType | None) -> None:

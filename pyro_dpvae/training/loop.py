@@ -1,6 +1,6 @@
-"""The loop of training: epochs of batches, a step on each, and what comes between two steps.
+"""The training loop: epochs of batches, a step on each, and the work between two steps.
 
-The road of a batch x through one step, and the files that it passes:
+The path of a batch x through one step, and the files on it:
 
     x                                                     data/batches.py, in the epoch's order
     -> q(z | x) = guide.posterior(x),  z ~ q(z | x),
@@ -10,12 +10,12 @@ The road of a batch x through one step, and the files that it passes:
     -> Terms(distortion, rates, latents)                  objectives/terms.py; per datum, in nats
     -> loss = mean(distortion) + rate + weighted penalties
                                                           objectives/elbo.py
-    -> gradients, and whether all numbers are finite      inference/captured.py, from a recording
-    -> the update of the weights, or none                 inference/fused.py
+    -> gradients, and whether all numbers are finite      inference/captured.py, by a capture
+    -> update of the weights, or a skipped step           inference/fused.py
 
-What surrounds a step is elsewhere: the learning rate, the precision and the average of weights in
-steps.py, numbers that are not finite in guard.py, and signals, records, evaluation and checkpoints
-in trainer.py.
+Other files surround the step: steps.py has the learning rate, precision and weight average,
+guard.py handles numbers that are not finite, and trainer.py handles signals, records, evaluation
+and checkpoints.
 """
 
 from collections.abc import Callable, Iterable, Iterator
@@ -37,16 +37,15 @@ def take_steps(
     after_step: Callable[[bool], bool],
     unread: Callable[[Exception], object],
 ) -> None:
-    """Take steps from where a run stands, until it has so many or ends early.
+    """Take steps from the current place until the run has ``until`` steps or ends early.
 
     Args:
-        steps: what takes a step on a batch.
+        steps: takes a step on a batch.
         batches: the training data.
-        place: where the run stands; it moves on with each step.
+        place: the progress of the run, updated by each step.
         until: the number of steps of the whole run.
-        after_step: does what follows a step, from whether its numbers were finite; returns
-            whether training goes on.
-        unread: is called with the error where a batch cannot be read, before it is raised.
+        after_step: called after each step with whether it was finite; returns True to continue.
+        unread: called with the error if a batch cannot be read, before it is re-raised.
     """
     while place.step < until:
         for batch in _read(batches.epoch(place.epoch, place.batch), unread):
@@ -62,6 +61,6 @@ def take_steps(
 def _read(batches: Iterable[Any], unread: Callable[[Exception], object]) -> Iterator[Any]:
     try:
         yield from batches
-    except Exception as error:  # of the reading alone: a step is taken outside of here
+    except Exception as error:  # of reading only: the step runs outside of this generator
         unread(error)
         raise

@@ -1,4 +1,4 @@
-"""Where a run stands."""
+"""The progress of a run."""
 
 from dataclasses import asdict, dataclass, field
 from typing import Any
@@ -8,16 +8,16 @@ __all__ = ["Place"]
 
 @dataclass
 class Place:
-    """Where a run stands; all that decides what comes next, besides tensors and random states.
+    """The progress of a run: all that decides what comes next, besides tensors and random states.
 
     Attributes:
-        step: how many steps are done.
-        epoch: the number of the present pass over the data.
-        batch: how many batches of it are done.
-        concluded: the last step after which all that follows a step was done too.
-        growth: the steps after which the guide is still to grow.
-        cluster_step: the step after which clusters are still to start from data, if any.
-        seconds: of training so far.
+        step: number of steps done.
+        epoch: number of the current epoch.
+        batch: number of batches done in this epoch.
+        concluded: the last step whose evaluation, checkpoint and guide changes are done too.
+        growth: the steps after which the guide will grow.
+        cluster_step: the step after which clusters will be initialised from data, if any.
+        seconds: training time so far.
     """
 
     step: int = 0
@@ -33,6 +33,6 @@ class Place:
         return asdict(self)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on attributes."""
+        """Set the attributes."""
         for name, value in state.items():
             setattr(self, name, value)

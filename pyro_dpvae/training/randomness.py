@@ -1,4 +1,4 @@
-"""The random states of a process and of all ranks, as a checkpoint holds them."""
+"""Random states of one process and of all ranks, for checkpoints."""
 
 import hashlib
 import random
@@ -14,11 +14,11 @@ __all__ = ["RandomStates", "noise_seed", "random_state", "set_random_state"]
 
 
 def noise_seed(seed: int, *, step: int = 0) -> int:
-    """Return the seed of this rank's noise from a step on; that of the first at step 0 is its own.
+    """Return the noise seed of this rank from a step on; rank zero starts with the run's seed.
 
     Args:
-        seed: of the run.
-        step: after which the draws come.
+        seed: random seed of the run.
+        step: the step after which the noise is drawn.
     """
     rank = ranks().index
     if rank == 0 and step == 0:
@@ -28,7 +28,7 @@ def noise_seed(seed: int, *, step: int = 0) -> int:
 
 
 def random_state() -> dict[str, Any]:
-    """Return the states of Python's, numpy's and PyTorch's generators, CUDA's where it is used."""
+    """Return the states of Python's, numpy's and PyTorch's generators, and CUDA's if in use."""
     version, python, gauss = random.getstate()
     kind, numpy, *rest = np.random.get_state(legacy=True)
     state = {
@@ -42,7 +42,7 @@ def random_state() -> dict[str, Any]:
 
 
 def set_random_state(state: dict[str, Any]) -> None:
-    """Take on the states of :func:`random_state`, CUDA's where it is used."""
+    """Set the states of :func:`random_state`; CUDA's only where CUDA is available."""
     version, python, gauss = state["python"]
     random.setstate((version, tuple(python.tolist()), gauss))
     kind, numpy, *rest = state["numpy"]
@@ -54,23 +54,23 @@ def set_random_state(state: dict[str, Any]) -> None:
 
 @final
 class RandomStates:
-    """The random states of all ranks, saved by all and loaded by each.
+    """The random states of all ranks.
 
     Args:
-        seed: of the run, from which ranks draw anew if there are more or fewer than before.
+        seed: random seed of the run, used if the number of ranks has changed.
     """
 
     def __init__(self, seed: int) -> None:
         self.seed = seed
 
     def state_dict(self) -> dict[str, Any]:
-        """Return the states, rank by rank; all ranks must call it."""
+        """Return the states of all ranks; all ranks must call it."""
         return {"ranks": gather_objects(random_state())}
 
     def restore(self, state: dict[str, Any], *, step: int) -> bool:
-        """Take on the state of this rank; returns whether it draws anew instead.
+        """Restore this rank's state; return True if it was seeded anew.
 
-        So it does among another number of ranks than those of the state.
+        A rank is seeded anew if the number of ranks has changed.
         """
         here = ranks()
         if len(state["ranks"]) != here.count:

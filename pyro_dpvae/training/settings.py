@@ -1,4 +1,4 @@
-"""What a run is trained with, as its checkpoints hold it: what stays, and what may change."""
+"""The settings of a run in its checkpoints, and which of them may change on resuming."""
 
 import json
 from collections.abc import Iterator, Mapping
@@ -18,13 +18,13 @@ from pyro_dpvae.training.config import TrainConfig
 __all__ = ["check_settings", "differences", "environment", "settings_of"]
 
 _SEEN = frozenset({"steps", "evaluate_every", "checkpoint_every"})
-"""What records show by themselves."""
+"""Settings that the records show by themselves."""
 
 
 def settings_of(config: TrainConfig, objective: RegularizedELBO) -> dict[str, Any]:
-    """Return what decides a run of a configuration and an objective, by dotted names.
+    """Return the settings of a configuration and an objective by dotted names.
 
-    A learning rate that is a function goes by its name or, for a schedule, its numbers.
+    A function as learning rate is given by its name or, for a schedule, its numbers.
 
     Example:
         >>> settings = settings_of(TrainConfig(steps=10, accumulate=2), RegularizedELBO())
@@ -42,7 +42,7 @@ def settings_of(config: TrainConfig, objective: RegularizedELBO) -> dict[str, An
 
 
 def environment(module: nn.Module) -> dict[str, Any]:
-    """Return the versions and the device that a module is trained with."""
+    """Return the versions and the device of training."""
     device = device_of(module)
     names = ("torch", "pyro-ppl", "pyro-dpvae")
     return {
@@ -52,7 +52,7 @@ def environment(module: nn.Module) -> dict[str, Any]:
 
 
 def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, tuple[Any, Any]]:
-    """Return the settings that are not what they were, each as it was and as it is.
+    """Return the settings that differ, each with the saved and the current value.
 
     Example:
         >>> differences({"patience": 2, "seed": 0}, {"patience": 3, "seed": 0})
@@ -63,15 +63,15 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, t
 
 
 def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
-    """Refuse settings that make a resumed run another one.
+    """Raise if a resumed run has settings that must not change.
 
     Args:
-        saved: those of a checkpoint.
-        now: those that it would go on with.
-        where: the checkpoint.
+        saved: the settings in the checkpoint.
+        now: the settings to resume with.
+        where: the path of the checkpoint.
 
     Raises:
-        ValueError: with what it was saved with.
+        ValueError: with the settings that differ.
     """
     others = {
         name: pair for name, pair in differences(saved, now).items() if name not in CHANGEABLE
@@ -79,8 +79,8 @@ def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: s
     if others:
         changes = ", ".join(f"{n} from {old!r} to {new!r}" for n, (old, new) in others.items())
         raise ConfigError(
-            f"a run goes on as it was configured, and {where} would change {changes}; only "
-            f"{', '.join(sorted(CHANGEABLE))} may; train another run"
+            f"these settings must not change when a run is resumed from {where}: {changes}; only "
+            f"{', '.join(sorted(CHANGEABLE))} may change; use the old settings or train a new run"
         )
 
 
@@ -93,7 +93,7 @@ def _described(rate: Any) -> Any:
 def _version(name: str) -> str:
     try:
         return version(name)
-    except PackageNotFoundError:  # as of a checkout on the path
+    except PackageNotFoundError:  # a checkout on the path is not installed
         return "not installed"
 
 

@@ -1,4 +1,4 @@
-"""The steps of a run: what is around SVI in each of them, as the configuration says."""
+"""The training step: SVI with learning rate, precision, guard and weight average."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -27,18 +27,18 @@ __all__ = ["Steps"]
 
 @final
 class Steps:
-    """Training steps at their learning rate, in their precision, guarded, averaged.
+    """Take training steps with learning rate, precision, guard and weight average.
 
     Args:
-        modules: model and guide, by these names.
+        modules: the modules ``"model"`` and ``"guide"``.
         objective: the loss.
-        config: how steps are.
-        folder: where the batch of a step goes at which training stops; None keeps none.
+        config: the training configuration.
+        folder: folder for the batch at which training stops; None writes none.
 
     Attributes:
-        svi: what takes the steps.
-        optim: what updates the parameters, once for all ranks and all steps of an update.
-        average: the average of weights, if there is one.
+        svi: takes the steps.
+        optim: the optimizer, which updates once for all ranks and accumulated batches.
+        average: the weight average, if there is one.
     """
 
     def __init__(
@@ -67,12 +67,12 @@ class Steps:
             self.average = Average(modules, decay=config.average_decay)
 
     def take(self, done: int, batch: Any) -> bool:
-        """Take the step after so many on a batch; returns whether its numbers are finite.
+        """Take the next step on a batch; return True if its loss and gradients are finite.
 
-        A batch that is a tuple has the arguments of model and guide.
+        A batch that is a tuple holds the arguments of model and guide.
 
         Raises:
-            NonFiniteError: if they are not, and the run is to stop.
+            NonFiniteError: if they are not finite and the policy is to stop.
         """
         self.optim.set_learning_rate(self._config.learning_rate_at(done))
         cast = self._config.precision == "bfloat16"
@@ -86,7 +86,7 @@ class Steps:
         return finite
 
     def check(self, done: int) -> None:
-        """Stop if one of the steps so far was not finite, and it has not been noticed yet.
+        """Raise if an earlier step was not finite and was not noticed yet.
 
         Raises:
             NonFiniteError: if so.
@@ -95,22 +95,22 @@ class Steps:
 
     @property
     def advice(self) -> str:
-        """What to do about a run that is not finite."""
+        """Remedies for a run that is not finite."""
         return self._guarded.advice
 
     def settle(self) -> None:
-        """Bring what ranks keep for themselves to what a checkpoint holds of it."""
+        """Share the accumulated gradients between ranks before a checkpoint."""
         if self._accumulating is not None:
             self._accumulating.share()
 
     def changed(self) -> None:
-        """Begin the average anew, after a change of weights that was no step."""
+        """Restart the weight average after weights changed without a step."""
         if self.average is not None:
             self.average.restart()
 
     @property
     def notes(self) -> dict[str, Any]:
-        """What the record of a step says beside its terms."""
+        """The entries of a step's record besides its terms."""
         notes: dict[str, Any] = {}
         if self._guarded.left_out:
             notes["left_out"] = self._guarded.left_out
@@ -119,14 +119,14 @@ class Steps:
         return notes
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what a resumed run needs, beside weights, averages and the optimizer."""
+        """Return the state for a checkpoint, besides weights, averages and the optimizer."""
         state: dict[str, Any] = {"guard": self._guarded.state_dict()}
         if self.average is not None:
             state["averaged"] = self.average.updates
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on a state."""
+        """Load a state of :meth:`state_dict`."""
         self._guarded.load_state_dict(state["guard"])
         if self.average is not None:
             self.average.updates = state["averaged"]

@@ -1,4 +1,4 @@
-"""Which evaluation is the best one, and when training has stopped getting better."""
+"""The best evaluation of a run, and early stopping."""
 
 import math
 from typing import Any, final
@@ -8,29 +8,30 @@ from pyro_dpvae._checks import check_choice, check_positive_int
 __all__ = ["MONITORS", "Progress"]
 
 MONITORS = ("elbo", "loss")
-"""What may be watched on held-out data: the evidence lower bound, or the objective's own loss."""
+"""Values to monitor on held-out data: the evidence lower bound, or the objective's loss."""
 
 
 @final
 class Progress:
-    """The best of a run's evaluations, and for how many there has been no better one.
+    """Track the best evaluation, and count evaluations without improvement.
 
-    While schedules of the objective go on, or a guide grows, its own numbers move with them: a
-    rate of small weight makes a low loss. So until ``begins`` every evaluation takes the place of
-    the one before as the best, and none counts as being without improvement. So it is too where
-    a run ends before them and later goes on.
+    While schedules run or a guide grows, the objective changes: a small weight of the rate makes a
+    low loss. So evaluations before ``begins`` are not compared: each replaces the best one, and
+    none counts as without improvement. This also holds for a run that ends before ``begins`` and
+    is resumed later.
 
     Args:
-        monitor: ``"elbo"``, of which more is better, or ``"loss"``, of which less is.
-        patience: how many evaluations in a row may bring no improvement; None goes on for ever.
+        monitor: ``"elbo"`` (larger is better) or ``"loss"`` (smaller is better).
+        patience: the number of evaluations without improvement after which training stops; None
+            never stops early.
         begins: the step from which evaluations are compared.
 
     Raises:
-        ValueError: if there is no such monitor, or ``patience`` is below 1.
+        ValueError: if ``monitor`` is unknown, or ``patience`` is below 1.
 
     Attributes:
         best_step: the step of the best evaluation; None before the first.
-        best: what was watched there.
+        best: the monitored value at that step.
 
     Example:
         >>> progress = Progress("elbo", patience=2, begins=200)
@@ -51,7 +52,7 @@ class Progress:
         self.without = 0
 
     def observe(self, step: int, value: float) -> bool:
-        """Note what was watched after a step; returns whether it is the best so far.
+        """Add the value of an evaluation; return True if it is the best so far.
 
         A value that is not finite is never better.
         """
@@ -64,11 +65,11 @@ class Progress:
 
     @property
     def exhausted(self) -> bool:
-        """Whether as many evaluations as ``patience`` have brought no improvement."""
+        """True if ``patience`` evaluations in a row have brought no improvement."""
         return self.patience is not None and self.without >= self.patience
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what was observed, as JSON holds it."""
+        """Return the state for JSON."""
         finite = self.best if self.best is None or math.isfinite(self.best) else None
         return {
             "best": finite,
@@ -78,7 +79,7 @@ class Progress:
         }
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on what was observed, as of :meth:`state_dict`."""
+        """Load a state of :meth:`state_dict`."""
         self.best, self.best_step = state["best"], state["best_step"]
         self.without, self.begins = state["without"], state["begins"]
 

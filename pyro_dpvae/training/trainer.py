@@ -1,6 +1,5 @@
-"""A run in training: what happens in a step, after a step, and at the end."""
+"""A run in training: the work in a step, after a step, and at the end."""
 
-import shlex
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -43,7 +42,7 @@ _STEPS_TO_AGREE = 8
 
 @final
 class Trainer:
-    """A run in training, for :func:`fit`.
+    """A run in training, used by :func:`fit`.
 
     Args:
         model: p(x, z).
@@ -52,14 +51,14 @@ class Trainer:
         train: the batches to train on.
         test: the held-out batches.
         config: steps, learning rate, seed, intervals.
-        run: where records and checkpoints go.
-        callbacks: what is called as the run goes on, on the first rank.
+        run: folder for records and checkpoints.
+        callbacks: callbacks, called on rank zero only.
 
     Attributes:
-        place: where the run stands.
+        place: the progress of the run.
         history: the records so far.
-        weights: what a checkpoint has the weights of, by name.
-        stateful: what else a run needs to go on bit for bit, by name.
+        weights: the parts whose weights a checkpoint stores, by name.
+        stateful: further parts with a state in the checkpoint, by name.
     """
 
     def __init__(
@@ -95,7 +94,7 @@ class Trainer:
             "steps": self.steps,
             "progress": self.progress,
         }
-        # Of the device as well, which may change. Those of the objective before it takes steps.
+        # Recorded now: the device may change later, and so may the objective as it takes steps.
         self._environment = environment(model)
         self._settings = settings_of(config, objective)
         self._callbacks = list(callbacks) if ranks().index == 0 else []
@@ -111,7 +110,7 @@ class Trainer:
             steps=self.steps,
             interrupts=self._interrupts,
         )
-        self._signal: Signals | None = None  # that all ranks know of
+        self._signal: Signals | None = None  # agreed on by all ranks
         self._saved: int | None = None
         self._recordings = 0
         self._extra: dict[str, Any] = {}
@@ -119,11 +118,12 @@ class Trainer:
         self._start = 0.0
 
     def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
-        """Begin the run, or take on one of its checkpoints; all ranks must call it.
+        """Begin the run, or resume it from a checkpoint; all ranks must call it.
 
         Args:
-            resume: whether to go on from the run's last checkpoint, if it has any; or from which.
-            state: entries for the states of checkpoints.
+            resume: True resumes from the last checkpoint, if there is one; or the checkpoint to
+                resume.
+            state: further entries for the states of checkpoints.
         """
         self._extra = dict(state)
         self.progress.begins = max([self.progress.begins, *self.place.growth])
@@ -144,13 +144,13 @@ class Trainer:
         for callback in self._callbacks:
             callback.started(context)
         if checkpoint is None:
-            self.steps.changed()  # the average starts where all ranks do
+            self.steps.changed()  # all ranks start the average with the same weights
             self.record({"step": 0, "objective": self.objective.settings, **self._environment})
         for entry in news:
             self.record({"step": step, **entry})
 
     def train_all(self, *, progress: bool) -> History:
-        """Take all steps that are left; returns the history."""
+        """Take the remaining steps; return the history."""
         place, steps = self.place, self.config.steps
         self._bar = progress_bar(
             initial=place.step,
@@ -162,9 +162,9 @@ class Trainer:
         if self.svi.backend == "inductor":
             self._bar.set_description("compiling the step")
         self._start = time.monotonic() - place.seconds
-        self._recordings = self.svi.recordings  # of a resumed run, those of before
+        self._recordings = self.svi.recordings  # a resumed run has earlier ones
         with self._bar, self._interrupts, warnings.catch_warnings():
-            warnings.filterwarnings("ignore", "Encountered NaN: loss")  # it is an error here
+            warnings.filterwarnings("ignore", "Encountered NaN: loss")  # the guard handles it
             try:
                 if place.concluded < place.step < steps:
                     self._follow()
@@ -179,7 +179,7 @@ class Trainer:
                         unread=self._keep_what_is_trained,
                     )
                 self._end()
-            except BaseException as error:  # an interrupt as well
+            except BaseException as error:  # including KeyboardInterrupt
                 self.history.step = self.place.step
                 end_all(self._callbacks, self.history, failed=error)
                 raise
@@ -188,15 +188,15 @@ class Trainer:
         return self.history
 
     def _keep_what_is_trained(self, error: Exception) -> None:
-        """Write a checkpoint between two steps, before training ends at an error of its data."""
+        """Write a checkpoint between two steps, before an error of the data ends training."""
         # Other ranks wait for a step, not for a checkpoint.
         if self.run is None or self.several or not self.place.step:
             return
         if self._saved != self.place.step:
             self.save()
         error.add_note(
-            f"a checkpoint of step {self.place.step} is kept; go on with: dpvae train --resume "
-            f"{shlex.quote(str(self.run.path))}"
+            f"a checkpoint of step {self.place.step} was written: resume the run in "
+            f"{self.run.path}"
         )
 
     def record(self, entry: dict[str, Any]) -> None:
@@ -208,7 +208,7 @@ class Trainer:
             callback.recorded(entry)
 
     def evaluate(self) -> None:
-        """Record the bound on held-out data and its terms."""
+        """Evaluate on held-out data and record the ELBO and its terms."""
         average_norms(self.model, self.guide)
         step, config = self.place.step, self.config
         average = self.steps.average
@@ -225,8 +225,8 @@ class Trainer:
         except NonFiniteError:
             self.record({"step": step, **self.steps.notes})
             raise
-        except (OSError, ValueError) as error:  # as of data that cannot be read
-            self.place.concluded = step - 1  # a resumed run evaluates
+        except (OSError, ValueError) as error:  # such as data that cannot be read
+            self.place.concluded = step - 1  # a resumed run repeats the evaluation
             self._keep_what_is_trained(error)
             raise
         weights = {} if average is None else {"weights": "average"}
@@ -278,25 +278,25 @@ class Trainer:
             return resume if isinstance(resume, Checkpoint) else None
         on_first_rank(self.run.tidy)
         if isinstance(resume, Checkpoint):
-            # Read when another process may have trained here, before the lock was this one's.
+            # It was read before this process had the lock; another process may have trained since.
             again = self.run.checkpoint(resume.step)
             if again.digest != resume.digest:
                 raise CheckpointError(
-                    f"a run goes on from a checkpoint of its own, and {resume.path} is another "
-                    f"than {again.path} is now; read it again, from this run"
+                    f"{resume.path} has changed since it was read: another process has written "
+                    f"{again.path}; read the checkpoint again"
                 )
             return again
         if not self.run.steps():
             return None
         if not resume:
             raise FileExistsError(
-                f"a run that has checkpoints is resumed, and {self.run.path} has some; give "
-                "resume=True, or another run folder"
+                f"{self.run.path} already has checkpoints; resume it with resume=True, or choose "
+                "another folder"
             )
         return self.run.checkpoint("last")
 
     def _load(self, checkpoint: Checkpoint) -> list[dict[str, Any]]:
-        """Take on a checkpoint; returns what is to be recorded of that."""
+        """Load a checkpoint; return the records to add about it."""
         check_resumed(checkpoint, config=self.config, objective=self.objective)
         training = checkpoint.training()
         checkpoint.load(self.weights)
@@ -324,7 +324,7 @@ class Trainer:
         return self._signal is None and not self.progress.exhausted
 
     def after_step(self, finite: bool) -> bool:
-        """Record the step, do what follows it, and look for signals; returns whether to go on."""
+        """Record the step, do the work after it, and check signals; return True to continue."""
         step, steps = self.place.step, self.config.steps
         self._bar.update()
         if self.svi.recordings > self._recordings:
@@ -332,7 +332,7 @@ class Trainer:
             seconds = round(self.svi.recorded_seconds, 3)
             backend = self.svi.backend
             self.record({"step": step, "backend": backend, "recorded_seconds": seconds})
-            self._bar.set_description(f"step recorded in {seconds:.1f} s")
+            self._bar.set_description(f"step captured in {seconds:.1f} s")
         if step % self.config.log_every == 0 or step == steps:
             self._log(finite)
         if step < steps:
@@ -341,7 +341,7 @@ class Trainer:
         return self._goes_on
 
     def _listen(self) -> None:
-        """Take note of a signal; among ranks every few steps, so that all end after the same."""
+        """Note a signal; with several ranks only every few steps, so that all end at the same."""
         signal = self._interrupts.signal
         if self.several:
             if self.place.step % _STEPS_TO_AGREE:
@@ -362,7 +362,7 @@ class Trainer:
             self._bar.set_postfix({"loss": f"{terms['loss']:.2f}"}, refresh=False)
 
     def _follow(self) -> None:
-        """Do what follows a step: the guide's own changes, then evaluation and checkpoints."""
+        """Apply the guide's own changes, evaluate and write checkpoints, where due."""
         place, config = self.place, self.config
         try:
             for changed in self._changes.make(progress=not self._bar.disable):
@@ -370,7 +370,7 @@ class Trainer:
                 words = (f"{name} {value}" for name, value in changed.items())
                 self._bar.set_description(", ".join(words))
         except KeyboardInterrupt:
-            self._interrupts.note()  # and the change is undone: it comes when the run goes on
+            self._interrupts.note()  # the change was rolled back; a resumed run makes it
             return
         place.concluded = place.step
         if place.step % config.evaluate_every == 0:
@@ -380,15 +380,15 @@ class Trainer:
             self.save()
 
     def _end(self) -> None:
-        """Write what is left; after a signal the checkpoint first."""
+        """Write what is left; after a signal the checkpoint comes first."""
         step = self.place.step
         if self.progress.exhausted and self._signal is None:
             self.history.stopped = True
-            return  # evaluated and saved
+            return  # already evaluated and saved
         if step < self.config.steps:
             self.history.signal = self._signal
             if self._saved != step:
-                self.save()  # first, and without the records after it, which come again
+                self.save()  # before the evaluation, whose record a resumed run writes again
             if self.history.evaluated != step:
                 self.evaluate()
             return

@@ -1,4 +1,4 @@
-"""The state of an optimizer and of recorded steps, by names that another process knows."""
+"""The state of an optimizer and of captured steps, by names that do not depend on the process."""
 
 from collections.abc import Mapping
 from typing import Any, final
@@ -15,16 +15,16 @@ __all__ = ["Updates"]
 
 @final
 class Updates:
-    """What takes the steps of a run, as a checkpoint holds it.
+    """The state of SVI and its optimizer for a checkpoint.
 
-    Names in Pyro's store have running numbers, which depend on what else the process has built.
-    In a checkpoint, parameters of modules have the modules' names for them; what else programs
-    hold in the store, by ``pyro.param``, has its name there, and its value is part of the state.
+    Names in Pyro's parameter store contain running numbers, which depend on the process. A
+    checkpoint uses the modules' names for their parameters. Other parameters, from ``pyro.param``,
+    keep their names in the store, and their values are part of the state.
 
     Args:
-        svi: what takes steps.
-        optim: its optimizer, or what that updates by.
-        modules: by name, whose parameters it moves.
+        svi: takes the steps.
+        optim: its optimizer, or the one that its optimizer wraps.
+        modules: the trained modules by name.
     """
 
     def __init__(
@@ -52,10 +52,10 @@ class Updates:
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Take on a state; the programs must have run, so that Pyro's store has their parameters.
+        """Load a state, after model and guide have run and registered their parameters.
 
         Raises:
-            ValueError: if the store has no parameter of a name.
+            ValueError: if the store lacks a parameter.
         """
         places = {name: place for place, name in self._names().items()}
         stored = pyro.get_param_store()._params
@@ -64,8 +64,8 @@ class Updates:
             found: str = places.get(name, name)
             if found not in stored:
                 raise CheckpointError(
-                    f"a checkpoint must be of the same model and guide, and has the parameter "
-                    f"{name!r}, which these have not; build them as they were"
+                    "the checkpoint is of another model or guide: it has the parameter "
+                    f"{name!r}, which these do not have; build model and guide as they were"
                 )
             return found
 
@@ -84,7 +84,7 @@ class Updates:
         self.svi.load_state_dict({**state["step"], "moved": moved})
 
     def _names(self) -> dict[str, str]:
-        """Return the names of modules' parameters by those in Pyro's store."""
+        """Return the modules' names of parameters by their names in Pyro's store."""
         store: dict[Tensor, str] = pyro.get_param_store()._param_to_name
         names: dict[str, str] = {}
         for module, whole in self.modules.items():

@@ -1,1 +1,1 @@
-"""Readers of the file formats of this field: each returns what a file holds as a ``Source``."""
+"""Readers of file formats; each returns the content of a file as a ``Source``."""

@@ -1,4 +1,4 @@
-"""Libraries that read some formats, imported when a file needs them."""
+"""Optional libraries for some formats, imported when a file needs them."""
 
 from importlib import import_module
 from pathlib import Path
@@ -11,12 +11,12 @@ def library(name: str, path: Path) -> Any:
     """Return a library that reads or writes a file.
 
     Raises:
-        ImportError: if it is not installed, with the extra that brings it.
+        ImportError: if it is not installed, with the extra that installs it.
     """
     try:
         return import_module(name)
     except ImportError as error:
         raise ImportError(
-            f"the file {path} needs {name.partition('.')[0]}, which is not installed; install "
+            f"a library is missing: the file {path} needs {name.partition('.')[0]}; install "
             "pyro-dpvae[formats]"
         ) from error

@@ -29,7 +29,7 @@ _LABELS = (
 
 
 def read_hdf5(path: Path) -> Source:
-    """Return the arrays of an HDF5 file; those too large to be held are read as needed."""
+    """Return the arrays of an HDF5 file; large ones are read as needed."""
     h5py = library("h5py", path)
     arrays: dict[str, Rows] = {}
     objects: list[str] = []
@@ -48,26 +48,26 @@ def read_hdf5(path: Path) -> Source:
         with h5py.File(path, "r") as file:
             file.visititems(take)
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
-        raise DataError(f"{path} must be an HDF5 file, and cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read as an HDF5 file: {error}") from error
     return by_name(arrays, path.stem, str(path), objects)
 
 
 def read_anndata(path: Path) -> Source:
-    """Return the counts of an AnnData file: its layer ``counts`` if it has one, ``X`` otherwise.
+    """Return the counts of an AnnData file: its layer ``counts`` if it has one, else ``X``.
 
-    Labels are a column of ``obs`` that is called ``cell_type`` or likewise.
+    Labels are a column of ``obs`` with a name such as ``cell_type``.
     """
     anndata = library("anndata", path)
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of what its future versions will do
+            warnings.simplefilter("ignore")  # about future versions of anndata
             found = anndata.read_h5ad(path)
-    except Exception as error:  # whatever a damaged file brings about in it
-        raise DataError(f"{path} must be an AnnData file, and cannot be read: {error}") from error
+    except Exception as error:  # anndata raises many classes for damaged files
+        raise DataError(f"{path} cannot be read as an AnnData file: {error}") from error
     layer = "counts" if "counts" in found.layers else None
     numbers = found.X if layer is None else found.layers[layer]
     if numbers is None:
-        raise DataError(f"{path} must have numbers in X or in its layer 'counts', got none")
+        raise DataError(f"{path} has no numbers: X or the layer 'counts' must have some")
     label = next((name for name in _LABELS if name in found.obs), None)
     notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
     if label is not None:

@@ -1,4 +1,4 @@
-"""idx files, as MNIST, Fashion-MNIST and EMNIST are published, gzipped or not."""
+"""idx files, the format of MNIST, Fashion-MNIST and EMNIST, gzipped or not."""
 
 import gzip
 import re
@@ -19,21 +19,21 @@ __all__ = ["is_idx", "read_idx"]
 
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _UNREADABLE = (ValueError, OSError, EOFError, IndexError, MemoryError, OverflowError, zlib.error)
-# What follows the split in the names of images and of labels.
+# The part of file names after the split, for images and labels.
 _IMAGES, _LABELS = re.compile("images?([-.])idx3"), r"labels\1idx1"
 _OTHERS = {"train": "train", "valid": "valid", "test": "test", "t10k": "test"}
 
 
 def is_idx(path: Path) -> bool:
-    """Return whether a file is named as idx files are."""
+    """Return True if a file has the name of an idx file."""
     return re.search(r"[-.]idx\d?([-.]ubyte)?(\.gz)?$", path.name.lower()) is not None
 
 
 def read_idx(path: Path) -> Source:
-    """Return the data of an idx file, with the labels and the other splits beside it.
+    """Return the data of an idx file with the labels and other splits in the same folder.
 
-    Labels are in the file of the same name with ``labels-idx1`` for ``images-idx3``; splits in
-    those with ``train``, ``valid``, ``test`` or ``t10k`` in the place of ``train``.
+    The labels' file has ``labels-idx1`` instead of ``images-idx3`` in its name. The files of
+    splits have ``train``, ``valid``, ``test`` or ``t10k`` in their names.
     """
     parts = {"train": _part(path)}
     if "train" in path.name:
@@ -44,7 +44,7 @@ def read_idx(path: Path) -> Source:
     name = re.split(r"[-_.]?train|[-.]idx", path.name)[0]
     source = Source(name or path.parent.name or "idx", parts, str(path))
     if "emnist" in path.name.lower():
-        source.notes.append("images are turned and mirrored, as in the files of EMNIST")
+        source.notes.append("images are transposed, as in the files of EMNIST")
     return source
 
 
@@ -56,7 +56,7 @@ def _part(path: Path) -> Part:
 
 
 def _beside(path: Path) -> Path | None:
-    """Return a file, or the same gzipped or unpacked, if one is there."""
+    """Return the path of a file, gzipped or not, if it exists."""
     bare = path.with_name(path.name.removesuffix(".gz"))
     return next((one for one in (path, bare, Path(f"{bare}.gz")) if one.is_file()), None)
 
@@ -77,8 +77,8 @@ def _array(path: Path) -> Rows:
                 return MappedRows(path, dtype, offset, shape)
             content: Any = bytearray(file.read(size + 1))
     except _UNREADABLE as error:
-        raise DataError(f"{path} must be an idx file, and cannot be read: {error}") from error
+        raise DataError(f"{path} cannot be read as an idx file: {error}") from error
     if len(content) != size:
-        raise DataError(f"{path} must be an idx file of shape {shape}, and has not its size")
+        raise DataError(f"{path} has the wrong size for an idx file of shape {shape}")
     array: Array = np.frombuffer(content, dtype).reshape(shape)
     return array

@@ -23,30 +23,30 @@ from pyro_dpvae.errors import DataError
 __all__ = ["BACKGROUNDS", "read_images"]
 
 BACKGROUNDS = {"black": 0, "white": 255}
-"""What shows where images are transparent, by name."""
+"""Grey values shown behind transparent images, by name."""
 
-# What pillow raises of damaged files, and of headers that ask for more pixels than anyone has.
+# Errors of pillow for damaged files, and for headers that claim too many pixels.
 _UNREADABLE = (
     *(UnidentifiedImageError, Image.DecompressionBombError, OSError, ValueError, SyntaxError),
     *(EOFError, IndexError, OverflowError, MemoryError, RuntimeError, struct.error, zlib.error),
 )
 _ENDINGS = {".bmp", ".jpeg", ".jpg", ".pgm", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-_ORIENTATION, _BITS = 0x0112, 0x0102  # numbers of tags
+_ORIENTATION, _BITS = 0x0112, 0x0102  # tag numbers
 _DEEP_MODES = {"I", "I;16", "I;16B", "I;16L", "I;16N", "F"}
 _PNG = b"\x89PNG\r\n\x1a\n"
-_GREY_ALPHA, _COLOUR_ALPHA = 4, 6  # types of PNG files
+_GREY_ALPHA, _COLOUR_ALPHA = 4, 6  # colour types of PNG files
 
 
 @dataclass(frozen=True)
 class _Header:
-    """What is known of an image before its pixels are read.
+    """The properties of an image that are known before its pixels are read.
 
     Attributes:
         size: width and height, upright.
         channels: 1 or 3.
-        deep: whether a pixel has more than 8 bits.
-        alpha: whether it has transparency.
-        reader: which library reads the pixels.
+        deep: True if a channel has more than 8 bits.
+        alpha: True if it has transparency.
+        reader: name of the library that reads the pixels.
     """
 
     size: tuple[int, int]
@@ -57,15 +57,15 @@ class _Header:
 
 
 def read_images(folder: Path, *, background: str | None = None) -> Source:
-    """Return the images of a folder, all of one size.
+    """Return the images of a folder, which must have one size.
 
-    Subfolders ``train``, ``val`` or ``valid`` or ``validation``, and ``test`` are splits. Where
-    every image lies in a subfolder, the subfolders are classes. Images are upright as EXIF says.
-    If one has colours, all have three channels; if one has 16 bits, all are shades in [0, 1].
+    Subfolders ``train``, ``val`` or ``valid`` or ``validation``, and ``test`` are splits. If every
+    image lies in a subfolder, the subfolders are classes. Images are rotated according to EXIF. If
+    one image has colours, all get three channels; if one has 16 bits, all become shades in [0, 1].
 
     Args:
-        folder: of the images.
-        background: what shows where images are transparent, of ``BACKGROUNDS``; None is white.
+        folder: the folder of the images.
+        background: what shows behind transparent images, one of ``BACKGROUNDS``; None is white.
 
     Raises:
         ValueError: if there is no image, one cannot be read, or sizes differ.
@@ -82,8 +82,7 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
         by_split, outside = {"train": every}, []
     if not every:
         raise DataError(
-            f"a folder of images needs files ending in {', '.join(sorted(_ENDINGS))}, "
-            f"got none below {folder}"
+            f"the folder {folder} has no images: files must end in {', '.join(sorted(_ENDINGS))}"
         )
     headers = {path: _header(path) for paths in by_split.values() for path in paths}
     wanted = _widest(headers)
@@ -97,7 +96,7 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
     source = Source(folder.name, parts, str(folder), "images")
     _note(source, list(headers.values()), wanted, background or "white")
     if outside:
-        source.notes.append(f"{len(outside)} images outside of the folders of splits are left out")
+        source.notes.append(f"{len(outside)} images outside the folders of splits are ignored")
     return source
 
 
@@ -120,7 +119,7 @@ class ImageFiles:
     def __getitem__(self, rows: slice) -> Array:
         chosen = range(len(self))[rows]
         out = np.empty((len(chosen), *self.shape[1:]), self.dtype)
-        # Closed before an error is told, which would stand in its line.
+        # Close the bar before an error is shown, which would share its line.
         with progress_bar(
             chosen, "reading images", unit="image", leave=False, disable=len(chosen) < 2
         ) as bar:
@@ -158,7 +157,7 @@ def _widest(headers: dict[Path, _Header]) -> _Header:
 
 
 def _classes(paths: Sequence[Path], base: Path) -> Array | None:
-    """Return the folder of each image below a base, if folders can be classes."""
+    """Return the folder of each image below a base, if the folders can be classes."""
     places = [path.relative_to(base).parts for path in paths]
     names = {place[0] for place in places}
     if any(len(place) < 2 for place in places) or not 1 < len(names) <= len(paths) // 2:
@@ -172,11 +171,11 @@ def _note(source: Source, headers: Sequence[_Header], wanted: _Header, backgroun
         notes.append("the folders are classes")
     if len({header.channels for header in headers}) > 1:
         grey = sum(header.channels == 1 for header in headers)
-        notes.append(f"{grey} grey images have three equal channels, as others have colours")
+        notes.append(f"{grey} grey images get three equal channels, since others have colours")
     if len({header.deep for header in headers}) > 1:
-        notes.append("8-bit and 16-bit images together are shades from 0 to 1")
+        notes.append("8-bit and 16-bit images become shades from 0 to 1")
     if wanted.alpha:
-        notes.append(f"transparent images are put on {background} (--background)")
+        notes.append(f"transparent images are put on a {background} background")
 
 
 def _header(path: Path) -> _Header:
@@ -184,7 +183,7 @@ def _header(path: Path) -> _Header:
         with path.open("rb") as file:
             start = file.read(26)
         if start.startswith(_PNG) and len(start) == 26 and start[24] == 16 and start[25] > 0:
-            # pillow reads 16 bits of grey alone, and takes the upper 8 of others.
+            # Of 16-bit images, pillow reads grey ones only, and takes the upper 8 bits of others.
             width, height = struct.unpack(">II", start[16:24])
             kind = start[25]
             channels = 1 if kind == _GREY_ALPHA else 3
@@ -198,7 +197,7 @@ def _header(path: Path) -> _Header:
         with Image.open(path) as image:
             size = image.size
             bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
-            if max(bits) > 8 and len(bits) > 1:  # pillow takes the upper 8 of these as well
+            if max(bits) > 8 and len(bits) > 1:  # pillow takes the upper 8 bits of these too
                 return _tiff_header(path)
             if image.getexif().get(_ORIENTATION) in (5, 6, 7, 8):
                 size = size[::-1]
@@ -226,7 +225,7 @@ def _pixels(path: Path, header: _Header, white: int) -> Array:
     """Return an upright image of shape (1 or 3, height, width), uint8 or float32 in [0, 1]."""
     try:
         with warnings.catch_warnings():
-            # Of transparent palettes; of torchvision's plans for its readers.
+            # Warnings about transparent palettes, and deprecations in torchvision.
             warnings.simplefilter("ignore")
             if header.reader == "pillow":
                 with Image.open(path) as image:
@@ -264,7 +263,7 @@ def _of_pillow(image: Image.Image) -> Array:
 
 
 def _composited(array: Array, white: int) -> Array:
-    """Return an image whose last channel is alpha on a ground of one shade."""
+    """Blend an image, whose last channel is alpha, with a background of one shade."""
     if array.dtype != np.uint8:
         alpha = array[..., -1:]
         return array[..., :-1] * alpha + np.float32(white / 255) * (1 - alpha)
@@ -278,10 +277,10 @@ def _tiff(path: Path) -> Array:
         found: Array = library("tifffile", path).imread(path)
     except ImportError:
         raise
-    except Exception as error:  # whatever a damaged file brings about in it
+    except Exception as error:  # tifffile raises many classes for damaged files
         raise _unreadable(path, error) from error
     return found
 
 
 def _unreadable(path: Path, error: Any) -> DataError:
-    return DataError(f"every image must be readable, got {path}: {error}")
+    return DataError(f"{path} cannot be read: {error}; every image must be readable")

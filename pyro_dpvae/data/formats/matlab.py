@@ -18,7 +18,7 @@ _CARS = "*_mesh.mat"
 
 
 def read_matlab(path: Path) -> Source:
-    """Return the data of a .mat file, by the names and shapes that published files have."""
+    """Return the data of a .mat file, by the names and shapes in published files."""
     arrays = _arrays(path)
     name, where = path.stem, str(path)
     if "X" in arrays and arrays["X"].ndim == 4 and arrays["X"].shape[:3] == (32, 32, 3):
@@ -35,17 +35,19 @@ def read_matlab(path: Path) -> Source:
 
 
 def is_cars(folder: Path) -> bool:
-    """Return whether a folder has the meshes of cars3d."""
+    """Return True if a folder has the meshes of cars3d."""
     return next(folder.rglob(_CARS), None) is not None
 
 
 def read_cars(folder: Path) -> Source:
-    """Return cars3d: of each car 24 azimuths from 4 elevations, an ``im`` of (h, w, 3, 24, 4)."""
+    """Return cars3d: 24 azimuths and 4 elevations per car, arrays ``im`` of (h, w, 3, 24, 4)."""
     images, factors = [], []
     for car, path in enumerate(sorted(folder.rglob(_CARS))):
         mesh = _arrays(path).get("im")
         if mesh is None or mesh.ndim != 5:
-            raise DataError(f"a mesh of cars3d has an array 'im' of 5 dimensions, {path} has not")
+            raise DataError(
+                f"a mesh of cars3d must have an array 'im' of 5 dimensions; {path} has none"
+            )
         azimuths, elevations = mesh.shape[3:]
         views = mesh.transpose(3, 4, 0, 1, 2)
         images.append(views.reshape(-1, *views.shape[2:]))
@@ -66,8 +68,8 @@ def _arrays(path: Path) -> dict[str, Array]:
         found: Mapping[str, Any] = io.loadmat(path)
     except ImportError:
         raise
-    except Exception as error:  # whatever a damaged file brings about in it
-        raise DataError(f"{path} must be a .mat file, and cannot be read: {error}") from error
+    except Exception as error:  # scipy and h5py raise many classes for damaged files
+        raise DataError(f"{path} cannot be read as a .mat file: {error}") from error
     return {
         key: array
         for key, array in found.items()
@@ -78,7 +80,7 @@ def _arrays(path: Path) -> dict[str, Array]:
 def _hdf5_arrays(path: Path) -> dict[str, Array]:
     h5py = library("h5py", path)
     with h5py.File(path, "r") as file:
-        # MATLAB's dimensions are in the opposite order there.
+        # HDF5 has MATLAB's dimensions in reverse order.
         return {
             key: array[()].T
             for key, array in file.items()
@@ -98,7 +100,7 @@ def _svhn(arrays: Mapping[str, Array], name: str, where: str) -> Source:
 
 
 def _chardata(arrays: Mapping[str, Array], name: str, where: str) -> Source:
-    """Omniglot of Burda, Grosse, Salakhutdinov (2015): a column per image, itself by columns."""
+    """Omniglot of Burda, Grosse, Salakhutdinov (2015): one column per image, pixels by columns."""
     parts = {
         split: Part(_by_columns(arrays[data].T, 28), arrays[target].argmax(0))
         for split, data, target in (
@@ -111,7 +113,7 @@ def _chardata(arrays: Mapping[str, Array], name: str, where: str) -> Source:
 
 
 def _upright_silhouettes(source: Source) -> None:
-    """Images of Caltech 101 silhouettes are flat, by columns, and the object is 0."""
+    """Reshape Caltech 101 silhouettes, which are flat and column by column; the object is 0."""
     for part in source.parts.values():
         data = np.asarray(part.data[:])
         side = round(data.shape[1] ** 0.5) if data.ndim == 2 else 0
@@ -119,9 +121,9 @@ def _upright_silhouettes(source: Source) -> None:
             return
         part.data = _by_columns(data, side)
     source.layout = "images"
-    source.notes.append("as in the file, the object is 0 and the ground 1")
+    source.notes.append("as in the file, the object is 0 and the background 1")
 
 
 def _by_columns(rows: Array, side: int) -> Array:
-    """Return images whose rows of numbers go down their columns."""
+    """Return images whose numbers are stored column by column."""
     return np.ascontiguousarray(rows.reshape(-1, side, side).transpose(0, 2, 1))

@@ -29,7 +29,7 @@ _FACTORS = ("category", "instance", "elevation", "azimuth", "lighting")
 
 
 def is_norb(path: Path) -> bool:
-    """Return whether a file begins as smallNORB's do."""
+    """Return True if a file begins like those of smallNORB."""
     try:
         with _opened(path) as file:
             return int.from_bytes(file.read(4), "little") in _TYPES
@@ -38,14 +38,14 @@ def is_norb(path: Path) -> bool:
 
 
 def read_norb(path: Path) -> Source:
-    """Return smallNORB, of one of its ``-dat.mat`` files and those beside it.
+    """Return smallNORB from one of its ``-dat.mat`` files and the files beside it.
 
-    Labels are in ``-cat.mat``, further factors in ``-info.mat``. Of each pair of images the first
-    camera's is taken. A training file brings the testing file beside it as test split.
+    Labels are in ``-cat.mat``, further factors in ``-info.mat``. Of each pair of images only the
+    first camera's is used. For a training file, the testing file beside it is the test split.
     """
     if "-dat" not in path.name:
         raise DataError(
-            f"the images of smallNORB are in the files that end in -dat.mat, got {path}; name one "
+            f"the images of smallNORB are in the files that end in -dat.mat, got {path}; use one "
             "of those"
         )
     parts = {"train": _part(path)}
@@ -59,12 +59,12 @@ def read_norb(path: Path) -> Source:
         str(path),
         "images",
         factor_names=_FACTORS,
-        notes=["the first camera of two", f"classes: {', '.join(_CLASSES)}"],
+        notes=["only the first camera of two", f"classes: {', '.join(_CLASSES)}"],
     )
 
 
 class _FirstCamera:
-    """The first of two images of each row."""
+    """The first of the two images in each row."""
 
     def __init__(self, rows: Any) -> None:
         self.rows, self.dtype = rows, rows.dtype
@@ -80,7 +80,7 @@ class _FirstCamera:
 def _part(path: Path) -> Part:
     pair = _matrix(path)
     if len(pair.shape) != 4 or pair.shape[1] != 2:
-        raise DataError(f"smallNORB has pairs of images, got shape {pair.shape} in {path}")
+        raise DataError(f"smallNORB must have pairs of images, got shape {pair.shape} in {path}")
     camera = _FirstCamera(pair)
     data = camera[:] if isinstance(pair, np.ndarray) else camera
     labels, info = (_beside(path, kind) for kind in ("cat", "info"))
@@ -103,7 +103,7 @@ def _matrix(path: Path) -> Any:
     try:
         with _opened(path) as file:
             kind, dimensions = np.frombuffer(file.read(8), "<i4").tolist()
-            # At least three sizes are there, of which the last ones may mean nothing.
+            # The file has at least three sizes, of which the last may be unused.
             sizes = np.frombuffer(file.read(4 * max(3, dimensions)), "<i4").tolist()
             shape, dtype = tuple(sizes[:dimensions]), np.dtype(_TYPES[kind])
             size, offset = prod(shape) * dtype.itemsize, 8 + 4 * len(sizes)
@@ -112,4 +112,4 @@ def _matrix(path: Path) -> Any:
             content = bytearray(file.read(size))
         return np.frombuffer(content, dtype).reshape(shape)
     except _UNREADABLE as error:
-        raise DataError(f"{path} must be a file of smallNORB, and cannot be read") from error
+        raise DataError(f"{path} cannot be read as a file of smallNORB") from error

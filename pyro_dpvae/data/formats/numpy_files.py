@@ -18,8 +18,8 @@ from pyro_dpvae.errors import DataError
 
 __all__ = ["read_npy", "read_npz"]
 
-# What numpy and zipfile raise of damaged files: of headers that are cut, that ask for more than
-# memory or an integer holds, of packing that Python does not know, of a password.
+# Errors of numpy and zipfile for damaged files: truncated headers, sizes beyond the memory,
+# unknown compression, passwords.
 _UNREADABLE = (
     *(ValueError, OSError, EOFError, KeyError, SyntaxError, TokenError),
     *(MemoryError, OverflowError, RuntimeError, struct.error, zipfile.BadZipFile, zlib.error),
@@ -27,7 +27,7 @@ _UNREADABLE = (
 
 
 def read_npy(path: Path) -> Source:
-    """Return the array of a .npy file, memory-mapped if it is too large to be held."""
+    """Return the array of a .npy file, memory-mapped if it is large."""
     if zipfile.is_zipfile(path):
         return read_npz(path)
     try:
@@ -42,10 +42,10 @@ def read_npy(path: Path) -> Source:
 
 
 def read_npz(path: Path) -> Source:
-    """Return the arrays of a .npz file; those too large to be held are memory-mapped.
+    """Return the arrays of a .npz file; large uncompressed ones are memory-mapped.
 
-    Compressed ones are held at any size: they can only be read from their beginning. Arrays of
-    objects, which only unpickling could read, are left out.
+    Compressed arrays are always loaded, since they can only be read from their beginning. Arrays
+    of objects are ignored, since only unpickling could read them.
     """
     arrays: dict[str, Rows] = {}
     objects: list[str] = []
@@ -97,6 +97,6 @@ def _mapped(path: Path, file: Any) -> MappedRows:
 
 def _refusal(path: Path) -> DataError:
     return DataError(
-        f"{path} must be a .npy or .npz file of numbers, and cannot be read as one; arrays of "
-        "objects are not unpickled"
+        f"{path} cannot be read as a .npy or .npz file of numbers; arrays of objects are not "
+        "unpickled"
     )

@@ -1,4 +1,4 @@
-"""Which reader a file or folder has, and the files of other splits beside it."""
+"""The choice of a reader for a file or folder, and the files of other splits beside it."""
 
 import re
 from collections.abc import Callable
@@ -30,24 +30,24 @@ _READERS: dict[str, Callable[[Path], Source]] = {
     ".tsv": read_table,
 }
 ENDINGS = (*_READERS, "-ubyte", ".gz")
-"""The endings of files that are read."""
+"""The endings of supported files."""
 
 _SPLITS = {"valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 
 
 def read(path: Path, *, background: str | None = None) -> Source:
-    """Return what a file or folder holds.
+    """Read a file or folder.
 
-    A file of one split whose name has the word ``train`` brings the files beside it in whose names
-    ``valid``, ``val``, ``validation`` or ``test`` stands in its place.
+    For a file of one split with ``train`` in its name, the files with ``valid``, ``val``,
+    ``validation`` or ``test`` in its place are read too.
 
     Args:
         path: the file or folder.
-        background: as :func:`read_images` takes it.
+        background: as for :func:`read_images`.
 
     Raises:
-        ImportError: if a library that reads the file is not installed.
-        ValueError: if nothing reads it, or it is damaged.
+        ImportError: if a library for the file is not installed.
+        ValueError: if the format is unknown, or the file is damaged.
     """
     if path.is_dir():
         return _read_folder(path, background)
@@ -96,5 +96,5 @@ def _read_file(path: Path) -> Source:
 
 
 def _renamed(name: str, word: str) -> str:
-    """Return the name of a file of another split; the same name if it names no training split."""
+    """Return the name of another split's file; the same name if it is not a training file."""
     return re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, name)

@@ -18,11 +18,11 @@ def read_table(path: Path) -> Source:
     """Return the columns of a table as vectors, with their names.
 
     A column called ``label``, ``class`` or ``target`` is the label, unless it has real numbers. A
-    column without a name, or that pandas wrote as the index, is left out.
+    column without a name, or an index written by pandas, is ignored.
 
     Raises:
         ImportError: without pyarrow.
-        ValueError: for a column that is no number, or has gaps; for a table without a header.
+        ValueError: for a column with gaps or without numbers, or a table without a header.
     """
     table, names = _table(path)
     types = library("pyarrow.types", path)
@@ -33,15 +33,15 @@ def read_table(path: Path) -> Source:
     columns = [name for name in names if name not in {label, *index}]
     notes = [f"column {label!r} is the label"] if label else []
     if index:
-        notes.append(f"left out, as the index: {', '.join(map(repr, sorted(index)))}")
+        notes.append(f"ignored index columns: {', '.join(map(repr, sorted(index)))}")
     if len({*names}) < len(names):
         raise DataError(f"the columns of a table must have different names, got {names} in {path}")
     if not columns:
-        raise DataError(f"a table needs columns of numbers, got {names} in {path}")
+        raise DataError(f"a table must have columns of numbers, got {names} in {path}")
     if all(_is_number(name) for name in names):
         raise DataError(
-            f"the first line of a table must have the names of its columns, got numbers in "
-            f"{path}; add such a line"
+            f"the table {path} has no header: its first line must have the names of its columns; "
+            "add such a line"
         )
     array = np.empty((table.num_rows, len(columns)), np.float64)
     for place, name in enumerate(columns):
@@ -70,7 +70,7 @@ def _table(path: Path) -> tuple[Any, list[str]]:
             table = csv.read_csv(path, parse_options=csv.ParseOptions(delimiter=delimiter))
         return table, table.column_names
     except (arrow.ArrowException, OSError, UnicodeDecodeError) as error:
-        raise DataError(f"{path} must be a table, and cannot be read as one: {error}") from error
+        raise DataError(f"{path} cannot be read as a table: {error}") from error
 
 
 def _numbers(column: Any, name: str, path: Path) -> Any:
@@ -78,13 +78,13 @@ def _numbers(column: Any, name: str, path: Path) -> Any:
     types = library("pyarrow.types", path)
     if types.is_null(kind) or column.null_count:
         raise DataError(
-            f"every row of a table must have a number in every column, got {column.null_count} "
-            f"gaps in column {name!r} of {path}; fill them, or leave out rows or column"
+            f"column {name!r} of {path} has {column.null_count} gaps: a table must have a number "
+            "in every row and column; fill them, or remove the rows or the column"
         )
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         raise DataError(
             f"the columns of a table must be numbers, got {kind} in column {name!r} of {path}; "
-            "replace its values by numbers (a column of 0 and 1 for each), leave the column out, "
+            "replace its values by numbers (a column of 0 and 1 for each), remove the column, "
             "or name it 'label' if it is the label"
         )
     return column.to_numpy()
@@ -93,8 +93,8 @@ def _numbers(column: Any, name: str, path: Path) -> Any:
 def _labels(column: Any, path: Path) -> Any:
     if column.null_count:
         raise DataError(
-            f"every row must have a label, got {column.null_count} without in {path}; give them "
-            "one, or leave the rows out"
+            f"{column.null_count} rows of {path} have no label: every row must have one; add "
+            "labels, or remove the rows"
         )
     return np.array(column.to_pylist())
 
