@@ -35,7 +35,12 @@ def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert status == 0
     assert "held-out ELBO" in capsys.readouterr().out
     config = json.loads((out / "config.json").read_text())
-    assert config["prior"] == {"name": "coupling", "blocks": 4, "hidden": [8]}
+    assert config["prior"] == {
+        "name": "coupling",
+        "blocks": 4,
+        "hidden": [8],
+        "activation": "silu",
+    }
     assert config["objective"]["beta"] == 4
     assert config["preprocessing"] == "grey"
     records = list(RunFolder(out).records())

@@ -82,7 +82,7 @@ class RunConfig(StepOptions):
     Example:
         >>> config = RunConfig(data="two-moons", prior={"name": "coupling", "blocks": 4})
         >>> config.prior
-        {'name': 'coupling', 'blocks': 4, 'hidden': [64, 64]}
+        {'name': 'coupling', 'blocks': 4, 'hidden': [64, 64], 'activation': 'silu'}
     """
 
     data: str

@@ -230,7 +230,7 @@ def resolved(kind: str, part: Part) -> dict[str, Any]:
 
     Example:
         >>> resolved("prior", "coupling")
-        {'name': 'coupling', 'blocks': 6, 'hidden': [64, 64]}
+        {'name': 'coupling', 'blocks': 6, 'hidden': [64, 64], 'activation': 'silu'}
     """
     whole: dict[str, Any] = json.loads(_resolved(kind, json.dumps(as_mapping(kind, part))))
     return whole
