@@ -279,7 +279,7 @@ def test_loading_copies_and_refuses_what_does_not_fit(exact: LinearGaussian) -> 
         (small.state_dict(), "size mismatch"),
         (
             {**before, "nonsense": torch.zeros(1)},
-            r"of an objective with other parts, got \['nonse",
+            r"belongs to an objective with other parts, got \['nonse",
         ),
     ):
         with pytest.raises(RuntimeError, match=message):
@@ -294,7 +294,7 @@ def test_an_unused_objective_has_a_state() -> None:
         weights(adversary_of(other)), weights(adversary_of(factor())), strict=True
     ):
         assert torch.equal(found, expected)
-    with pytest.raises(ValueError, match="an objective's state has the entry 'step'"):
+    with pytest.raises(ValueError, match="state must have the entry 'step'"):
         other.load_state_dict({})
     with pytest.raises(RuntimeError, match="size mismatch"):
         other.load_state_dict(FactorELBO(30.0, latent_dim=5, hidden=(16, 16)).state_dict())

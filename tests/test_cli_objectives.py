@@ -140,8 +140,8 @@ def test_help_shows_the_weights_and_their_schedules(capsys: pytest.CaptureFixtur
         ),
         (
             ["--objective", "factor", "--batch-size", "1999"],
-            r"at least 4 data of a batch, and batches of 1999 leave a last one of 1 of the 2000; "
-            "choose another batch_size",
+            "at least 4 items per batch, and batches of 1999 leave 1 of the 2000 items for the "
+            "last one; choose another batch_size",
         ),
     ],
 )

@@ -45,9 +45,9 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--seed", "1"], "would change seed from 0 to 1; only checkpoint_every, "),
+        (["--seed", "1"], "must not change .*seed from 0 to 1; only checkpoint_every, "),
         (["--prior", "coupling"], "would change --prior from 'standard' to 'coupling'; "),
-        (["--steps", "3"], "got 3 steps for one of 4; give more"),
+        (["--steps", "3"], "has 4 steps, got steps=3; use more steps"),
         (["--data", "digits"], "got data digits for one on two-moons"),
         (["--checkpoint", "bset"], "checkpoint must be last, best or a step; got 'bset'"),
         (["--out", "elsewhere"], "got --out beside --resume"),
@@ -99,7 +99,7 @@ def test_data_of_a_run_may_move_and_not_change(
     go_on = ["train", "--resume", "run", "--steps", "3"]
     for command in (measure, go_on):
         assert main(command) == 2
-        assert "if it has moved, name its place with --data" in capsys.readouterr().err
+        assert "give the place where it is now" in capsys.readouterr().err
     assert main([*go_on, "--data", "other.npy"]) == 2
     assert (
         "of other values; give as data the path where those of run are now"

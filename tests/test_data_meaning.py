@@ -225,7 +225,7 @@ def test_factors_in_all_forms(tmp_path: Path) -> None:
     codes = np.stack([np.arange(60) % 3, np.zeros(60), np.arange(60) // 20], 1).astype(int)
     for factors in (codes, codes.astype(float), codes * 0.3 - 0.1):
         np.savez(tmp_path / "x.npz", images=np.zeros((60, 4, 4), np.uint8), factors=factors)
-        with pytest.warns(UserWarning, match="constant factors .*: number 1"):
+        with pytest.warns(UserWarning, match="one value are left out: number 1"):
             data = load(tmp_path / "x.npz")
         assert data.held_out is not None
         assert data.test_factors is not None
@@ -235,7 +235,7 @@ def test_factors_in_all_forms(tmp_path: Path) -> None:
         images=np.zeros((600, 4, 4), np.uint8),
         factors=np.linspace(0, 1, 600)[:, None],
     )
-    with pytest.warns(UserWarning, match="column 0 of .* is dropped.*600 for 600 items"):
+    with pytest.warns(UserWarning, match=r"column 0 of .*600 for 600 items"):
         assert load(tmp_path / "x.npz").test_factors is None
 
 

@@ -60,7 +60,7 @@ def test_auto_gives_each_process_a_gpu_or_none(
     monkeypatch.setenv("LOCAL_RANK", "1")
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
     assert choose_device() == torch.device(expected)
-    with pytest.raises(ValueError, match="a GPU of its own, and cuda:0 is not that of process 1"):
+    with pytest.raises(ValueError, match="cuda:0 is not the GPU of process 1"):
         choose_device("cuda:0")
 
 

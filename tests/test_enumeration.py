@@ -268,7 +268,7 @@ def test_what_cannot_be_summed_is_refused(model: Clusters) -> None:
     guide.config = lambda site: {"num_samples": 3} if site["name"] == "y_1" else {}
     with pytest.raises(ValueError, match="every value once, got num_samples=3"):
         RegularizedELBO().loss(model, guide, x)
-    with pytest.raises(ValueError, match=r"'z_1' with \['y_1'\]; draw z from q\(z \| x\) itself"):
+    with pytest.raises(ValueError, match=r"'z_1' with \['y_1'\]; sample z from q\(z \| x\)"):
         RegularizedELBO(penalties=[MMD(1.0)]).loss(model, Guide(model, "given"), x)
 
 

@@ -225,7 +225,7 @@ def test_the_curvature_of_a_fixed_normal_is_its_precision() -> None:
         (
             dist.Normal(torch.zeros(2, requires_grad=True), 1.0),
             ValueError,
-            "must not hold tensors that require gradients",
+            "must not have tensors that require gradients",
         ),
         (dist.Normal(torch.zeros(3), 1.0), ValueError, "over vectors of latent_dim 2, got 3"),
         (StandardNormal(3), ValueError, "over vectors of latent_dim 2, got 3"),

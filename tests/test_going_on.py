@@ -58,7 +58,7 @@ def test_what_makes_it_another_run_is_refused_by_name(tmp_path: Path) -> None:
 def test_weights_alone_are_no_state_to_go_on_from(tmp_path: Path) -> None:
     run = created(tmp_path)
     run.save({}, {"step": 5})
-    with pytest.raises(ValueError, match="has weights alone"):
+    with pytest.raises(ValueError, match="has weights but no training state"):
         train(run, resume=True, **EAGER)
 
 
@@ -83,7 +83,7 @@ def test_a_run_that_ended_before_its_schedules_has_its_best_after_them(tmp_path:
     """The loss under a small beta, at step 8, is less than any later one."""
     run = created(tmp_path)
     options: dict[str, Any] = {"learning_rate": lambda _: 0.0, "monitor": "loss", **EAGER}
-    with pytest.warns(UserWarning, match="the schedule of .* does not finish"):
+    with pytest.warns(UserWarning, match="the run ends before the schedule does"):
         train(run, steps=8, **options)
     assert run.checkpoint("best").step == 8
     train(run, resume=True, steps=32, **options)

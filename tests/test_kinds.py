@@ -20,12 +20,12 @@ MESSAGES = {
     "objective": "objective must be .*BetaELBO.*; got Trace_ELBO",
     "train": "train must be data.Batches or a DataLoader; .*; got TensorDataset",
     "test": "test must be data.Batches or a DataLoader; .*; got list",
-    "loader": "got DataLoader; of a DataLoader give its dataset",
-    "named": "be a tensor, or a tuple of the datum and what belongs to it.*; got dict from list",
+    "loader": "got DataLoader; of a DataLoader pass its dataset",
+    "named": "must be a tensor, or a tuple of data and further values.* got dict from list",
     "decoder": r"decoder must be a decoder, such as Decoder\(.*; got function",
-    "network": r"network must be a torch\.nn\.Module, .*wrap a function in a module; got function",
+    "network": r"network must be a torch\.nn\.Module .*wrap a function in a module; got function",
     "prior": "prior must be a prior of this library.*FixedPrior.*; got Normal",
-    "likelihood": "got WithoutRule without it; give the class .* rule",
+    "likelihood": "WithoutRule has no rule.*set the class attribute rule",
 }
 
 

@@ -246,7 +246,7 @@ def test_batches_of_another_kind_are_explained(
     model, guide, x = parts
     programs: list[Any] = [model, lambda x: model(x)]
     for program in programs:
-        with pytest.raises(ValueError, match=r"must have data, got a tensor of shape \(0, 2\)"):
+        with pytest.raises(ValueError, match=r"must not be empty, got a tensor of shape \(0, 2\)"):
             RegularizedELBO().loss(program, guide, x[:0])
         with pytest.raises(TypeError, match=r"dtype of the networks.*got torch.float64; convert"):
             RegularizedELBO().loss(program, guide, x.double())

@@ -287,9 +287,7 @@ def test_bad_pairs_are_refused(exact: LinearGaussian) -> None:
 
     with (
         pytest.warns(UserWarning, match="Found vars in model but not guide"),
-        pytest.raises(
-            ValueError, match=r"latent site .* must be in the guide, got none for \['z'\]"
-        ),
+        pytest.raises(ValueError, match=r"the guide lacks latent sites of the model: \['z'\]"),
     ):
         objective.loss(exact.model, empty_guide, x)
 

@@ -109,7 +109,7 @@ def test_a_run_measures_and_says_what_was_measured(runs: dict[str, Path]) -> Non
     # An importance-weighted estimate is above the bound.
     every = run.log_likelihood(run.data.test, 200).log_likelihood.mean()
     assert float(every) > bound["value"]
-    assert run.config["data"] == "two-moons"
+    assert run.config.data == "two-moons"
     q = run.aggregate_posterior()
     assert q.log_prob(torch.zeros(2, 3)).isfinite().all()
 

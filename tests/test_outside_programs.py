@@ -243,7 +243,7 @@ def test_priors_of_penalties_are_right_or_refused() -> None:
     mask = torch.arange(8) < 4
     with pytest.raises(ValueError, match="got a mask at 'y'"):
         penalised.loss(with_classes(mask=mask), class_guide(), x)
-    with pytest.raises(ValueError, match=r"need latents in the plate 'data' alone.* got 'y'"):
+    with pytest.raises(ValueError, match=r"need latents only in the plate 'data'.* got 'y'"):
         penalised.loss(with_classes(plate=None), class_guide(outside=True), x)
     for plain in (with_classes(mask=mask), with_classes()):
         assert RegularizedELBO().loss(plain, class_guide(), x) > 0

@@ -179,7 +179,7 @@ def test_pixels_are_put_once_each_and_in_order() -> None:
     sampler = network.sampler(torch.zeros(2, *network.feature_shape))
     with pytest.raises(ValueError, match=r"got \(0, 1\), where \(0, 0\) comes next"):
         sampler.raw_at(0, 1)
-    with pytest.raises(ValueError, match=r"shape \(2, 1\), .* got \(2, 3\)"):
+    with pytest.raises(ValueError, match=r"shape \(2, 1\) .* got \(2, 3\)"):
         sampler.put(0, 0, torch.zeros(2, 3))
     for row, column in _pixels(network):
         sampler.put(row, column, torch.zeros(2, 1))

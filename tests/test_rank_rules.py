@@ -200,7 +200,7 @@ def test_unequal_batches_are_an_error_on_every_rank(of_ranks: Of) -> None:
 def test_an_unknown_kind_is_refused_by_name_where_its_density_is_needed(of_ranks: Of) -> None:
     losses = []
     for message, loss in of_ranks(of_unknown_kind):
-        assert "those of Unknown are not known" in message
+        assert "Unknown cannot be rebuilt across ranks" in message
         losses.append(loss)
     assert losses[0] == losses[1]
 

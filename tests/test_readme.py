@@ -70,7 +70,7 @@ def test_getting_started_runs_from_top_to_bottom(tmp_path: Path) -> None:
             output += run_command(words, tmp_path)
     of_priors = re.findall(r"KL\(q \|\| p\) = (\d+\.\d+) \+-", output)
     assert len(of_priors) == 2
-    assert output.count('prior: {"name": "standard"}') == 2  # in which option the runs differ
+    assert output.count('prior.name: "standard"') == 2  # in which option the runs differ
     assert output.count("B - A") == 2
 
 

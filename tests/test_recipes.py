@@ -146,7 +146,10 @@ def test_a_part_of_another_name_loses_the_options_of_the_recipes(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--steps", "500"], "cluster_step must lie before the last step, got 500 of 500 steps"),
+        (
+            ["--steps", "500"],
+            "must be smaller than steps, got cluster_step=500 and steps=500",
+        ),
         (["--steps", "9", "--cluster-step", "2", "--prior.components", "5000"], "5000"),
         (["--model", "ladder", "--prior", "standard"], "components of a MixturePrior"),
     ],
@@ -314,7 +317,7 @@ def test_a_vamp_prior_has_the_guides_encoder() -> None:
         ({"pixels": {"name": "local"}}, "pixel networks are part of a lossy model"),
         (
             {"model": {"name": "clustering-ladder"}},
-            "the prior must have clusters, got CouplingPrior",
+            "CouplingPrior has no clusters",
         ),
         ({"model": {"name": "ladder"}, "guide": {"name": "flow"}}, "with model.joint"),
         (

@@ -336,7 +336,7 @@ def test_no_more_components_can_be_active_than_there_are() -> None:
 def test_what_the_grown_guide_cannot_do_is_refused_before_training() -> None:
     system, data = moons()
     objective = RegularizedELBO(rate=FreeBitsRate(0.1, group_size=1))
-    with pytest.raises(ValueError, match="free bits of groups of coordinates need a rate"):
+    with pytest.raises(ValueError, match="does not split into coordinates, as free bits"):
         check_batch(system.model, system.guide, objective, next(data.epoch(0)))
     assert system.guide.active == 1
 

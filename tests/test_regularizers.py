@@ -341,11 +341,11 @@ def test_one_penalty_twice_keeps_both_terms(exact: LinearGaussian) -> None:
         ((0.0, 0.5), {}, r"alpha \+ lambda must be at least 1 in InfoVAE, got 0.0 \+ 0.5"),
         ((), {"divergence": "adversarial"}, "adversarial divergence needs latent_dim"),
         ((), {"divergence": "kl"}, "divergence must be one of"),
-        ((), {"divergence": "stein", "kernel": "imq"}, "kernel is an option of mmd, got 'imq'"),
+        ((), {"divergence": "stein", "kernel": "imq"}, "kernel applies to mmd only, got 'imq'"),
         (
             (),
             {"divergence": "adversarial", "latent_dim": 2, "bandwidth": 3.0},
-            "an adversary has no kernel, got the bandwidth 3.0",
+            "bandwidth does not apply to an adversary, got 3.0",
         ),
     ],
 )

@@ -167,8 +167,8 @@ def test_the_scale_of_coordinates_changes_no_score(scales: tuple[float, ...]) ->
 
 def test_collapsed_and_constant_coordinates_take_no_part_in_votes() -> None:
     # Nine coordinates of noise alone, of every scale, and a constant one.
-    noise = torch.randn(4000, 9) * torch.logspace(-4, 4, 9)
-    z = torch.cat([FACTORS[:, :3] * 1e-3, noise, torch.full((4000, 1), 0.7)], 1)
+    noise = torch.randn(DATA, 9) * torch.logspace(-4, 4, 9)
+    z = torch.cat([FACTORS[:, :3] * 1e-3, noise, torch.full((DATA, 1), 0.7)], 1)
     assert factor_vae_score(z, FACTORS[:, :3]).settings["active"] == 12
     variance = torch.cat([torch.full((3,), 1e-8), 1e3 * noise.var(0), torch.ones(1)])
     found = factor_vae_score(z, FACTORS[:, :3], posterior_variance=variance)
@@ -184,7 +184,7 @@ def test_bad_factors_are_refused(name: str) -> None:
     with pytest.raises(ValueError, match="a factor must vary, got one value in each of 4 columns"):
         score(aligned(), torch.ones_like(FACTORS))
     with pytest.raises(ValueError, match="whole numbers, one for each value, got real ones; cut"):
-        score(aligned(), torch.randn(4000, 4))
+        score(aligned(), torch.randn(DATA, 4))
 
 
 @pytest.mark.parametrize("name", ["mig", "modularity", "factor-vae-score"])

@@ -286,14 +286,18 @@ def fit_on(train: Fragile, folder: Path, *, test: Fragile, **options: Any) -> Hi
 def test_a_reader_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, kills: bool) -> None:
     data, sound = Fragile(tmp_path, kills=kills), Fragile(tmp_path / "none", kills=False)
     fit_on(data, tmp_path / "whole", test=sound)
-    kind, text = (OSError, "one has ended") if kills else (ValueError, "file is truncated")
+    kind, text = (
+        (OSError, "a worker process that reads data has ended")
+        if kills
+        else (ValueError, "file is truncated")
+    )
     with pytest.raises(kind, match=text) as raised:
         fit_on(data, tmp_path / "run", test=sound, callbacks=[Harm(data)])
     run = RunFolder(tmp_path / "run")
     last = run.checkpoint("last")
     assert 8 <= last.step < 24
     assert last.step == run.last_step
-    assert any(f"of step {last.step} is kept" in note for note in raised.value.__notes__)
+    assert any(f"of step {last.step} was written" in note for note in raised.value.__notes__)
     data.flag.unlink()
     fit_on(data, tmp_path / "run", test=sound)
     assert saved_weights(tmp_path / "run") == saved_weights(tmp_path / "whole")
@@ -302,7 +306,7 @@ def test_a_reader_that_ends_leaves_a_checkpoint_to_go_on_from(tmp_path: Path, ki
 def test_held_out_data_that_cannot_be_read_leave_a_checkpoint(tmp_path: Path) -> None:
     data, sound = Fragile(tmp_path, kills=True), Fragile(tmp_path / "none", kills=False)
     fit_on(sound, tmp_path / "whole", test=data)
-    with pytest.raises(OSError, match="one has ended"):
+    with pytest.raises(OSError, match="a worker process that reads data has ended"):
         fit_on(sound, tmp_path / "run", test=data, callbacks=[Harm(data)])
     assert RunFolder(tmp_path / "run").checkpoint("last").step == 12
     data.flag.unlink()
@@ -371,5 +375,5 @@ def test_an_interrupted_evaluation_says_what_it_keeps(
     monkeypatch.setitem(GROUPS, "skl", dataclasses.replace(skl, measure=interrupted))
     assert main(["evaluate", str(run), "--metrics=elbo,split,skl"]) == 130
     said = capsys.readouterr().err
-    assert f"kept in {run}: elbo, split; the same command goes on with skl" in said
+    assert f"stored in {run}: elbo, split; the same command continues with skl" in said
     assert {"elbo", "split"} == set(RunFolder.open(run).read("evaluation.json")["groups"])

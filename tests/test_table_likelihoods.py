@@ -151,7 +151,7 @@ def test_a_categorical_sums_to_one_and_is_its_softmax() -> None:
     frequency = draws.long().bincount(minlength=9) / 20_000
     error = 5 * (found.exp() * (1 - found.exp()) / 20_000).sqrt()
     assert ((frequency - found.exp()).abs() < error).all()
-    with pytest.raises(ValueError, match="categories must be at least 2, got 1; leave out"):
+    with pytest.raises(ValueError, match="categories must be at least 2, got 1; remove constant"):
         CategoricalLikelihood((2,), categories=1)
 
 
@@ -215,7 +215,7 @@ def test_draws_of_a_table_are_of_its_kinds_and_have_its_mean() -> None:
     ("column", "value", "message"),
     [
         (4, 0.5, r"in the binary columns \[4\]: a Bernoulli likelihood takes .* got 0\.5"),
-        (5, 1.5, r"in the count columns \[1, 5\]: a negative binomial .* got 1\.5 .*; give the"),
+        (5, 1.5, r"in the count columns \[1, 5\]: a negative binomial .* got 1\.5 .*; pass the"),
         (1, -1.0, r"in the count columns \[1, 5\]: a negative binomial .* got -1 "),
         (0, 3.0, r"in the categorical of 3 columns \[0, 3\]: .* codes 0, 1, \.\.\., 2 of 3"),
         (2, float("nan"), "takes finite values, got NaN or infinity in 1 of 42 places"),
@@ -247,7 +247,7 @@ def test_a_run_names_the_columns_whose_values_are_outside(
 def test_columns_are_in_one_group_each() -> None:
     with pytest.raises(ValueError, match=r"columns must be from 0 to 2, got \[3, 5\]"):
         MixedLikelihood((3,), binary=[3], count=[5])
-    with pytest.raises(ValueError, match=r"got \[1\] in several and \[2\] in none; leave out"):
+    with pytest.raises(ValueError, match=r"got \[1\] in several groups and \[2\] in none"):
         MixedLikelihood((3,), continuous=[0, 1], count=[1])
     assert MixedLikelihood((3,)).groups == {"continuous": (0, 1, 2)}
     # As a configuration in JSON has them.

@@ -66,7 +66,10 @@ def load(
     path = Path(source)
     if not path.exists():
         if path.name.lower().endswith(ENDINGS):
-            raise MissingDataError(f"data file {path} does not exist; correct the path")
+            raise MissingDataError(
+                f"data file {path} does not exist; correct the path, or give the place where it "
+                "is now"
+            )
         raise DataError(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
             f"images; got {name!r}; correct the name or path"

@@ -140,7 +140,7 @@ def evaluate_run(
         except ValueError as error:
             if groups is not None:
                 raise
-            warnings.warn(f"{name} is left out: {error}", category=EvaluationWarning, stacklevel=2)
+            warnings.warn(f"{name} is skipped: {error}", category=EvaluationWarning, stacklevel=2)
             continue
         plain = {key: _plain(estimate) for key, estimate in found.items()}
         of_each = subject.per_datum.get(name)

@@ -147,7 +147,7 @@ def disentanglement(subject: Subject) -> Estimates:
         try:
             result = score(subject.test_means, factors)
         except ValueError as error:
-            warnings.warn(f"{name} is left out: {error}", category=EvaluationWarning, stacklevel=2)
+            warnings.warn(f"{name} is skipped: {error}", category=EvaluationWarning, stacklevel=2)
             continue
         if isinstance(result, Estimate):
             found[name.replace("-", "_")] = result

@@ -387,8 +387,7 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
         ready = [one for one in recordings if one is not None and not one.is_due(count)]
         if len(ready) == len(svis):
             inputs = [[own] for own in batches]
-            graphed = graphed_steps(svis, ready, inputs)
-            if graphed is not None:
+            if (graphed := graphed_steps(svis, ready, inputs)) is not None:
                 for one in ready:
                     one.replays += count
                 return graphed(inputs)
@@ -398,5 +397,4 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
 
 def _nonfinite(losses: Sequence[Tensor]) -> Tensor:
     """Return 1 if a loss is not finite, else 0, without waiting for the device."""
-    finite = torch.stack([loss.detach().isfinite().all() for loss in losses]).all()
-    return finite.logical_not().float()
+    return (~torch.stack([loss.detach().isfinite().all() for loss in losses]).all()).float()

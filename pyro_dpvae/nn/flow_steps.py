@@ -99,8 +99,10 @@ class AutoregressiveStep(AbstractStep):
         """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
         context_part = _of_context(self.network, h)
         if context_part is not None:
-            context_part = context_part.expand(*z.shape[:-1], -1).flatten(0, -2)
-        raw_of, rows = OneByOne(self.network, self.order, context_part), z.flatten(0, -2).T
+            width = context_part.shape[-1]
+            context_part = context_part.expand(*z.shape[:-1], width).reshape(-1, width)
+        raw_of = OneByOne(self.network, self.order, context_part)
+        rows = z.reshape(-1, z.shape[-1]).T
         found, log_det = rows[:0], torch.zeros_like(rows[0])
         for i in self.order:
             raw = raw_of.outputs(found)

@@ -13,6 +13,7 @@ from pyro_dpvae._ranks import forked_rng, map_over_ranks
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
+from pyro_dpvae.errors import TrainingWarning
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.objectives import RegularizedELBO
@@ -67,6 +68,7 @@ def evaluate_elbo(
                 f"the {number} components of q(z | x) should share the data, and one has nearly "
                 "all the weight, so that q(z | x) is a single Gaussian; train longer before the "
                 "mixture grows, or use the guide 'amortized', which takes a fraction of the time",
+                category=TrainingWarning,
                 stacklevel=2,
             )
     return bound
