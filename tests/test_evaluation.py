@@ -270,6 +270,23 @@ def test_what_fails_on_the_data_is_left_out_of_all(
     assert evaluate(run, "--metrics", "probe") == 2
 
 
+def test_long_likelihoods_say_their_time_in_advance_and_are_the_same(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    run = train(tmp_path, "run", "--data", "two-moons", "--latent-dim", "2")
+    arguments = ("--metrics", "nll", "--nll-samples", "100", "--nll-data", "40")
+    assert evaluate(run, *arguments) == 0
+    assert "nll takes about" not in capsys.readouterr().err
+    found = metrics_of(run)
+    (run / "evaluation.json").unlink()
+    monkeypatch.setattr("pyro_dpvae.evaluation.evaluate._LONG", 0.0)
+    assert evaluate(run, *arguments) == 0
+    said = capsys.readouterr().err
+    assert "nll takes about 0" in said
+    assert "for 100 samples of 40 data; nll_samples=20 takes a fifth" in said
+    assert metrics_of(run) == found
+
+
 def test_an_interrupted_evaluation_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -1,6 +1,7 @@
 """Groups of metrics of a trained run, and the file in which they are stored."""
 
 import math
+import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,9 +10,11 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from tqdm import tqdm
 
+from pyro_dpvae._bars import write_above
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, shared_object
+from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, ranks, shared_object
 from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
@@ -54,6 +57,8 @@ __all__ = ["GROUPS", "applicable", "evaluate_run"]
 
 _ELBO_SAMPLES = 10
 _PER_DATUM = ("elbo", "nll")  # groups with a value per datum
+_LONG = 30.0  # seconds from which the time of the likelihoods is printed in advance
+_PART = 50  # the part of the samples, one in so many, from which the time is estimated
 
 Estimates = dict[str, Estimate]
 
@@ -198,6 +203,8 @@ def _elbo(subject: Subject) -> Estimates:
 def _likelihood(subject: Subject) -> Estimates:
     config = subject.config
     batches = _spread(subject, config.nll_data)
+    if subject.progress:
+        _announce_likelihood(subject, batches)
     found = log_likelihoods(
         subject.model,
         subject.guide,
@@ -209,6 +216,29 @@ def _likelihood(subject: Subject) -> Estimates:
     )
     subject.per_datum["nll"] = -found.log_likelihood
     return {"nll": negative_log_likelihood(found)}
+
+
+def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
+    """Print how long the likelihoods take, estimated from a part of the first batch."""
+    config = subject.config
+    few = max(config.nll_samples // _PART, 2)
+    with forked_rng():
+        start = time.monotonic()
+        log_likelihoods(
+            subject.model,
+            subject.guide,
+            batches[:1],
+            num_samples=few,
+            chunk=config.chunk,
+            progress=False,
+        )
+        spent = time.monotonic() - start
+    seconds = spent * config.nll_samples / few * len(batches) / ranks().count
+    if seconds >= _LONG and ranks().index == 0:
+        write_above(
+            f"nll takes about {tqdm.format_interval(seconds)} for {config.nll_samples} samples of "
+            f"{sum(map(len, batches))} data; nll_samples={config.nll_samples // 5} takes a fifth"
+        )
 
 
 def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
