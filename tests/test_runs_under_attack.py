@@ -347,7 +347,8 @@ def test_a_pipe_that_is_closed_is_no_failure_of_a_command(tmp_path: Path) -> Non
     os.close(reading)
     for command in (["train", *TINY, *where, "--steps=6"], ["data", where[1]]):
         program = [sys.executable, "-m", "pyro_dpvae", *command]
-        assert subprocess.run(program, stdout=writing, stderr=writing).returncode == 0
+        done = subprocess.run(program, stdout=writing, stderr=writing, cwd=tmp_path)
+        assert done.returncode == 0
     os.close(writing)
     assert RunFolder.open(tmp_path / "run").steps()[-1] == 6
 
