@@ -71,8 +71,9 @@ def test_what_one_rank_refuses_is_refused_by_all(tmp_path: Path) -> None:
         ]
 
     found = on_ranks(2, work, tmp_path)
-    assert "rank 0 of 1: each rank must train on its own shard, and this is rank 0 of 2" in (
-        found[0][0]
+    assert (
+        "rank 0 of 1: each rank must train on its own shard, and this is rank 0 of 2"
+        in (found[0][0])
     )
     for errors in found:
         assert "must train on its own shard" in errors[0]
