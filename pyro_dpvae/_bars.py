@@ -7,7 +7,7 @@ from typing import Any, final
 
 from tqdm import tqdm
 
-__all__ = ["INTERVAL", "bar", "write_above"]
+__all__ = ["INTERVAL", "bar", "in_time", "write_above"]
 
 INTERVAL = 30.0
 """Seconds between two lines of a bar outside a terminal."""
@@ -32,6 +32,16 @@ def bar(
         return auto.tqdm(iterable, description, **options)
     on_terminal = sys.stderr is not None and sys.stderr.isatty()
     return (tqdm if on_terminal else _Lines)(iterable, description, **options)
+
+
+def in_time(seconds: float) -> str:
+    """Return a number of seconds as a time.
+
+    Example:
+        >>> in_time(75.0)
+        '01:15'
+    """
+    return str(tqdm.format_interval(seconds))
 
 
 def write_above(text: str) -> None:

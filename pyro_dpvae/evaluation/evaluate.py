@@ -10,9 +10,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
-from pyro_dpvae._bars import write_above
+from pyro_dpvae._bars import in_time, write_above
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, ranks, shared_object
 from pyro_dpvae._subsets import evenly_spaced
@@ -236,7 +235,7 @@ def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
     seconds = spent * config.nll_samples / few * len(batches) / ranks().count
     if seconds >= _LONG and ranks().index == 0:
         write_above(
-            f"nll takes about {tqdm.format_interval(seconds)} for {config.nll_samples} samples of "
+            f"nll takes about {in_time(seconds)} for {config.nll_samples} samples of "
             f"{sum(map(len, batches))} data; nll_samples={config.nll_samples // 5} takes a fifth"
         )
 
