@@ -14,6 +14,7 @@ import yaml
 from pyro_dpvae._checks import check_seed
 from pyro_dpvae.cli.train import trained
 from pyro_dpvae.cli.train_options import TrainOptions
+from pyro_dpvae.evaluation.compare import half_width
 from pyro_dpvae.evaluation.table import text_table
 from pyro_dpvae.recipes.config import merged
 from pyro_dpvae.recipes.parts import KINDS
@@ -122,7 +123,5 @@ def _table(out: Path, names: list[str], seeds: list[int]) -> str:
 def _with_interval(values: list[float]) -> str:
     if len(values) < 2:
         return f"{fmean(values):.3f}"
-    from scipy.stats import t
-
-    half = t.ppf(0.975, len(values) - 1) * stdev(values) / math.sqrt(len(values))
+    half = half_width(stdev(values) / math.sqrt(len(values)), repetitions=len(values))
     return f"{fmean(values):.3f} ± {half:.3f}"

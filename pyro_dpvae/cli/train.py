@@ -6,8 +6,8 @@ import sys
 import torch
 
 from pyro_dpvae._ranks import on_first_rank, ranks
-from pyro_dpvae.cli.checkpoints import which_checkpoint
 from pyro_dpvae.cli.devices import in_words
+from pyro_dpvae.cli.opening import which_checkpoint
 from pyro_dpvae.cli.train_options import TrainOptions
 from pyro_dpvae.data import DataSet
 from pyro_dpvae.data.dataset import split_size

@@ -1,6 +1,5 @@
 """``RunConfig``: all that decides a training run, in Python, on the command line, in files."""
 
-import difflib
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
@@ -140,9 +139,9 @@ class RunConfig(StepOptions):
         known = [one.name for one in fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(name, known, n=1)
-                hint = f" (did you mean {near[0]}?)" if near else ""
-                raise ConfigError(f"there is no option {name!r} of a run{hint}")
+                from pyro_dpvae._parser import nearest
+
+                raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
         if options.get("data") is None:
             raise ConfigError("data must be named, and are not; give a name, a file or a folder")
         plain = {name: options[name] for name in _plain_options() if name in options}
