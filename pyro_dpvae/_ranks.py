@@ -6,17 +6,17 @@ from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
 import torch.distributed as dist
 from torch import Tensor
 from torch.utils._pytree import tree_map_only
 
+from pyro_dpvae._randomness import forked_rng, seed_of
+
 __all__ = [
     "Ranks",
     "average_",
     "broadcast_",
-    "forked_rng",
     "gather_batch",
     "gather_objects",
     "gather_shares",
@@ -26,7 +26,6 @@ __all__ = [
     "ranks",
     "refusing_together",
     "rehearsal",
-    "seed_of",
     "shared",
     "shared_object",
 ]
@@ -180,8 +179,7 @@ def map_over_ranks(
     parts: list[Result] = []
     with refusing_together():
         for number, item in enumerate(own):
-            with forked_rng():
-                torch.manual_seed(seed_of(seed, here.index + number * here.count))
+            with forked_rng(seed_of(seed, here.index + number * here.count)):
                 parts.append(function(item))
     return gather_shares(parts, device="cpu")
 
@@ -223,29 +221,6 @@ def refusing_together() -> Iterator[None]:
     if found is not None:
         kind, arguments = found
         raise kind(*arguments) from refusal
-
-
-@contextmanager
-def forked_rng() -> Iterator[None]:
-    """Restore the random state of the process, and of its GPU if used, at the end."""
-    used = torch.cuda.is_initialized()
-    with torch.random.fork_rng(devices=[torch.cuda.current_device()] if used else []):
-        yield
-
-
-def seed_of(seed: int, *key: int) -> int:
-    """Return a seed for one of many draws with a common seed, such as one per batch.
-
-    Args:
-        seed: the common seed.
-        key: numbers from 0 that identify the draw.
-
-    Example:
-        >>> seed_of(0, 1) != seed_of(1, 0) != seed_of(0, 0, 1)
-        True
-    """
-    sequence = np.random.SeedSequence(seed % 2**64, spawn_key=key)
-    return int(sequence.generate_state(1, np.uint64)[0])
 
 
 def _told(refusal: Exception | None) -> tuple[type[Exception], tuple[Any, ...]] | None:

@@ -18,11 +18,11 @@ from torch.utils.data import (
     WeightedRandomSampler,
 )
 
+from pyro_dpvae._randomness import noise_seed
 from pyro_dpvae.data import Batches, batches_of
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import NonFiniteError, TrainConfig, check_batch, evaluate_elbo, fit
-from pyro_dpvae.training.randomness import noise_seed
 
 SIZE, LATENT, CLASSES = 30, 2, 3
 

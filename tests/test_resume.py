@@ -16,6 +16,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pyro_dpvae._randomness import random_state, set_random_state
 from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.objectives import OBJECTIVES
@@ -23,7 +24,6 @@ from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.runs import Checkpoint, RunFolder, pack, unpack
 from pyro_dpvae.training import History, TrainConfig, fit
 from pyro_dpvae.training.events import average_norms
-from pyro_dpvae.training.randomness import random_state, set_random_state
 from tests.children import end_of, fork, wait_for
 from tests.processes import on_ranks
 from tests.saved import last_file, saved_tensors, saved_weights

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._randomness import seed_of
 from pyro_dpvae._ranks import ranks as present_ranks
-from pyro_dpvae._ranks import seed_of
 from pyro_dpvae.data.dataset import Split, first_of, split_size
 from pyro_dpvae.data.preprocessing import (
     PREPROCESSING,

@@ -13,7 +13,8 @@ from torch import Tensor
 
 from pyro_dpvae._bars import in_time, write_above
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._ranks import forked_rng, map_over_ranks, on_first_rank, ranks, shared_object
+from pyro_dpvae._randomness import forked_rng
+from pyro_dpvae._ranks import map_over_ranks, on_first_rank, ranks, shared_object
 from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
@@ -134,8 +135,7 @@ def evaluate_run(
             done.append(name)
             continue
         try:
-            with forked_rng():
-                torch.manual_seed(subject.config.seed)
+            with forked_rng(subject.config.seed):
                 found = GROUPS[name].measure(subject)
         except KeyboardInterrupt as error:
             kept = ", ".join(done) or "nothing yet"

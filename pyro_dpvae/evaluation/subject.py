@@ -2,7 +2,6 @@
 
 import hashlib
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from functools import cached_property, partial
 from typing import final
 
@@ -13,7 +12,8 @@ from torch import Tensor
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._files import make_folder, read_tensors, write_whole
-from pyro_dpvae._ranks import forked_rng, gather_objects, map_over_ranks, on_first_rank
+from pyro_dpvae._randomness import forked_rng
+from pyro_dpvae._ranks import gather_objects, map_over_ranks, on_first_rank
 from pyro_dpvae._subsets import spread, stacked
 from pyro_dpvae.data import Batches, DataSet, own_batches, shades, to_unit
 from pyro_dpvae.data.dataset import split_size
@@ -66,7 +66,7 @@ class Subject:
     @cached_property
     def aggregate(self) -> AggregatePosterior:
         """q(z) over the training split; for flows, over some evenly spaced items."""
-        with self._own_draws():
+        with forked_rng(self.config.seed):
             return self.saved.aggregate(self.data.train)
 
     @cached_property
@@ -79,21 +79,14 @@ class Subject:
         size = split_size(self.data.train)
         if len(self.aggregate.loc) == size:
             return spread(self.aggregate.loc, count).cpu()
-        with self._own_draws():
+        with forked_rng(self.config.seed):
             return self.saved.means(self.data.train, limit=count).cpu()
 
     @cached_property
     def test_means(self) -> Tensor:
         """The means of q(z | x) over the held-out split, on the CPU."""
-        with self._own_draws():
+        with forked_rng(self.config.seed):
             return self.saved.means(self.data.test).cpu()
-
-    @contextmanager
-    def _own_draws(self) -> Iterator[None]:
-        """Use the seed inside the context, so that shared results do not depend on the order."""
-        with forked_rng():
-            torch.manual_seed(self.config.seed)
-            yield
 
     def low_posterior(self, count: int) -> Tensor:
         """Return the fifth of prior samples with the least q(z)."""
@@ -121,7 +114,7 @@ class Subject:
             try:
                 return base.mean, base.stddev
             except NotImplementedError:
-                with self._own_draws():
+                with forked_rng(self.config.seed):
                     return draw_moments(base, _MOMENT_DRAWS)
 
     def decoded(self, z: Tensor) -> Iterator[Tensor]:

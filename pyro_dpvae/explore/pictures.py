@@ -10,7 +10,7 @@ from jaxtyping import Float
 from PIL import Image
 from torch import Tensor
 
-from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.decoders import images
 from pyro_dpvae.explore.state import Explored
@@ -23,8 +23,7 @@ def decoded(run: Explored, z: Float[Tensor, " latent"]) -> Tensor:
 
     Returns the mean of p(x | z), or a sample with a fixed seed where the mean is not tractable.
     """
-    with torch.no_grad(), forked_rng():
-        torch.manual_seed(0)
+    with torch.no_grad(), forked_rng(0):
         x = images(run.decoder, z.to(run.device)[None])
     return to_unit(x, run.preprocessing)[0].cpu()
 

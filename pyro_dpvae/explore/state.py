@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae._subsets import evenly_spaced, spread, stacked
 from pyro_dpvae.data import to_unit
 from pyro_dpvae.data.dataset import DataSet, split_size
@@ -123,8 +123,7 @@ def explored(subject: Subject) -> Explored:
     prior, aggregate, saved = subject.prior, subject.aggregate, subject.saved
     config = saved.folder.config
     count = _DRAWS if aggregate.moment_draws is None else _DRAWS_OF_FLOWS
-    with torch.no_grad(), forked_rng():
-        torch.manual_seed(subject.config.seed)
+    with torch.no_grad(), forked_rng(subject.config.seed):
         of_prior = place(prior, aggregate, prior().sample((count,)), "representation")
         of_data = place(prior, aggregate, aggregate.sample((count,)), "representation")
         shown = spread(subject.data.test, _HELD_OUT)

@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.explore.asked import Asked
 from pyro_dpvae.explore.pictures import decoded, decodes_to_means, numbers, shown
 from pyro_dpvae.explore.ranks import standing
@@ -117,8 +117,7 @@ def taken_view(run: Explored, asked: Asked) -> dict[str, Any]:
     index = asked.whole("index", 0, 2**31 - 1)
     asked.nothing_else()
     if what == "prior":
-        with torch.no_grad(), forked_rng():
-            torch.manual_seed(index)
+        with torch.no_grad(), forked_rng(index):
             return {"z": numbers(run.prior().sample((1,))[0])}
     if what == "held-out":
         index %= len(run.held_out)

@@ -12,6 +12,7 @@ from torch.nn.functional import cross_entropy, relu
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._files import read_tensors, write_whole
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.data import shades
 from pyro_dpvae.features.base import AbstractFeatures
 
@@ -111,8 +112,7 @@ def train_domain_network(
     found, labels = labels.unique(return_inverse=True)
     if len(found) < 2:
         raise ValueError(f"a domain network needs at least two classes, got {found.tolist()}")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
+    with forked_rng(seed):
         network = DomainFeatures(name, channels=images.shape[1], classes=len(found))
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
         order = [torch.randperm(len(images)).split(128) for _ in range(epochs)]

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import kl_divergence
 
 from pyro_dpvae._bars import bar as progress_bar
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.encoders import ClusteringEncoder
 from pyro_dpvae.guides._growth import Passes, check_passes, descend, first_batches
 from pyro_dpvae.nn.modes import in_evaluation
@@ -59,9 +60,7 @@ def start_clusters(
     check_passes(batches)
     layers = layers_of(prior)
     sizes = [part.latent_dim for part in layers]
-    devices = [prior.base_loc.device] if prior.base_loc.is_cuda else []
-    with in_evaluation(guide), torch.random.fork_rng(devices=devices):
-        torch.manual_seed(seed)
+    with in_evaluation(guide), forked_rng(seed):
         first = batches(0) if callable(batches) else batches
         pairs = [(q.mean, q.sample()) for q in map(guide.posterior, first)]
         check(prior, sum(len(mean) for mean, _ in pairs))

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.importance.memory import draws_that_fit
 from pyro_dpvae.importance.summation import Summation, summable
@@ -138,12 +139,11 @@ class ImportanceSampler:
         """
         check_positive_int("num_samples", num_samples)
         x = _data(args, kwargs)
-        devices = [x.device] if x.device.type == "cuda" else []
         with (
             self._guards.watching(),
             in_evaluation(self.model, self.guide),
             torch.no_grad(),
-            torch.random.fork_rng(devices=devices),
+            forked_rng(),
         ):
             pairs = [paired_traces(self.model, self.guide, *args, **kwargs) for _ in range(2)]
             plate, nesting = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
@@ -182,8 +182,7 @@ class ImportanceSampler:
         most = max(1, min(num_samples, values // x.numel(), data // len(x)))
         key = (*(tensor.shape for tensor in _tensors(args, kwargs)), summation, most)
         if key not in self._sizes:
-            devices = [x.device] if x.device.type == "cuda" else []
-            with torch.random.fork_rng(devices=devices):
+            with forked_rng():
                 self._sizes[key] = draws_that_fit(
                     lambda size: self._eager_chunk(args, kwargs, size, summation),
                     most,

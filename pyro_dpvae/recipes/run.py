@@ -12,7 +12,8 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae._ranks import forked_rng, gather_shares, map_over_ranks, ranks, seed_of
+from pyro_dpvae._randomness import forked_rng, seed_of
+from pyro_dpvae._ranks import gather_shares, map_over_ranks, ranks
 from pyro_dpvae._subsets import spread
 from pyro_dpvae.data import (
     DATA_SETS,
@@ -141,8 +142,7 @@ class Run:
             seed: the random seed of z, and of x if it is drawn.
         """
         check_positive_int("count", count)
-        with torch.no_grad(), forked_rng():
-            torch.manual_seed(seed)
+        with torch.no_grad(), forked_rng(seed):
             return self.decode(self.model.prior().sample((count,)), draw=draw)
 
     def interpolate(
@@ -188,8 +188,7 @@ class Run:
             seed: the random seed of the samples.
         """
         batches = self._seen(x).split(_BATCH)
-        with forked_rng():
-            torch.manual_seed(seed)
+        with forked_rng(seed):
             return log_likelihoods(
                 self.model, self.guide, batches, num_samples=num_samples, progress=False
             )

@@ -9,6 +9,7 @@ import pyro
 import torch
 from torch import Tensor, nn
 
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.recording.guards import tensors_of
 
 __all__ = ["Attributes", "agree", "rollback", "rollback_modules"]
@@ -39,11 +40,8 @@ def rollback(
     values = [(tensor, tensor.detach().clone()) for tensor in tensors]
     gradients = [(tensor, tensor.grad) for tensor, _ in values if tensor.is_leaf]
     states = [(generator, generator.get_state()) for generator in generators]
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
     try:
-        with torch.random.fork_rng(devices=devices):
-            if seed is not None:
-                torch.manual_seed(seed)
+        with forked_rng(seed):
             for tensor, _ in gradients:
                 tensor.grad = None
             yield

@@ -11,7 +11,7 @@ import torch
 from matplotlib.figure import Figure
 
 from pyro_dpvae._bars import bar as progress_bar
-from pyro_dpvae._ranks import forked_rng
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.evaluation.evaluate import applicable
 from pyro_dpvae.evaluation.kept import read_kept
@@ -188,13 +188,12 @@ def _drawn(
 ) -> dict[str, bytes]:
     found = {}
     drawings = drawings_of(subject, count)
-    with torch.no_grad(), forked_rng():
-        torch.manual_seed(seed)
-        with progress_bar(drawings.items(), unit="figure", disable=not progress) as bar:
-            for name, draw in bar:
-                bar.set_description(f"drawing {name} of {subject.saved.folder.path.name}")
-                with _noted(notes, f"the figure {name} cannot be drawn"):
-                    found[name] = _png(draw())
+    bar = progress_bar(drawings.items(), unit="figure", disable=not progress)
+    with torch.no_grad(), forked_rng(seed), bar:
+        for name, draw in bar:
+            bar.set_description(f"drawing {name} of {subject.saved.folder.path.name}")
+            with _noted(notes, f"the figure {name} cannot be drawn"):
+                found[name] = _png(draw())
     return found
 
 

@@ -10,18 +10,11 @@ import torch
 from pyro.poutine.messenger import Messenger
 from torch import Tensor, nn
 
+from pyro_dpvae._randomness import forked_rng, set_noise_state
 from pyro_dpvae._ranks import gather_objects
 from pyro_dpvae.objectives import RegularizedELBO
 
-__all__ = [
-    "Diagnosis",
-    "Sites",
-    "diagnose",
-    "extreme_rows",
-    "ignores_latents",
-    "noise_state",
-    "set_noise_state",
-]
+__all__ = ["Diagnosis", "Sites", "diagnose", "extreme_rows", "ignores_latents"]
 
 _NEAR_ZERO = 0.5  # nats per datum: less than needed to tell two kinds of items apart
 _EXTREME = 1e3  # times the median: an item that no scaling of the data explains
@@ -107,21 +100,18 @@ def diagnose(
         guide: q(z | x).
         objective: the loss.
         args: the batch, and tensors that belong to it, such as labels.
-        state: the random state before the step, from :func:`noise_state`.
+        state: the random state before the step, from ``noise_state``.
     """
     sites = Sites()
     terms: dict[str, Tensor] = {}
     error = None
-    now = noise_state()
-    set_noise_state(state)
     try:
-        with pyro.validation_enabled(False), torch.enable_grad(), sites:
+        with forked_rng(), pyro.validation_enabled(False), torch.enable_grad(), sites:
+            set_noise_state(state)
             loss, terms = objective.evaluate(model, guide, *args)
             loss.backward()
     except (ValueError, RuntimeError) as failure:  # LinAlgError is a RuntimeError
         error = str(failure).splitlines()[0][:200]
-    finally:
-        set_noise_state(now)
     parameters = []
     owned = [parameter for part in objective.parts() for parameter in part.parameters()]
     named = {
@@ -141,19 +131,6 @@ def diagnose(
     )
     found = {name: float(term) for name, term in terms.items()}
     return Diagnosis(found, all_sites, all_parameters, error)
-
-
-def noise_state() -> list[Tensor]:
-    """Return the states of PyTorch's generators for the CPU and for CUDA devices in use."""
-    cuda = torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else []
-    return [torch.get_rng_state(), *cuda]
-
-
-def set_noise_state(state: list[Tensor]) -> None:
-    """Set the states of PyTorch's generators, from :func:`noise_state`."""
-    torch.set_rng_state(state[0])
-    if len(state) > 1:
-        torch.cuda.set_rng_state_all(state[1:])
 
 
 def extreme_rows(x: Tensor) -> list[int]:

@@ -5,8 +5,8 @@ from contextlib import contextmanager
 
 from torch import nn
 
+from pyro_dpvae._randomness import random_state, set_random_state
 from pyro_dpvae._ranks import average_
-from pyro_dpvae.training.randomness import random_state, set_random_state
 
 __all__ = ["average_norms", "undone_if_interrupted"]
 

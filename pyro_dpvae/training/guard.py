@@ -15,11 +15,12 @@ from torch.linalg import LinAlgError  # type: ignore[attr-defined]  # missing in
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
+from pyro_dpvae._randomness import noise_state
 from pyro_dpvae._ranks import gather_batch, ranks
 from pyro_dpvae.errors import DpvaeError, TrainingWarning
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows, noise_state
+from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows
 
 __all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
 

@@ -9,7 +9,8 @@ import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_dpvae._ranks import forked_rng, map_over_ranks
+from pyro_dpvae._randomness import forked_rng
+from pyro_dpvae._ranks import map_over_ranks
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components

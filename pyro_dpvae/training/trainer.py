@@ -11,7 +11,15 @@ import pyro
 from torch import nn
 
 from pyro_dpvae._bars import bar as progress_bar
-from pyro_dpvae._ranks import greatest, on_first_rank, ranks, refusing_together, shared_object
+from pyro_dpvae._randomness import noise_seed, random_state, set_random_state
+from pyro_dpvae._ranks import (
+    gather_objects,
+    greatest,
+    on_first_rank,
+    ranks,
+    refusing_together,
+    shared_object,
+)
 from pyro_dpvae.data import Batches
 from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.inference import synchronize
@@ -28,7 +36,6 @@ from pyro_dpvae.training.history import History
 from pyro_dpvae.training.interrupts import Interrupts
 from pyro_dpvae.training.loop import take_steps
 from pyro_dpvae.training.place import Place
-from pyro_dpvae.training.randomness import RandomStates, noise_seed
 from pyro_dpvae.training.settings import differences, environment, settings_of
 from pyro_dpvae.training.steps import Steps
 from pyro_dpvae.training.stopping import Progress
@@ -42,17 +49,7 @@ _STEPS_TO_AGREE = 8
 
 @final
 class Trainer:
-    """A run in training, used by :func:`fit`.
-
-    Args:
-        model: p(x, z).
-        guide: q(z | x).
-        objective: the loss.
-        train: the batches to train on.
-        test: the held-out batches.
-        config: steps, learning rate, seed, intervals.
-        run: folder for records and checkpoints.
-        callbacks: callbacks, called on rank zero only.
+    """A run in training, with the arguments of :func:`fit`.
 
     Attributes:
         place: the progress of the run.
@@ -98,7 +95,6 @@ class Trainer:
         self._environment = environment(model)
         self._settings = settings_of(config, objective)
         self._callbacks = list(callbacks) if ranks().index == 0 else []
-        self._random = RandomStates(config.seed)
         self._interrupts = Interrupts(never=self.several)
         self._changes = GuideChanges(
             model,
@@ -129,7 +125,7 @@ class Trainer:
         self.progress.begins = max([self.progress.begins, *self.place.growth])
         if self.several:
             self.objective.across_ranks()
-        pyro.set_rng_seed(noise_seed(self.config.seed))
+        pyro.set_rng_seed(noise_seed(self.config.seed, ranks().index))
         news: list[dict[str, Any]] = []
         with refusing_together():
             checkpoint = self._checkpoint(resume)
@@ -245,7 +241,7 @@ class Trainer:
         hold_together(self.model, self.guide, self.objective)
         self.steps.settle()
         training: dict[str, Any] = {n: part.state_dict() for n, part in self.stateful.items()}
-        training["random"] = self._random.state_dict()
+        training["random"] = {"ranks": gather_objects(random_state())}
         on_first_rank(lambda: self._write(training))
 
     def _write(self, training: dict[str, Any]) -> None:
@@ -255,11 +251,8 @@ class Trainer:
             "settings": self._settings,
             "environment": self._environment,
         }
-        programs = {"model": self.model, "guide": self.guide}
-        classes = {
-            name: f"{type(part).__module__}.{type(part).__qualname__}"
-            for name, part in programs.items()
-        }
+        kinds = {"model": type(self.model), "guide": type(self.guide)}
+        classes = {name: f"{kind.__module__}.{kind.__qualname__}" for name, kind in kinds.items()}
         state = {
             "item_shape": list(self.train.item_shape),
             "dataset_size": self.train.size,
@@ -315,8 +308,12 @@ class Trainer:
             if missing := shared_object(missing):
                 last = self.history.records[-1]["step"] if self.history.records else None
                 news.append({"missing": {"bytes": missing, "after_step": last}})
-        if self._random.restore(training["random"], step=checkpoint.step):
-            news.append({"ranks": ranks().count, "noise": "drawn anew"})
+        states, here = training["random"]["ranks"], ranks()
+        if len(states) == here.count:
+            set_random_state(states[here.index])
+        else:
+            pyro.set_rng_seed(noise_seed(self.config.seed, here.index, step=checkpoint.step))
+            news.append({"ranks": here.count, "noise": "drawn anew"})
         return news
 
     @property
