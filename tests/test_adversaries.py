@@ -301,7 +301,7 @@ def test_an_unused_objective_has_a_state() -> None:
 
 
 def test_bad_sizes_are_refused(exact: LinearGaussian) -> None:
-    with pytest.raises(ValueError, match=r"needs at least 4, got 3"):
+    with pytest.raises(ValueError, match=r"must be at least 4, got 3"):
         factor().loss(exact.model, exact.guide, exact.data(3))
     wrong = FactorELBO(1.0, latent_dim=5, hidden=(8,))
     with pytest.raises(ValueError, match="latent_dim must be the size of z, 2, got 5"):
@@ -309,7 +309,7 @@ def test_bad_sizes_are_refused(exact: LinearGaussian) -> None:
     with pytest.raises(ValueError, match="learning_rate must be"):
         FactorELBO(1.0, latent_dim=2, learning_rate=0.0)
     elsewhere = FactorELBO(1.0, latent_dim=LATENT, hidden=(8,)).to("meta")
-    with pytest.raises(ValueError, match=r"must be where z is, on cpu, got meta; call objective"):
+    with pytest.raises(ValueError, match=r"on the device of z, cpu, got meta; call objective"):
         elsewhere.loss(exact.model, exact.guide, exact.data(BATCH))
 
 

@@ -271,7 +271,7 @@ def test_programs_without_weights_of_each_datum_are_refused(exact: LinearGaussia
         log_weights(exact.model, nothing, x, num_samples=10)
     with pytest.raises(ValueError, match="samples must be at least 1, got 0"):
         log_weights(exact.model, exact.guide, x, num_samples=0)
-    with pytest.raises(ValueError, match="needs at least one batch of data"):
+    with pytest.raises(ValueError, match="at least one batch"):
         log_likelihoods(exact.model, exact.guide, [], num_samples=3, progress=False)
     with pytest.raises(ValueError, match=r"need data, got a batch of shape \(0, 3\)"):
         log_weights(exact.model, exact.guide, x[:0], num_samples=10)

@@ -88,7 +88,7 @@ def test_dip_of_a_flow() -> None:
     found = DIP(1.0, 1.0, form="II")(latents)
     torch.testing.assert_close({name: term.detach() for name, term in found.items()}, expected)
     exotic = Latents((site_of(Sampler(BATCH, LATENT), q.sample()),))
-    with pytest.raises(TypeError, match=r"of known mean, .* got Sampler; use the form 'II'"):
+    with pytest.raises(TypeError, match=r"known mean.* got Sampler; use form 'II'"):
         DIP(1.0, 1.0)(exotic)
 
 
@@ -163,5 +163,5 @@ def test_unknown_forms_are_refused() -> None:
     with pytest.raises(ValueError, match="diversity must be 0 or more, got -1"):
         MutualDivergenceELBO(-1.0)
     q = Sampler(BATCH, LATENT)
-    with pytest.raises(TypeError, match="whose coordinates have known densities"):
+    with pytest.raises(TypeError, match="coordinates with known densities"):
         MutualDivergence(1.0, 1.0)(Latents((site_of(q, q.sample()),)))

@@ -88,7 +88,7 @@ def test_a_grid_that_misses_mass_is_refused() -> None:
         posterior_grid(prior, decoder, x, side=9)
     with pytest.raises(ValueError, match="side must be at least 3, got 2"):
         posterior_grid(prior, decoder, x, side=2)
-    with pytest.raises(ValueError, match="a grid holds posteriors over two latents, got 3"):
+    with pytest.raises(ValueError, match="two latents for a grid, got 3"):
         posterior_grid(StandardNormal(3), decoder, x)
 
 

@@ -188,7 +188,7 @@ def test_without_across_ranks_the_batch_is_the_ranks_own_and_a_warning_says_so(
         for one, terms in zip(found, whole, strict=True):
             assert one != pytest.approx(terms["total_correlation"], rel=0.01)
         assert len(said) == 1
-        assert "TotalCorrelation: of a whole batch" in said[0]
+        assert "TotalCorrelation depend on the whole batch" in said[0]
         assert of_data == []
 
 

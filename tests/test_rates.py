@@ -247,7 +247,7 @@ def test_objectives_with_schedules_are_copied_and_pickled(objective: Regularized
 
 def test_a_refused_step_is_no_step(exact: LinearGaussian) -> None:
     objective = FactorELBO(1.0, latent_dim=LATENT, hidden=(4,))
-    with pytest.raises(ValueError, match="needs at least 4, got 3"):
+    with pytest.raises(ValueError, match="must be at least 4, got 3"):
         objective.loss_and_grads(exact.model, exact.guide, exact.data(3))
     assert objective.step == 0
 

@@ -511,9 +511,7 @@ def test_stein_is_the_same_in_training_and_evaluation() -> None:
     torch.testing.assert_close(objective.terms["stein"], evaluated)
     with (
         torch.inference_mode(),
-        pytest.raises(
-            ValueError, match=r"inference_mode\(\) forbids; evaluate under torch.no_grad"
-        ),
+        pytest.raises(ValueError, match=r"inference_mode\(\).*; evaluate under torch.no_grad"),
     ):
         objective.loss(Ladder().model, Ladder().guide, x)
 

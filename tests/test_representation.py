@@ -72,21 +72,21 @@ def test_clusters_are_matched_with_labels() -> None:
     assert cluster_accuracy(k_means(z, 3), classes).value > 0.98
     random = cluster_information(torch.randint(3, (3000,)), torch.randint(3, (3000,)))
     assert random.value < 0.01
-    with pytest.raises(ValueError, match="a cluster and a label"):
+    with pytest.raises(ValueError, match="clusters must have a label each"):
         cluster_accuracy(labels, labels[:3])
     with pytest.raises(ValueError, match="matching must be one of"):
         cluster_accuracy(labels, labels, matching="greedy")
-    with pytest.raises(ValueError, match="clusters must be at most the 9 data, got 10"):
+    with pytest.raises(ValueError, match=r"clusters must be at most 9 .* got 10"):
         k_means(torch.randn(9, 2), 10)
 
 
 def test_bad_labels_are_refused() -> None:
     z, labels = blobs(30)
-    with pytest.raises(ValueError, match="every representation needs a label, got 30 and 5"):
+    with pytest.raises(ValueError, match=r"a label each, got 30 .*\(5,\)"):
         linear_probe_accuracy(z, labels[:5], z, labels)
     with pytest.raises(ValueError, match="at least two classes"):
         linear_probe_accuracy(z, torch.zeros(30, dtype=torch.long), z, labels)
-    with pytest.raises(ValueError, match="neighbours must be at most the 30 data, got 40"):
+    with pytest.raises(ValueError, match=r"neighbours must be at most 30 .* got 40"):
         nearest_neighbour_accuracy(z, labels, z, labels, neighbours=40)
 
 
@@ -150,9 +150,9 @@ def test_the_gap_of_a_partly_known_factor_is_its_information() -> None:
 
 def test_a_collapsed_representation_is_refused() -> None:
     for z in (torch.zeros(200, 4), torch.full((200, 4), 0.3)):
-        with pytest.raises(ValueError, match="needs a z that varies, got one value for all data"):
+        with pytest.raises(ValueError, match="z must vary, got one value"):
             factor_vae_score(z, FACTORS[:200])
-    with pytest.raises(ValueError, match="a coordinate of z that the data move"):
+    with pytest.raises(ValueError, match="z must not be collapsed"):
         factor_vae_score(
             1e-3 * torch.randn(200, 4), FACTORS[:200], posterior_variance=torch.ones(4)
         )
@@ -179,11 +179,11 @@ def test_collapsed_and_constant_coordinates_take_no_part_in_votes() -> None:
 @pytest.mark.parametrize("name", DISENTANGLEMENT)
 def test_bad_factors_are_refused(name: str) -> None:
     score = DISENTANGLEMENT[name]
-    with pytest.raises(ValueError, match=f"needs its factors, got 10 and {DATA}"):
+    with pytest.raises(ValueError, match=f"z and factors .* got 10 and {DATA}"):
         score(torch.randn(10, 3), FACTORS)
-    with pytest.raises(ValueError, match="a factor must vary, got one value in each of 4 columns"):
+    with pytest.raises(ValueError, match="columns that vary, got 0 of 4"):
         score(aligned(), torch.ones_like(FACTORS))
-    with pytest.raises(ValueError, match="whole numbers, one for each value, got real ones; cut"):
+    with pytest.raises(ValueError, match="whole numbers, got fractions; cut"):
         score(aligned(), torch.randn(DATA, 4))
 
 

@@ -1,4 +1,4 @@
-"""What a model's own clusters are worth: read off q(y | x), by layer and jointly."""
+"""Clusters that a model finds by itself, from q(y | x), compared with labels."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -8,7 +8,11 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
-from pyro_dpvae.metrics.representation import cluster_accuracy, cluster_information
+from pyro_dpvae.metrics.representation import (
+    check_labels,
+    cluster_accuracy,
+    cluster_information,
+)
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["assigned_clusters", "held_out_accuracy", "layer_clusters"]
@@ -20,24 +24,21 @@ def assigned_clusters(
     """Return the most probable cluster of each datum in each layer, on the CPU.
 
     Args:
-        probabilities: of each batch, q(y_l | x) of each layer, of shape (batch, K_l), as
-            ``cluster_probabilities`` gives them.
+        probabilities: for each batch, q(y_l | x) of every layer, of shape (batch, K_l), from
+            ``cluster_probabilities``.
 
     Raises:
         ValueError: if there is no batch.
 
     Example:
         >>> batch = [torch.tensor([[0.2, 0.8]]), torch.tensor([[0.5, 0.1, 0.4]])]
-        >>> assigned_clusters([batch, batch])
-        tensor([[1, 0],
-                [1, 0]])
+        >>> assigned_clusters([batch])
+        tensor([[1, 0]])
     """
     with in_evaluation():
-        found = [
-            torch.stack([one.argmax(-1) for one in batch], -1).cpu() for batch in probabilities
-        ]
+        found = [torch.stack([q.argmax(-1) for q in batch], -1).cpu() for batch in probabilities]
     if not found:
-        raise ValueError("clusters need data, got no batch; give at least one")
+        raise ValueError("probabilities must have at least one batch, got none")
     return torch.cat(found)
 
 
@@ -47,24 +48,24 @@ def layer_clusters(
     test_clusters: Int[Tensor, "test layers"],
     test_labels: Int[Tensor, " test_labels"],
 ) -> dict[str, Estimate]:
-    """Return what the clusters of each layer are worth, and those of several layers jointly.
+    """Return metrics of the clusters of each layer and, with several layers, of all jointly.
 
-    Jointly, a cluster is the tuple of a datum's clusters in all layers.
+    The joint cluster of a datum is the tuple of its clusters in all layers.
 
     Args:
-        train_clusters: of each training datum and layer, bottom first.
-        train_labels: of the training data, 0 or more.
-        test_clusters: of each held-out datum and layer.
-        test_labels: of the held-out data, 0 or more.
+        train_clusters: the cluster of each training datum in each layer, bottom first.
+        train_labels: the labels of the training data, 0 or more.
+        test_clusters: the cluster of each held-out datum in each layer.
+        test_labels: the labels of the held-out data, 0 or more.
 
     Returns:
-        ``cluster_accuracy_...``, as of :func:`held_out_accuracy`; of held-out data alone
-        ``cluster_hungarian_...``, as of :func:`cluster_accuracy`, ``cluster_nmi_...``, the
-        normalized mutual information, and ``clusters_used_...``, how many clusters they are in;
-        of ``layer_1``, ..., ``layer_L`` and, of several layers, ``joint``.
+        For ``layer_1``, ..., ``layer_L`` and ``joint``: ``cluster_accuracy_...`` from
+        :func:`held_out_accuracy`, and of the held-out data alone ``cluster_hungarian_...`` from
+        :func:`cluster_accuracy`, ``cluster_nmi_...`` from :func:`cluster_information`, and
+        ``clusters_used_...``, the number of clusters with data.
 
     Raises:
-        ValueError: if clusters and labels do not fit each other, or one is negative.
+        ValueError: if a datum has no label, or a cluster or label is negative.
 
     Example:
         >>> clusters = torch.tensor([[0, 0], [0, 1], [1, 0], [1, 1]])
@@ -96,26 +97,27 @@ def held_out_accuracy(
     test_clusters: Int[Tensor, " test"],
     test_labels: Int[Tensor, " test_labels"],
 ) -> Estimate:
-    """Return the share of held-out data whose cluster stands for their label.
+    """Return the share of held-out data whose cluster predicts their label.
 
-    A cluster stands for the label most frequent in it among the training data; several clusters
-    may stand for one label, and one without training data stands for none. So the value is no
-    better for more clusters than data can tell apart, unlike that of a majority taken among the
-    held-out data. The standard error is that of a share of these.
+    A cluster predicts the most frequent label of its training data; one without training data
+    predicts none. Unlike a majority among the held-out data, this does not grow with the number of
+    clusters.
 
     Args:
         train_clusters: the cluster of each training datum.
-        train_labels: of these, 0 or more.
+        train_labels: the labels of the training data, 0 or more.
         test_clusters: the cluster of each held-out datum.
-        test_labels: of these, 0 or more.
+        test_labels: the labels of the held-out data, 0 or more.
+
+    Returns:
+        The accuracy, with the standard error of a share of the held-out data.
 
     Raises:
-        ValueError: if clusters and labels do not fit each other, or one is negative.
+        ValueError: if a datum has no label, or a cluster or label is negative.
 
     References:
-        The majority label of a cluster is what Willetts et al. and Falck et al. (2021),
-        Multi-facet clustering variational autoencoders, give it; that the majority is of the
-        training data is ours.
+        Willetts et al. and Falck et al. (2021), Multi-facet clustering variational autoencoders,
+        for the majority label; its training data are our choice.
 
     Example:
         >>> clusters, labels = torch.tensor([0, 0, 0, 1]), torch.tensor([3, 3, 5, 5])
@@ -123,14 +125,11 @@ def held_out_accuracy(
         0.6667 +- 0.1870
     """
     for clusters, labels in ((train_clusters, train_labels), (test_clusters, test_labels)):
-        if len(clusters) != len(labels) or len(labels) == 0:
-            raise ValueError(
-                f"every datum needs a cluster and a label, got {len(clusters)} and {len(labels)}"
-            )
+        check_labels("clusters", clusters, labels)
         least = int(min(clusters.min(), labels.min()))
         if least < 0:
             raise ValueError(
-                f"clusters and labels count from 0, got {least}; leave out data without one"
+                f"clusters and labels must count from 0, got {least}; leave out data without them"
             )
     number = 1 + int(max(train_clusters.max(), test_clusters.max()))
     votes = torch.zeros(number, 1 + int(train_labels.max()), dtype=torch.long)

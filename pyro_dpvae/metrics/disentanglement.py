@@ -1,4 +1,4 @@
-"""Disentanglement: how coordinates of z and known factors of variation correspond."""
+"""Disentanglement: scores of z against known factors of variation."""
 
 from collections.abc import Callable
 from typing import Any
@@ -24,16 +24,14 @@ __all__ = [
 
 _BINS = 20
 _RESAMPLES = 20
-_COLLAPSED = 0.01  # of the posterior variance: a z that varies less has collapsed
-_ROUNDING = 4  # units in the last place of the largest value: a z that varies less is constant
+_COLLAPSED = 0.01  # of the posterior variance
+_ROUNDING = 4  # units in the last place of the largest value
 
 Array = NDArray[Any]
 
 
 def constant_factors(factors: Real[Tensor, "rows factors"]) -> list[int]:
-    """Return the columns of factors that have one value for all data.
-
-    No score can tell anything of them: the scores leave them out, and ``settings`` names them.
+    """Return the columns of factors with one value for all data, which no score uses.
 
     Example:
         >>> import torch
@@ -46,12 +44,13 @@ def constant_factors(factors: Real[Tensor, "rows factors"]) -> list[int]:
 def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
     """Return the mutual information gap, in [0, 1].
 
-    For each factor v, the difference of the two largest I(z_d; v) over coordinates d, divided by
-    H(v); the mean over factors. Coordinates are cut into 20 bins of equal width.
+    For each factor v, it is the difference of the two largest I(z_d; v) over coordinates d,
+    divided by H(v); the gap is the mean over factors. Coordinates are cut into 20 bins of equal
+    width.
 
     Raises:
-        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
-            or no factor varies.
+        ValueError: if shapes do not match, factors are not whole numbers, z has one coordinate, or
+            no factor varies.
 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, section 4.1.
@@ -63,27 +62,24 @@ def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         top = np.sort(information, 0)[-2:]
         return float(((top[1] - top[0]) / _entropies(values)).mean())
 
-    return _resampled(score, z, factors, {"bins": _BINS, **left_out})
+    return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
 
 
 def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
-    """Return the modularity, in [0, 1]: how nearly each coordinate knows of one factor alone.
+    """Return the modularity, in [0, 1]: how nearly each coordinate depends on a single factor.
 
-    With m_df = I(z_d; v_f) and its largest entry theta_d at coordinate d, it is the mean over d
-    of 1 - sum over the other f of m_df^2 / (theta_d^2 (F - 1)). Coordinates that know of no
-    factor count as 0.
+    With m_df = I(z_d; v_f) and its largest entry theta_d at coordinate d, it is the mean over d of
+    1 - sum over the other f of m_df^2 / (theta_d^2 (F - 1)). A coordinate without information
+    counts as 0.
 
     Raises:
-        ValueError: if the shapes do not fit, factors are not whole numbers, or fewer than two
-            vary.
+        ValueError: if shapes do not match, factors are not whole numbers, or fewer than two vary.
 
     References:
         Ridgeway, Mozer (2018), Learning deep disentangled embeddings with the F-statistic loss,
         section 3.
     """
-    factors, left_out = _varying(z, factors, least=1)
-    if factors.shape[1] < 2:
-        raise ValueError("modularity compares factors, got one that varies")
+    factors, left_out = _varying(z, factors, least=1, least_factors=2)
 
     def score(codes: Array, values: Array) -> float:
         squares = np.square(_information(codes, values))
@@ -93,18 +89,18 @@ def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows fact
             of_coordinate = 1 - others / (largest * (squares.shape[1] - 1))
         return float(np.where(largest > 0, of_coordinate, 0.0).mean())
 
-    return _resampled(score, z, factors, {"bins": _BINS, **left_out})
+    return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
 
 
 def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
     """Return the separated attribute predictability, in [0, 1].
 
-    For each factor, the difference of the two best held-out accuracies of a linear classifier on
-    a single coordinate; the mean over factors. Half of the data are held out.
+    For each factor, it is the difference of the two best held-out accuracies of a linear
+    classifier on a single coordinate; the score is the mean over factors. Half of the data are
+    held out.
 
     Raises:
-        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
-            or no factor varies.
+        ValueError: as :func:`mig`.
 
     References:
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
@@ -128,7 +124,7 @@ def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         return float((top[1] - top[0]).mean())
 
     settings: Settings = {"classifier": "linear SVM, C 0.01, balanced", **left_out}
-    return _resampled(score, z, factors, settings, resamples=5)
+    return _resampled(score, z, factors, settings, resamples=5)[0]
 
 
 def dci(
@@ -136,14 +132,13 @@ def dci(
 ) -> dict[str, Estimate]:
     """Return disentanglement, completeness and informativeness, each in [0, 1].
 
-    A random forest predicts each factor from z; R_df is the importance of coordinate d to factor
-    f. Disentanglement is 1 - H of each coordinate's row of R over factors, weighted by the rows'
-    sums; completeness 1 - H of each factor's column over coordinates; informativeness the held-out
-    accuracy. Entropies are to the base of their number of outcomes. Half of the data are held out.
+    A random forest predicts each factor from z; R_df is the importance of coordinate d for factor
+    f. Disentanglement is 1 - H(row d of R), averaged with the rows' sums as weights; completeness
+    is the mean of 1 - H(column f); informativeness is the held-out accuracy. The base of an
+    entropy is its number of outcomes. Half of the data are held out.
 
     Raises:
-        ValueError: if the shapes do not fit, factors are not whole numbers, z has one coordinate,
-            or fewer than two factors vary.
+        ValueError: as :func:`mig`, or if fewer than two factors vary.
 
     References:
         Eastwood, Williams (2018), A framework for the quantitative evaluation of disentangled
@@ -151,9 +146,7 @@ def dci(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    factors, left_out = _varying(z, factors, least=2)
-    if factors.shape[1] < 2:
-        raise ValueError("disentanglement compares factors, got one that varies")
+    factors, left_out = _varying(z, factors, least=2, least_factors=2)
 
     def scores(codes: Array, values: Array) -> Array:
         half = len(codes) // 2
@@ -172,27 +165,9 @@ def dci(
         complete = float((1 - _entropy_of_rows(relative.T)).mean())
         return np.array([disentangled, complete, np.mean(accuracies)])
 
-    codes, values = _arrays(z, factors)
-    generator = np.random.default_rng(0)
-    order = generator.permutation(len(codes))
-    found = scores(codes[order], values[order])
-    repeats = np.stack(
-        [
-            scores(codes[chosen], values[chosen])
-            for chosen in (generator.choice(len(codes), len(codes) // 2, False) for _ in range(5))
-        ]
-    )
-    errors = repeats.std(0, ddof=1)  # as of halves in _resampled
-    settings: Settings = {
-        "classifier": "random forest of 30, depth 10",
-        "data": len(codes),
-        **left_out,
-    }
+    settings: Settings = {"classifier": "random forest of 30, depth 10", **left_out}
     names = ("disentanglement", "completeness", "informativeness")
-    return {
-        name: Estimate(float(value), float(error), settings)
-        for name, value, error in zip(names, found, errors, strict=True)
-    }
+    return dict(zip(names, _resampled(scores, z, factors, settings, resamples=5), strict=True))
 
 
 def factor_vae_score(
@@ -204,26 +179,26 @@ def factor_vae_score(
     seed: int = 0,
     posterior_variance: Float[Tensor, " latent"] | None = None,
 ) -> Estimate:
-    """Return the FactorVAE score: accuracy of the majority vote of least varying coordinates.
+    """Return the FactorVAE score: the accuracy of a majority vote of least varying coordinates.
 
-    A vote fixes one factor in a batch of data and names the coordinate of least variance relative
-    to its variance over all data. Half of the votes make the classifier from coordinates to
-    factors, the other half test it. A coordinate that is constant, to rounding, takes no part, nor
-    does one that has collapsed: whose z varies by less than a hundredth of ``posterior_variance``.
-    Both criteria are of each coordinate by itself, so that its scale does not matter; code of
-    Locatello et al. (2019) leaves out standard deviations below 0.05, which is for N(0, I).
+    A vote fixes one factor in a batch of data and names the coordinate of least variance, relative
+    to its variance over all data. Half of the votes make a classifier from coordinates to factors;
+    the other half test it. Constant coordinates do not take part, nor collapsed ones, whose
+    variance is below a hundredth of ``posterior_variance``. These criteria do not depend on a
+    coordinate's scale; code of Locatello et al. (2019) leaves out standard deviations below 0.05
+    instead.
 
     Args:
         z: representations, such as the means of q(z | x).
-        factors: of each datum, whole numbers.
-        votes: how many.
-        batch: data in a vote.
-        seed: of the votes.
-        posterior_variance: the mean over data of the variance of q(z | x), by coordinate; without
-            it coordinates that have collapsed take part.
+        factors: the factors of each datum, whole numbers.
+        votes: the number of votes.
+        batch: the number of data in a vote.
+        seed: random seed of the votes.
+        posterior_variance: the variance of q(z | x) in each coordinate, averaged over data; None
+            lets collapsed coordinates take part.
 
     Raises:
-        ValueError: if the shapes do not fit, factors are not whole numbers, or no factor or no
+        ValueError: if shapes do not match, factors are not whole numbers, or no factor or no
             coordinate varies.
 
     References:
@@ -238,17 +213,14 @@ def factor_vae_score(
     rounding = _ROUNDING * torch.finfo(z.dtype).eps * np.abs(codes).max(0)
     active = np.sqrt(spread) > rounding
     if not active.any():
-        raise ValueError(
-            "the FactorVAE score needs a z that varies, got one value for all data; train the "
-            "model on"
-        )
+        raise ValueError("z must vary, got one value for all data; train the model longer")
     if posterior_variance is not None:
         active &= spread > _COLLAPSED * posterior_variance.double().cpu().numpy()
         if not active.any():
             raise ValueError(
-                "the FactorVAE score needs a coordinate of z that the data move, got variances "
-                f"of z of less than {_COLLAPSED:g} posterior_variance in all {len(active)}; every "
-                "coordinate has collapsed to its prior"
+                f"z must not be collapsed, got less variance than {_COLLAPSED:g} "
+                f"posterior_variance in all {len(active)} coordinates; train the model longer, or "
+                "lower the weight of the rate"
             )
     codes, spread = codes[:, active], spread[active]
     generator = np.random.default_rng(seed)
@@ -263,12 +235,7 @@ def factor_vae_score(
     predicted = table[0].argmax(1)
     hits = table[1][np.arange(len(predicted)), predicted].sum()
     tested = table[1].sum()
-    settings: Settings = {
-        "votes": votes,
-        "batch": batch,
-        "active": int(active.sum()),
-        **left_out,
-    }
+    settings = {"votes": votes, "batch": batch, "active": int(active.sum()), **left_out}
     return share_estimate(int(hits), int(tested), settings)
 
 
@@ -295,14 +262,14 @@ def _entropy_of_rows(weights: Array) -> Array:
 
 
 def _resampled(
-    score: Callable[[Array, Array], float],
+    score: Callable[[Array, Array], float | Array],
     z: Tensor,
     factors: Tensor,
     settings: Settings,
     *,
     resamples: int = _RESAMPLES,
-) -> Estimate:
-    """Return a score of all data, with an error from halves of them.
+) -> list[Estimate]:
+    """Return the scores of all data, with standard errors from halves of them.
 
     A mean over half of N data drawn without replacement has the variance (2/N - 1/N) sigma^2
     about that of all: the spread of halves is the standard error itself.
@@ -310,34 +277,38 @@ def _resampled(
     codes, values = _arrays(z, factors)
     generator = np.random.default_rng(0)
     order = generator.permutation(len(codes))
-    value = score(codes[order], values[order])
+    found = np.atleast_1d(score(codes[order], values[order]))
     halves = []
     for _ in range(resamples):
         chosen = generator.choice(len(codes), len(codes) // 2, replace=False)
-        halves.append(score(codes[chosen], values[chosen]))
-    error = float(np.std(halves, ddof=1))
-    return Estimate(value, error, {**settings, "data": len(codes), "error": f"{resamples} halves"})
+        halves.append(np.atleast_1d(score(codes[chosen], values[chosen])))
+    errors = np.std(halves, 0, ddof=1)
+    settings = {**settings, "data": len(codes), "error": f"{resamples} halves"}
+    return [Estimate(float(v), float(e), settings) for v, e in zip(found, errors, strict=True)]
 
 
-def _varying(z: Tensor, factors: Tensor, *, least: int) -> tuple[Tensor, Settings]:
-    """Return the factors that vary, and what settings say of the others, for a checked z."""
+def _varying(
+    z: Tensor, factors: Tensor, *, least: int, least_factors: int = 1
+) -> tuple[Tensor, Settings]:
+    """Check z and factors; return the factors that vary, and settings that name the others."""
     if len(z) != len(factors) or len(z) < 4:
         raise ValueError(
-            f"every representation needs its factors, got {len(z)} and {len(factors)}"
+            f"z and factors must have a row for each of at least 4 data, got {len(z)} and "
+            f"{len(factors)} rows"
         )
     if factors.is_floating_point() and not bool((factors == factors.round()).all()):
         raise ValueError(
-            "factors must be whole numbers, one for each value, got real ones; cut a continuous "
-            "factor into bins, such as by torch.bucketize(factor, edges)"
+            "factors must be whole numbers, got fractions; cut a continuous factor into bins, "
+            "for example with torch.bucketize(factor, edges)"
         )
     if z.shape[1] < least:
-        raise ValueError(f"this score compares coordinates of z, got {z.shape[1]}")
+        raise ValueError(f"z must have at least {least} coordinates, got {z.shape[1]}")
     constant = constant_factors(factors)
     kept = [f for f in range(factors.shape[1]) if f not in constant]
-    if not kept:
+    if len(kept) < least_factors:
         raise ValueError(
-            f"a factor must vary, got one value in each of {factors.shape[1]} columns; give data "
-            "that differ in a factor"
+            f"factors must have at least {least_factors} columns that vary, got {len(kept)} of "
+            f"{factors.shape[1]}"
         )
     left_out: Settings = {"constant_factors": ", ".join(map(str, constant))} if constant else {}
     return factors[:, kept], left_out
@@ -354,4 +325,4 @@ DISENTANGLEMENT: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estim
     "modularity": modularity,
     "sap": sap,
 }
-"""The scores by the names of the command line."""
+"""Disentanglement scores, by their names on the command line."""

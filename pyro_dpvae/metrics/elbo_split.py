@@ -1,4 +1,4 @@
-"""The parts of the rate under the exact aggregate posterior, and the active units."""
+"""The parts of the rate under the exact aggregate posterior, and active units."""
 
 import torch
 from jaxtyping import Float
@@ -21,23 +21,22 @@ def rate_split(
 ) -> dict[str, Estimate]:
     """Return mutual information, total correlation and dimension-wise KL of a data set, in nats.
 
-    With n uniform over the data and z ~ q(z | x_n), and every density exact over the whole data
-    set, the rate E[KL(q(z | x) || p(z))] is the sum of
+    With n uniform over the data, z ~ q(z | x_n), and every density exact over the whole data set,
+    the rate E[KL(q(z | x) || p(z))] is the sum of
 
         mutual_information = E[log q(z | x_n) - log q(z)],
         total_correlation  = E[log q(z) - sum_d log q(z_d)],
         dimension_wise_kl  = E[sum_d log q(z_d) - log p(z)].
 
-    Where the marginals q(z_d | x) have no closed form, as those of a flow, they are taken as
-    normal with the moments of draws, ``settings`` says so, and the last two terms err by as much.
-
-    Under a coupling prior, which does not factorise, the third measures the fit of the product of
-    marginals to the prior. ``marginal_kl``, KL(q(z) || p(z)), is the sum of the last two.
+    Where q(z_d | x) has no closed form, as for a flow, it is approximated by a normal distribution
+    with the moments of samples; ``settings`` then says so. ``marginal_kl``, KL(q(z) || p(z)), is
+    the sum of the last two terms. Under a prior that does not factorise, such as a coupling prior,
+    the last term compares the product of marginals with it.
 
     Args:
         prior: p(z).
         aggregate: q(z).
-        num_samples: the draws of n and z, at least 2.
+        num_samples: number of samples of n and z, at least 2.
 
     Raises:
         ValueError: if ``num_samples`` is below 2.
@@ -76,7 +75,8 @@ def rate_split(
 def unit_activity(aggregate: AggregatePosterior) -> Float[Tensor, " latent"]:
     """Return Var_x(mu_d(x)) of each coordinate d over the data set.
 
-    Where mu(x) is the mean of S draws, as of a flow, this exceeds it by E[sigma_d^2(x)] / S.
+    Where mu(x) is a mean of S samples, as for a flow, the result is too large by E[sigma_d^2(x)] /
+    S.
 
     References:
         Burda, Grosse, Salakhutdinov (2016), Importance weighted autoencoders, section 5.2.
@@ -85,7 +85,7 @@ def unit_activity(aggregate: AggregatePosterior) -> Float[Tensor, " latent"]:
 
 
 def active_units(aggregate: AggregatePosterior) -> Estimate:
-    """Return how many coordinates have an activity above 0.01: a count over the whole data set.
+    """Return the number of coordinates with an activity above 0.01 over the whole data set.
 
     Example:
         >>> loc = torch.tensor([[-1.0, 0.0], [1.0, 0.0]])

@@ -1,4 +1,4 @@
-"""What a metric returns: a value, its standard error, and the settings that define it."""
+"""Estimates: values of metrics with their standard errors and settings."""
 
 import math
 from collections.abc import Mapping
@@ -9,17 +9,17 @@ from torch import Tensor
 __all__ = ["Estimate", "Settings", "mean_estimate", "share_estimate"]
 
 Settings = Mapping[str, int | float | str]
-"""What defines an estimate, by name."""
+"""The settings that define an estimate, by name."""
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A measured value.
+    """The value of a metric.
 
     Args:
-        value: the estimate.
-        standard_error: its standard error, in the same units; NaN where it is not known.
-        settings: what defines the estimate, such as the number of samples.
+        value: the value.
+        standard_error: its standard error, in the same units; NaN if unknown.
+        settings: the settings that define it, such as the number of samples.
 
     Example:
         >>> Estimate(0.25, 0.01)
@@ -35,7 +35,7 @@ class Estimate:
 
 
 def mean_estimate(values: Tensor, settings: Settings) -> Estimate:
-    """Return the mean of independent values; of one its standard error is not known."""
+    """Return the mean of independent values; a single one has no standard error."""
     count = len(values)
     error = float(values.std()) / math.sqrt(count) if count > 1 else math.nan
     return Estimate(float(values.mean()), error, settings)
@@ -44,7 +44,7 @@ def mean_estimate(values: Tensor, settings: Settings) -> Estimate:
 def share_estimate(hits: int, count: int, settings: Settings) -> Estimate:
     """Return the share of ``hits`` among ``count``, with the error of Agresti and Coull.
 
-    Two hits and two misses are added for the error, which a share of 0 or 1 then has too.
+    Two added hits and two misses give a share of 0 or 1 an error too.
     """
     adjusted = (hits + 2) / (count + 4)
     error = math.sqrt(adjusted * (1 - adjusted) / (count + 4))

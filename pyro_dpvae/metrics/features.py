@@ -19,19 +19,18 @@ def kernel_distance(
     *,
     block_size: int = 1000,
 ) -> Estimate:
-    """Return the kernel distance: MMD^2 under the kernel (a . b / F + 1)^3, without bias.
+    """Return the kernel distance, the unbiased MMD^2 with the kernel (a . b / F + 1)^3.
 
-    It is the mean of the U-statistic over blocks of both sets that share no data, so that the
-    standard error, from the spread of the blocks, holds. With the Inception network it is KID.
+    It is the mean of the U-statistic over disjoint blocks of both sets; the standard error is from
+    the spread of the blocks. With features of the Inception network it is KID.
 
     Args:
         samples: features of the samples.
         reference: features of the reference set, by the same network.
-        block_size: data of each set in a block; fewer where there would be less than ten
-            blocks otherwise.
+        block_size: data of each set in a block; fewer if there were less than ten blocks.
 
     Raises:
-        ValueError: if the sets have fewer than 4 data or other sizes of features.
+        ValueError: if a set has fewer than 4 data, or the numbers of features differ.
 
     References:
         Binkowski et al. (2018), Demystifying MMD GANs, section 4.
@@ -46,7 +45,7 @@ def kernel_distance(
     least = min(len(samples), len(reference))
     size = min(check_positive_int("block_size", block_size), max(2, least // 10))
     blocks = least // size
-    # In a random order: data come sorted by class, and samples by density.
+    # In a random order, since data may be sorted by class, and samples by density.
     generator = torch.Generator().manual_seed(0)
     a, b = (
         one[torch.randperm(len(one), generator=generator)[: blocks * size].to(one.device)]
@@ -54,14 +53,11 @@ def kernel_distance(
         .split(size)
         for one in (samples, reference)
     )
-    values = torch.stack(
-        [
-            mmd_squared(_kernel(p, p), _kernel(q, q), _kernel(p, q))
-            for p, q in zip(a, b, strict=True)
-        ]
-    )
+    values = [
+        mmd_squared(_kernel(p, p), _kernel(q, q), _kernel(p, q)) for p, q in zip(a, b, strict=True)
+    ]
     settings: Settings = {"samples": blocks * size, "reference": blocks * size, "block_size": size}
-    return mean_estimate(values, settings)
+    return mean_estimate(torch.stack(values), settings)
 
 
 def precision_and_recall(
@@ -70,11 +66,11 @@ def precision_and_recall(
     *,
     neighbours: int = 3,
 ) -> tuple[Estimate, Estimate]:
-    """Return precision and recall of samples against a reference set.
+    """Return precision and recall of samples with respect to a reference set.
 
-    Precision is the share of samples within the reference's manifold, recall the share of the
-    reference within the samples': a manifold is the union of balls about its points that reach
-    their k-th neighbour. Standard errors are those of a share of the points tested.
+    Precision is the share of samples in the manifold of the reference; recall is the share of the
+    reference in the manifold of the samples. A manifold is the union of balls around the points of
+    a set; each ball reaches the k-th neighbour. Standard errors are those of a share.
 
     Args:
         samples: features of the samples.
@@ -82,7 +78,7 @@ def precision_and_recall(
         neighbours: k.
 
     Raises:
-        ValueError: if a set has no k neighbours, or the sizes of features differ.
+        ValueError: if a set has no k neighbours, or the numbers of features differ.
 
     References:
         Kynkaanniemi et al. (2019), Improved precision and recall metric, equations 1 and 2.
@@ -98,21 +94,16 @@ def precision_and_recall(
     least = min(len(samples), len(reference))
     if least <= neighbours:
         raise ValueError(
-            f"both sets need more data than neighbours, {neighbours}, got {least}; draw more"
+            f"both sets must have more than neighbours={neighbours} data, got {least}; draw more"
         )
     settings: Settings = {
         "samples": len(samples),
         "reference": len(reference),
         "neighbours": neighbours,
     }
-    return (
-        share_estimate(
-            int(_covered(samples, reference, neighbours).sum()), len(samples), settings
-        ),
-        share_estimate(
-            int(_covered(reference, samples, neighbours).sum()), len(reference), settings
-        ),
-    )
+    covered = _covered(samples, reference, neighbours), _covered(reference, samples, neighbours)
+    precision, recall = (share_estimate(int(one.sum()), len(one), settings) for one in covered)
+    return precision, recall
 
 
 def _kernel(x: Tensor, y: Tensor) -> Tensor:
@@ -120,8 +111,8 @@ def _kernel(x: Tensor, y: Tensor) -> Tensor:
 
 
 def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
-    """Return which points lie in a ball about a manifold point to its k-th neighbour."""
-    # About one centre and in float64: nothing is lost to the distance from the origin.
+    """Return whether each point lies in a ball around a manifold point."""
+    # Centred and in float64, since distances of large numbers lose digits.
     centre = manifold.double().mean(0)
     points, manifold = points.double() - centre, manifold.double() - centre
     radii = torch.cat(
@@ -138,6 +129,6 @@ def _covered(points: Tensor, manifold: Tensor, neighbours: int) -> Tensor:
 def _check(samples: Tensor, reference: Tensor, *, least: int) -> None:
     if samples.shape[1] != reference.shape[1] or min(len(samples), len(reference)) < least:
         raise ValueError(
-            f"two sets of at least {least} data and one size of features are needed, got "
-            f"{tuple(samples.shape)} and {tuple(reference.shape)}"
+            f"samples and reference must have at least {least} data and one number of features, "
+            f"got shapes {tuple(samples.shape)} and {tuple(reference.shape)}"
         )

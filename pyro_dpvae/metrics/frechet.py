@@ -21,7 +21,7 @@ class FeatureStatistics:
     Attributes:
         mean: of shape (features,).
         covariance: of shape (features, features), with the divisor count - 1.
-        count: how many data.
+        count: number of data.
     """
 
     mean: Tensor
@@ -30,10 +30,10 @@ class FeatureStatistics:
 
     @classmethod
     def of(cls, batches: Iterable[Tensor]) -> "FeatureStatistics":
-        """Return the statistics of batches of features, (batch, features), in fixed memory.
+        """Return the statistics of batches of features, (batch, features), in constant memory.
 
-        Batches are merged pairwise about their own means, so that nothing is lost to large
-        offsets (Chan, Golub, LeVeque, 1983).
+        Batches are merged about their means (Chan, Golub, LeVeque, 1983), which keeps the digits
+        of features with large offsets.
 
         Raises:
             ValueError: if there are fewer than 2 data, or a feature is not finite.
@@ -53,17 +53,17 @@ class FeatureStatistics:
             mean = mean + shift * (len(rows) / total)
             count = total
         if count < 2:
-            raise ValueError(f"statistics of features need at least 2 data, got {count}")
+            raise ValueError(f"features must be of at least 2 data, got {count}")
         if not scatter.isfinite().all():
-            raise ValueError("features must be finite, got NaN or infinite ones")
+            raise ValueError("features must be finite, got NaN or infinity")
         return cls(mean.cpu(), (scatter / (count - 1)).cpu(), count)
 
 
 def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
-    """Return |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)), of two Gaussians, in float64.
+    """Return |mu_a - mu_b|^2 + tr(C_a + C_b - 2 (C_a C_b)^(1/2)) of two Gaussians, in float64.
 
-    The trace of the root is the sum of the roots of the eigenvalues of C_a^(1/2) C_b C_a^(1/2),
-    which is symmetric: no root of a general matrix is taken.
+    The trace of the root is computed from the eigenvalues of the symmetric C_a^(1/2) C_b
+    C_a^(1/2).
 
     References:
         Dowson, Landau (1982), The Frechet distance between multivariate normal distributions.
@@ -87,30 +87,30 @@ def frechet_estimate(
 ) -> Estimate:
     """Return the Frechet distance of samples from a reference set, with its standard error.
 
-    The standard error is that of the samples, the reference held fixed, from the influence of
-    each sample x on the distance,
+    The standard error is due to the samples alone, by the influence of each sample x on the
+    distance,
 
         2 (mu - mu_r) . (x - mu) + (x - mu)' (I - T) (x - mu),
         T = C^(-1/2) (C^(1/2) C_r C^(1/2))^(1/2) C^(-1/2),
 
-    of which constants do not matter. The distance is biased upwards, by more for fewer samples;
-    compare only numbers of one sample size.
+    up to a constant. The bias of the distance is positive, and larger for fewer samples; compare
+    only numbers of one sample size.
 
     Args:
-        features: of the samples.
+        features: features of the samples.
         reference: statistics of the reference set, by the same network.
 
     Raises:
-        ValueError: if the sizes of the features differ.
+        ValueError: if the numbers of features differ.
     """
     if features.shape[1] != len(reference.mean):
         raise ValueError(
-            "features of samples and reference must come from one network, got sizes "
-            f"{features.shape[1]} and {len(reference.mean)}"
+            "features and reference must come from one network, got "
+            f"{features.shape[1]} and {len(reference.mean)} features per datum"
         )
     own = FeatureStatistics.of([features])
     values, vectors = torch.linalg.eigh(own.covariance)
-    # Directions that the samples do not span have no inverse, and no influence within them.
+    # The covariance has no inverse in directions without samples.
     kept = values > values[-1] * len(values) * torch.finfo(values.dtype).eps
     values, vectors = values[kept], vectors[:, kept]
     half = vectors * values.sqrt()

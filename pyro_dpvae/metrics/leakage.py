@@ -1,4 +1,4 @@
-"""The leakage score: how much of q(z) the prior hardly generates."""
+"""The leakage score: how much of q(z) has a low density under the prior."""
 
 import math
 from collections.abc import Sequence
@@ -30,29 +30,27 @@ def leakage_curve(
     conditional: bool = False,
     space: Space = "representation",
 ) -> list[Estimate]:
-    """Return the leakage score at each threshold tau, in nats, from one set of draws of q(z).
+    """Return the leakage score at each threshold tau, in nats, from one set of samples of q(z).
 
-    With h(z) = log q(z) - log p(z), and a density d(z) that tells what leaks,
+    With h(z) = log q(z) - log p(z) and a density d(z),
 
         unconditional   E_q[h(z) 1{log d(z) < tau}]
         conditional     E_q[h(z) | log d(z) < tau]
 
-    In representation space d is p(z) itself, with the log-determinant of the prior's map. The
-    paper maps z to z0 = g(z) and takes the density there: in generation space d is p0(g(z)). h has
-    the log-determinant in both. ``settings`` holds tau and the share of draws below it. Where
-    fewer than ten draws are below tau they tell nothing of the spread, and the standard error is
-    NaN; where none is, the score is 0.
+    In representation space d is p(z), with the log-determinant of the prior's map g. In generation
+    space d is p0(g(z)), as in the paper. ``settings`` holds tau and the share of samples below it.
+    With fewer than ten such samples the standard error is NaN; with none the score is 0.
 
     Args:
         prior: p(z).
         aggregate: q(z).
         thresholds: tau, in nats.
-        num_samples: the draws of q(z), at least 2.
-        conditional: which form.
-        space: where the threshold is on a density, ``representation`` or ``generation``.
+        num_samples: number of samples of q(z), at least 2.
+        conditional: whether to return the conditional form.
+        space: the space of d, ``representation`` or ``generation``.
 
     Raises:
-        ValueError: if ``num_samples`` is below 2, or the space is another.
+        ValueError: if ``num_samples`` is below 2, or for an unknown space.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 5.1, equation 6.

@@ -21,12 +21,12 @@ __all__ = ["LikelihoodEstimates", "log_likelihoods", "negative_log_likelihood"]
 
 @dataclass(frozen=True)
 class LikelihoodEstimates:
-    """Estimates of log p(x) of each datum, with what tells whether they hold.
+    """Estimates of log p(x) of each datum, with diagnostics.
 
     Attributes:
         log_likelihood: log 1/K sum w, in nats, of shape (data,), float64.
         effective_samples: (sum w)^2 / sum w^2, from 1 to K.
-        pareto_k: k-hat; below 0.7 the estimate can be relied on.
+        pareto_k: k-hat; an estimate is reliable below 0.7.
         num_samples: K.
     """
 
@@ -40,7 +40,7 @@ class LikelihoodEstimates:
 
     @property
     def monte_carlo_error(self) -> float:
-        """The standard error of the mean from the draws of z alone, by the delta method."""
+        """The standard error of the mean due to samples of z alone, by the delta method."""
         variances = 1 / self.effective_samples - 1 / self.num_samples
         return float(variances.clamp(min=0).sum().sqrt()) / len(self)
 
@@ -55,21 +55,20 @@ def log_likelihoods(
     compile: bool = False,
     progress: bool = True,
 ) -> LikelihoodEstimates:
-    """Estimate log p(x) of each datum with K samples of q(z | x), in fixed memory.
+    """Estimate log p(x) of each datum with K samples of q(z | x), in constant memory.
 
-    Modules are in evaluation mode meanwhile.
-    Draws are seeded batch by batch, from the random state of the process. Ranks share the batches,
-    so that all must call it, and estimates are the same for any number of them.
+    Modules are in evaluation mode meanwhile. All ranks must call it, and share the batches.
+    Samples are seeded by batch, so that estimates do not depend on the number of ranks.
 
     Args:
         model: p(x, z), a Pyro model called with a batch.
         guide: q(z | x), a Pyro guide called with a batch.
-        batches: all the data, on every rank; one tensor is one batch.
-        num_samples: K: 21,000 in the dpVAE paper; 5,000 and 100 are common.
-        chunk: how many samples are drawn at once; by default as many as suit memory and caches.
-        compile: whether sampling is compiled, which takes some ten seconds, and changes values by
-            rounding alone; see :class:`pyro_dpvae.importance.ImportanceSampler`.
-        progress: whether a bar is shown.
+        batches: all batches, on every rank; a tensor is one batch.
+        num_samples: K; 21,000 in the dpVAE paper; 5,000 and 100 are common.
+        chunk: number of samples at once; None chooses it by memory and caches.
+        compile: whether to compile sampling, which takes some ten seconds; see
+            :class:`pyro_dpvae.importance.ImportanceSampler`.
+        progress: whether to show a progress bar.
 
     Raises:
         ValueError: as :func:`pyro_dpvae.importance.log_weights`, or if there are no data.
@@ -84,7 +83,7 @@ def log_likelihoods(
     )
     parts = map_over_ranks(lambda x: _of_batch(sampler, x, num_samples), own)
     if not parts:
-        raise ValueError("a likelihood needs at least one batch of data, got none")
+        raise ValueError("batches must have at least one batch, got none")
     log_likelihood, effective, pareto = (torch.cat(part) for part in zip(*parts, strict=True))
     return LikelihoodEstimates(log_likelihood, effective, pareto, num_samples)
 
@@ -92,17 +91,13 @@ def log_likelihoods(
 def negative_log_likelihood(estimates: LikelihoodEstimates) -> Estimate:
     """Return the mean of -log p(x) over data, in nats per datum.
 
-    The standard error is that of the mean over data, of which the draws of z are a part;
-    ``settings`` has their share, and how many k-hat are above 0.7.
+    The standard error is that of the mean over data, including the noise of z. ``settings`` has
+    the error due to z alone, and the share of k-hat above 0.7.
 
     Example:
-        >>> print(
-        ...     negative_log_likelihood(
-        ...         LikelihoodEstimates(
-        ...             torch.tensor([-1.0, -3.0]), torch.full((2,), 90.0), torch.zeros(2), 100
-        ...         )
-        ...     )
-        ... )
+        >>> ones = torch.ones(2)
+        >>> estimates = LikelihoodEstimates(torch.tensor([-1.0, -3.0]), 90 * ones, 0 * ones, 100)
+        >>> print(negative_log_likelihood(estimates))
         2.0000 +- 1.0000
     """
     values = -estimates.log_likelihood
@@ -132,8 +127,8 @@ def _of_batch(
     bad = int((~total.isfinite()).sum())
     if bad:
         raise ValueError(
-            f"log p(x) must be finite, got {bad} of {len(x)} data of a batch where it is not; the "
-            "model gives them no density, or a weight is NaN"
+            f"log p(x) must be finite, got NaN or infinity for {bad} of {len(x)} data of a batch; "
+            "check that the data lie in the support of p(x | z)"
         )
     effective = (2 * total - squares).exp()
     return (total - math.log(num_samples)).cpu(), effective.cpu(), pareto_k_of_tail(tail)

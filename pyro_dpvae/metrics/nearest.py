@@ -1,4 +1,4 @@
-"""How far samples lie from the data: distances to the nearest datum."""
+"""Distances of samples to the nearest datum."""
 
 import torch
 from torch import Tensor
@@ -16,7 +16,8 @@ def distance_to_data(samples: Tensor, data: Tensor) -> Estimate:
         data: of shape (count, *data).
 
     Raises:
-        ValueError: if the two differ in shape beyond the first dimension, or are too few.
+        ValueError: if shapes differ beyond the first dimension, or there are too few samples or
+            data.
 
     Example:
         >>> print(distance_to_data(torch.tensor([[0.0, 1.0], [2.0, 0.0]]), torch.zeros(3, 2)))
@@ -24,10 +25,10 @@ def distance_to_data(samples: Tensor, data: Tensor) -> Estimate:
     """
     if samples.shape[1:] != data.shape[1:] or len(samples) < 2 or len(data) == 0:
         raise ValueError(
-            "at least two samples and one datum of one shape are needed, "
-            f"got {tuple(samples.shape)} and {tuple(data.shape)}"
+            "samples and data must have one shape, with at least two samples and one datum, "
+            f"got shapes {tuple(samples.shape)} and {tuple(data.shape)}"
         )
-    # About the data's mean and in float64: nothing is lost to the distance from the origin.
+    # Centred and in float64, since distances of large numbers lose digits.
     centre = data.double().flatten(1).mean(0)
     points, tiles = data.double().flatten(1) - centre, (samples.double().flatten(1) - centre)
     distances = torch.cat([torch.cdist(tile, points).amin(1) for tile in tiles.split(1024)])

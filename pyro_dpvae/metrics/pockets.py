@@ -1,4 +1,4 @@
-"""Pockets and leaks: samples that one of prior and aggregate posterior has and the other lacks."""
+"""Pockets and leaks: samples of the prior far from q(z), and of q(z) far from the prior."""
 
 import torch
 from jaxtyping import Float
@@ -21,23 +21,23 @@ def low_posterior_samples(
     num_samples: int,
     keep: int,
 ) -> Float[Tensor, "kept latent"]:
-    """Return the ``keep`` of ``num_samples`` prior samples of least q(z), the least first.
+    """Return the prior samples of lowest q(z), the lowest first.
 
-    They lie in pockets: likely under the prior, and covered by no datum. The ranking is by the
-    exact mixture over the whole data set and all dimensions of z.
+    They lie in pockets: likely under the prior, but far from all data. q(z) is the exact mixture
+    over the whole data set.
 
     Args:
         prior: p(z).
         aggregate: q(z).
-        num_samples: how many are drawn from the prior.
-        keep: how many of them are returned, at most ``num_samples``.
+        num_samples: number of samples of the prior.
+        keep: number of samples to return, at most ``num_samples``.
 
     Raises:
         ValueError: if ``keep`` is above ``num_samples``, or a count is below 1.
 
     References:
-        Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1, after Rosca, Lakshminarayanan,
-        Mohamed (2018), Distribution Matching in Variational Inference.
+        Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1, after Rosca, Lakshminarayanan, Mohamed
+        (2018), Distribution Matching in Variational Inference.
 
     Example:
         >>> from pyro_dpvae.priors import StandardNormal
@@ -61,22 +61,20 @@ def high_posterior_samples(
     keep: int,
     space: Space = "representation",
 ) -> Float[Tensor, "kept latent"]:
-    """Return the ``keep`` of ``num_samples`` samples of q(z) of least p(z), the least first.
+    """Return the samples of q(z) of lowest p(z), the lowest first.
 
-    They lie in leaks: representations of data that the prior hardly generates. In representation
-    space p(z) has the log-determinant of the prior's map. The paper maps z to z0 = g(z) and takes
-    the density there: in generation space samples are ranked by p0(g(z)).
+    They lie in leaks: representations of data that the prior hardly generates.
 
     Args:
         prior: p(z).
         aggregate: q(z).
-        num_samples: how many are drawn from q(z).
-        keep: how many of them are returned, at most ``num_samples``.
-        space: of the density that ranks them, ``representation`` or ``generation``.
+        num_samples: number of samples of q(z).
+        keep: number of samples to return, at most ``num_samples``.
+        space: the density that ranks them: p(z) in ``representation`` space; p0(g(z)), without the
+            log-determinant of the prior's map g, in ``generation`` space, as in the paper.
 
     Raises:
-        ValueError: if ``keep`` is above ``num_samples``, a count is below 1, or the space is
-            another.
+        ValueError: as :func:`low_posterior_samples`, or for an unknown space.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs, section 4.1.

@@ -1,4 +1,4 @@
-"""True posteriors p(z | x) over two latents, on a grid, and how far q(z | x) lies from them."""
+"""True posteriors p(z | x) over two latents on a grid, and their KL divergence from q(z | x)."""
 
 import math
 from collections.abc import Callable
@@ -18,8 +18,7 @@ from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["PosteriorGrid", "cell_kl", "log_cell_mass", "posterior_grid", "posterior_kl"]
 
-# Where the grids of every second cell agree to 20 %, a sum over all cells is exact to some 3e-5
-# for a normal: its error falls as the exponential of the square of its width over that of a cell.
+# If the grids of every second cell agree to 20 %, a sum over all cells errs by 3e-5 for a normal.
 _COARSE = 0.2
 _FEW = 8  # data at a time: a mixture takes data x cells x components x 2 numbers
 _OUTSIDE = 1e-3  # of the mass of p(z | x) on the border, or of q(z | x) off the grid
@@ -32,11 +31,11 @@ class PosteriorGrid:
 
     Attributes:
         x: the data, of shape (batch, *data).
-        z: the centers of the cells, of shape (side^2, 2), the second coordinate running fastest.
+        z: the centers of the cells, (side^2, 2), with the second coordinate varying fastest.
         log_mass: log of the probability of each cell under p(z | x), in float64.
         log_evidence: log p(x), in nats, in float64.
         reach: half the width of the square, from center to center.
-        side: cells along a side.
+        side: number of cells along a side.
     """
 
     x: Float[Tensor, "batch ..."]
@@ -71,22 +70,22 @@ def posterior_grid(
     reach: int | float = 5.0,
     side: int = 201,
 ) -> PosteriorGrid:
-    """Return p(z | x) = p(z) p(x | z) / p(x) on a grid, p(x) being the sum over its cells.
+    """Return p(z | x) = p(z) p(x | z) / p(x) on a grid, where p(x) is the sum over its cells.
 
-    Densities are evaluated in the dtype of x, which must be that of prior and decoder, and summed
-    in float64. The result holds batch x side^2 numbers in float64.
+    Densities have the dtype of x, prior and decoder; sums are in float64. The result holds batch x
+    side^2 numbers.
 
     Args:
         prior: p(z), with two latents.
         decoder: p(x | z).
         x: the data, of shape (batch, *data).
         reach: half the width of the square.
-        side: cells along a side, at least 3.
+        side: number of cells along a side, at least 3.
 
     Raises:
-        ValueError: if z has another size than 2, ``reach`` is not positive or ``side`` below 3,
-            or if the grid is too small or too coarse: the outermost cells hold more than 0.001 of
-            a posterior, or the grids of every second cell disagree on p(x) by more than 20 %.
+        ValueError: if z has not two latents, ``reach`` is not positive, or ``side`` is below 3; if
+            the outermost cells hold more than 0.001 of a posterior; if p(x) on the grids of every
+            second cell differs by more than 20 %.
 
     Example:
         >>> from pyro_dpvae.decoders import Decoder
@@ -101,8 +100,8 @@ def posterior_grid(
     """
     if prior.latent_dim != 2:
         raise ValueError(
-            f"a grid holds posteriors over two latents, got {prior.latent_dim}; with more, "
-            "negative_log_likelihood measures p(x) by importance sampling"
+            f"prior must have two latents for a grid, got {prior.latent_dim}; use "
+            "negative_log_likelihood for more"
         )
     reach = check_positive("reach", float(reach))
     if check_positive_int("side", side) < 3:
@@ -123,15 +122,15 @@ def posterior_grid(
 def log_cell_mass(
     posterior: Callable[[Tensor], Distribution], grid: PosteriorGrid
 ) -> Float[Tensor, "batch cells"]:
-    """Return log Q, with Q = q(z | x) times the cell's area, of each datum and cell of a grid.
+    """Return log Q of each datum and cell, where Q is q(z | x) times the area of a cell.
 
     Args:
         posterior: x -> q(z | x), such as a guide's ``posterior``.
-        grid: the true posteriors, of :func:`posterior_grid`.
+        grid: the true posteriors, from :func:`posterior_grid`.
 
     Raises:
-        ValueError: if the masses Q of a datum add up to less than 0.999 or more than 1.001, as
-            they do if the grid is too small or too coarse for q(z | x).
+        ValueError: if the masses Q of a datum do not add up to 1 within 0.001, since the grid is
+            too small or too coarse for q(z | x).
     """
     with torch.no_grad(), in_evaluation(posterior):
         points = grid.z.to(grid.x.dtype)[:, None]
@@ -144,8 +143,8 @@ def log_cell_mass(
     worst = float(total[(total - 1).abs().argmax()])
     if not abs(worst - 1) <= _OUTSIDE:
         raise ValueError(
-            f"the cells must hold q(z | x) to {_OUTSIDE:g}, got a datum of which they hold "
-            f"{worst:.4f}; " + _remedy(grid.reach, grid.side)
+            f"the cells must hold q(z | x) to {_OUTSIDE:g}, got {worst:.4f} of a datum's "
+            "probability; " + _remedy(grid.reach, grid.side)
         )
     return log_q
 
@@ -153,7 +152,7 @@ def log_cell_mass(
 def cell_kl(
     log_q: Float[Tensor, "batch cells"], log_p: Float[Tensor, "batch cells"]
 ) -> Float[Tensor, "batch"]:
-    """Return the sum over cells of Q log(Q / P), for logs of masses, in nats.
+    """Return the sum over cells of Q log(Q / P) from log Q and log P, in nats.
 
     Example:
         >>> cell_kl(torch.tensor([[0.5, 0.5]]).log(), torch.tensor([[0.25, 0.75]]).log())
@@ -165,22 +164,19 @@ def cell_kl(
 
 
 def posterior_kl(posterior: Callable[[Tensor], Distribution], grid: PosteriorGrid) -> Estimate:
-    """Return KL(q(z | x) || p(z | x)), averaged over the data of a grid.
+    """Return KL(q(z | x) || p(z | x)) in nats, averaged over the data of a grid.
 
-        KL = sum over cells of  Q log(Q / P),    Q = q(z | x) times the cell's area,
+        KL = sum over cells of  Q log(Q / P),    Q = q(z | x) times the area of a cell,
 
-    with P the posterior's mass there. It is the gap between log p(x) and the ELBO of q.
+    where P is the posterior's mass in the cell. It is the gap between log p(x) and the ELBO of q.
+    The standard error is that of the mean over data.
 
     Args:
         posterior: x -> q(z | x), such as a guide's ``posterior``.
-        grid: the true posteriors, of :func:`posterior_grid`.
-
-    Returns:
-        The divergence in nats, with its standard error over data.
+        grid: the true posteriors, from :func:`posterior_grid`.
 
     Raises:
-        ValueError: if the grid is too small or too coarse for q(z | x): the masses Q of a datum
-            add up to less than 0.999 or more than 1.001.
+        ValueError: as :func:`log_cell_mass`.
 
     Example:
         >>> from pyro.distributions import Normal

@@ -1,4 +1,4 @@
-"""What a representation is worth: how well labels can be read off it, and clusters found in it."""
+"""Accuracy of labels predicted from z, and of k-means clusters of z."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,6 +13,7 @@ from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
 __all__ = [
+    "check_labels",
     "cluster_accuracy",
     "cluster_information",
     "k_means",
@@ -28,13 +29,13 @@ def linear_probe_accuracy(
     test: Float[Tensor, "test latent"],
     test_labels: Int[Tensor, " test_labels"],
 ) -> Estimate:
-    """Return the held-out accuracy of a logistic regression on the representations.
+    """Return the held-out accuracy of a logistic regression on standardised representations.
 
-    Each coordinate is standardised; the regression is scikit-learn's, with its default penalty.
-    The standard error is that of a share of the held-out data.
+    The regression is scikit-learn's, with its default penalty. The standard error is that of a
+    share of the held-out data.
 
     Raises:
-        ValueError: if representations and labels do not fit each other.
+        ValueError: if a representation has no label, or there is only one class.
 
     Example:
         >>> z = torch.cat([torch.randn(50, 2) - 4, torch.randn(50, 2) + 4])
@@ -61,17 +62,15 @@ def nearest_neighbour_accuracy(
 ) -> Estimate:
     """Return the held-out accuracy of a vote of the nearest training representations.
 
-    Distances are Euclidean, in the units of z. The standard error is that of a share of the
-    held-out data.
+    Distances are Euclidean. The standard error is that of a share of the held-out data.
 
     Raises:
-        ValueError: if representations and labels do not fit each other, or there are fewer
-            training data than neighbours.
+        ValueError: as :func:`linear_probe_accuracy`, or with more neighbours than training data.
     """
     from sklearn.neighbors import KNeighborsClassifier
 
     if check_positive_int("neighbours", neighbours) > len(train):
-        raise ValueError(f"neighbours must be at most the {len(train)} data, got {neighbours}")
+        raise ValueError(f"neighbours must be at most {len(train)} (all data), got {neighbours}")
     classifier = KNeighborsClassifier(neighbours)
     settings: Settings = {"neighbours": neighbours, "train": len(train)}
     return _accuracy(classifier, train, train_labels, test, test_labels, settings)
@@ -86,26 +85,22 @@ def layer_accuracies(
     sizes: Sequence[int],
     classifier: Callable[..., Estimate] = linear_probe_accuracy,
 ) -> list[Estimate]:
-    """Return how well labels can be read off each layer of a ladder's representations alone.
+    """Return the held-out accuracy of a classifier on each layer of z, bottom first.
 
     Args:
-        train: representations, the layers side by side.
-        train_labels: of these.
+        train: training representations, the layers side by side.
+        train_labels: their labels.
         test: held-out representations.
-        test_labels: of these.
-        sizes: of the layers, bottom first.
+        test_labels: their labels.
+        sizes: the sizes of the layers, bottom first.
         classifier: :func:`linear_probe_accuracy` or :func:`nearest_neighbour_accuracy`.
 
-    Returns:
-        The held-out accuracy from each layer, bottom first.
-
     Raises:
-        ValueError: if the sizes do not add up to that of the representations, or representations
-            and labels do not fit each other.
+        ValueError: if the sizes do not add up to that of z, or from the classifier.
 
     References:
         Cui, Wu, Han (2023), Learning hierarchical features with joint latent space energy-based
-        prior, for the measure; its classifier is not stated, these are ours.
+        prior, for the measure; they do not state their classifier.
 
     Example:
         >>> z = torch.cat([torch.randn(50, 2) - 4, torch.randn(50, 2) + 4])
@@ -117,8 +112,7 @@ def layer_accuracies(
     for z in (train, test):
         if z.shape[-1] != sum(sizes):
             raise ValueError(
-                f"the sizes of the layers must add up to the {z.shape[-1]} coordinates of z, "
-                f"got {sizes}"
+                f"sizes must add up to the {z.shape[-1]} coordinates of z, got {sizes}"
             )
     layers = zip(train.split(sizes, -1), test.split(sizes, -1), strict=True)
     return [classifier(low, train_labels, high, test_labels) for low, high in layers]
@@ -129,7 +123,7 @@ def k_means(z: Float[Tensor, "data latent"], clusters: int, *, seed: int = 0) ->
     from sklearn.cluster import KMeans
 
     if check_positive_int("clusters", clusters) > len(z):
-        raise ValueError(f"clusters must be at most the {len(z)} data, got {clusters}")
+        raise ValueError(f"clusters must be at most {len(z)} (all data), got {clusters}")
     found = KMeans(clusters, n_init=10, random_state=seed).fit_predict(_numpy(z))
     return torch.from_numpy(found.astype(np.int64))
 
@@ -137,13 +131,13 @@ def k_means(z: Float[Tensor, "data latent"], clusters: int, *, seed: int = 0) ->
 def cluster_accuracy(
     clusters: Int[Tensor, " data"], labels: Int[Tensor, " rows"], *, matching: str = "hungarian"
 ) -> Estimate:
-    """Return the share of data whose cluster stands for their label.
+    """Return the share of data whose cluster is matched with their label.
 
-    ``hungarian`` gives each cluster a label of its own, the best such matching; ``majority``
-    gives each the label most frequent in it, several clusters the same one if need be.
+    ``hungarian`` matches each cluster with a label of its own, as well as possible; ``majority``
+    matches it with the most frequent label in it.
 
     Raises:
-        ValueError: if the two differ in size, or for an unknown matching.
+        ValueError: if a cluster has no label, or for an unknown matching.
 
     References:
         Kuhn (1955), The Hungarian method for the assignment problem.
@@ -169,16 +163,16 @@ def cluster_accuracy(
 def cluster_information(
     clusters: Int[Tensor, " data"], labels: Int[Tensor, " rows"], *, resamples: int = 100
 ) -> Estimate:
-    """Return the normalized mutual information of clusters and labels, in [0, 1].
+    """Return the normalized mutual information, I / mean(H(clusters), H(labels)), in [0, 1].
 
-    It is I / mean(H(clusters), H(labels)); its standard error is from resampled data.
+    The standard error is that of bootstrap samples of the data.
 
     Raises:
-        ValueError: if the two differ in size.
+        ValueError: if a cluster has no label.
     """
     from sklearn.metrics import normalized_mutual_info_score
 
-    _contingency(clusters, labels)
+    check_labels("clusters", clusters, labels)
     a, b = _numpy(clusters), _numpy(labels)
     generator = np.random.default_rng(0)
     found = []
@@ -194,6 +188,15 @@ def cluster_information(
     return Estimate(value, float(np.std(found, ddof=1)), settings)
 
 
+def check_labels(name: str, items: Tensor, labels: Tensor) -> None:
+    """Raise unless there are items, each with a label."""
+    if len(labels) == 0 or labels.shape != items.shape[:1]:
+        raise ValueError(
+            f"{name} must have a label each, got {len(items)} of them and labels of shape "
+            f"{tuple(labels.shape)}"
+        )
+
+
 def _accuracy(
     classifier: Any,
     train: Tensor,
@@ -203,21 +206,16 @@ def _accuracy(
     settings: Settings,
 ) -> Estimate:
     for z, labels in ((train, train_labels), (test, test_labels)):
-        if len(z) != len(labels) or len(z) == 0:
-            raise ValueError(f"every representation needs a label, got {len(z)} and {len(labels)}")
+        check_labels("representations", z, labels)
     if len(train_labels.unique()) < 2:
-        raise ValueError("a classifier needs at least two classes, got one")
+        raise ValueError("train_labels must have at least two classes, got one")
     classifier.fit(_numpy(train), _numpy(train_labels))
     hits = int((classifier.predict(_numpy(test)) == _numpy(test_labels)).sum())
     return share_estimate(hits, len(test), {**settings, "test": len(test)})
 
 
 def _contingency(clusters: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    if clusters.shape != labels.shape or clusters.dim() != 1 or len(labels) == 0:
-        raise ValueError(
-            "every datum needs a cluster and a label, got shapes "
-            f"{tuple(clusters.shape)} and {tuple(labels.shape)}"
-        )
+    check_labels("clusters", clusters, labels)
     rows = np.unique(_numpy(clusters), return_inverse=True)[1]
     columns = np.unique(_numpy(labels), return_inverse=True)[1]
     table = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)

@@ -1,4 +1,4 @@
-"""The two spaces in which a prior has a density: that of representations, and that of z0."""
+"""Densities of a prior in representation space and in generation space."""
 
 from typing import Literal
 
@@ -17,15 +17,15 @@ Space = Literal["representation", "generation"]
 def log_density(
     prior: AbstractPrior, z: Float[Tensor, "*batch latent"], *, space: Space
 ) -> Float[Tensor, "*batch"]:
-    """Return log p(z), or log p0(g(z)), which lacks the log-determinant of the map g.
+    """Return log p(z), or log p0(g(z)) without the log-determinant of the prior's map g.
 
     Args:
         prior: p(z).
-        z: in representation space.
+        z: points in representation space.
         space: ``representation`` for log p(z), ``generation`` for log p0(g(z)).
 
     Raises:
-        ValueError: if the space is another.
+        ValueError: for an unknown space.
     """
     check_choice("space", space, ("representation", "generation"))
     with torch.no_grad():

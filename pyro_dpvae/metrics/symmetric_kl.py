@@ -1,4 +1,4 @@
-"""How far the prior lies from the aggregate posterior: their symmetric KL divergence."""
+"""The symmetric KL divergence between the prior and the aggregate posterior."""
 
 import math
 
@@ -14,8 +14,6 @@ from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["symmetric_kl"]
 
-_ESTIMATORS = ("exact", "nearest")
-
 
 @in_evaluation()
 def symmetric_kl(
@@ -25,26 +23,21 @@ def symmetric_kl(
     num_samples: int = 5000,
     estimator: str = "exact",
 ) -> Estimate:
-    """Return KL(p || q) + KL(q || p) between the prior p(z) and the aggregate posterior q(z).
+    """Return KL(p || q) + KL(q || p) between prior and aggregate posterior, in nats.
 
-    The expectations are averages over ``num_samples`` draws from each side. The logarithms of the
-    densities' ratio are
+    Each expectation is a mean over ``num_samples`` samples. The log ratio of the densities is
 
-    - ``exact``: those of the densities themselves, q(z) over the whole data set;
-    - ``nearest``: estimated from distances to nearest neighbours,
-      d log(s_i / r_i) + log(m / (n - 1)) with r_i within the own sample and s_i to the other. It
-      needs no density and is biased at these sample sizes; it is the dpVAE authors' estimator,
-      here in representation space for every prior. Its terms depend on each other, and its
-      standard error is not known (NaN).
+    - ``exact``: computed from the densities, with q(z) over the whole data set;
+    - ``nearest``: estimated by d log(s_i / r_i) + log(m / (n - 1)), with the distances r_i and s_i
+      to the nearest neighbour in the own and the other sample. It needs no density, but is biased.
+      It is the estimator of the dpVAE authors, here in representation space. Its terms are
+      dependent, so that the standard error is NaN.
 
     Args:
         prior: p(z), a prior or a distribution.
         aggregate: q(z), or another distribution.
-        num_samples: the draws from each side, at least 2.
+        num_samples: number of samples from each side, at least 2.
         estimator: ``exact`` or ``nearest``.
-
-    Returns:
-        The divergence in nats, with the standard error of the two averages.
 
     Raises:
         ValueError: if ``num_samples`` is below 2, or for an unknown estimator.
@@ -61,7 +54,7 @@ def symmetric_kl(
         True
     """
     check_repeated("num_samples", num_samples)
-    check_choice("estimator", estimator, _ESTIMATORS)
+    check_choice("estimator", estimator, ("exact", "nearest"))
     with torch.no_grad():
         p = prior if isinstance(prior, Distribution) else prior()
         of_p, of_q = p.sample((num_samples,)), aggregate.sample((num_samples,))
@@ -70,16 +63,12 @@ def symmetric_kl(
         else:
             forward = p.log_prob(of_p).double() - aggregate.log_prob(of_p.double())
             backward = aggregate.log_prob(of_q.double()) - p.log_prob(of_q)
-    components = (
-        {"components": len(aggregate.loc)} if isinstance(aggregate, AggregatePosterior) else {}
-    )
-    value = forward.mean() + backward.mean()
-    error = ((forward.var() + backward.var()) / num_samples).sqrt()
-    return Estimate(
-        float(value),
-        math.nan if estimator == "nearest" else float(error),
-        {"samples": num_samples, **components, "estimator": estimator},
-    )
+    settings: dict[str, int | float | str] = {"samples": num_samples, "estimator": estimator}
+    if isinstance(aggregate, AggregatePosterior):
+        settings["components"] = len(aggregate.loc)
+    value = float(forward.mean() + backward.mean())
+    error = float(((forward.var() + backward.var()) / num_samples).sqrt())
+    return Estimate(value, math.nan if estimator == "nearest" else error, settings)
 
 
 def _nearest_ratios(own: Tensor, other: Tensor) -> Tensor:

@@ -53,7 +53,7 @@ def explained(args: Sequence[Any]) -> Iterator[None]:
 
 
 class Batch:
-    """The plate over the batch, as an observed site of the model saw it.
+    """The plate over the batch, from an observed site of the model.
 
     Args:
         model_trace: a trace of the model.
@@ -63,7 +63,7 @@ class Batch:
     Attributes:
         name: name of the plate.
         size: number of items in the batch of this rank.
-        full_size: number of items that the batches of all ranks represent, more than they contain
+        full_size: number of items that the batches of all ranks represent, larger than their sizes
             if the plate subsamples.
     """
 
@@ -96,7 +96,7 @@ class Batch:
         return (term.sum(others) if others else term) / (particles * self._subsampling)
 
     def common_scale(self, *traces: Trace) -> Tensor | float:
-        """Return by what the sites of programs are all scaled alike, beside the plate; else 1."""
+        """Return the factor that scales all sites of programs, besides the plate; else 1."""
         scales = [
             site["scale"] / (self._subsampling if site in self else 1.0)
             for trace in traces

@@ -25,8 +25,7 @@ Site = dict[str, Any]
 
 def enumerated_dim(site: Site) -> int | None:
     """Return the dimension that enumerates a site, or None for a site with one sample."""
-    dim: int | None = site["infer"].get("_enumerate_dim")
-    return dim
+    return site["infer"].get("_enumerate_dim")
 
 
 @final
@@ -61,11 +60,10 @@ class Enumerating(EnumMessenger):
             shape = tuple(args[0].shape)
             if len(shape) > 3 or shape[:2] in self.shapes:
                 raise ValueError(
-                    "batch norm cannot follow an enumerated discrete site, since there is no "
-                    "single batch, "
-                    f"got a BatchNorm1d of features {shape}, one batch for each value "
-                    f"of sites of (values, data) {sorted(self.shapes)}; use LayerNorm there, or "
-                    "sample the site instead of enumerating it"
+                    "batch norm cannot follow an enumerated discrete site, since each value has a "
+                    f"batch of its own; got a BatchNorm1d of features {shape} after sites of "
+                    f"(values, data) {sorted(self.shapes)}; use LayerNorm there, or sample the "
+                    "site instead of enumerating it"
                 )
 
         handle = register_module_forward_pre_hook(check)

@@ -129,24 +129,20 @@ class Gathered(TorchDistribution):
     @property
     def mean(self) -> Tensor:
         """The mean, if it is known."""
-        mean: Tensor = self.whole.mean
-        return mean
+        return self.whole.mean
 
     @property
     def variance(self) -> Tensor:
         """The variance, if it is known."""
-        variance: Tensor = self.whole.variance
-        return variance
+        return self.whole.variance
 
     def log_prob(self, value: Tensor) -> Tensor:
         """Return the log-density, in nats, of a value of shape (..., *batch, *event)."""
-        log_prob: Tensor = self.whole.log_prob(value)
-        return log_prob
+        return self.whole.log_prob(value)
 
     def entropy(self) -> Tensor:
         """Return the entropy, in nats, if it is known."""
-        entropy: Tensor = self.whole.entropy()
-        return entropy
+        return self.whole.entropy()
 
     def rsample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return samples with gradients, of shape (*sample_shape, *batch, *event)."""

@@ -63,12 +63,19 @@ def rebuild(distribution: Any, over: Over) -> Any:
 
 
 def _by_parameters(distribution: Any, over: Over) -> Any:
-    parameters = {
-        name: over(getattr(distribution, name), constraint.event_dim)
-        for name, constraint in distribution.arg_constraints.items()
+    events = _EVENTS.get(type(distribution)) or {
+        name: constraint.event_dim for name, constraint in distribution.arg_constraints.items()
     }
+    parameters = {name: over(getattr(distribution, name), dim) for name, dim in events.items()}
     return type(distribution)(**parameters, validate_args=False)
 
+
+# Event dimensions of the parameters to use, where there are several parametrisations.
+_EVENTS: dict[type, dict[str, int]] = {
+    torch_dist.Categorical: {"logits": 1},
+    DiagonalNormalMixture: {"logits": 1, "loc": 2, "scale": 2},
+    torch_dist.MultivariateNormal: {"loc": 1, "scale_tril": 2},
+}
 
 for _kind in (
     torch_dist.Beta,
@@ -90,19 +97,9 @@ for _kind in (
     torch_dist.Uniform,
     torch_dist.VonMises,
     torch_dist.Weibull,
+    *_EVENTS,
 ):
     rebuild.register(_kind, _by_parameters)
-
-
-@rebuild.register
-def _(distribution: torch_dist.MultivariateNormal, over: Over) -> Any:
-    loc, scale_tril = over(distribution.loc, 1), over(distribution.scale_tril, 2)
-    return type(distribution)(loc, scale_tril=scale_tril, validate_args=False)
-
-
-@rebuild.register
-def _(distribution: torch_dist.Categorical, over: Over) -> Any:
-    return type(distribution)(logits=over(distribution.logits, 1), validate_args=False)
 
 
 @rebuild.register
@@ -138,13 +135,6 @@ def _(distribution: MixtureOfDiagNormals, over: Over) -> Any:
         over(distribution.coord_scale, 2),
         over(distribution.component_logits, 1),
     )
-
-
-@rebuild.register
-def _(distribution: DiagonalNormalMixture, over: Over) -> Any:
-    logits, loc = over(distribution.logits, 1), over(distribution.loc, 2)
-    scale = over(distribution.scale, 2)
-    return DiagonalNormalMixture(logits, loc, scale, validate_args=False)
 
 
 @rebuild.register

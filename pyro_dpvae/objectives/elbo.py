@@ -349,8 +349,8 @@ class RegularizedELBO(pyro.infer.ELBO):
         if parts:
             names = ", ".join(type(part).__name__ for part in parts)
             warnings.warn(
-                f"{names}: of a whole batch, and each of {ranks().count} ranks sees its own part "
-                "only; call objective.across_ranks() for the batch of all ranks",
+                f"{names} depend on the whole batch, but each of {ranks().count} ranks sees only "
+                "its own shard; call objective.across_ranks() to use the batch of all ranks",
                 category=TrainingWarning,
                 stacklevel=4,
             )

@@ -2,7 +2,7 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any, final
+from typing import final
 
 import torch
 from jaxtyping import Float
@@ -34,7 +34,6 @@ class SiteRate:
         total: the rate of each datum, of shape (batch,).
         coordinates: the rate of each datum and coordinate of z, of shape (batch, L), if both q and
             p factorise and their divergence has a closed form; otherwise None.
-            factorise and their divergence is known in closed form; otherwise None.
     """
 
     name: str
@@ -117,6 +116,8 @@ class CapacityRate(AbstractRate):
         (tensor(5.), tensor(15.))
     """
 
+    options = ("per_sample",)
+
     def __init__(
         self,
         gamma: Weight = 1000.0,
@@ -137,11 +138,6 @@ class CapacityRate(AbstractRate):
     def needs_batch(self) -> bool:
         """True if the distance is that of the batch mean."""
         return not self.per_sample
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weights and ``per_sample``."""
-        return {**super().settings, "per_sample": self.per_sample}
 
 
 @final
@@ -171,6 +167,8 @@ class FreeBitsRate(AbstractRate):
         >>> FreeBitsRate(0.2, group_size=1)([rate])
         tensor(0.6000)
     """
+
+    options = ("group_size",)
 
     def __init__(self, threshold: Weight, *, group_size: int | None = None) -> None:
         super().__init__(threshold=threshold)
@@ -207,11 +205,6 @@ class FreeBitsRate(AbstractRate):
             )
         return rate.coordinates.mean(0).reshape(-1, self.group_size).sum(-1)
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The threshold and the size of a group."""
-        return {**super().settings, "group_size": self.group_size}
-
 
 @final
 class SoftFreeBitsRate(AbstractRate):
@@ -239,6 +232,7 @@ class SoftFreeBitsRate(AbstractRate):
         tensor(0.9000)
     """
 
+    options = ("tolerance",)
     gamma: Tensor
 
     def __init__(self, target: Weight, *, tolerance: float = 0.05) -> None:
@@ -258,11 +252,6 @@ class SoftFreeBitsRate(AbstractRate):
             )
             self.gamma.mul_(factor).clamp_(_LEAST_GAMMA, 1.0)
         return gamma * mean
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The target and the tolerance."""
-        return {**super().settings, "tolerance": self.tolerance}
 
 
 def _total(rates: list[SiteRate]) -> Tensor:

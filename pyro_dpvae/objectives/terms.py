@@ -22,11 +22,12 @@ class Terms:
     Attributes:
         distortion: E_q[-log p(x | z)] of each datum, of shape (batch,).
         rates: E_q[log q(z | x) - log p(z)] of each latent site and datum.
-        latents: the representations for penalties, one for each draw of the batch's z; empty
-            where the objective has no penalties.
-        full_size: how many data the batch stands for: more than it holds if a plate subsamples.
-        scale: by which ``poutine.scale`` multiplies all sites of model and guide alike, and so the
-            penalties; 1 where it multiplies some alone.
+        latents: the representations for penalties, one entry per sample of z; empty without
+            penalties.
+        full_size: number of data that the batch represents, larger than the batch if a plate
+            subsamples.
+        scale: the factor of ``poutine.scale`` on all sites of model and guide, and so on
+            penalties; 1 if sites have different factors.
     """
 
     distortion: Tensor

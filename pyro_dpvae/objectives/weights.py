@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -15,16 +15,19 @@ __all__ = ["WeightedModule"]
 class WeightedModule(nn.Module):
     """A part of an objective with named weights.
 
-    A number is used as it is. A schedule is stored in a scalar tensor that :meth:`set_step` fills
-    in place, so that a captured computation sees the weight change.
+    A schedule's value is stored in a scalar tensor that :meth:`set_step` fills in place, so that a
+    captured step sees the weight change.
 
     Args:
-        weights: weights by name; negative ones need ``signed``.
+        weights: weights by name, numbers or schedules; negative ones need ``signed``.
         signed: allow negative weights.
 
     Raises:
         ValueError: for a weight that is not finite, or negative without ``signed``.
     """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    """Names of further attributes in ``settings``."""
 
     def __init__(self, *, signed: bool = False, **weights: Weight) -> None:
         super().__init__()
@@ -62,19 +65,13 @@ class WeightedModule(nn.Module):
     @property
     def schedule_lengths(self) -> dict[str, int]:
         """The lengths of the schedules by weight, if they have one."""
-        return {
-            name: weight.steps
-            for name, weight in self._weights.items()
-            if hasattr(weight, "steps")
-        }
+        return {k: w.steps for k, w in self._weights.items() if hasattr(w, "steps")}
 
     @property
     def settings(self) -> dict[str, Any]:
         """The weights and options of the part, for records in JSON."""
-        return {
-            name: repr(weight) if callable(weight) else weight
-            for name, weight in self._weights.items()
-        }
+        weights = {k: repr(w) if callable(w) else w for k, w in self._weights.items()}
+        return {**weights, **{name: getattr(self, name) for name in self.options}}
 
     def extra_repr(self) -> str:
         """Return the weights and options, for ``repr``."""

@@ -1,4 +1,4 @@
-"""Penalties whose densities an adversary learns: FactorVAE, and InfoVAE's adversarial form."""
+"""Penalties estimated by an adversary: FactorVAE, and InfoVAE's adversarial form."""
 
 import math
 from abc import ABC
@@ -24,13 +24,11 @@ def permute_coordinates(
     z: Float[Tensor, "*particles batch latent"],
     noise: Float[Tensor, "*particles batch latent"],
 ) -> Float[Tensor, "*particles batch latent"]:
-    """Return z with each coordinate permuted by itself over the batch.
-
-    The result is a sample of prod_d q(z_d) if z is one of q(z).
+    """Return z with each coordinate permuted over the batch: a sample of prod_d q(z_d).
 
     Args:
-        z: of which coordinates are permuted.
-        noise: draws without ties, whose order is the permutation.
+        z: samples of q(z).
+        noise: random numbers without ties, whose order is the permutation.
 
     References:
         Kim, Mnih (2018), Disentangling by factorising, algorithm 1.
@@ -39,7 +37,7 @@ def permute_coordinates(
 
 
 class _AbstractAdversarial(AbstractPenalty, ABC):
-    """A penalty of one term, that an adversary of its own estimates."""
+    """A penalty with one term, which an adversary estimates."""
 
     term: ClassVar[str]
 
@@ -55,39 +53,38 @@ class _AbstractAdversarial(AbstractPenalty, ABC):
         self.adversary = Adversary(latent_dim, hidden=hidden, learning_rate=learning_rate)
 
     def note_finite(self, finite: Bool[Tensor, ""]) -> None:
-        """Let the adversary learn from steps of a finite loss alone."""
+        """Let the adversary learn only from steps with a finite loss."""
         self.adversary.note_finite(finite)
 
     def update(self) -> None:
-        """Let the adversary take its step."""
+        """Take the adversary's optimizer step."""
         self.adversary.update()
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weight and the adversary's sizes and learning rate."""
+        """The weight, and the adversary's widths and learning rate."""
         return {**super().settings, **self.adversary.settings}
 
 
 @final
 class AdversarialTotalCorrelation(_AbstractAdversarial):
-    """The total correlation of q(z) as an adversary estimates it: FactorVAE.
+    """The total correlation of q(z), estimated by an adversary D: FactorVAE.
 
         TC = KL(q(z) || prod_d q(z_d)) ~ mean of D(z) over the batch
 
-    In each training step D first gives the estimate, then learns to tell z of the batch's first
-    half from z of its second half with each coordinate permuted over the data: the two samples
-    are independent. A batch of twice the size thus is the two batches of the paper. The term is
-    ``adversarial_total_correlation``.
+    The term is ``adversarial_total_correlation``. After it is computed, D learns in each training
+    step to tell z of the first half of the batch from z of the second half with permuted
+    coordinates. The two halves correspond to the two batches of the paper.
 
     Args:
         weight: gamma.
         latent_dim: the size L of z.
         hidden: the widths of D's layers.
-        learning_rate: of D's optimizer, Adam with betas (0.5, 0.9).
+        learning_rate: learning rate of D's Adam optimizer, with betas (0.5, 0.9).
 
     Raises:
-        ValueError: if a size is below 1 or the learning rate not positive; on a step, if the
-            batch has fewer than four data, or z is of another size or on another device.
+        ValueError: if a size or the learning rate is not positive; on a step, if the batch has
+            fewer than four data, or z has another size or device.
 
     References:
         Kim, Mnih (2018), Disentangling by factorising, equations 2 and 3, algorithm 2, appendix A
@@ -104,40 +101,38 @@ class AdversarialTotalCorrelation(_AbstractAdversarial):
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
-        estimate = self.adversary.estimate(torch.mean, latents.value)
-        return {self.term: estimate}
+        return {self.term: self.adversary.estimate(torch.mean, latents.value)}
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Show the adversary the halves of the batch."""
+        """Train the adversary on the halves of the batch."""
         half = particles[0].size // 2
-        joint = [latents.value[..., :half, :] for latents in particles]
-        others = [latents.value[..., half:, :] for latents in particles]
-        permuted = [
-            permute_coordinates(z, latents.alike(torch.rand_like(z)))
-            for latents, z in zip(particles, others, strict=True)
-        ]
+        joint, permuted = [], []
+        for latents in particles:
+            z = latents.value[..., half:, :]
+            joint.append(latents.value[..., :half, :])
+            permuted.append(permute_coordinates(z, latents.alike(torch.rand_like(z))))
         self.adversary.learn(torch.cat(joint), torch.cat(permuted))
 
 
 @final
 class AdversarialDivergence(_AbstractAdversarial):
-    """The Jensen-Shannon divergence of q(z) from p(z) as an adversary estimates it.
+    """The Jensen-Shannon divergence of q(z) from p(z), estimated by an adversary D.
 
         JS = log 2 + E_q[log sigmoid(D(z))] / 2 + E_p[log sigmoid(-D(z))] / 2
 
-    a lower bound of the divergence, tight for the best D. In each training step D first gives
-    the estimate, then learns to tell z of the batch from as many of the prior. Gradients reach the
-    encoder, and through the prior's draws the prior. The term is ``jensen_shannon``.
+    This term, ``jensen_shannon``, is a lower bound of the divergence, and tight for the best D.
+    After it is computed, D learns in each training step to tell z of the batch from as many
+    samples of the prior. Gradients reach the encoder and, through these samples, the prior.
 
     Args:
-        weight: of the term.
+        weight: the weight of the term.
         latent_dim: the size L of z.
         hidden: the widths of D's layers.
-        learning_rate: of D's optimizer, Adam with betas (0.5, 0.9).
+        learning_rate: learning rate of D's Adam optimizer, with betas (0.5, 0.9).
 
     Raises:
-        ValueError: if a size is below 1 or the learning rate not positive; on a step, if z is of
-            another size or on another device.
+        ValueError: if a size or the learning rate is not positive; on a step, if z has another
+            size or device.
 
     References:
         Zhao, Song, Ermon (2019), InfoVAE, section 3.2. Makhzani et al. (2015), Adversarial
@@ -156,7 +151,7 @@ class AdversarialDivergence(_AbstractAdversarial):
         return {self.term: self.adversary.estimate(_jensen_shannon, q, p)}
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Show the adversary the batch and as many draws of the prior."""
+        """Train the adversary on the batch and as many samples of the prior."""
         with torch.no_grad():
             p = torch.cat([latents.prior_sample() for latents in particles])
         self.adversary.learn(torch.cat([latents.value for latents in particles]), p)

@@ -1,4 +1,4 @@
-"""An adversary that tells two samples apart, and learns within the objective's step."""
+"""An adversary: a classifier of two samples that learns within the objective's step."""
 
 from collections.abc import Callable, Sequence
 from itertools import pairwise
@@ -15,23 +15,22 @@ __all__ = ["Adversary"]
 
 @final
 class Adversary(nn.Module):
-    """A network D(z) with an optimizer of its own, that learns log r(z) - log s(z).
+    """A network D(z), with its own optimizer, that learns log r(z) - log s(z).
 
-    D is trained by logistic regression to tell samples of r from samples of s; at its best,
-    D(z) = log r(z) - log s(z). Its gradients stay with it: :meth:`learn` takes the samples
-    without their graphs, and :meth:`estimate` leaves no graph to D's parameters.
+    D is trained by logistic regression to tell samples of r from samples of s. :meth:`learn` does
+    not change gradients of the samples, nor :meth:`estimate` those of D.
 
     Args:
         latent_dim: the size L of z.
-        hidden: the widths of the hidden layers, with leaky ReLUs of slope 0.2.
-        learning_rate: of Adam, with betas (0.5, 0.9).
+        hidden: the widths of the hidden layers, which have leaky ReLUs with factor 0.2.
+        learning_rate: learning rate of Adam, with betas (0.5, 0.9).
 
     Raises:
-        ValueError: if a size is below 1 or the learning rate not positive.
+        ValueError: if a size or the learning rate is not positive.
 
     References:
-        Kim, Mnih (2018), Disentangling by factorising, section 3 and appendix A. With one
-        output, the difference of their two logits.
+        Kim, Mnih (2018), Disentangling by factorising, section 3 and appendix A; D is the
+        difference of their two logits.
 
     Example:
         >>> adversary = Adversary(3, hidden=(8,), learning_rate=1e-4)
@@ -53,7 +52,7 @@ class Adversary(nn.Module):
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9), fused=True
         )
-        # 1 where the loss was not finite; a tensor, which a recorded step fills as an eager one.
+        # 1 if the loss was not finite; a tensor, so that captured steps can fill it.
         self.register_buffer("nonfinite", torch.zeros((), dtype=torch.float32), persistent=False)
         self.register_state_dict_post_hook(_save_optimizer)
         self.register_load_state_dict_pre_hook(_load_optimizer)
@@ -62,45 +61,40 @@ class Adversary(nn.Module):
         """Return D(z), of shape (*batch,), for z of shape (*batch, L).
 
         Raises:
-            ValueError: if z has another size or lies on another device.
+            ValueError: if z has another size or device.
         """
         weight = next(self.network.parameters())
         if z.shape[-1] != self.latent_dim:
             raise ValueError(
-                f"the adversary's latent_dim must be the size of z, {z.shape[-1]}, "
-                f"got {self.latent_dim}"
+                f"latent_dim must be the size of z, {z.shape[-1]}, got {self.latent_dim}"
             )
         if z.device != weight.device:
             raise ValueError(
-                f"the adversary must be where z is, on {z.device}, got {weight.device}; "
+                f"the adversary must be on the device of z, {z.device}, got {weight.device}; "
                 f"call objective.to({str(z.device)!r})"
             )
         return self.network(z.to(weight.dtype)).squeeze(-1)
 
     def estimate(self, of_logits: Any, *samples: Tensor) -> Tensor:
-        """Return a function of D at samples, with gradients to the samples alone.
+        """Return a function of D(z), with first gradients to the samples and none to D.
 
-        The gradient is taken at once, so D may change in place before the caller's own backward
-        pass; a second derivative does not exist.
+        The gradient is computed here, so that D may change in place before the backward pass.
 
         Args:
-            of_logits: D(z) of each sample -> a tensor of no dimensions.
+            of_logits: maps D(z) of each sample to a scalar tensor.
             samples: tensors of shape (*batch, L).
         """
         points = [z.detach().requires_grad_(torch.is_grad_enabled()) for z in samples]
         value = of_logits(*map(self.logits, points))
         if not torch.is_grad_enabled():
             return value
-        slopes = torch.autograd.grad(value, points)
-        moved = [
-            (slope * (z - z.detach())).sum() for slope, z in zip(slopes, samples, strict=True)
-        ]
-        return value.detach() + torch.stack(moved).sum()
+        gradients = torch.autograd.grad(value, points)
+        linear = [(g * (z - z.detach())).sum() for g, z in zip(gradients, samples, strict=True)]
+        return value.detach() + torch.stack(linear).sum()
 
     def learn(self, r: Tensor, s: Tensor) -> None:
-        """Leave the gradient of half the cross-entropy of r and of s, for :meth:`update`."""
-        # Across ranks, all see the same samples and find the same gradient: an average of it would
-        # be the largest message of a step, of up to four million numbers, and change nothing.
+        """Store the gradient of half the cross-entropy of r and s, for :meth:`update`."""
+        # All ranks have the same samples and gradients, so that no all-reduce is needed.
         with torch.enable_grad():
             of_r, of_s = self.logits(r.detach()), self.logits(s.detach())
             loss = (softplus(-of_r).mean() + softplus(of_s).mean()) / 2
@@ -109,19 +103,15 @@ class Adversary(nn.Module):
             parameter.grad = gradient
 
     def note_finite(self, finite: Tensor) -> None:
-        """Take down whether the step that :meth:`learn` was part of is to count."""
+        """Store whether the loss of the step is finite, for :meth:`update`."""
         self.nonfinite.copy_(~finite)
 
     def update(self) -> None:
-        """Take one optimizer step along the gradient that :meth:`learn` has left.
-
-        If it is not finite, or the loss of the step was not, there is no step: parameters, moments
-        and the count of steps stay.
-        """
+        """Take an optimizer step; without effect if gradient or loss are not finite."""
         gradients = [p.grad for p in self.network.parameters() if p.grad is not None]
         if not gradients:
             return
-        # Fused kernels skip where it is 1, as GradScaler has them do; nothing waits for it.
+        # Fused kernels skip the step if it is 1, as with GradScaler, without a synchronisation.
         found = self.nonfinite.clone()
         torch._amp_foreach_non_finite_check_and_unscale_(gradients, found, torch.ones_like(found))
         self.optimizer.found_inf = found  # type: ignore[attr-defined]
@@ -130,11 +120,11 @@ class Adversary(nn.Module):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The sizes of the network and the learning rate."""
+        """The widths of the hidden layers and the learning rate."""
         return {"hidden": self.hidden, "learning_rate": self.learning_rate}
 
     def _apply(self, fn: Callable[[Tensor], Tensor], recurse: bool = True) -> "Adversary":
-        # Adam's moments follow the parameters; its step counter stays float32, beside them.
+        # Adam's moments follow the parameters; its step counter stays float32.
         super()._apply(fn, recurse)
         self.nonfinite = self.nonfinite.float()
         for parameter, entries in self.optimizer.state.items():
@@ -172,7 +162,7 @@ def _load_optimizer(
     for key in [key for key in state if key.startswith(start)]:
         index, name = key.removeprefix(start).split(".")
         entries.setdefault(int(index), {})[name] = state.pop(key).clone()
-    # Before the first step the optimizer has no state; after it, all of this.
+    # Before the first step the optimizer has no state.
     for number, parameter in enumerate(adversary.network.parameters()):
         if not entries:
             break
@@ -181,8 +171,8 @@ def _load_optimizer(
         shape = tuple(parameter.shape)
         if found != {"step": (), "exp_avg": shape, "exp_avg_sq": shape}:
             errors.append(
-                f"the optimizer's state of parameter {number} under {prefix!r} must be step, "
-                f"exp_avg and exp_avg_sq of shape {shape}, got {found}"
+                f"the optimizer state of parameter {number} under {prefix!r} must have step, "
+                f"and exp_avg and exp_avg_sq of shape {shape}; got {found}"
             )
     if not errors:
         whole = adversary.optimizer.state_dict()

@@ -1,4 +1,4 @@
-"""What a penalty is: named terms on the representations of a batch, and their weights."""
+"""The base class of penalties: named terms of a batch's representations, and their weights."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
@@ -14,10 +14,10 @@ __all__ = ["AbstractPenalty"]
 
 
 class AbstractPenalty(WeightedModule, ABC):
-    """Terms on the representations of a whole batch, such as their total correlation.
+    """Terms of the representations of a whole batch, such as their total correlation.
 
-    The objective adds the sum of weight x term to the loss of each datum, and logs each term
-    without its weight. A weight has the name of its term; a term without one is only logged.
+    The objective adds the sum of weight x term to the loss per datum, and logs each unweighted
+    term. A weight has the name of its term; a term without weight is only logged.
 
     Example:
         A penalty on the mean square of z, for ``RegularizedELBO(penalties=[MeanSquare(0.5)])``:
@@ -33,43 +33,43 @@ class AbstractPenalty(WeightedModule, ABC):
     """
 
     smallest_batch: ClassVar[int] = 1
-    """How many data a batch must have for the terms to be defined."""
+    """The smallest batch size for which the terms are defined."""
 
     @abstractmethod
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
-        """Return the terms by name, per datum, in nats, without weights."""
+        """Return the unweighted terms by name, per datum, in nats."""
 
     def learn(self, particles: Sequence[Latents]) -> None:
-        """Leave gradients on what the penalty owns, such as an adversary: once a step.
+        """Compute gradients for the penalty's own networks, such as an adversary.
 
-        It follows the terms, and is recorded with them where a step is recorded as one graph;
-        optimizers step in :meth:`update`.
+        It is called once in each training step, after the terms, and is captured with them;
+        :meth:`update` takes the optimizer step.
 
         Args:
-            particles: the representations of the step, one for each sample of z drawn in a loop.
+            particles: the representations of the step, one entry per sample of z.
         """
 
     def note_finite(self, finite: Bool[Tensor, ""]) -> None:
-        """Take down whether the loss of the step is finite, for :meth:`update`, without a wait."""
+        """Store whether the loss is finite, for :meth:`update`, without synchronisation."""
 
     def update(self) -> None:
-        """Step what :meth:`learn` has left gradients on."""
+        """Take an optimizer step with the gradients from :meth:`learn`."""
 
     def weighted(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
-        """Yield weight x term of the terms that have a weight other than the number 0."""
+        """Yield weight x term for each weight other than the number 0."""
         for name, weight in self._weights.items():
             if callable(weight) or weight != 0:
                 yield self.weight(name) * terms[name]
 
     def check_size(self, size: int) -> None:
-        """Refuse a batch of a size for which the terms are not defined.
+        """Raise for a batch size for which the terms are not defined.
 
         Raises:
             ValueError: if ``size`` is below ``smallest_batch``.
         """
         if size < self.smallest_batch:
             raise ValueError(
-                f"{type(self).__name__} compares the data of a batch and needs at least "
+                f"the batch size for {type(self).__name__} must be at least "
                 f"{self.smallest_batch}, got {size}; use larger batches, or leave out the last, "
                 "smaller one"
             )

@@ -1,6 +1,6 @@
-"""The covariance of q(z) against the identity: DIP-VAE."""
+"""The distance of the covariance of q(z) from the identity: DIP-VAE."""
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -14,31 +14,29 @@ from pyro_dpvae.objectives.schedules import Weight
 
 __all__ = ["DIP"]
 
-_FORMS = ("I", "II")
-
 
 @final
 class DIP(AbstractPenalty):
-    """Disentangled inferred prior: the covariance of the representations against the identity.
+    """Disentangled inferred prior: the distance of a covariance C of z from the identity.
 
         off_diagonal = sum_{i != j} C_ij^2,    diagonal = sum_i (C_ii - 1)^2
 
-    Form I takes C = Cov_x[mu(x)], the covariance of the posterior means; form II the covariance
-    of q(z), C = E_x[Sigma(x)] + Cov_x[mu(x)], or of the z drawn where Sigma is not known: with
-    several sites, which may depend on each other, it is not.
-    Covariances are those of the batch, with the divisor B - 1. Form I takes the mean of 64 draws
-    where mu is not known, as of a flow; that adds Sigma(x) / 64 to C in expectation.
+    In form I, C = Cov_x[mu(x)] with the posterior means; for a flow, mu is the mean of 64 samples,
+    which adds Sigma(x) / 64 to C in expectation. In form II, C is the covariance of q(z),
+    E_x[Sigma(x)] + Cov_x[mu(x)]; with an unknown Sigma or several sites, it is that of the sampled
+    z. Covariances are those of the batch, with the divisor B - 1.
 
     Args:
         off_diagonal: the weight of the off-diagonal entries.
-        diagonal: the weight of the diagonal ones; the paper takes ten times ``off_diagonal`` for
-            form I and as much for form II.
+        diagonal: the weight of the diagonal; the paper uses ten times ``off_diagonal`` for form I
+            and the same for form II.
         form: ``I`` or ``II``.
 
     Raises:
         ValueError: if a weight is negative or the form unknown; on a step, if the batch has one
             datum.
-        TypeError: on a step of form I, if q(z | x) has no known mean and its draws no gradients.
+        TypeError: on a step of form I, if q(z | x) has no known mean and no samples with
+            gradients.
 
     References:
         Kumar, Sattigeri, Balakrishnan (2018), Variational inference of disentangled latent
@@ -49,11 +47,12 @@ class DIP(AbstractPenalty):
         {'off_diagonal': 10.0, 'diagonal': 100.0, 'form': 'I'}
     """
 
+    options = ("form",)
     smallest_batch: ClassVar[int] = 2
 
     def __init__(self, off_diagonal: Weight, diagonal: Weight, *, form: str = "I") -> None:
         super().__init__(off_diagonal=off_diagonal, diagonal=diagonal)
-        self.form = check_choice("form", form, _FORMS)
+        self.form = check_choice("form", form, ("I", "II"))
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the two terms."""
@@ -65,11 +64,6 @@ class DIP(AbstractPenalty):
             "diagonal": (diagonal - 1).square().sum(-1).mean(),
         }
 
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weights and the form."""
-        return {**super().settings, "form": self.form}
-
 
 def _of_means(latents: Latents) -> Tensor:
     means = []
@@ -77,8 +71,8 @@ def _of_means(latents: Latents) -> Tensor:
         mean = posterior_mean(site.posterior)
         if mean is None:
             raise TypeError(
-                "DIP-VAE I needs a q(z | x) of known mean, or whose draws have gradients to take "
-                f"the mean of, got {type(site.posterior).__name__}; use the form 'II'"
+                "q(z | x) must have a known mean, or samples with gradients, for DIP form 'I'; "
+                f"got {type(site.posterior).__name__}; use form 'II'"
             )
         means.append(flatten_event(mean, site.posterior))
     return _covariance(torch.cat(means, -1))

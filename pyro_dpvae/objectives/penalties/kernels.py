@@ -1,4 +1,4 @@
-"""Kernels on representation space, functions of the squared distance."""
+"""Kernels on latent space, as functions of the squared distance."""
 
 import math
 from collections.abc import Callable
@@ -14,11 +14,8 @@ _MULTIPLES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
 
 
 def squared_distances(a: Tensor, b: Tensor) -> Tensor:
-    """Return |a_i - b_j|^2 of points (*batch, n, L) and (*batch, m, L), of shape (*batch, n, m).
-
-    They come from one matrix product, about the centre of the points so that little is lost to
-    cancellation.
-    """
+    """Return |a_i - b_j|^2 of points (*batch, n, L) and (*batch, m, L), as (*batch, n, m)."""
+    # Centred, since a matrix product of large numbers loses digits.
     centre = b.detach().mean(-2, keepdim=True)
     a, b = a - centre, b - centre
     squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
@@ -38,14 +35,11 @@ KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
     "imq": _inverse_multiquadric,
     "rbf": _gaussian,
 }
-"""The kernels by name; see :class:`Kernel`."""
+"""The functions of kernels, by name; see :class:`Kernel`."""
 
 
 class Kernel:
-    """A kernel k(a, b) on vectors of size L.
-
-    With s = 2 bandwidth^2, and sqrt(L) as the default bandwidth: s is then the mean squared
-    distance of two draws from N(0, I),
+    """A kernel k(a, b) on vectors of size L, with s = 2 bandwidth^2.
 
     - ``rbf``: exp(-|a - b|^2 / s);
     - ``imq``: sum over c of c s / (c s + |a - b|^2), with c in {.1, .2, .5, 1, 2, 5, 10};
@@ -53,11 +47,11 @@ class Kernel:
 
     Args:
         name: one of ``KERNELS``.
-        bandwidth: None for the default; ``authors`` has its own.
+        bandwidth: the bandwidth; None uses sqrt(L), so that s is the mean squared distance of two
+            samples of N(0, I).
 
     Raises:
-        ValueError: if the name is unknown, the bandwidth not positive, or one is given to
-            ``authors``.
+        ValueError: if the name is unknown, the bandwidth not positive, or given for ``authors``.
 
     References:
         Tolstikhin et al. (2018), Wasserstein auto-encoders, section 4 (inverse multiquadric).
@@ -74,13 +68,13 @@ class Kernel:
             check_positive("bandwidth", bandwidth)
             if name == "authors":
                 raise ValueError(
-                    "the kernel 'authors' has the bandwidth L / sqrt(2), got "
-                    f"{bandwidth}; use the kernel 'rbf' to set it"
+                    f"bandwidth must be None for kernel 'authors', got {bandwidth}; use kernel "
+                    "'rbf' to set it"
                 )
         self.bandwidth = bandwidth
 
     def scale(self, latent_dim: int) -> float:
-        """Return s = 2 bandwidth^2 for vectors of a size."""
+        """Return s for vectors of size ``latent_dim``."""
         if self.name == "authors":
             return float(latent_dim**2)
         bandwidth = math.sqrt(latent_dim) if self.bandwidth is None else self.bandwidth

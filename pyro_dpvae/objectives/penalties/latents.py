@@ -1,4 +1,4 @@
-"""The representations of a batch, as penalties see them."""
+"""The representations of a batch, for penalties."""
 
 from dataclasses import dataclass
 from functools import cached_property
@@ -20,10 +20,10 @@ class LatentSite:
     """One latent site of a batch.
 
     Attributes:
-        name: the site's.
+        name: name of the site.
         posterior: q(z | x), of batch shape (*particles, batch).
         prior: p(z), of the same batch shape.
-        value: z drawn from q, of shape (*particles, batch, *event).
+        value: a sample z of q, of shape (*particles, batch, *event).
         log_posterior: log q(z | x) at the value, of shape (*particles, batch).
         log_prior: log p(z) at the value, of shape (*particles, batch).
     """
@@ -37,12 +37,12 @@ class LatentSite:
 
     @property
     def points(self) -> Tensor:
-        """The values as points for every q(z | x_j): (batch i, *particles, batch j, *event)."""
+        """The values for each q(z | x_j), of shape (batch i, *particles, batch j, *event)."""
         q = self.posterior
         plate = -1 - len(q.event_shape)
 
         def spread(z: Tensor) -> Tensor:
-            # Distributions of other libraries, such as zuko's, do not all broadcast.
+            # Expanded, since not all distributions of other libraries broadcast.
             points = z.movedim(plate, 0).unsqueeze(plate)
             return points.expand(-1, *q.batch_shape, *q.event_shape)
 
@@ -51,17 +51,16 @@ class LatentSite:
 
 @final
 class Latents:
-    """All representations of a batch: its latent sites, side by side as one vector z.
+    """The representations of a batch: its latent sites, side by side as one vector z.
 
-    Sites are taken as independent given x, and as independent under the prior: log q(z | x) and
-    log p(z) are sums over sites.
+    Sites count as independent given x and under the prior: log q(z | x) and log p(z) are sums.
 
-    Under an objective ``across_ranks`` the batch is that of all ranks, and a penalty finds the
-    same on each of them: draws from a site's posterior and prior too, which are a ``Gathered`` of
-    the distributions of all data. Random numbers of a penalty's own go through :meth:`alike`.
+    With an objective ``across_ranks`` the batch is that of all ranks, and each site's posterior
+    and prior are ``Gathered`` distributions, whose samples are equal on all ranks. Pass a
+    penalty's other random numbers through :meth:`alike`.
 
     Args:
-        sites: at least one, all with the same particles and batch.
+        sites: one or more sites with the same particles and batch.
         across_ranks: whether the batch is that of all ranks.
     """
 
@@ -71,7 +70,7 @@ class Latents:
 
     @cached_property
     def value(self) -> Tensor:
-        """Z drawn from q(z | x), of shape (*particles, batch, L)."""
+        """Samples z of q(z | x), of shape (*particles, batch, L)."""
         return torch.cat([flatten_event(site.value, site.posterior) for site in self.sites], -1)
 
     @property
@@ -81,7 +80,7 @@ class Latents:
 
     @cached_property
     def log_posterior(self) -> Tensor:
-        """Log q(z | x) of each datum at its own z, of shape (*particles, batch)."""
+        """Log q(z | x) of each datum at its z, of shape (*particles, batch)."""
         return torch.stack([site.log_posterior for site in self.sites]).sum(0)
 
     @cached_property
@@ -90,20 +89,15 @@ class Latents:
         return torch.stack([site.log_prior for site in self.sites]).sum(0)
 
     def prior_sample(self) -> Tensor:
-        """Return z drawn from the prior, one for each datum, of shape (*particles, batch, L).
+        """Return a sample of the prior for each datum, of shape (*particles, batch, L).
 
-        Gradients reach the prior's parameters where its sampling is reparameterised.
+        Gradients reach the prior's parameters if its samples have gradients.
         """
-        # As pyro.sample draws: some distributions, such as Pyro's ZukoToPyro, have no other way.
-        draws = [site.prior() for site in self.sites]
-        flat = [
-            flatten_event(draw, site.posterior)
-            for draw, site in zip(draws, self.sites, strict=True)
-        ]
-        return torch.cat(flat, -1)
+        # A call, like pyro.sample: some distributions, such as Pyro's ZukoToPyro, have no rsample.
+        return torch.cat([flatten_event(site.prior(), site.posterior) for site in self.sites], -1)
 
     def alike(self, noise: Tensor) -> Tensor:
-        """Return random numbers, of one shape on all ranks, that are the same on all of them."""
+        """Return rank zero's random numbers, which must have the same shape on all ranks."""
         return shared(noise) if self.across_ranks else noise
 
     def pairwise_log_posterior(self) -> Tensor:
@@ -115,8 +109,7 @@ class Latents:
         """Return log q(z_id | x_j) of each coordinate d, (batch i, *particles, batch j, L).
 
         Raises:
-            TypeError: if the coordinates of a site's q(z | x) have no known densities and its
-                draws no gradients.
+            TypeError: as :func:`coordinate_log_prob`.
         """
         return torch.cat(
             [coordinate_log_prob(site.posterior, site.points) for site in self.sites], -1
@@ -124,6 +117,6 @@ class Latents:
 
 
 def flatten_event(value: Tensor, distribution: Distribution) -> Tensor:
-    """Return a value of a distribution with its event as one vector, (*batch, L)."""
+    """Return a value with the event of its distribution as one vector, (*batch, L)."""
     dims = len(distribution.event_shape)
     return value.flatten(-dims) if dims else value.unsqueeze(-1)

@@ -1,4 +1,4 @@
-"""What penalties need to know of q(z | x) beyond samples: its coordinates and its moments."""
+"""Marginals and moments of q(z | x), for penalties."""
 
 from typing import Any
 
@@ -30,26 +30,22 @@ __all__ = [
 ]
 
 DRAWS = 64
-"""How many draws of a q(z | x) without known marginals, such as a flow, give its moments."""
+"""Number of samples that estimate the moments of a q(z | x) such as a flow."""
 
 
 def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
-    """Return the log-density of each coordinate by itself.
+    """Return the log-density of each coordinate, log q_d(z_d), of shape (*batch, L).
 
-    Exact for one coordinate, for independent ones, for Gaussians of any covariance, and for
-    mixtures of these. Those of any other distribution over vectors, such as a flow, are taken as
-    normal, with mean and variance of ``DRAWS`` draws that have gradients.
+    It is exact for one coordinate, independent coordinates, Gaussians, and mixtures of these.
+    Other distributions over vectors, such as flows, are approximated by independent normals with
+    mean and variance of ``DRAWS`` samples, through which gradients flow.
 
     Args:
-        distribution: of any batch shape and event shape.
+        distribution: q(z | x), of any batch shape and event shape.
         value: points, of shape (*batch, *event), broadcast against the batch shape.
 
-    Returns:
-        log q_d(z_d), of shape (*batch, L), with L the size of an event.
-
     Raises:
-        TypeError: for other distributions, whose marginals have no closed form and whose draws no
-            gradients, and for points of mass.
+        TypeError: for a point mass, and for an unknown density whose samples have no gradients.
     """
     given, distribution = distribution, _plain(distribution)
     if isinstance(distribution, MixtureSameFamily):
@@ -68,10 +64,9 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
     moments = _moments_of_draws(given)
     if moments is None:
         raise TypeError(
-            "the total correlation and the mutual posterior divergence need a q(z | x) whose "
-            "coordinates have known densities, or whose draws have gradients to take moments of, "
-            f"got {type(distribution).__name__}; use AdversarialTotalCorrelation or MMD, which "
-            "need samples alone"
+            "q(z | x) must have coordinates with known densities, or samples with gradients, for "
+            f"this penalty; got {type(distribution).__name__}; use AdversarialTotalCorrelation or "
+            "MMD, which only need samples"
         )
     return Normal(*moments, validate_args=False).log_prob(soft_value(value))
 
@@ -79,7 +74,7 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
 def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
     """Return mean and standard deviation of each coordinate, (*batch, L), if these are normal.
 
-    Those of a flow are taken as normal: see :func:`coordinate_log_prob`.
+    For a flow they are approximate, as in :func:`coordinate_log_prob`.
     """
     batch, event = distribution.batch_shape, len(distribution.event_shape)
     given, distribution = distribution, _plain(distribution)
@@ -99,17 +94,17 @@ def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None
 
 
 def diagonal_normal(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
-    """Return mean and standard deviation, (*batch, L), of independent normals; None of others."""
+    """Return mean and standard deviation, (*batch, L), of independent normals, else None."""
     plain = _plain(distribution)
     coordinates = plain.base_dist if isinstance(plain, Independent) else plain
     return normal_marginals(distribution) if isinstance(coordinates, Normal) else None
 
 
 def posterior_mean(distribution: Any) -> Tensor | None:
-    """Return the mean of q(z | x), (*batch, *event), or that of draws where it is not known.
+    """Return the mean of q(z | x), (*batch, *event), if necessary by ``DRAWS`` samples.
 
     Returns:
-        None if it is not known and draws have no gradients.
+        None if it is unknown and samples have no gradients.
     """
     shape = distribution.batch_shape + distribution.event_shape
     given, distribution = distribution, _plain(distribution)
@@ -122,7 +117,7 @@ def posterior_mean(distribution: Any) -> Tensor | None:
 
 
 def posterior_covariance(distribution: Distribution) -> Tensor | None:
-    """Return the covariance matrix of q(z | x), (*batch, L, L), where it has a closed form."""
+    """Return the covariance of q(z | x), (*batch, L, L), or None without closed form."""
     distribution = _plain(distribution)
     if isinstance(
         distribution, MultivariateNormal | LowRankMultivariateNormal | DiagonalNormalMixture
@@ -140,14 +135,14 @@ def posterior_covariance(distribution: Distribution) -> Tensor | None:
 
 
 def is_delta(distribution: Any) -> bool:
-    """Return whether draws are a point of mass, or what a map makes of one."""
+    """Return True for a point mass, also after a transform."""
     while not isinstance(distribution, Delta) and hasattr(distribution, "base_dist"):
         distribution = distribution.base_dist
     return isinstance(distribution, Delta)
 
 
 def _plain(distribution: Distribution) -> Distribution:
-    """Return the distribution that is expanded or gathered, and Pyro's mixture as ours."""
+    """Return a distribution without expansion or gathering, and Pyro's mixture as ours."""
     while isinstance(distribution, ExpandedDistribution | Gathered):
         whole = isinstance(distribution, Gathered)
         distribution = distribution.whole if whole else distribution.base_dist
@@ -162,7 +157,7 @@ def _plain(distribution: Distribution) -> Distribution:
 
 
 def _univariate(distribution: Distribution) -> Distribution | None:
-    """Return the distributions of the coordinates, of batch shape (*batch, *event), or None."""
+    """Return the coordinates' distributions, of batch shape (*batch, *event), or None."""
     if isinstance(distribution, Independent) and not distribution.base_dist.event_shape:
         return distribution.base_dist
     if isinstance(distribution, MultivariateNormal | LowRankMultivariateNormal):
@@ -180,12 +175,12 @@ def _univariate(distribution: Distribution) -> Distribution | None:
 
 
 def _moments_of_draws(distribution: Any) -> tuple[Tensor, Tensor] | None:
-    """Return mean and standard deviation of draws, (*batch, L), where draws have gradients."""
+    """Return mean and standard deviation of samples with gradients, (*batch, L), or None."""
     if (
         len(distribution.event_shape) != 1
         or not distribution.has_rsample
         or is_delta(_plain(distribution))
     ):
         return None
-    draws = soft_value(distribution(torch.Size([DRAWS])))  # as pyro.sample draws
+    draws = soft_value(distribution(torch.Size([DRAWS])))
     return draws.mean(0), draws.std(0)

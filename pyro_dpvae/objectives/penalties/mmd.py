@@ -1,4 +1,4 @@
-"""The maximum mean discrepancy of the aggregate posterior from the prior: InfoVAE."""
+"""The maximum mean discrepancy between aggregate posterior and prior: InfoVAE."""
 
 from typing import Any, ClassVar, final
 
@@ -18,12 +18,12 @@ def mmd_squared(
     within_p: Float[Tensor, "*batch m m"],
     between: Float[Tensor, "*batch n m"],
 ) -> Float[Tensor, "*batch"]:
-    """Return the unbiased estimate of MMD^2 from kernel matrices: a U-statistic.
+    """Return the unbiased estimate of MMD^2 from kernel matrices, a U-statistic.
 
         1/(n(n-1)) sum_{i != j} k(q_i, q_j) + 1/(m(m-1)) sum_{i != j} k(p_i, p_j)
             - 2/(nm) sum_{ij} k(q_i, p_j)
 
-    It is zero in expectation for two samples of one distribution, and so sometimes below zero.
+    It may be negative, since its expectation is zero for two samples of one distribution.
 
     References:
         Gretton et al. (2012), A kernel two-sample test, equation 3.
@@ -33,26 +33,25 @@ def mmd_squared(
 
 @final
 class MMD(AbstractPenalty):
-    """The squared maximum mean discrepancy of q(z) from p(z), of z of the batch.
+    """The squared maximum mean discrepancy between q(z) and p(z), estimated from a batch.
 
-    As many z are drawn from the prior as from q, and gradients reach both: the encoder, and
-    through the draws the prior. Where the prior is a mixture whose components are summed out, as
-    a clustering ladder's, gradients reach the components, and the weights only where components
-    are diagonal normals: under couplings, the draws have none to the weights. The term is
-    ``mmd``.
+    The term ``mmd`` compares z of the batch with as many samples of the prior. Gradients reach the
+    encoder and, through these samples, the prior. If the prior is a mixture whose components are
+    summed out, gradients reach its weights only if components are diagonal normals, not under
+    couplings.
 
     Args:
-        weight: of the term.
-        kernel: ``rbf``, ``imq`` or ``authors``.
-        bandwidth: of the kernel; by default sqrt(L).
+        weight: the weight of the term.
+        kernel: ``rbf``, ``imq`` or ``authors``; see :class:`Kernel`.
+        bandwidth: bandwidth of the kernel; None uses sqrt(L).
 
     Raises:
         ValueError: for an unknown kernel or a bandwidth that is not positive; on a step, if the
             batch has one datum.
 
     References:
-        Zhao, Song, Ermon (2019), InfoVAE: Balancing learning and inference in VAEs, equation 6
-        and section 3.2.
+        Zhao, Song, Ermon (2019), InfoVAE: Balancing learning and inference in VAEs, equation 6 and
+        section 3.2.
 
     Example:
         >>> MMD(100.0, kernel="imq").settings
@@ -75,12 +74,9 @@ class MMD(AbstractPenalty):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weight, the kernel and its bandwidth (None: sqrt(L))."""
-        return {
-            **super().settings,
-            "kernel": self.kernel.name,
-            "bandwidth": self.kernel.bandwidth,
-        }
+        """The weight, and the kernel and its bandwidth."""
+        kernel = self.kernel
+        return {**super().settings, "kernel": kernel.name, "bandwidth": kernel.bandwidth}
 
 
 def _off_diagonal_mean(kernel: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
-"""The mutual divergence of the posteriors of a batch: diversity and smoothness, MAE."""
+"""The mutual divergence of a batch's posteriors: diversity and smoothness, MAE."""
 
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -16,11 +16,11 @@ from pyro_dpvae.objectives.schedules import Weight
 __all__ = ["FORMS", "MutualDivergence", "diversity", "pairwise_divergences", "smoothness"]
 
 FORMS = ("paper", "code")
-"""Where the mean over pairs is taken in the diversity: outside the softplus, or inside."""
+"""Forms of the diversity: the mean over pairs is outside the softplus, or inside."""
 
 
 def diversity(divergences: Float[Tensor, "pairs *latent"], form: str) -> Float[Tensor, ""]:
-    """Return the loss of posteriors that lie close together.
+    """Return the diversity, which is large for posteriors close to each other.
 
         paper   mean over pairs of  sum_k softplus(-KL_k)
         code    sum_k softplus(- mean over pairs of KL_k)
@@ -37,7 +37,7 @@ def diversity(divergences: Float[Tensor, "pairs *latent"], form: str) -> Float[T
 def smoothness(divergences: Float[Tensor, "pairs *latent"]) -> Float[Tensor, ""]:
     """Return the standard deviation over pairs of sum_k KL_k, with the divisor pairs - 1."""
     variance = divergences.sum(-1).var(0)
-    # The slope of a root at zero is infinite; equal divergences get none instead.
+    # The derivative of a square root at zero is infinite; here it is zero.
     return variance.clamp(min=torch.finfo(variance.dtype).tiny).sqrt().mean()
 
 
@@ -69,17 +69,17 @@ def _off_diagonal(pairs: Tensor) -> Tensor:
 
 @final
 class MutualDivergence(AbstractPenalty):
-    """Mutual posterior divergence: posteriors of different data apart, and evenly so.
+    """Mutual posterior divergence: it makes posteriors of different data diverge, and evenly so.
 
-    With KL_k(i, j) the divergence of coordinate k of q(z | x_i) from that of q(z | x_j), over the
-    B (B - 1) ordered pairs of a batch,
+    With KL_k(i, j), the divergence of q(z_k | x_i) from q(z_k | x_j), over the B (B - 1) ordered
+    pairs of a batch,
 
         diversity  = E_ij[ sum_k softplus(-KL_k(i, j)) ]      (the paper's form)
         smoothness = standard deviation over i, j of sum_k KL_k(i, j).
 
-    Divergences are in closed form between Gaussians (those of the coordinates, if q has a full
-    covariance); otherwise they are estimated at the z of the batch. The coordinates of a flow,
-    whose densities are not known, are approximated by normals with mean and variance of 64 draws.
+    Divergences between Gaussian coordinates are in closed form; others are estimated at the z of
+    the batch. Coordinates of a flow are approximated by normals with mean and variance of 64
+    samples.
 
     Args:
         diversity: eta, the weight of the diversity.
@@ -89,8 +89,7 @@ class MutualDivergence(AbstractPenalty):
     Raises:
         ValueError: if a weight is negative or the form unknown; on a step, if the batch has one
             datum.
-        TypeError: on a step, if the coordinates of q(z | x) have no known densities and its draws
-            no gradients.
+        TypeError: on a step, as :class:`TotalCorrelation`.
 
     References:
         Ma, Zhou, Hovy (2019), MAE: Mutual posterior-divergence regularization for VAEs.
@@ -100,6 +99,7 @@ class MutualDivergence(AbstractPenalty):
         {'diversity': 1.0, 'smoothness': 0.01, 'form': 'paper'}
     """
 
+    options = ("form",)
     smallest_batch: ClassVar[int] = 2
 
     def __init__(self, diversity: Weight, smoothness: Weight, *, form: str = "paper") -> None:
@@ -109,12 +109,5 @@ class MutualDivergence(AbstractPenalty):
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the two terms."""
         divergences = pairwise_divergences(latents)
-        return {
-            "diversity": diversity(divergences, self.form),
-            "smoothness": smoothness(divergences),
-        }
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weights and the form."""
-        return {**super().settings, "form": self.form}
+        spread = smoothness(divergences)
+        return {"diversity": diversity(divergences, self.form), "smoothness": spread}

@@ -1,4 +1,4 @@
-"""The kernelized Stein discrepancy of the aggregate posterior from the prior."""
+"""The kernelized Stein discrepancy between aggregate posterior and prior."""
 
 from typing import Any, ClassVar, final
 
@@ -20,7 +20,7 @@ __all__ = ["SteinDiscrepancy", "stein_squared"]
 def stein_squared(
     z: Float[Tensor, "*batch n latent"], score: Float[Tensor, "*batch n latent"], scale: float
 ) -> Float[Tensor, "*batch"]:
-    """Return the unbiased estimate of the squared Stein discrepancy under a Gaussian kernel.
+    """Return the unbiased estimate of the squared Stein discrepancy with a Gaussian kernel.
 
     With the score s(z) = grad log p(z) and k(z, z') = exp(-|z - z'|^2 / scale), it is the mean
     over the pairs z != z' of
@@ -33,33 +33,33 @@ def stein_squared(
     size, latent_dim = z.shape[-2:]
     squared = squared_distances(z, z)
     kernel = torch.exp(-squared / scale)
-    # (s(z) - s(z')) . (z - z'), from products that broadcast no (n, n, latent) tensor
+    # (s(z) - s(z')) . (z - z') without a tensor of shape (n, n, latent)
     along = (score * z).sum(-1)
     crossed = score @ z.mT
-    slopes = along.unsqueeze(-1) + along.unsqueeze(-2) - crossed - crossed.mT
+    products = along.unsqueeze(-1) + along.unsqueeze(-2) - crossed - crossed.mT
     trace = 2 * latent_dim / scale - 4 * squared / scale**2
-    pairs = kernel * (score @ score.mT + 2 / scale * slopes + trace)
+    pairs = kernel * (score @ score.mT + 2 / scale * products + trace)
     total = pairs.sum((-2, -1)) - pairs.diagonal(dim1=-2, dim2=-1).sum(-1)
     return total / (size * (size - 1))
 
 
 @final
 class SteinDiscrepancy(AbstractPenalty):
-    """The squared kernelized Stein discrepancy of q(z) from p(z), of z of the batch.
+    """The squared kernelized Stein discrepancy between q(z) and p(z), estimated from a batch.
 
-    It needs samples of q and the score of p, and none of the prior's samples. It is zero where
-    the two agree, and is the rate at which Stein variational gradient descent, the form that
-    InfoVAE names, would lower KL(q(z) || p(z)). Gradients reach the encoder and, through the
-    score, the prior. They are gradients of a mean over draws only where the score is continuous,
-    which it is not under couplings or a flow of zuko with ReLUs. The term is ``stein``.
+    The term ``stein`` uses z of the batch and the score of p, but no samples of the prior. It is
+    zero if q(z) = p(z), and is the rate at which Stein variational gradient descent, which InfoVAE
+    names, would lower KL(q(z) || p(z)). Gradients reach the encoder and, through the score, the
+    prior. They are unbiased only for a continuous score, so not for couplings or zuko's flows with
+    ReLUs.
 
     Args:
-        weight: of the term.
-        bandwidth: of the Gaussian kernel; by default sqrt(L).
+        weight: the weight of the term.
+        bandwidth: bandwidth of the Gaussian kernel; None uses sqrt(L).
 
     Raises:
         ValueError: if the bandwidth is not positive; on a step, if the batch has one datum, in
-            inference mode, or if the prior is a flow whose score jumps.
+            inference mode, or for a flow whose score is not continuous.
 
     References:
         Zhao, Song, Ermon (2019), InfoVAE, section 3.2. Liu, Wang (2016), Stein variational
@@ -80,15 +80,15 @@ class SteinDiscrepancy(AbstractPenalty):
         """Return the term."""
         if torch.is_inference_mode_enabled():
             raise ValueError(
-                "the score of the prior needs gradients, which torch.inference_mode() forbids; "
-                "evaluate under torch.no_grad()"
+                "the Stein discrepancy computes gradients, got torch.inference_mode(), which "
+                "forbids them; evaluate under torch.no_grad()"
             )
         learning = torch.is_grad_enabled()
         z, scores = latents.value, []
         with torch.enable_grad():
             for site in latents.sites:
                 _check_score(site.prior)
-                # The score is of this site's own value: a copy, since sites below depend on it.
+                # A copy, so that the score ignores sites that depend on this value.
                 value = soft_value(site.value)
                 value = value.clone() if learning else value.detach()
                 if not value.requires_grad:
@@ -109,7 +109,7 @@ class SteinDiscrepancy(AbstractPenalty):
 
     @property
     def settings(self) -> dict[str, Any]:
-        """The weight and the bandwidth (None: sqrt(L))."""
+        """The weight and the bandwidth."""
         return {**super().settings, "bandwidth": self.kernel.bandwidth}
 
 
@@ -117,8 +117,8 @@ def _check_score(prior: Any) -> None:
     flow = prior.transforms[0].flow if isinstance(prior, FlowDistribution) else None
     if isinstance(flow, AbstractPrior) and not flow.has_smooth_score:
         raise ValueError(
-            "the Stein discrepancy needs a prior whose score is continuous, or its gradient is "
-            f"biased; got {type(flow).__name__} with activations whose derivative jumps; build it "
-            "with smooth ones, such as CouplingPrior(activation='silu') or "
+            "the prior's score must be continuous for the Stein discrepancy, whose gradient is "
+            f"biased otherwise; got {type(flow).__name__} with activations that are not smooth; "
+            "use smooth ones, such as CouplingPrior(activation='silu') or "
             "zuko.flows.MAF(activation=torch.nn.SiLU)"
         )

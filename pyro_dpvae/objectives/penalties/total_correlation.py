@@ -1,7 +1,7 @@
-"""Total correlation of q(z), estimated from the densities of a batch: beta-TCVAE."""
+"""Total correlation of q(z), estimated from a batch: beta-TCVAE."""
 
 import math
-from typing import Any, ClassVar, final
+from typing import ClassVar, final
 
 import torch
 from jaxtyping import Float
@@ -16,31 +16,26 @@ from pyro_dpvae.objectives.schedules import Weight
 __all__ = ["ESTIMATORS", "TotalCorrelation", "log_aggregate", "log_component_weights"]
 
 ESTIMATORS = ("stratified", "weighted", "in-batch")
-"""How q(z) is estimated from a batch; see :func:`log_component_weights`."""
+"""Estimators of q(z) from a batch; see :func:`log_component_weights`."""
 
 
 def log_component_weights(estimator: str, batch: int, dataset_size: int) -> Tensor:
-    """Return log W, the weights that make a batch's posteriors an estimate of q(z).
+    """Return log W, (B, B), the weights of a batch's posteriors in an estimate of q(z).
 
         q(z_i) is estimated by  sum_j W_ij q(z_i | x_j)
 
     With N data, a batch of B, and M = B - 1,
 
-    - ``stratified``: W_ii = 1/N, one other of each row (N - M) / (N M), the rest 1/M. Without
-      bias for q(z_i); its logarithm is biased downwards (Jensen's inequality), the more, the
-      more the posteriors lie apart.
-    - ``weighted``: all 1 / (N B). A lower bound of log q(z) in expectation; the terms are off by
-      several nats, their gradients are usable.
-    - ``in-batch``: all 1/B, the exact q(z) of the batch. The mutual information cannot exceed
-      log B.
+    - ``stratified``: W_ii = 1/N, one other entry of each row (N - M) / (N M), the rest 1/M. It is
+      unbiased for q(z_i), but its logarithm is too low, more so for posteriors far apart.
+    - ``weighted``: all 1 / (N B). It is a lower bound of log q(z) in expectation; terms are off by
+      several nats, but their gradients are usable.
+    - ``in-batch``: all 1/B, the exact q(z) of the batch. The mutual information is at most log B.
 
     Args:
         estimator: one of ``ESTIMATORS``.
         batch: B, at least 2.
         dataset_size: N, at least B.
-
-    Returns:
-        log W, of shape (B, B), in float64.
 
     Raises:
         ValueError: if the batch is larger than the data set.
@@ -55,8 +50,8 @@ def log_component_weights(estimator: str, batch: int, dataset_size: int) -> Tens
     """
     if batch > dataset_size:
         raise ValueError(
-            "dataset_size must be the number of training data, at least the batch's "
-            f"{batch}; got {dataset_size}"
+            f"dataset_size must be the number of training data, at least the batch size {batch}; "
+            f"got {dataset_size}"
         )
     if estimator == "weighted":
         return torch.full((batch, batch), -math.log(dataset_size * batch), dtype=torch.float64)
@@ -77,39 +72,37 @@ def log_aggregate(
     shape = (len(log_weights), *(1,) * (log_posterior.dim() - 2), len(log_weights))
     terms = log_weights.reshape(shape) + log_posterior
     largest = terms.detach().amax(-1, keepdim=True)
-    # Where posteriors lie apart, most terms are far below the largest: see NEGLIGIBLE.
     ratios = (terms - largest).clamp(min=NEGLIGIBLE).exp()
     return ratios.sum(-1).log() + largest.squeeze(-1)
 
 
 @final
 class TotalCorrelation(AbstractPenalty):
-    """The total correlation of q(z), in the split of the rate that beta-TCVAE weighs.
+    """The total correlation of q(z), and the other two parts of the rate in beta-TCVAE.
 
         KL(q(z | x) || p(z)) = MI + TC + DW,   on average over data, with
         MI = E[log q(z | x) - log q(z)]        the mutual information of x and z,
         TC = E[log q(z) - sum_d log q(z_d)]    the total correlation,
         DW = E[sum_d log q(z_d) - log p(z)]    the divergence of each dimension from the prior.
 
-    The penalty is added to the rate: the objective REC + alpha MI + beta TC + gamma DW has the
-    rate ``BetaRate(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma; that
-    is ``BetaTCELBO``. The terms ``mutual_information``, ``total_correlation`` and
-    ``dimension_wise_kl`` are estimated from the batch, with a bias: see
-    :func:`log_component_weights`. The coordinates of a flow, whose densities q(z_d | x) are not
-    known, are approximated by normals with mean and variance of 64 draws.
+    The penalty is added to the rate: the objective REC + alpha MI + beta TC + gamma DW consists of
+    ``BetaRate(gamma)`` and this penalty with the weights beta - gamma and alpha - gamma, as in
+    ``BetaTCELBO``. The terms ``mutual_information``, ``total_correlation`` and
+    ``dimension_wise_kl`` are biased, see :func:`log_component_weights`. Coordinates of a flow are
+    approximated by normals with mean and variance of 64 samples.
 
     Args:
-        weight: of the total correlation.
+        weight: the weight of the total correlation.
         dataset_size: the number N of training data.
-        mutual_information: weight of the mutual information.
-        dimension_wise_kl: weight of the dimension-wise divergence.
+        mutual_information: the weight of the mutual information.
+        dimension_wise_kl: the weight of the dimension-wise divergence.
         estimator: one of ``ESTIMATORS``.
 
     Raises:
         ValueError: if ``dataset_size`` is below 1 or the estimator unknown; on a step, if the
             batch has one datum or more data than the data set.
-        TypeError: on a step, if the coordinates of q(z | x) have no known densities and its draws
-            no gradients.
+        TypeError: on a step, if the coordinates of q(z | x) have no known densities and its
+            samples no gradients.
 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, equations 2 and 4.
@@ -119,6 +112,7 @@ class TotalCorrelation(AbstractPenalty):
         'stratified'
     """
 
+    options = ("dataset_size", "estimator")
     smallest_batch: ClassVar[int] = 2
 
     def __init__(
@@ -143,7 +137,7 @@ class TotalCorrelation(AbstractPenalty):
         """Return the three terms."""
         coordinates = latents.pairwise_coordinate_log_posterior()
         joint = latents.pairwise_log_posterior()
-        with joint.device:  # a CUDA graph holds no copy from the processor
+        with joint.device:  # a CUDA graph cannot hold a copy from the CPU
             log_weights = log_component_weights(self.estimator, latents.size, self.dataset_size)
         log_weights = log_weights.to(joint)
         log_q = log_aggregate(log_weights, joint).movedim(0, -1)
@@ -153,13 +147,4 @@ class TotalCorrelation(AbstractPenalty):
             "mutual_information": (latents.log_posterior - log_q).mean(),
             "total_correlation": (log_q - log_product).mean(),
             "dimension_wise_kl": (log_product - latents.log_prior).mean(),
-        }
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weights, the size of the data set and the estimator."""
-        return {
-            **super().settings,
-            "dataset_size": self.dataset_size,
-            "estimator": self.estimator,
         }
