@@ -271,9 +271,9 @@ def test_a_run_is_never_overwritten(tmp_path: Path, capsys: pytest.CaptureFixtur
     out = str(tmp_path / "run")
     assert train("--data", "two-moons", *EAGER, "--out", out) == 0
     assert train("--data", "two-moons", *EAGER, "--out", out) == 2
-    assert "holds a run already" in capsys.readouterr().err
+    assert "already contains a run" in capsys.readouterr().err
     assert main(["sample", str(tmp_path)]) == 2
-    assert "a run folder holds config.json" in capsys.readouterr().err
+    assert "it has no config.json" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("out", ["file", "file/run"])

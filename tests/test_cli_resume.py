@@ -51,7 +51,7 @@ def trained(tmp_path_factory: pytest.TempPathFactory) -> Path:
         (["--data", "digits"], "got data digits for one on two-moons"),
         (["--checkpoint", "bset"], "checkpoint must be last, best or a step; got 'bset'"),
         (["--out", "elsewhere"], "got --out beside --resume"),
-        (["--checkpoint", "3"], "a step of 2, 4, and .* has no one of step 3"),
+        (["--checkpoint", "3"], "a step of 2, 4; .* has no checkpoint 3"),
     ],
 )
 def test_what_would_make_it_another_run_is_refused(
@@ -146,7 +146,7 @@ def test_the_command_of_the_message_goes_on_from_the_checkpoint_before(
     for command in (["train", "--resume", str(out)], ["sample", str(out)]):
         assert main(command) == 2
     error = capsys.readouterr().err
-    command = re.search(r"go on from it with: dpvae (.*)", error)
+    command = re.search(r"resume with: dpvae (.*)", error)
     assert command is not None
     assert main(shlex.split(command[1])) == 0
     assert saved_weights(out) == before

@@ -63,7 +63,7 @@ def test_a_run_without_an_average_has_none_to_open(
     out = tmp_path / "run"
     assert main([*MOONS, "--steps", "3", "--out", str(out)]) == 0
     assert main(["sample", str(out), "--weights", "average"]) == 2
-    assert "has no average of weights; take 'raw' weights" in capsys.readouterr().err
+    assert "has no average of weights; use 'raw' weights" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(

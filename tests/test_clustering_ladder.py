@@ -266,12 +266,12 @@ def test_parts_that_do_not_fit_are_refused(make: Callable[[], Any], message: str
 def test_what_clusters_cannot_start_from_is_refused_before_anything_changes(network: bool) -> None:
     model, guide = ladder(network)
     refused = [
-        (model.prior, "4 clusters need as many data .* got 3 for those of layer 2; .* fewer comp"),
+        (model.prior, "4 clusters of layer 2 need .* got 3; .* fewer comp"),
         (ProductPrior([model.prior.priors[0], StandardNormal(3)]), "components of a MixturePrior"),
         (ProductPrior(mixtures()[::-1]), r"the same layers, got sizes \(3, 2\) and \(2, 3\)"),
     ]
     if not network:
-        refused[1] = (ProductPrior(mixtures()), "build model and guide on the same priors")
+        refused[1] = (ProductPrior(mixtures()), "build model and guide with the same priors")
     before = [parameter.clone() for parameter in [*model.parameters(), *guide.parameters()]]
     for prior, message in refused:
         with pytest.raises(ValueError, match=message):

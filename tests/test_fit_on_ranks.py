@@ -78,7 +78,7 @@ def test_what_one_rank_refuses_is_refused_by_all(tmp_path: Path) -> None:
     for errors in found:
         assert "must train on its own shard" in errors[0]
         assert "data must be finite" in errors[1]
-        assert "FileExistsError: a run folder is written once" in errors[2]
+        assert "already contains a run" in errors[2]
         assert "leave 2 of the 102 items, 1 on each" in errors[3]
         assert "got a shard of 2" in errors[4]
 

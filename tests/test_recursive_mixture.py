@@ -296,7 +296,7 @@ def test_growth_that_makes_no_sense_is_refused() -> None:
         guide.grow(bimodal.model, given, steps=3, learning_rate=1e20, progress=False)
     assert all(p.isfinite().all() for p in guide.parameters())
     assert guide.active == 1
-    with pytest.raises(ValueError, match="all 2 are active; build the guide with more encoders"):
+    with pytest.raises(ValueError, match="all 2 active; build the guide with more encoders"):
         bimodal.mixture(2, active=2).grow(bimodal.model, given)
 
 

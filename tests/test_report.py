@@ -264,7 +264,7 @@ def test_what_was_recorded_once_is_told_and_not_drawn() -> None:
 
 def test_what_is_no_run_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["report", str(tmp_path)]) == 2
-    assert "a run folder holds config.json" in capsys.readouterr().err
+    assert "it has no config.json" in capsys.readouterr().err
 
 
 def test_runs_of_several_seeds_are_one_column(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -116,7 +116,7 @@ def test_python_trains_opens_and_goes_on_as_the_command_line_does(tmp_path: Path
     assert main(["train", "--resume", str(tmp_path / "python"), "--steps", "5"]) == 0
     with pytest.raises(ValueError, match="would change --prior"):
         train(RunConfig(**{**MOONS, "steps": 9}), out=tmp_path / "python", resume=True)
-    with pytest.raises(FileExistsError, match="holds a run already"):
+    with pytest.raises(FileExistsError, match="already contains a run"):
         train(config, out=tmp_path / "python", progress=False)
 
 

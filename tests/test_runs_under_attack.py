@@ -83,7 +83,7 @@ def test_a_folder_that_is_anothers_now_is_not_written_into(tmp_path: Path) -> No
             save(run, 2)
         assert not run.path.exists()
         other = RunFolder.create(run.path, {**CONFIG, "seed": 1})
-        with pytest.raises(FileNotFoundError, match="another's"):
+        with pytest.raises(FileNotFoundError, match="moved, removed or replaced"):
             save(run, 2)
         assert other.steps() == []
 
@@ -161,7 +161,7 @@ def test_an_empty_file_in_place_of_checkpoints_is_refused_by_name(
     (run / place).write_text("")
     arguments = {"evaluate": [str(run), "--metrics=elbo"], "train": ["--resume", str(run)]}
     said = refusal(capsys, command, *arguments[command])
-    assert str(run / place) in said or "has none yet" in said
+    assert str(run / place) in said or "has no checkpoint yet" in said
     assert "Errno" not in said
 
 

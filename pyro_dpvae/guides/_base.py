@@ -1,4 +1,4 @@
-"""The base class of guides: q(z | x) at the latent site, for each datum of a batch."""
+"""The base class of guides, q(z | x) for each datum of a batch."""
 
 import pyro
 from pyro.distributions.torch_distribution import TorchDistributionMixin
@@ -6,10 +6,11 @@ from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides._clusters import check_start, start_clusters
+from pyro_dpvae.guides._clusters import mixture_of, start_clusters
 from pyro_dpvae.guides._growth import Passes
 from pyro_dpvae.ownership import OwnedModule, plain
 from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.priors.product import layers_of
 from pyro_dpvae.sites import LATENT, PLATE
 
 __all__ = ["AbstractGuide", "check_latent_dims"]
@@ -18,12 +19,12 @@ __all__ = ["AbstractGuide", "check_latent_dims"]
 class AbstractGuide(OwnedModule):
     """A guide that samples z ~ q(z | x), independently for each datum.
 
-    A subclass defines ``posterior``, which metrics and plots also use. The program samples it at
-    the single latent site. A guide with several sites overrides ``forward``; its concatenated
-    samples have the distribution ``posterior(x)``.
+    A subclass defines ``posterior``, which the program samples at the single latent site. A guide
+    with several sites overrides ``forward``; its concatenated samples have the distribution
+    ``posterior(x)``.
 
     Example:
-        The prior itself as a guide, whatever the datum:
+        A guide that ignores the data:
 
         >>> import pyro.distributions as dist
         >>> import torch
@@ -47,32 +48,32 @@ class AbstractGuide(OwnedModule):
     def initialise_clusters(
         self, prior: AbstractPrior, batches: Passes, *, seed: int = 0, progress: bool = True
     ) -> None:
-        """Put the components of the model's prior where the data's representations have clusters.
+        """Move the components of the model's mixture prior to clusters of the representations.
 
-        Mixtures that start at random lose components early. So, after some steps of training
-        without a rate (``BetaRate`` with a weight of 0), or with a small one: k-means of the
-        means of q(z | x), in the generation space of the prior, gives the components their means,
-        and draws of q(z | x) their variances, and weights where these are learned. In a ladder
-        this is done for each layer. Training goes on from there with the whole rate.
+        Mixtures with random initial values lose components early. Therefore train some steps with
+        a small weight of the rate, or none, and then call this. In the generation space of each
+        layer's prior, k-means of the means of q(z | x) yields the components' means; samples of
+        q(z | x) yield their variances, and the clusters' sizes their weights, if these are
+        learned.
 
-        Parameters change in place. Run it between steps; optimizers go on as they were. What is
-        refused is refused before anything changes, and before training by :meth:`check_clusters`.
+        Parameters change in place, and optimizers keep their state. Errors are raised before
+        anything changes.
 
         Args:
-            prior: the model's: a mixture, couplings over a mixture, or a product of these.
-            batches: tensors of shape (batch, *data), of which the first pass is clustered; or a
-                function from the number of a pass to such tensors, as ``Batches.epoch`` is.
-            seed: of k-means and of draws.
-            progress: whether a bar is shown, by guides that take steps after k-means.
+            prior: the model's prior: a mixture, couplings over a mixture, or a product of these.
+            batches: tensors of shape (batch, *data), the first epoch of which is clustered; or a
+                function from the number of an epoch to them, such as ``Batches.epoch``.
+            seed: random seed of k-means and samples.
+            progress: whether guides that take steps after k-means show a progress bar.
 
         Raises:
-            TypeError: if ``batches`` cannot be passed through again.
+            TypeError: if ``batches`` can be iterated only once.
             ValueError: as :meth:`check_clusters`.
 
         References:
             Jiang, Zheng, Tan, Tang, Zhou (2017), Variational deep embedding, and Falck et al.
-            (2021), Multi-facet clustering variational autoencoders, whose mixtures start from a
-            fit to representations too.
+            (2021), Multi-facet clustering variational autoencoders, who also fit initial mixtures
+            to representations.
 
         Example:
             >>> import torch
@@ -82,29 +83,35 @@ class AbstractGuide(OwnedModule):
             >>> guide = AmortizedGaussian(GaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 2))
             >>> guide.initialise_clusters(MixturePrior(2, components=3), [torch.randn(20, 2)])
         """
-        start_clusters(self, prior, batches, seed=seed, check=self.check_clusters)
+        start_clusters(self, prior, batches, seed=seed)
 
     def check_clusters(self, prior: AbstractPrior, data: int) -> None:
-        """Refuse what :meth:`initialise_clusters` could not start from, at no cost.
+        """Raise if :meth:`initialise_clusters` cannot use a prior.
 
         Args:
-            prior: the model's.
-            data: the number of data in a pass.
+            prior: the model's prior.
+            data: number of data in an epoch.
 
         Raises:
-            ValueError: if the prior, or that of a layer, is no mixture; or if there are fewer data
-                than components.
+            ValueError: if a layer's prior is not a mixture, or has more components than there are
+                data.
         """
-        check_start(prior, data)
+        for layer, part in enumerate(layers_of(prior), 1):
+            number = mixture_of(part).components
+            if data < number:
+                raise ValueError(
+                    f"the {number} clusters of layer {layer} need at least as many data, got "
+                    f"{data}; use more data, or a prior with fewer components"
+                )
 
 
 def check_latent_dims(
     encoder: GaussianEncoder, decoder: AbstractDecoder, prior: AbstractPrior
 ) -> int:
-    """Return the size L of z after checking that all three agree.
+    """Return the size L of z if all three parts agree.
 
     Raises:
-        ValueError: with the three sizes.
+        ValueError: with the three sizes, if they differ.
     """
     sizes = encoder.latent_dim, decoder.latent_dim, prior.latent_dim
     if len(set(sizes)) > 1:

@@ -1,7 +1,7 @@
 """Initialisation of mixture priors at clusters of the data's representations."""
 
 import copy
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -18,25 +18,10 @@ from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
 from pyro_dpvae.priors.product import layers_of
 
-__all__ = ["check_start", "fit_logits", "mixture_of", "start_clusters"]
+__all__ = ["fit_logits", "mixture_of", "start_clusters"]
 
 _STARTS = 3
 _LEAST_VARIANCE = 1e-3  # relative to the variance of all data
-
-
-def check_start(prior: AbstractPrior, data: int) -> None:
-    """Refuse a prior whose clusters cannot start from a number of data.
-
-    Raises:
-        ValueError: if a layer's prior is no mixture, or has more components than there are data.
-    """
-    for layer, part in enumerate(layers_of(prior), 1):
-        number = mixture_of(part).components
-        if data < number:
-            raise ValueError(
-                f"{number} clusters need as many data to start from, got {data} for those of "
-                f"layer {layer}; give more data, or priors of fewer components"
-            )
 
 
 @torch.no_grad()
@@ -46,24 +31,15 @@ def start_clusters(
     batches: Passes,
     *,
     seed: int,
-    check: Callable[[AbstractPrior, int], None],
 ) -> None:
-    """Put the components of each layer's mixture where k-means finds clusters of the data.
-
-    Args:
-        guide: its ``posterior(x)`` is q(z | x) of all layers side by side.
-        prior: of the model.
-        batches: of which the first pass is clustered.
-        seed: of k-means and of draws.
-        check: refuses a prior for a number of data, before anything changes.
-    """
+    """Move the components of each layer's mixture to clusters, as ``initialise_clusters`` says."""
     check_passes(batches)
     layers = layers_of(prior)
     sizes = [part.latent_dim for part in layers]
     with in_evaluation(guide), forked_rng(seed):
         first = batches(0) if callable(batches) else batches
         pairs = [(q.mean, q.sample()) for q in map(guide.posterior, first)]
-        check(prior, sum(len(mean) for mean, _ in pairs))
+        guide.check_clusters(prior, sum(len(mean) for mean, _ in pairs))
         means, draws = (torch.cat(kind).split(sizes, -1) for kind in zip(*pairs, strict=True))
         for part, mean, draw in zip(layers, means, draws, strict=True):
             z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
@@ -79,10 +55,9 @@ def mixture_of(prior: AbstractPrior) -> MixturePrior:
     base = prior.base_prior if isinstance(prior, CouplingPrior) else prior
     if not isinstance(base, MixturePrior):
         raise ValueError(
-            "clusters can be initialised from data only if they are components of a "
-            "MixturePrior, or of a CouplingPrior over one, got "
-            f"{type(base if base is not None else prior).__name__}; train from the prior's own "
-            "initial values"
+            "clusters from data need components of a MixturePrior, or of a CouplingPrior over "
+            f"one, got {type(base if base is not None else prior).__name__}; leave "
+            "initialise_clusters out"
         )
     return base
 
@@ -94,10 +69,7 @@ def place_components(
     *,
     seed: int,
 ) -> None:
-    """Put a mixture's components where k-means finds clusters.
-
-    A component gets the variances of samples around its centre and, if weights are learned, a
-    weight in proportion to the cluster's size.
+    """Move a mixture's components to clusters found by k-means.
 
     Args:
         mixture: mixture over generation space.

@@ -58,7 +58,7 @@ def fit_component(
     bound: float,
     progress: bool,
 ) -> None:
-    """Fit the network of a component beside a mixture that stands.
+    """Fit the next component of a mixture that does not change.
 
     Raises:
         TypeError: if ``batches`` can be iterated only once.
@@ -85,8 +85,8 @@ def fit_component(
         # Checked once at the end, since each check waits for the device.
         if not all(bool(parameter.isfinite().all()) for parameter in parameters):
             raise ValueError(
-                "the new component has diverged: its parameters must stay finite; lower "
-                "learning_rate or the bound"
+                "parameters of the new component must stay finite, got NaN or infinity; lower "
+                "learning_rate or bound"
             )
     finally:
         optimizer.zero_grad()
@@ -126,13 +126,13 @@ def gain(
 def skewed_log_ratio(log_new: Tensor, log_old: Tensor, bound: float) -> Tensor:
     """Return log q - log((1 - e) Q + e q) with e = exp(-bound), which is at most ``bound``.
 
-    Its mean under q is the skewed divergence KL(q || (1 - e) Q + e q): at least zero, zero only
-    for q = Q, at most ``bound``, and close to KL(q || Q) where that is far below the bound.
+    Its mean under q is the skewed divergence KL(q || (1 - e) Q + e q), from 0 (only for q = Q) to
+    ``bound``. It is close to KL(q || Q) where this is far below the bound.
 
     Args:
         log_new: log q(z).
         log_old: log Q(z).
-        bound: in nats, positive.
+        bound: upper bound in nats, positive.
 
     Example:
         >>> log_new, log_old = torch.tensor([0.0, 0.0]), torch.tensor([-1.0, -1000.0])
@@ -159,9 +159,9 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
     others = sorted(name for name, site in sites.items() if not site["is_observed"])
     if others or LATENT not in sites:
         raise ValueError(
-            f"a growing mixture over {LATENT!r} needs a model with the single latent site "
-            f"{LATENT!r}, got the sites {sorted(sites)}, of which {others} are in no guide; "
-            "observe them, or write your own guide"
+            f"the model of a growing mixture must have the single latent site {LATENT!r}, got "
+            f"the sites {sorted(sites)}, with {others} in no guide; observe these sites, or write "
+            "your own guide"
         )
     # Unscaled: a subsampling plate would scale the joint, but not log q(z | x).
     terms = {
@@ -171,8 +171,8 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
     outside = sorted(name for name, term in terms.items() if term.shape != (len(x),))
     if outside:
         raise ValueError(
-            "a component is fitted to each datum, so every site must lie only inside "
-            f"pyro.plate({PLATE!r}, batch size), got {outside} elsewhere"
+            f"every site of a growing mixture's model must lie inside pyro.plate({PLATE!r}, batch "
+            f"size) and no other plate, got {outside} elsewhere"
         )
     return torch.stack(list(terms.values())).sum(0)
 

@@ -1,4 +1,4 @@
-"""The clustering ladder's guide: clusters and latents of every layer, clusters summed out."""
+"""The guide of a clustering ladder, whose clusters are summed out."""
 
 from collections.abc import Sequence
 from typing import cast, final
@@ -26,46 +26,44 @@ __all__ = ["ClusteringLadderGuide"]
 class ClusteringLadderGuide(AbstractGuide):
     """The guide prod_l q(y_l | .) N(z_l; mu_l(x), diag sigma_l^2(x)) of a clustering ladder.
 
-    The paper's form of q(y_l) is not known to us. There are two treatments in the literature
-    around it, and the encoder says which:
+    We do not know the paper's form of q(y_l). The encoder decides between two forms of the
+    literature:
 
-    - a ``ClusteringEncoder`` has logits of its own for q(y_l | x), and y_l is drawn before z_l,
-      as in deep generative models with labels;
-    - under a ``GaussianEncoder``, q(y_l | z_l) = p(y_l | z_l), the prior's responsibilities at
-      the draw of z_l, as in variational deep embedding and multi-facet clustering. It is the best
-      q(y_l) for the draw: the bound is that of a ladder whose priors have y_l summed out.
+    - a ``ClusteringEncoder`` has logits of q(y_l | x), as in deep generative models with labels;
+    - a ``GaussianEncoder`` has q(y_l | z_l) = p(y_l | z_l), the prior's responsibilities at the
+      sample z_l, as in variational deep embedding and multi-facet clustering. This is the optimal
+      q(y_l): the ELBO is that of a ladder whose priors have y_l summed out.
 
-    In both, q(z_l | x) does not depend on y_l, which is our reading. The sites y_l are marked for
-    enumeration: the ``RegularizedELBO`` sums them out exactly, and so do importance weights. Under
-    ``FreeBitsRate``, y_l and z_l are two groups.
+    In both, q(z_l | x) does not depend on y_l, which is our interpretation. ``RegularizedELBO``
+    and importance weights sum over y_l exactly. Under ``FreeBitsRate``, y_l and z_l are two
+    groups.
 
     Args:
-        encoder: x -> q(z | x) of the layers side by side, with or without logits of clusters.
-        priors: the model's own, the same objects, bottom first. Under p(y | z) a guide of other
-            priors has a looser bound and trains them beside the model's, unseen.
+        encoder: x -> q(z | x) of the concatenated layers, with or without logits of clusters.
+        priors: the model's priors, bottom first. They must be the same objects as in the model:
+            with p(y | z) of copies the ELBO is looser, and the copies are trained separately.
 
     Attributes:
         latent_dims: the sizes of the layers, bottom first.
 
     Raises:
-        ValueError: if a prior has no clusters, or the sizes of layers or the numbers of clusters
-            are not the encoder's.
+        ValueError: if a prior has no clusters, or priors and encoder differ in sizes of layers or
+            numbers of clusters.
 
     References:
         Willetts, Roberts, Holmes (2019), Disentangling to cluster: Gaussian mixture variational
         ladder autoencoders. Kingma, Rezende, Mohamed, Welling (2014), Semi-supervised learning
-        with deep generative models, equation 7, for a network's q(y | x). Jiang, Zheng, Tan,
-        Tang, Zhou (2017), Variational deep embedding, and Falck et al. (2021), Multi-facet
-        clustering variational autoencoders, for p(y | z).
+        with deep generative models, equation 7, for q(y | x). Jiang, Zheng, Tan, Tang, Zhou
+        (2017), Variational deep embedding, and Falck et al. (2021), Multi-facet clustering
+        variational autoencoders, for p(y | z).
 
     Example:
         >>> from pyro_dpvae.nn import LADDERS
         >>> from pyro_dpvae.priors import MixturePrior
         >>> priors = [MixturePrior(2, components=5), MixturePrior(3, components=4)]
-        >>> build = LADDERS["ladder-mnist"].encoder
-        >>> network = build((1, 28, 28), latent_dims=(2, 3), width=4)
+        >>> network = LADDERS["ladder-mlp"].encoder((4,), latent_dims=(2, 3), width=8)
         >>> guide = ClusteringLadderGuide(GaussianEncoder(network, 5), priors)
-        >>> [one.shape for one in guide.cluster_probabilities(torch.zeros(6, 1, 28, 28))]
+        >>> [one.shape for one in guide.cluster_probabilities(torch.zeros(6, 4))]
         [torch.Size([6, 5]), torch.Size([6, 4])]
     """
 
@@ -76,8 +74,8 @@ class ClusteringLadderGuide(AbstractGuide):
         clusters = tuple(prior.cluster_prior().logits.shape[-1] for prior in priors)
         if sum(sizes) != encoder.latent_dim:
             raise ValueError(
-                f"the priors' sizes must add up to the encoder's latent_dim, got {sizes} and "
-                f"{encoder.latent_dim}; build both for the same layers"
+                "sizes of the priors must add up to the encoder's latent_dim, got "
+                f"{sizes} and {encoder.latent_dim}; build both for the same layers"
             )
         check_wiring("priors", sizes, encoder)
         networked = isinstance(encoder, ClusteringEncoder)
@@ -88,17 +86,17 @@ class ClusteringLadderGuide(AbstractGuide):
             )
         super().__init__()
         self.encoder, self.latent_dims = encoder, sizes
-        # Those of a network's treatment are none of the guide's: it does not use them.
+        # With logits of its own the guide does not use the priors.
         self.priors = None if networked else nn.ModuleList(priors)
 
     def posterior(self, x: Tensor) -> dist.Independent:
-        """Return q(z | x) of all layers side by side, for x of shape (batch, *data)."""
+        """Return q(z | x) of the concatenated layers, for x of shape (batch, *data)."""
         return self._encoded(x)[0]
 
     def cluster_probabilities(self, x: Tensor) -> list[Float[Tensor, "batch _"]]:
         """Return q(y_l | x) of each layer, (batch, K_l), bottom first.
 
-        Of a network these are its own; those of p(y_l | z_l) are taken at the mean of q(z_l | x).
+        With a ``GaussianEncoder`` it is p(y_l | z_l) at the mean of q(z_l | x).
         """
         q, logits = self._encoded(x)
         if logits is None:
@@ -107,7 +105,7 @@ class ClusteringLadderGuide(AbstractGuide):
         return [one.softmax(-1) for one in logits]
 
     def forward(self, x: Tensor) -> Tensor:
-        """Run the guide on a batch x of shape (batch, *data); returns z of shape (batch, L)."""
+        """Run the guide on a batch x of shape (batch, *data); return z of shape (batch, L)."""
         q, logits = self._encoded(x)
         normals = zip(
             *(part.split(self.latent_dims, -1) for part in (q.base_dist.loc, q.base_dist.scale)),
@@ -133,24 +131,24 @@ class ClusteringLadderGuide(AbstractGuide):
         steps: int = 300,
         learning_rate: float = 1e-3,
     ) -> None:
-        """Put each layer's clusters where representations have some, and fit q(y_l | x) to them.
+        """Move each layer's components to clusters of representations, and fit q(y_l | x) to them.
 
-        The clusters start as those of every guide do. A network's q(y_l | x) is then fitted to
-        p(y_l | z_l) by steps of Adam that keep q(z | x) as it is, up to their KL divergence: it
-        would have to learn which cluster is which while the clusters move. How the clusters of
-        the paper start is not known to us, and this fit is ours.
+        The components move as in :meth:`AbstractGuide.initialise_clusters`. Then the logits of a
+        ``ClusteringEncoder`` are fitted to p(y_l | z_l) by Adam, which a term KL(old q(z | x) ||
+        q(z | x)) keeps close to the old q(z | x). The paper does not describe initial clusters;
+        this is our choice.
 
         Args:
-            prior: the model's.
-            batches: as of every guide.
-            seed: of k-means and of draws.
-            progress: whether the steps have a bar.
-            steps: the number of steps that fit a network's q(y | x).
-            learning_rate: of these.
+            prior: the model's prior.
+            batches: as in :meth:`AbstractGuide.initialise_clusters`.
+            seed: random seed of k-means and samples.
+            progress: whether to show a progress bar for the steps.
+            steps: number of steps of Adam.
+            learning_rate: learning rate of Adam.
 
         Raises:
-            TypeError: if ``batches`` cannot be passed through again.
-            ValueError: as :meth:`check_clusters`; or if an option is not positive.
+            TypeError: if ``batches`` can be iterated only once.
+            ValueError: as :meth:`check_clusters`, or if an option is not positive.
 
         Example:
             >>> from pyro_dpvae.nn import LADDERS
@@ -174,29 +172,28 @@ class ClusteringLadderGuide(AbstractGuide):
             )
 
     def check_clusters(self, prior: AbstractPrior, data: int) -> None:
-        """Refuse what :meth:`initialise_clusters` could not start from, at no cost.
+        """Raise if :meth:`initialise_clusters` cannot use a prior.
 
         Args:
-            prior: the model's.
-            data: how many data a pass has.
+            prior: the model's prior.
+            data: number of data in an epoch.
 
         Raises:
-            ValueError: if the layers are not the guide's; if, under p(y | z), the priors are not
-                those that the guide was built on; if a layer's prior is no mixture; or if there
-                are fewer data than components.
+            ValueError: as for every guide; if the layers are not the guide's; or, for p(y | z), if
+                the guide was built with other priors.
         """
         layers = layers_of(prior)
         sizes = tuple(part.latent_dim for part in layers)
         if sizes != self.latent_dims:
             raise ValueError(
                 f"prior and guide must have the same layers, got sizes {sizes} and "
-                f"{self.latent_dims}; give the prior of the model that the guide is for"
+                f"{self.latent_dims}; pass the prior of the guide's model"
             )
         own = self._priors()
         if own and any(mine is not part for mine, part in zip(own, layers, strict=True)):
             raise ValueError(
-                "under p(y | z) the guide's clusters are those of the priors that it was built "
-                "on, got others to start from data; build model and guide on the same priors"
+                "prior must consist of the priors that the guide was built with, for clusters "
+                "p(y | z), got others; build model and guide with the same priors"
             )
         super().check_clusters(prior, data)
 

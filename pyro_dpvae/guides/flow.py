@@ -1,4 +1,4 @@
-"""The flow guide: q(z | x) is a diagonal Gaussian transformed by steps that see the datum."""
+"""The flow guide: q(z | x) is a diagonal Gaussian transformed by steps that depend on x."""
 
 from collections.abc import Sequence
 from typing import NamedTuple, cast, final

@@ -1,4 +1,4 @@
-"""The Laplace guide: q(z | x) is a Gaussian at the mode of the posterior, of full covariance."""
+"""The Laplace guide: q(z | x) is a full-covariance Gaussian at the posterior's mode."""
 
 from typing import final
 
@@ -19,74 +19,60 @@ from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["LaplaceGuide"]
 
-# Of a step that lowers log p(x, z): what is tried, the longest last. Then z stays.
-# Each is a pass of the decoder for all data: quarters reach 2^-10 in half the passes of halves.
+# Fractions of a step, tried until log p(x, z) does not fall. Each costs a pass of the decoder.
 _SHORTER = tuple(4.0**-power for power in reversed(range(6)))
 
 
 @final
 class LaplaceGuide(AbstractGuide):
-    """q(z | x) = N(z; mu_T, Lambda_T^-1): T damped Newton steps from the encoder's mean.
+    """q(z | x) = N(z; mu_T, Lambda_T^-1): T damped Newton steps from the encoder's mean mu_0.
 
-    With W the Jacobian of the decoder's raw values, R minus the second derivative of
-    log p(x | raw), G the Jacobian of the prior's map to generation space, and P0 minus the second
-    derivative of log p0 there, all at mu_t,
+    Let W be the Jacobian of the decoder's raw values, R minus the second derivative of log p(x |
+    raw), G the Jacobian of the prior's map to generation space, and P0 minus the second derivative
+    of log p0 there, all at mu_t. Then
 
         Lambda_t = W' R W + G' P0 G
         mu_{t+1} = mu_t + a_t Lambda_t^-1 grad_z log p(x, z)
         a_t = (1 - damping) / (t + 1)^decay
 
-    and the covariance is that of Lambda at mu_T. In the paper the prior is standard, G = P0 = I,
-    and for a decoder of ReLUs Lambda is exact around mu_t. The rest is derived here. The search
-    runs in representation space, where the gradient is that of log p(z) itself, log-determinant
-    included, so that its fixed points are modes of p(z | x), and where q(z | x) stays a Gaussian
-    in every objective and metric. A search in generation space would end at another point, and
-    its Gaussian there is none in z. The curvature of both the decoder and the prior's map is
-    left out of Lambda (Gauss-Newton), and of a p0 that is not log-concave what would take from
-    P0: of a mixture P0 is the components' precisions, each by its responsibility. That keeps
-    Lambda positive definite; with an affine map and decoder and p0 = N(0, I) nothing is left
-    out. A datum's step that would lower log p(x, z) is cut to a quarter until it does not, up to
-    five times, which is derived here too: a saturated Bernoulli has next to no curvature, and a
-    plain step then goes anywhere.
+    In the paper the prior is standard, G = P0 = I, and Lambda is exact near mu_t for a decoder
+    with ReLUs. The extension to other priors is ours. The search runs in representation space, and
+    its gradient includes the log-determinant of the prior's map, so that fixed points are modes of
+    p(z | x). Lambda is the Gauss-Newton approximation: it omits the curvature of decoder and map,
+    and for a mixture P0 is the mean of the components' precisions, weighted by responsibility. It
+    is thus positive definite. Also ours: if a step lowers log p(x, z) of a datum, it is divided by
+    four, up to five times, and otherwise omitted, since a saturated Bernoulli has almost no
+    curvature.
 
-    The encoder's variances are not used. The Jacobian of a perceptron is a product of its
-    weights with the slopes of its units, and any other network is differentiated by
-    ``torch.func``.
-    Lambda is factorised, never inverted. Beside the decoder's own activations a step holds the
-    Jacobian, L numbers for each unit of its widest layer and each datum: 100 MB for L = 64, 3072
-    outputs and a batch of 128 in float32.
+    The encoder's variances are not used. Lambda is factorised, never inverted. The Jacobian needs
+    L numbers per datum and unit of the widest layer: 100 MB for L = 64, 3072 outputs and a batch
+    of 128 in float32.
 
-    Gradients run through all steps by default. They are the gradient of the mean bound where
-    decoder and prior are smooth: perceptrons with ``activation="silu"``, and ``CouplingPrior`` at
-    its default. Under ReLUs the Jacobian jumps where a unit switches, and the gradient lacks what
-    the jumps contribute: a derivative of -3.9 in place of -5.6, in one small system. The paper's
-    networks are of ReLUs, and its gradients likewise.
+    By default gradients pass through all steps. They are those of the mean ELBO if decoder and
+    prior are smooth: perceptrons with ``activation="silu"``, and the default ``CouplingPrior``.
+    With ReLUs, as in the paper, the gradient omits the jumps of the Jacobian: in one small system
+    it is -3.9 instead of -5.6.
 
-    A step's own gradient takes two products with W and not a derivative of Lambda: if d solves
-    Lambda d = r without gradients, then d + Lambda^-1 (r - Lambda d), with gradients in the
-    brackets alone, has the solution's value and gradient.
-
-    Decoder and prior are parts of the guide as of the model. A copy of the two that is to train
-    has to be made of both at once: ``copy.deepcopy((model, guide))``.
+    The guide shares decoder and prior with the model. To train a copy, copy both at once:
+    ``copy.deepcopy((model, guide))``.
 
     Args:
         encoder: x -> q(z | x), whose mean is mu_0.
-        decoder: p(x | z), that of the model, a ``Decoder``; its raw values must be a function of
-            one datum's z, so it may hold no batch norm or dropout in training mode.
-        prior: p(z), that of the model.
-        steps: the number T of steps.
-        damping: by how much the first step is shortened, at least 0 and below 1.
-        decay: how steps shorten further; 0 keeps their length. The defaults are those of the
-            paper's code; damping and decay 0 make Newton's method.
-        detached: whether the search is a constant to gradients: those that reach mu_T go to the
-            encoder's mean as they are. The covariance keeps its gradients. Takes less time, and
-            the gradient is not that of the objective.
+        decoder: p(x | z), the model's ``Decoder``, without batch norm or dropout in training mode.
+        prior: p(z), the model's prior.
+        steps: number T of steps.
+        damping: reduction of the first step, from 0 to below 1; 0 with ``decay=0`` is Newton's
+            method, and the defaults are those of the paper's code.
+        decay: exponent of the decrease of later steps; 0 is no decrease.
+        detached: whether the search is a constant for gradients, which then reach the encoder's
+            mean unchanged; the covariance keeps its gradients. This is faster, but not the
+            gradient of the objective.
 
     Raises:
         ValueError: if sizes of z differ, a number is out of range, or, on a call, the decoder has
             a batch norm or dropout in training mode.
         TypeError: if the decoder is not a ``Decoder``; on a call, if the likelihood is not
-            log-concave pixel by pixel.
+            log-concave in each raw value.
 
     References:
         Park, Kim, Kim (2019), Variational Laplace Autoencoders, algorithm 1.
@@ -117,9 +103,8 @@ class LaplaceGuide(AbstractGuide):
         check_latent_dims(encoder, decoder, prior)
         if not isinstance(decoder, Decoder):
             raise TypeError(
-                "a Laplace guide expands log p(x | z) in raw values that depend on z alone, so it "
-                f"needs a Decoder, got {type(decoder).__name__}; use SemiAmortizedGuide, "
-                "AmortizedGaussian or FlowGuide"
+                f"a Laplace guide needs a Decoder, got {type(decoder).__name__}; use "
+                "SemiAmortizedGuide, AmortizedGaussian or FlowGuide"
             )
         if not 0 <= damping < 1:
             raise ValueError(f"damping must be at least 0 and below 1, got {damping}")
@@ -134,7 +119,7 @@ class LaplaceGuide(AbstractGuide):
         """Return q(z | x), a ``MultivariateNormal``, for x of shape (batch, *data)."""
         _check_single_data(self.decoder.network)
         mean = self.encoder(x).mean
-        # Sums over a thousand outputs must cancel to well below a standard deviation of q.
+        # Sums over many outputs lose too many digits in lower precision.
         with torch.autocast(x.device.type, enabled=False):
             view = _View(self.decoder, self.prior, x)
             with torch.set_grad_enabled(torch.is_grad_enabled() and not self.detached):
@@ -155,7 +140,7 @@ class _View:
 
     def __init__(self, decoder: Decoder, prior: AbstractPrior, x: Tensor) -> None:
         self.likelihood, self.prior, self.x = decoder.likelihood, prior, x
-        self.p_z = prior()  # one for all steps, which compare values
+        self.p_z = prior()
         self.linearizer = Linearizer(decoder.network)
 
     def at(self, z: Tensor) -> "_Expansion":
@@ -163,7 +148,7 @@ class _View:
 
     @torch.no_grad()
     def ascending(self, z: Tensor, step: Tensor) -> Float[Tensor, "batch 1"]:
-        """Return by what to multiply the step of each datum, so that log p(x, z) does not fall."""
+        """Return the factor on each datum's step for which log p(x, z) does not fall."""
         here = self._log_joint(z)
         factor = torch.zeros_like(here)
         for shorter in _SHORTER:
@@ -208,9 +193,9 @@ class _Expansion:
 
 
 def _cholesky(precision: Tensor) -> Tensor:
-    """Return the lower factor of matrices (batch, L, L), of which rounding makes none singular."""
+    """Return the lower factors of matrices (batch, L, L), regularised against rounding."""
     diagonal = precision.diagonal(dim1=-2, dim2=-1)
-    # Of each coordinate's own size, so that a sharp one leaves the others as they are.
+    # Relative to each diagonal entry, so that a large one does not change the others.
     rounding = precision.shape[-1] * torch.finfo(precision.dtype).eps
     return torch.linalg.cholesky(precision + torch.diag_embed(rounding * diagonal))
 
@@ -231,7 +216,7 @@ def _check_single_data(network: nn.Module) -> None:
     for name, module in network.named_modules():
         if isinstance(module, _BatchNorm | _DropoutNd) and module.training:
             raise ValueError(
-                "a Laplace guide differentiates the decoder for each datum by itself, as one "
-                f"function of z, which {type(module).__name__} {name!r} in training mode is not; "
-                "use a decoder without it, or put the layer in evaluation mode"
+                "the decoder of a Laplace guide must be a function of one datum's z, got "
+                f"{type(module).__name__} {name!r} in training mode; use a decoder without it, or "
+                "put the layer in evaluation mode"
             )

@@ -1,4 +1,4 @@
-"""The recursive mixture: q(z | x) is a mixture of encoders that grows one component at a time."""
+"""The recursive mixture guide: a mixture of encoders that grows by one component at a time."""
 
 from collections.abc import Callable, Sequence
 from typing import Any, final
@@ -16,55 +16,46 @@ from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["RecursiveMixtureGuide"]
 
-_DIFFERENCE = 0.1  # between a copy's weights and the copied ones, in their standard deviations
+_DIFFERENCE = 0.1  # of a copy's weights, in standard deviations
 
 
 @final
 class RecursiveMixtureGuide(AbstractGuide):
-    """The guide q(z | x) = sum_m a_m(x) N(z; mu_m(x), diag sigma_m^2(x)), of components that grow.
+    """The guide q(z | x) = sum_m a_m(x) N(z; mu_m(x), diag sigma_m^2(x)), a growing mixture.
 
-    Each component m is an encoder with a network of its own, made in advance; the first
-    ``active`` of them make up the mixture. The weights a(x) are the softmax of their logits. One
-    pass through the active networks gives q(z | x), with nothing iterated at test time.
+    Each component m is an encoder with its own network; the first ``active`` encoders form the
+    mixture. The weights a(x) are the softmax of their logits.
 
-    Under this library's objectives a component learns as fast as it would alone, whatever its
-    weight: the gradient that reaches mu_m(x) and sigma_m(x) through z is divided by M a_m(x), for
-    M active components. This is the natural gradient, since a_m(x) is the factor of component m in
-    the Fisher information of (m, z). Under the plain gradient the component with the larger
-    weight learns faster, gains more weight, and soon is the only one.
+    The gradient to mu_m(x) and sigma_m(x) through z is divided by M a_m(x), for M active
+    components, so that components learn equally fast. This is the natural gradient, since the
+    Fisher information of (m, z) has the factor a_m(x) there. With the plain gradient, the
+    component with the largest weight learns fastest, gains weight, and soon is the only one.
 
-    :meth:`grow` fits the next component with all else as it stands and takes it into the mixture;
-    steps of SVI then train all active components, their weights and the model together. With
-    ``active=len(encoders)`` from the start there is nothing to grow: that is the plain mixture of
-    the same size, which recursive ones are compared with.
-
-    The number of active components is part of the state that ``state_dict()`` returns.
+    :meth:`grow` fits the next component and adds it to the mixture; afterwards SVI trains all
+    active components, their weights and the model together. ``active=len(encoders)`` is a plain
+    mixture. ``state_dict()`` contains the number of active components.
 
     Args:
-        encoders: the components, of one latent size, which share no parameter.
-        active: how many of them are in the mixture at first.
-        start: from what a new component starts, where it has parameters of the same names and
-            shapes as the last active one; otherwise it starts from its own. ``copy``: from the
-            last one, with noise of a tenth of their standard deviation on the weights of each
-            layer. It is as good an encoder at once, and the two then part: for posteriors of one
-            mode, which one encoder does not meet well for every datum. ``trunk``: from all layers
-            of the last one but the last linear layer, so that it starts far from it and finds
-            other modes of posteriors that have several.
+        encoders: the components, with one latent size and no shared parameters.
+        active: number of components in the mixture at first.
+        start: initial parameters of a new component, if the last active one has the same names and
+            shapes. ``copy`` takes those of the last one, with noise of a tenth of their standard
+            deviation on weights; it suits unimodal posteriors that one encoder does not match.
+            ``trunk`` takes all layers but the last linear one, so that the component starts far
+            away and finds other modes.
 
     Attributes:
         components: all components, active or not.
 
     Raises:
         ValueError: if there is no encoder, latent sizes differ, parameters are shared, or
-            ``active`` is not between 1 and their number; on loading, for the last reason.
+            ``active`` is not between 1 and the number of encoders, also on loading.
 
     References:
-        Kim, Pavlovic (2020), Recursive Inference for Variational Autoencoders: a mixture of
-        encoders that grows by one component at a time, for which the bound on the likelihood and
-        the divergence from the mixture so far are raised together. The forms of the bounded
-        divergence, of the weights and of a component's start are our own reading. Lin, Khan,
-        Schmidt (2019), Fast and simple natural-gradient variational inference with mixture of
-        exponential-family approximations, for the Fisher information of a mixture with its index.
+        Kim, Pavlovic (2020), Recursive Inference for Variational Autoencoders. Our choices: the
+        bounded divergence, the weights and a component's start. Lin, Khan, Schmidt (2019), Fast
+        and simple natural-gradient variational inference with mixture of exponential-family
+        approximations.
 
     Example:
         >>> from pyro_dpvae.nn import ARCHITECTURES
@@ -85,15 +76,15 @@ class RecursiveMixtureGuide(AbstractGuide):
         check_choice("start", start, ("copy", "trunk"))
         encoders = list(encoders)
         if not encoders:
-            raise ValueError("a mixture needs at least one encoder, got none")
+            raise ValueError("encoders must have at least one encoder, got none")
         sizes = [encoder.latent_dim for encoder in encoders]
         if len(set(sizes)) > 1:
-            raise ValueError(f"the encoders of a mixture must agree on latent_dim, got {sizes}")
+            raise ValueError(f"encoders must agree on latent_dim, got {sizes}")
         parameters = [p for encoder in encoders for p in encoder.parameters()]
         if len({id(p) for p in parameters}) < len(parameters):
             raise ValueError(
-                "each component must have a network of its own, got encoders that share "
-                "parameters, which would move the mixture as it grows; build a network for each"
+                "encoders must have networks of their own, got encoders that share parameters; "
+                "build a network for each"
             )
         super().__init__()
         self.components = nn.ModuleList(encoders)
@@ -101,12 +92,12 @@ class RecursiveMixtureGuide(AbstractGuide):
 
     @property
     def num_components(self) -> int:
-        """How many components there are, active or not."""
+        """The number of components, active or not."""
         return len(self.components)
 
     @property
     def active(self) -> int:
-        """How many components are in the mixture."""
+        """The number of components in the mixture."""
         return self._active
 
     @active.setter
@@ -118,7 +109,7 @@ class RecursiveMixtureGuide(AbstractGuide):
         self._active = number
 
     def posterior(self, x: Tensor) -> TorchDistributionMixin:
-        """Return q(z | x), for x of shape (batch, *data): with one component, its normals."""
+        """Return q(z | x), for x of shape (batch, *data); normals for one component."""
         return self._mixture(x)[0]
 
     def grow(
@@ -131,56 +122,49 @@ class RecursiveMixtureGuide(AbstractGuide):
         bound: float = 5.0,
         progress: bool = True,
     ) -> None:
-        """Fit the next component, while all else stands, and take it into the mixture.
+        """Fit the next component, with everything else fixed, and add it to the mixture.
 
-        With Q the mixture so far and q the component, Adam maximises over q, averaged over data,
+        With the mixture Q and the new component q, Adam maximises over q, averaged over data,
 
-            E_q[log p(x, z) - log q(z | x)] + KL(q || (1 - e) Q + e q),    e = exp(-bound):
+            E_q[log p(x, z) - log q(z | x)] + KL(q || (1 - e) Q + e q),    e = exp(-bound),
 
-        its own bound on log p(x), and how far it is from what the mixture covers. With KL(q || Q)
-        as the divergence the sum is E_q[log p(x, z) - log Q(z | x)], along which a small share of
-        q lowers KL(Q' || p(z | x)) of Q' = (1 - share) Q + share q fastest; but that KL has no
-        bound, so q could leave the posterior for wherever Q vanishes. The skewed divergence here
-        is at most ``bound``, with gradients that vanish as it is reached: there the component
-        raises its own bound alone.
+        the component's ELBO, and its divergence from the mixture. With KL(q || Q) as the
+        divergence, this would be E_q[log p(x, z) - log Q(z | x)], the direction in which a small
+        share of q reduces KL(Q || p(z | x)) fastest; but that KL is unbounded, so that q could
+        leave the posterior. The skewed divergence is at most ``bound``, where its gradient
+        vanishes.
 
-        The component starts as ``start`` of the guide says. At an exact copy the divergence and
-        its gradient are zero.
+        The weight's logit meanwhile maximises the ELBO of the grown mixture, estimated by one
+        sample of q and one of Q, without gradients to means and variances.
 
-        The weight's logit is fitted meanwhile: it maximises the bound of the grown mixture on
-        log p(x), with a draw from the component and one from the mixture, and no gradient from
-        there to means and variances. So a component of little use comes in with little weight.
-
-        Parameters of the model and of the active components stay what they are, gradients
-        included; modules, of which the model may be one, are in evaluation mode meanwhile. Scales
-        of the model's sites count for nothing. The component and ``active`` are as before if
-        growing fails or is interrupted.
+        The model and the active components do not change, and modules are in evaluation mode
+        meanwhile. Scales of the model's sites are ignored. If growing fails or is interrupted, the
+        guide is unchanged.
 
         Args:
-            model: p(x, z), any Pyro model of the one latent site ``"z"`` that takes a batch.
-            batches: tensors of shape (batch, *data), taken pass after pass; or a function from
-                the number of a pass to such tensors, as ``Batches.epoch`` is.
-            steps: the number of steps of Adam.
-            learning_rate: of Adam.
-            bound: on the divergence, in nats.
-            progress: whether a bar is shown.
+            model: p(x, z), a Pyro model of a batch with the single latent site ``"z"``.
+            batches: tensors of shape (batch, *data), taken epoch after epoch; or a function from
+                the number of an epoch to them, such as ``Batches.epoch``.
+            steps: number of steps of Adam.
+            learning_rate: learning rate of Adam.
+            bound: upper bound of the divergence, in nats.
+            progress: whether to show a progress bar.
 
         Raises:
-            TypeError: if ``batches`` cannot be passed through again, as an iterator cannot.
-            ValueError: if all components are active, an option is not positive, a pass has no
+            TypeError: if ``batches`` can be iterated only once.
+            ValueError: if all components are active, an option is not positive, an epoch has no
                 batch, the model has other latent sites, or the component diverges.
 
         References:
             Kim, Pavlovic (2020), Recursive Inference for Variational Autoencoders, for the two
-            halves of the criterion. The derivation above, the form of the bound and the weight's
-            fit are our own reading.
+            terms; the bound and the fit of the weight are our choice.
 
         Example:
+            >>> from pyro import plate, sample
             >>> from pyro_dpvae.decoders import Decoder
             >>> from pyro_dpvae.likelihoods import GaussianLikelihood
             >>> from pyro_dpvae.nn import ARCHITECTURES
             >>> from pyro_dpvae.priors import StandardNormal
-            >>> from pyro import plate, sample
             >>> moons, prior = ARCHITECTURES["moons"], StandardNormal(4)
             >>> decoder = Decoder(moons.decoder(4, (2,)), GaussianLikelihood((2,), variance=0.1))
             >>> def model(x):
@@ -194,8 +178,8 @@ class RecursiveMixtureGuide(AbstractGuide):
         """
         if self.active == self.num_components:
             raise ValueError(
-                "a mixture grows to the number of its encoders, and all "
-                f"{self.active} are active; build the guide with more encoders"
+                "a mixture must have an inactive component to grow, got all "
+                f"{self.active} active; build the guide with more encoders"
             )
         check_positive_int("steps", steps)
         for name, value in (("learning_rate", learning_rate), ("bound", bound)):
@@ -204,7 +188,7 @@ class RecursiveMixtureGuide(AbstractGuide):
         training = component.training
         before = {name: tensor.clone() for name, tensor in component.state_dict().items()}
         try:
-            with in_evaluation(self, model, others=False):  # but for the one that learns
+            with in_evaluation(self, model, others=False):
                 component.train(training)
                 self._start_from(last, component)
                 fit_component(
@@ -227,11 +211,11 @@ class RecursiveMixtureGuide(AbstractGuide):
         return torch.tensor(self.active)
 
     def set_extra_state(self, state: Tensor) -> None:
-        """Take on the number of active components, from ``load_state_dict()``."""
+        """Set the number of active components, for ``load_state_dict()``."""
         self.active = int(state)
 
     def _mixture(self, x: Tensor) -> tuple[TorchDistributionMixin, Tensor]:
-        """Return q(z | x), and the log of the sum of its weights as they are unnormalised."""
+        """Return q(z | x), and the log of the sum of its unnormalised weights."""
         parts = [component(x) for component in self.components[: self.active]]
         normals, logits = zip(*parts, strict=True)
         if len(parts) == 1:
@@ -246,7 +230,7 @@ class RecursiveMixtureGuide(AbstractGuide):
 
     @torch.no_grad()
     def _start_from(self, last: nn.Module, component: nn.Module) -> None:
-        """Give a component what it starts from, if the last one has the same shapes."""
+        """Set a component's initial parameters from the last one, if shapes agree."""
         mine, theirs = component.state_dict(), last.state_dict()
         if {n: t.shape for n, t in mine.items()} != {n: t.shape for n, t in theirs.items()}:
             return

@@ -1,4 +1,4 @@
-"""The semi-amortized guide: q(z | x) of the encoder, refined on each datum's own ELBO."""
+"""The semi-amortized guide: the encoder's q(z | x), refined by steps up each datum's ELBO."""
 
 from typing import final
 
@@ -25,25 +25,20 @@ class SemiAmortizedGuide(AbstractGuide):
         ELBO_t(v) = 1/2 sum_{s in +-s_t} [log p(x | z_s) + log p(z_s)] + sum_j log sigma_j,
         z_s = mu + sigma * s.
 
-    The signs s_t are drawn once, when the guide is built, from its own generator. A pair +-s_t has
-    the first two moments of each coordinate of N(0, I). So q(z | x) depends only on x, as
-    importance weights require. If log p(x, z) is quadratic with a diagonal Hessian, ELBO_t is the
-    ELBO up to a constant. The gradient of a datum does not depend on the batch. The ELBO is the
-    model's, whatever weights the objective has. Batch norm of a decoder in training mode also sees
-    the steps' samples.
+    The random signs s_t are fixed, so that q(z | x) depends only on x, as importance weights
+    require. A pair +-s_t has the first two moments of each coordinate of N(0, I): if log p(x, z)
+    is quadratic with a diagonal Hessian, ELBO_t is the ELBO up to a constant. It does not depend
+    on the weights of the objective, nor on other data of the batch, except by batch norm in
+    training mode.
 
-    Gradients of an objective pass through all steps, by derivatives of second order, to the
-    encoder and to the parts that the steps use. They are the gradient of the mean bound where
-    decoder and prior are smooth: perceptrons with ``activation="silu"``, and ``CouplingPrior`` at
-    its default. Under ReLUs a step jumps where a unit switches, and the gradient lacks what the
-    jumps contribute: a derivative of 1.35 in place of 1.03, in one small system.
+    Gradients of an objective pass through all steps, by second derivatives. They are those of the
+    mean ELBO if decoder and prior are smooth: perceptrons with ``activation="silu"``, and the
+    default ``CouplingPrior``. With ReLUs a gradient omits jumps of the steps: in one small system
+    it is 1.35 instead of 1.03.
 
-    Without gradients, as in evaluation, the steps are the same.
-
-    The default rate and norm were chosen on binarised MNIST, with perceptrons of 500 and 500
-    units and 16 latents: there each of four steps raises the mean ELBO, from the first
-    training step on. Without the norm a rate of 0.03 diverges once the decoder is sharp, and
-    0.01 does not.
+    The defaults were chosen on binarised MNIST, with two layers of 500 units and 16 latents: there
+    each step raises the mean ELBO from the first training step on. Without ``max_norm``, a rate of
+    0.03 diverges, and 0.01 does not.
 
     The guide shares decoder and prior with the model. To train a copy, copy both at once:
     ``copy.deepcopy((model, guide))``.
@@ -54,35 +49,31 @@ class SemiAmortizedGuide(AbstractGuide):
         prior: p(z), the model's prior.
         steps: number T of steps.
         learning_rate: the rate r.
-        max_norm: largest norm of a datum's gradient over mu and log sigma; larger gradients
-            are scaled down. None does not clip.
-        detached: treat the refinements as constants in gradients of an objective. Gradients
-            then reach the encoder as if it had returned mu_T and log sigma_T itself, and
-            decoder and prior only through the objective's own terms. This takes less memory
+        max_norm: largest norm of a datum's gradient over mu and log sigma; larger gradients are
+            scaled down. None does not clip.
+        detached: treat the refinements as constants in gradients of an objective. Gradients then
+            reach the encoder as if it had returned mu_T and log sigma_T. This takes less memory
             and time.
 
     Raises:
-        ValueError: if the parts differ in the size of z, there is no step, or a number is not
-            positive; on a call, in inference mode.
+        ValueError: if sizes of z differ, or a number is not positive; on a call, in inference
+            mode.
 
     References:
         Kim, Wiseman, Miller, Sontag, Rush (2018), Semi-amortized variational autoencoders,
-        algorithm 1. Fixed signs instead of fresh noise, and parts shared by all steps without the
-        algorithm's finite differences, are our choice.
+        algorithm 1. Our choices: fixed signs instead of fresh noise, and exact second derivatives
+        instead of finite differences.
 
     Example:
-        >>> from pyro_dpvae.recipes import build_system
-        >>> system = build_system(
-        ...     (2,),
-        ...     latent_dim=2,
-        ...     dataset_size=100,
-        ...     prior={"name": "coupling"},
-        ...     likelihood={"name": "gaussian", "variance": 0.1},
-        ...     network={"name": "moons"},
-        ...     guide={"name": "semi-amortized", "steps": 2},
-        ...     objective={"name": "elbo"},
-        ... )
-        >>> [q.batch_shape for q in system.guide.stages(torch.zeros(5, 2))]
+        >>> from pyro_dpvae.decoders import Decoder
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
+        >>> from pyro_dpvae.nn import ARCHITECTURES
+        >>> from pyro_dpvae.priors import CouplingPrior
+        >>> moons = ARCHITECTURES["moons"]
+        >>> decoder = Decoder(moons.decoder(2, (2,)), GaussianLikelihood((2,), variance=0.1))
+        >>> encoder = GaussianEncoder(moons.encoder((2,)), 2)
+        >>> guide = SemiAmortizedGuide(encoder, decoder, prior=CouplingPrior(2), steps=2)
+        >>> [q.batch_shape for q in guide.stages(torch.zeros(5, 2))]
         [torch.Size([5]), torch.Size([5]), torch.Size([5])]
     """
 
@@ -116,8 +107,8 @@ class SemiAmortizedGuide(AbstractGuide):
         """Return q(z | x) of the encoder and after each step, T + 1 distributions in all."""
         if torch.is_inference_mode_enabled():
             raise ValueError(
-                "refinement needs gradients, which torch.inference_mode() forbids; evaluate "
-                "under torch.no_grad() instead"
+                "a semi-amortized guide computes gradients, got torch.inference_mode(), which "
+                "forbids them; evaluate under torch.no_grad()"
             )
         through = torch.is_grad_enabled() and not self.detached
         first = self.encoder(x)

@@ -1,9 +1,9 @@
-"""What of a configuration a run may go on with changed, and what two configurations differ in."""
+"""Differences of two configurations, and the options that may change when a run is resumed."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["CHANGEABLE", "changes", "option"]
+__all__ = ["CHANGEABLE", "changes", "fixed_entries", "option"]
 
 CHANGEABLE = frozenset(
     {
@@ -26,11 +26,16 @@ CHANGEABLE = frozenset(
         "workers",
     }
 )
-"""Entries of a configuration that a run may go on with changed, and is the same run."""
+"""Entries of a configuration that may change when a run is resumed."""
+
+
+def fixed_entries(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries that identify a run; null counts as absent, as in older versions."""
+    return {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:
-    """Yield what differs of two configurations, by option; of another part, its name alone."""
+    """Yield the differences of two configurations, by option; of a renamed part, only the name."""
     names = old.get("name"), new.get("name")
     for key in ["name"] if names[0] != names[1] else dict.fromkeys([*old, *new]):
         one, other = old.get(key), new.get(key)
@@ -42,6 +47,6 @@ def changes(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") ->
 
 
 def option(path: str) -> str:
-    """Return an entry's path as its option is spelled."""
+    """Return the option that sets an entry, given its path."""
     first, dot, rest = path.removesuffix(".name").partition(".")
     return f"--{first.replace('_', '-')}{dot}{rest}"

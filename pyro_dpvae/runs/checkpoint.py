@@ -1,4 +1,4 @@
-"""One checkpoint: a safetensors file, written at once, and checked whenever it is read."""
+"""Checkpoints: safetensors files, written atomically and verified when read."""
 
 import hashlib
 import json
@@ -18,40 +18,40 @@ from pyro_dpvae.runs.packing import pack, unpack
 __all__ = ["AVERAGE", "SUFFIX", "Checkpoint", "Stateful", "write_checkpoint"]
 
 AVERAGE = "average."
-"""What the names of averaged weights begin with."""
+"""Prefix of the names of averaged weights."""
 
 SUFFIX = ".safetensors"
 
 _FORMAT = "2"
-_WEIGHTS, _TRAINING = "weights.", "training."  # what names of tensors begin with
-# The digest of all other bytes of the file. No text in the header has such quotes unescaped.
+_WEIGHTS, _TRAINING = "weights.", "training."  # prefixes of tensor names
+# The digest of all other bytes of the file; quotes in texts of the header are escaped.
 _SEAL = re.compile(rb'"sha256":"([0-9a-f]{64})"')
 _BLANK = "0" * 64
 
 
 @runtime_checkable
 class Stateful(Protocol):
-    """What a checkpoint holds: a module, an objective, an optimizer."""
+    """An object with a state in a checkpoint: a module, an objective, an optimizer."""
 
     def state_dict(self) -> Mapping[str, Any]:
-        """Return its state by name."""
+        """Return the state by name."""
 
     def load_state_dict(self, state: dict[str, Any], /) -> Any:
-        """Take on a state."""
+        """Load a state."""
 
 
 @final
 @dataclass(frozen=True)
 class Checkpoint:
-    """A checkpoint whose file has been checked to hold the bytes that were written.
+    """A checkpoint whose bytes have been verified.
 
     Attributes:
         path: its file.
-        run: the name of the run that wrote it.
-        config: the content of ``config.json`` when it was written.
-        state: what it says of itself in JSON, such as its step.
-        digest: a name of its weights and its run.
-        averaged: whether it has a moving average of weights.
+        run: the id of the run that wrote it.
+        config: the content of ``config.json`` at that time.
+        state: further values in JSON, such as the step.
+        digest: a digest of weights and run.
+        averaged: whether it contains a moving average of weights.
     """
 
     path: Path
@@ -65,17 +65,18 @@ class Checkpoint:
 
     @classmethod
     def read(cls, path: Path) -> "Checkpoint":
-        """Return the checkpoint in a file after a check of all its bytes.
+        """Read a checkpoint and verify all its bytes.
 
         Raises:
-            CheckpointError: if the file is not what was written.
+            CheckpointError: if the file is damaged, or its name is not its step.
         """
         header, _ = _read(path)
         entries = header["__metadata__"]
         state = json.loads(entries["state"])
         if path.stem != f"{state['step']:09d}":
             raise CheckpointError(
-                f"a checkpoint must lie under its step, and {path} is of step {state['step']}"
+                f"a checkpoint's file name must be its step, but {path} is of step "
+                f"{state['step']}; rename it"
             )
         return cls(
             path,
@@ -90,25 +91,24 @@ class Checkpoint:
 
     @property
     def step(self) -> int:
-        """After how many steps it was written."""
-        step: int = self.state["step"]
-        return step
+        """The number of training steps before it was written."""
+        return self.state["step"]
 
     def load(self, modules: Mapping[str, Stateful], *, weights: str = "raw") -> None:
-        """Load its tensors into modules and objectives of the names that they were saved by.
+        """Load the tensors into modules and objectives, by the names under which they were saved.
 
         Args:
-            modules: by name, such as ``model`` and ``guide``.
-            weights: ``"raw"``, as training left them, or ``"average"``, their moving average.
+            modules: the modules by name, such as ``model`` and ``guide``.
+            weights: ``"raw"``, or ``"average"`` for the moving average.
 
         Raises:
-            ValueError: if it has no average, or the weights' name is none of the two.
+            ValueError: for other ``weights``, or if there is no average.
         """
         if weights not in ("raw", "average"):
             raise ValueError(f"weights must be 'raw' or 'average', got {weights!r}")
         if weights == "average" and not self.averaged:
             raise CheckpointError(
-                f"{self.path} has no average of weights; take 'raw' weights, or train with an "
+                f"{self.path} has no average of weights; use 'raw' weights, or train with "
                 "average_decay"
             )
         found = self._tensors(_WEIGHTS + (AVERAGE if weights == "average" else ""))
@@ -118,9 +118,8 @@ class Checkpoint:
             module.load_state_dict(own)
 
     def training(self) -> dict[str, Any]:
-        """Return what a resumed run needs beside the weights; empty if none was saved."""
-        state: dict[str, Any] = unpack(self._tensors(_TRAINING), json.loads(self._training))
-        return state
+        """Return the further training state, or an empty one if none was saved."""
+        return unpack(self._tensors(_TRAINING), json.loads(self._training))
 
     def _tensors(self, prefix: str) -> dict[str, Tensor]:
         header, content = _read(self.path)
@@ -141,7 +140,7 @@ def write_checkpoint(
     state: Mapping[str, Any],
     training: Mapping[str, Any],
 ) -> None:
-    """Write a checkpoint into a file, in place of what is there, whole or not at all.
+    """Write a checkpoint atomically, replacing an existing file.
 
     Raises:
         OSError: if it cannot be written; nothing is left of it then.
@@ -169,33 +168,33 @@ def write_checkpoint(
     seal = _SEAL.search(content)
     assert seal is not None
     content[slice(*seal.span(1))] = hashlib.sha256(content).hexdigest().encode()
-    remedy = "what was written before is whole; free space, and go on with dpvae train --resume"
+    remedy = "earlier checkpoints are undamaged; free space, and resume with dpvae train --resume"
     write_whole(path, content, remedy=remedy)
 
 
 def _read(path: Path) -> tuple[dict[str, Any], bytes]:
-    """Return the header of a checkpoint and all its bytes, if they are those that were written."""
+    """Return the header of a checkpoint and all its bytes, after verification."""
     try:
         content = path.read_bytes()
     except (FileNotFoundError, IsADirectoryError, NotADirectoryError) as error:
         reason = str(error.strerror).lower()
         raise CheckpointError(
-            f"{path} is damaged: a checkpoint must be a file, and the system says {reason}"
+            f"{path} is damaged: a checkpoint must be a file, got the error {reason!r}"
         ) from error
     seal = _SEAL.search(content)
     if seal is None or seal[1].decode() != _digest_but(content, *seal.span(1)):
-        raise CheckpointError(f"{path} is damaged: it is not what was written")
+        raise CheckpointError(f"{path} is damaged: its bytes do not have the stored digest")
     length = int.from_bytes(content[:8], "little")
     header: dict[str, Any] = json.loads(content[8 : 8 + length])
     if (found := header["__metadata__"].get("format")) != _FORMAT:
         raise CheckpointError(
-            f"{path} has the format {found}, and this version reads format {_FORMAT}"
+            f"{path} has format {found}, but this version reads format {_FORMAT}"
         )
     return header, content
 
 
 def _digest_but(content: bytes, begin: int, end: int) -> str:
-    """Return the digest of a file in which a part is blank."""
+    """Return the digest of a file, with blanks in place of the stored digest."""
     digest = hashlib.sha256(memoryview(content)[:begin])
     digest.update(_BLANK.encode())
     digest.update(memoryview(content)[end:])

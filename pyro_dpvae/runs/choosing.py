@@ -1,6 +1,6 @@
-"""Which of a run's checkpoints is meant, and what to do where one is refused.
+"""The choice of a checkpoint, and remedies if one is damaged.
 
-What is whole is never advised to be removed.
+No remedy ever tells users to remove an undamaged checkpoint.
 """
 
 import shlex
@@ -16,47 +16,45 @@ __all__ = ["chosen", "remedy"]
 
 
 def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
-    """Return the checkpoint that is meant by ``"last"``, ``"best"`` or a step.
+    """Return the path of the checkpoint ``"last"``, ``"best"`` or of a step.
 
     Args:
-        folder: of the run.
+        folder: the run folder.
         which: the checkpoint.
-        checkpoints: all of the run, in order.
+        checkpoints: all checkpoints of the run, in order.
 
     Raises:
-        FileNotFoundError: if there is no such one.
+        FileNotFoundError: if it does not exist.
     """
     if not checkpoints:
         raise FileNotFoundError(
-            f"a trained run has checkpoints, and {folder} has none yet; train it with: dpvae "
-            f"train --resume {shlex.quote(str(folder))}"
+            f"{folder} has no checkpoint yet; train the run with: dpvae train --resume "
+            f"{shlex.quote(str(folder))}"
         )
     steps = {int(path.stem): path for path in checkpoints}
     step = {"last": max(steps), "best": _best(checkpoints)}.get(str(which), which)
     if step not in steps:
-        wanted = "best one" if which == "best" else f"one of step {which}"
         raise FileNotFoundError(
-            f"checkpoint must be 'last', 'best' or a step of {', '.join(map(str, steps))}, and "
-            f"{folder} has no {wanted}"
+            f"checkpoint must be 'last', 'best' or a step of {', '.join(map(str, steps))}; "
+            f"{folder} has no checkpoint {which}"
         )
     return steps[int(step)]
 
 
 def _best(checkpoints: Sequence[Path]) -> int | None:
     for path in reversed(checkpoints):
-        with suppress(CheckpointError):  # it is refused when it is asked for
-            best: int | None = Checkpoint.read(path).state.get("best")
-            return best
+        with suppress(CheckpointError):  # the caller reads the checkpoint and raises
+            return Checkpoint.read(path).state.get("best")
     return None
 
 
 def remedy(folder: Path, checkpoints: Sequence[Path], run: str) -> str:
-    """Return what to do with a run of which a checkpoint is refused.
+    """Return what to do about a checkpoint that cannot be used.
 
     Args:
-        folder: of the run.
-        checkpoints: all of the run, in order.
-        run: the name of the run that the configuration makes.
+        folder: the run folder.
+        checkpoints: all checkpoints of the run, in order.
+        run: the run's id according to its configuration.
     """
     whole = []
     for path in reversed(checkpoints):
@@ -65,12 +63,12 @@ def remedy(folder: Path, checkpoints: Sequence[Path], run: str) -> str:
     step = next((one.step for one in whole if one.run == run), None)
     if step is not None:
         return (
-            f"the checkpoint of step {step} is whole: take it with --checkpoint {step}, or go on "
-            f"from it with: dpvae train --resume {shlex.quote(str(folder))} --checkpoint {step}"
+            f"the checkpoint of step {step} is undamaged: use it with --checkpoint {step}, or "
+            f"resume with: dpvae train --resume {shlex.quote(str(folder))} --checkpoint {step}"
         )
     if whole:
         return (
-            "the checkpoints are whole: undo that change in config.json, or restore the file "
+            "the checkpoints are undamaged: undo the change in config.json, or restore the file "
             f"with: {restoring(folder)}"
         )
-    return "there is no other that is whole: train again, in another folder, with --out"
+    return "no other checkpoint is undamaged: train again in another folder, with --out"

@@ -1,4 +1,4 @@
-"""Run folders: config.json, metrics.jsonl and checkpoints/, each written whole or not at all."""
+"""Run folders: config.json, metrics.jsonl and checkpoints/, each written atomically."""
 
 import json
 import os
@@ -21,7 +21,7 @@ from pyro_dpvae._files import (
 )
 from pyro_dpvae._ranks import on_first_rank
 from pyro_dpvae.errors import CheckpointError, ConfigError
-from pyro_dpvae.runs.changes import CHANGEABLE, changes, option
+from pyro_dpvae.runs.changes import CHANGEABLE, changes, fixed_entries, option
 from pyro_dpvae.runs.checkpoint import SUFFIX, Checkpoint, Stateful, write_checkpoint
 from pyro_dpvae.runs.choosing import chosen, remedy
 from pyro_dpvae.runs.identity import Identity, differences, parsed_object, run_id
@@ -34,21 +34,18 @@ _CONFIG = "config.json"
 _METRICS = "metrics.jsonl"
 _CHECKPOINTS = "checkpoints"
 _NONFINITE = "nonfinite"
-_NEWEST = 2  # checkpoints that are kept beside the best
+_NEWEST = 2  # number of checkpoints to keep besides the best
 _BEST = "best"
 
 
 @final
 class RunFolder:
-    """A folder that holds all of one training run.
+    """The folder of a training run. Use :meth:`create` for a new run and :meth:`open` otherwise.
 
-    It has ``config.json`` (what was trained, as resolved from the command line),
-    ``metrics.jsonl`` (a JSON object a line), ``checkpoints/`` (a safetensors file for each, by
-    its step) and, once measured, ``evaluation.json``. Data without a split of
-    their own add ``held-out.json``, and data with three splits add ``test.json``. Nothing in it is
-    ever unpickled.
-
-    Use :meth:`create` for a new run and :meth:`open` for one that exists.
+    It contains ``config.json``, the complete configuration; ``metrics.jsonl``, a JSON object per
+    line; ``checkpoints/``, a safetensors file per step; and, after an evaluation,
+    ``evaluation.json``. Data without a split of their own add ``held-out.json``, and data with
+    three splits ``test.json``. Nothing is ever unpickled.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -57,24 +54,22 @@ class RunFolder:
 
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
-        """Make the folder and write its configuration; among ranks the first one does it.
-
-        All ranks must call it then.
+        """Create the folder and write its configuration, on rank zero; all ranks must call it.
 
         Raises:
-            FileExistsError: if a run is there already.
+            FileExistsError: if it already contains a run.
             NotADirectoryError: if the path is a file, or leads through one.
             OSError: if it cannot be written, or another process trains there.
         """
         run = cls(path)
 
         def write() -> None:
-            # Of two processes that make one folder, the second finds the first's.
+            # Under the lock, so that only one of two processes creates the run.
             with run.locked():
                 if run.exists:
                     raise FileExistsError(
-                        f"a run folder is written once, and {run.path} holds a run already; go on "
-                        "with it by --resume, name another with --out, or remove it"
+                        f"{run.path} already contains a run; resume it with --resume, choose "
+                        "another folder with --out, or remove it"
                     )
                 write_whole(run.path / _CONFIG, json.dumps(config, indent=2).encode())
 
@@ -83,22 +78,22 @@ class RunFolder:
 
     @classmethod
     def open(cls, path: str | Path) -> "RunFolder":
-        """Return the run in a folder.
+        """Return an existing run.
 
         Raises:
-            FileNotFoundError: if no run is there.
+            FileNotFoundError: if the folder contains no run.
         """
         run = cls(path)
         if not run.exists:
             raise FileNotFoundError(
-                f"a run folder holds {_CONFIG}, and {run.path} does not; "
-                "give the folder that 'dpvae train --out' wrote"
+                f"{run.path} is not a run folder, since it has no {_CONFIG}; pass a folder that "
+                "'dpvae train --out' wrote"
             )
         return run
 
     @property
     def exists(self) -> bool:
-        """Whether a run is there."""
+        """True if the folder contains a run."""
         return (self.path / _CONFIG).exists()
 
     @property
@@ -106,37 +101,33 @@ class RunFolder:
         """The configuration of the run.
 
         Raises:
-            ConfigError: if the file holds no JSON object.
+            ConfigError: if the file is not a JSON object.
         """
         try:
             return self.read(_CONFIG)
         except ValueError as error:
             raise ConfigError(
-                f"{_CONFIG} of {self.path} is damaged and holds no JSON object; restore it"
+                f"{_CONFIG} of {self.path} is damaged: it must be a JSON object; restore it"
             ) from error
 
     @property
     def id(self) -> str:
-        """A name of the run: of all in its configuration that makes it this run."""
+        """The run's id, computed from the entries of its configuration that cannot change."""
         return run_id(self.config)
 
     def reconfigure(self, config: Mapping[str, Any]) -> None:
-        """Replace the configuration by one of the same run, such as one of more steps.
+        """Replace the configuration by another one of the same run, for example with more steps.
 
         Raises:
-            ConfigError: if it makes it another run, with the entries that do.
+            ConfigError: if other options than those of ``CHANGEABLE`` change.
             OSError: if it cannot be written, or another process trains there.
         """
         old = self.config
-        before, after = (
-            {key: value for key, value in one.items() if key not in CHANGEABLE}
-            for one in (old, config)
-        )
-        if differing := ", ".join(changes(before, after)):
+        if differing := ", ".join(changes(fixed_entries(old), fixed_entries(config))):
             raise ConfigError(
-                f"a run goes on as it was configured, and {self.path} would change {differing}; "
-                f"only {', '.join(map(option, sorted(CHANGEABLE)))} may; train another run with "
-                "--out"
+                f"{self.path} would change {differing}; only "
+                f"{', '.join(map(option, sorted(CHANGEABLE)))} may change when a run is resumed; "
+                "train another run with --out"
             )
         if dict(config) != old:
             with self.locked():
@@ -144,16 +135,16 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the folder for this process while it trains.
+        """Hold the folder's lock while this process trains.
 
-        Checkpoints in here are of the configuration that the folder has at the beginning,
-        whatever becomes of the file.
+        Checkpoints written meanwhile store the configuration at the beginning, even if the file
+        changes.
 
         Raises:
-            BlockingIOError: on entry, if another process trains there.
+            BlockingIOError: if another process trains there.
         """
         with locked(self.path):
-            with suppress(ValueError):  # of a damaged configuration, for whoever reads it to say
+            with suppress(ValueError):  # a damaged configuration; reading it raises later
                 self._identity = self._present() if self.exists else None
             try:
                 yield
@@ -165,10 +156,10 @@ class RunFolder:
         write_whole(self.path / name, json.dumps(content, indent=2, allow_nan=False).encode())
 
     def read(self, name: str) -> dict[str, Any]:
-        """Return a JSON file of the folder, empty if it is not there.
+        """Return the content of a JSON file of the folder, empty if the file does not exist.
 
         Raises:
-            ValueError: if it holds no JSON object.
+            ConfigError: if it is not a JSON object.
         """
         path = self.path / name
         if not path.exists():
@@ -181,30 +172,29 @@ class RunFolder:
     def write_tensors(
         self, name: str, tensors: Mapping[str, Tensor], *, origins: Mapping[str, str] | None = None
     ) -> None:
-        """Write a safetensors file of the folder, with what tensors come from as its metadata."""
+        """Write a safetensors file of the folder, with the origins of tensors as metadata."""
         content = save({key: t.contiguous() for key, t in tensors.items()}, dict(origins or {}))
         write_whole(self.path / name, content)
 
     def read_tensors(
         self, name: str, *, origins: Mapping[str, str] | None = None
     ) -> dict[str, Tensor]:
-        """Return a safetensors file of the folder, empty if it is not there.
+        """Return the tensors of a safetensors file of the folder, empty if it does not exist.
 
         Args:
-            name: of the file.
-            origins: leaves out the tensors of a name in here that come from anything else.
+            name: name of the file.
+            origins: leaves out tensors with another origin than here; None returns all.
         """
         path = self.path / name
         if not path.exists():
             return {}
         if origins is None:
             return read_tensors(path)
-        said = read_metadata(path)
-        found = read_tensors(path)
-        return {key: t for key, t in found.items() if said.get(key) == origins.get(key)}
+        stored, found = read_metadata(path), read_tensors(path)
+        return {key: t for key, t in found.items() if stored.get(key) == origins.get(key)}
 
     def log(self, record: Mapping[str, Any]) -> None:
-        """Add a record to the metrics, with numbers that are not finite as strings.
+        """Append a record to the metrics, with numbers that are not finite as strings.
 
         Raises:
             OSError: if it cannot be written.
@@ -214,13 +204,13 @@ class RunFolder:
             file.write(json.dumps(plain(record), allow_nan=False) + "\n")
 
     def records(self, logged: int | None = None) -> Iterator[dict[str, Any]]:
-        """Yield the records of the metrics; a last one that was not written whole is left out.
+        """Yield the records of the metrics, without an incomplete last line.
 
         Args:
-            logged: of how many bytes; None takes all.
+            logged: number of bytes to read; None reads all.
 
         Raises:
-            ValueError: if a line holds no JSON object.
+            CheckpointError: if a line is not a JSON object.
         """
         path = self.path / _METRICS
         content = read_bytes(path)[:logged] if path.exists() else b""
@@ -230,13 +220,13 @@ class RunFolder:
 
     @property
     def logged(self) -> int:
-        """How many bytes of records there are."""
+        """The number of bytes of records."""
         path = self.path / _METRICS
         return path.stat().st_size if path.exists() else 0
 
     @property
     def last_step(self) -> int:
-        """The step of the last record that is whole and has one; 0 before there is any."""
+        """The step of the last complete record with a step, or 0."""
         return last_step(self.path / _METRICS)
 
     def save(
@@ -246,30 +236,28 @@ class RunFolder:
         *,
         training: Mapping[str, Any] | None = None,
     ) -> Path:
-        """Write a checkpoint, and remove those that are neither the two newest nor the best.
-
-        One of the same step is replaced.
+        """Write a checkpoint, and remove all except the two newest and the best.
 
         Args:
-            modules: what has weights, by name.
-            state: what is kept of it in JSON: its ``step``, under which it lies; ``best``, the
-                step of the best checkpoint so far, if one is; anything else.
-            training: what a resumed run needs beside the weights, nested as :func:`pack` takes it.
+            modules: objects with weights, by name.
+            state: JSON values: the ``step``, ``best`` (the step of the best checkpoint so far),
+                and anything else.
+            training: further state of the training, nested as for :func:`pack`.
 
         Returns:
             The file of the checkpoint.
 
         Raises:
-            OSError: if it cannot be written; those before are whole then. Likewise if the folder
-                was moved or replaced while this process holds it.
+            OSError: if it cannot be written, or the folder was moved or replaced during training;
+                earlier checkpoints are undamaged.
 
         Warns:
-            UserWarning: if ``config.json`` has changed since this process holds the folder.
+            ConfigWarning: if ``config.json`` has changed during training.
         """
         path = self._path(state["step"])
         identity = self._identity or self._present()
         identity.check_folder(self.path / LOCK)
-        self._sync_records()  # whose length is part of the training state
+        self._sync_records()  # their length is part of the training state
         write_checkpoint(
             path,
             modules,
@@ -286,31 +274,31 @@ class RunFolder:
         return path
 
     def steps(self) -> list[int]:
-        """Return the steps of which there are checkpoints, in order.
+        """Return the steps of all checkpoints, in order.
 
         Raises:
-            CheckpointError: if an earlier version of the library has written checkpoints here.
+            CheckpointError: if there are checkpoints of an earlier version of the library.
         """
         folder = self.path / _CHECKPOINTS
         paths = list(folder.iterdir()) if folder.is_dir() else []
         if any(re.fullmatch(r"\d{9,}", path.name) and path.is_dir() for path in paths):
             raise CheckpointError(
-                f"a checkpoint is one file, and {folder} has a folder for each, as earlier "
-                "versions wrote them; use that version, or train again in another folder"
+                f"{folder} has checkpoints of an earlier version, one folder each; use that "
+                "version, or train again in another folder"
             )
         found = (re.fullmatch(rf"(\d{{9,}}){re.escape(SUFFIX)}", path.name) for path in paths)
         return sorted(int(one[1]) for one in found if one)
 
     def checkpoint(self, which: str | int = "last") -> Checkpoint:
-        """Return a checkpoint after a look at all its bytes.
+        """Read a checkpoint and verify all its bytes.
 
         Args:
-            which: ``"last"``, that of the highest step; ``"best"``, the one that the last calls
-                so; or a step.
+            which: ``"last"``, ``"best"`` (according to the last one), or a step.
 
         Raises:
-            FileNotFoundError: if there is none, with those that there are.
-            CheckpointError: if it is damaged or of another run, with one that is whole.
+            FileNotFoundError: if it does not exist.
+            CheckpointError: if it is damaged or of another run; the message names an undamaged
+                one.
         """
         paths = [self._path(one) for one in self.steps()]
         path = chosen(self.path, which, paths)
@@ -320,36 +308,35 @@ class RunFolder:
             raise CheckpointError(f"{error}; {remedy(self.path, paths, self.id)}") from error
         if found.run != self.id:
             raise CheckpointError(
-                f"a checkpoint must be of the run in whose folder it lies, and {path} is of run "
-                f"{found.run}, not of {self.id}. {_CONFIG} differs from that of its training: "
+                f"{path} is of run {found.run}, not of {self.id}, since {_CONFIG} has changed: "
                 f"{differences(found.config, self.config)}; {remedy(self.path, paths, self.id)}"
             )
         return found
 
     def digests(self) -> set[str]:
-        """Return the digests of the checkpoints that there are, as far as they can be read."""
+        """Return the digests of all undamaged checkpoints of the run."""
         found = set()
         for step in self.steps():
             with suppress(CheckpointError):
                 checkpoint = Checkpoint.read(self._path(step))
-                if checkpoint.run == self.id:  # or the configuration is not that of the run
+                if checkpoint.run == self.id:
                     found.add(checkpoint.digest)
         return found
 
     def tidy(self) -> None:
-        """Remove what killed writes have left."""
+        """Remove temporary files of killed processes."""
         for folder in (self.path, self.path / _CHECKPOINTS, self.path / _NONFINITE):
             remove_leftovers(folder)
 
     def go_back(self, step: int, *, logged: int) -> int:
-        """Remove what came after a checkpoint.
+        """Remove checkpoints and records after a step.
 
         Args:
-            step: of the checkpoint.
-            logged: how many bytes of records there were.
+            step: the step of the checkpoint to go back to.
+            logged: number of bytes of records at that step.
 
         Returns:
-            How many of those bytes are missing, from the first record that is not whole on.
+            How many of these bytes are missing.
         """
         for later in self.steps():
             if later > step:
@@ -362,7 +349,7 @@ class RunFolder:
         return logged - whole
 
     def restore_configuration(self) -> None:
-        """Write ``config.json`` anew, from the newest checkpoint that is whole.
+        """Write ``config.json`` again, from the newest undamaged checkpoint.
 
         Raises:
             FileNotFoundError: if there is none.
@@ -374,12 +361,12 @@ class RunFolder:
                     write_whole(self.path / _CONFIG, config.encode())
                 return
         raise FileNotFoundError(
-            f"a configuration is restored from a whole checkpoint, and {self.path} has none; "
-            f"write {_CONFIG} again as it was"
+            f"{self.path} has no undamaged checkpoint to restore {_CONFIG} from; write the file "
+            "again by hand"
         )
 
     def _present(self) -> Identity:
-        _ = self.config  # which says what is wrong with the file
+        _ = self.config  # raises if the file is damaged
         return Identity.of(self.path / _CONFIG, self.path / LOCK)
 
     def _sync_records(self) -> None:

@@ -1,4 +1,4 @@
-"""Which run a folder holds: the configuration that it was trained with, and a name made of it."""
+"""The identity of a run: its configuration, and an id computed from it."""
 
 import hashlib
 import json
@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, final
 
 from pyro_dpvae.errors import ConfigError, ConfigWarning
-from pyro_dpvae.runs.changes import CHANGEABLE, changes
+from pyro_dpvae.runs.changes import changes, fixed_entries
 
 __all__ = ["Identity", "differences", "parsed_object", "restoring", "run_id"]
 
@@ -20,12 +20,12 @@ __all__ = ["Identity", "differences", "parsed_object", "restoring", "run_id"]
 @final
 @dataclass(frozen=True)
 class Identity:
-    """The run that a process trains in a folder, taken once, when the process locks the folder.
+    """The run that a process trains, as of the time when the process locked its folder.
 
     Attributes:
-        id: the name of the run.
+        id: the run's id.
         text: the content of ``config.json``.
-        lock: the lock file of the process, as the file system numbers it.
+        lock: device and inode of the process's lock file.
     """
 
     id: str
@@ -34,28 +34,28 @@ class Identity:
 
     @classmethod
     def of(cls, config: Path, lock: Path) -> "Identity":
-        """Return the identity of the run that has this configuration file and lock file."""
+        """Return the identity of a run from its configuration file and lock file."""
         content = config.read_bytes().decode()
         return cls(run_id(parsed_object(content)), content, _number(lock))
 
     def check_folder(self, lock: Path) -> None:
-        """Refuse a folder that was replaced or moved away since the process locked it.
+        """Raise if the folder was replaced or moved since the process locked it.
 
         Raises:
-            FileNotFoundError: if the lock file is gone, or is another one.
+            FileNotFoundError: if the lock file does not exist, or is another file.
         """
         if _number(lock) != self.lock:
             raise FileNotFoundError(
-                f"{lock.parent} was moved, removed or replaced while its run trained, and what is "
-                "there now is another's; nothing is written into it. If the run's folder was "
-                "moved, go on there with dpvae train --resume"
+                f"{lock.parent} was moved, removed or replaced during training; nothing more is "
+                "written there. If the folder was moved, resume the run there with dpvae train "
+                "--resume"
             )
 
     def look_at(self, config: Path) -> None:
-        """Warn if the configuration file is another run's now.
+        """Warn if the configuration file is now that of another run.
 
         Warns:
-            UserWarning: with what has changed, and how to restore the file.
+            ConfigWarning: with the changes, and the command that restores the file.
         """
         changed = "the file is gone or damaged"
         with suppress(OSError, ValueError):
@@ -63,8 +63,8 @@ class Identity:
             changed = differences(self.text, parsed_object(content))
         if changed:
             warnings.warn(
-                f"{config} has changed while its run trains: {changed}; the run goes on, and its "
-                "checkpoints are of the configuration that it began with. Restore the file with: "
+                f"{config} has changed during training: {changed}; training continues, and "
+                "checkpoints store the initial configuration. Restore the file with: "
                 f"{restoring(config.parent)}",
                 category=ConfigWarning,
                 stacklevel=4,
@@ -72,18 +72,15 @@ class Identity:
 
 
 def run_id(config: Mapping[str, Any]) -> str:
-    """Return a name of a run: of all entries of its configuration that make it this run.
-
-    An entry that is null counts as one that is not there, as later versions add some.
+    """Return the id of a run, computed from the entries of its configuration that cannot change.
 
     Raises:
-        ValueError: if the configuration is nested too deeply.
+        ConfigError: if the configuration is nested too deeply.
     """
-    own = {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
     try:
-        text = json.dumps(own, sort_keys=True)
+        text = json.dumps(fixed_entries(config), sort_keys=True)
     except RecursionError as error:
-        raise ConfigError("a configuration must not be nested so deeply") from error
+        raise ConfigError("the configuration is nested too deeply") from error
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -91,29 +88,25 @@ def parsed_object(content: str | bytes) -> dict[str, Any]:
     """Return the JSON object in a text.
 
     Raises:
-        ValueError: if it is none, or is nested too deeply.
+        ValueError: if the text is something else, or is nested too deeply.
     """
     try:
         found = json.loads(content)
     except RecursionError as error:
-        raise ConfigError("it is nested too deeply") from error
+        raise ConfigError("JSON nested too deeply") from error
     if not isinstance(found, dict):
-        raise ConfigError(f"it holds {str(found)[:40]!r}")
+        raise ConfigError(f"the JSON value {str(found)[:40]!r}")
     return found
 
 
 def differences(before: str, now: Mapping[str, Any]) -> str:
-    """Return how a configuration differs from the text of an earlier one, option by option.
+    """Return the changes of a configuration, option by option.
 
     Args:
-        before: the content of ``config.json`` then.
+        before: the earlier content of ``config.json``.
         now: the present configuration.
     """
-    old, new = (
-        {k: v for k, v in one.items() if k not in CHANGEABLE and v is not None}
-        for one in (parsed_object(before), now)
-    )
-    return ", ".join(changes(old, new))
+    return ", ".join(changes(fixed_entries(parsed_object(before)), fixed_entries(now)))
 
 
 def restoring(path: Path) -> str:

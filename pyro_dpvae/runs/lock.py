@@ -1,4 +1,4 @@
-"""One process at a time works in a folder."""
+"""Locks of folders: only one process at a time works in a folder."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,25 +11,25 @@ from pyro_dpvae._files import make_folder, refusing
 __all__ = ["LOCK", "locked"]
 
 LOCK = ".lock"
-"""The name of the file whose lock a process holds while it works in a folder."""
+"""The name of the lock file of a folder."""
 
-_TRAINING = "a run folder is trained by one process at a time, and another one trains"
+_TRAINING = "only one process may train in a run folder, and another one trains"
 
 
 @contextmanager
 def locked(
     path: Path, rule: str = _TRAINING, *, name: str = LOCK, wait: bool = False
 ) -> Iterator[None]:
-    """Hold the lock of a folder; it is free again when its process ends, however it ends.
+    """Hold the lock of a folder; the system releases it even if the process is killed.
 
     Args:
-        path: the folder, which is made if it is not there.
-        rule: what a second process is told, before the place.
-        name: of the lock file.
-        wait: whether a second process waits until the first is done, rather than being refused.
+        path: the folder, created if missing.
+        rule: start of the error message, before the folder.
+        name: name of the lock file.
+        wait: whether to wait for the other process instead of raising.
 
     Raises:
-        BlockingIOError: if another process holds it.
+        BlockingIOError: if another process holds the lock.
         OSError: if the folder cannot be written, or its file system has no locks.
     """
     make_folder(path)
@@ -39,11 +39,11 @@ def locked(
             lock.acquire(timeout=-1 if wait else 0)
     except Timeout as error:
         raise BlockingIOError(
-            f"{rule} in {path}; wait for its end, or name another folder with --out"
+            f"{rule} in {path}; wait until it ends, or choose another folder with --out"
         ) from error
     except NotImplementedError as error:
         raise OSError(
-            f"the file system of {path} must have locks, and it has none; train in another folder"
+            f"{path} is on a file system without locks; choose a folder on another one"
         ) from error
     try:
         yield

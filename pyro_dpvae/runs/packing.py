@@ -1,4 +1,4 @@
-"""Nested states as tensors by name and the rest as JSON, and back."""
+"""Conversion of nested states to tensors by name and JSON, and back."""
 
 import math
 from collections.abc import Mapping
@@ -12,19 +12,19 @@ _PLAIN = (str, int, float, bool, type(None))
 
 
 def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
-    """Split a nested state into its tensors and what JSON holds of it; :func:`unpack` joins them.
+    """Split a nested state into its tensors and a JSON value; :func:`unpack` joins them.
 
-    Dictionaries with keys of any plain kind, tuples and numbers that are not finite survive;
-    objects are refused, so that nothing is ever pickled.
+    Keys that are not strings, tuples and infinite numbers are preserved. Other objects raise an
+    error, so that nothing is pickled.
 
     Args:
-        state: dictionaries, lists, tuples, tensors, strings, numbers, truth values and None.
+        state: dictionaries, lists, tuples, tensors, strings, numbers, booleans and None.
 
     Returns:
-        Copies of the tensors by their paths, and the rest with the paths in their places.
+        Copies of the tensors by their paths, and the JSON value with the paths in their places.
 
     Raises:
-        TypeError: if there is anything else in it, with its path.
+        TypeError: for any other object, with its path.
 
     Example:
         >>> import torch
@@ -40,7 +40,7 @@ def pack(state: Any) -> tuple[dict[str, Tensor], Any]:
 
 
 def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
-    """Return the state that :func:`pack` has split."""
+    """Return the state that :func:`pack` split."""
     if isinstance(rest, list):
         return [unpack(tensors, item) for item in rest]
     if not isinstance(rest, dict):
@@ -59,7 +59,7 @@ def unpack(tensors: Mapping[str, Tensor], rest: Any) -> Any:
 def _packed(value: Any, path: tuple[str, ...], tensors: dict[str, Tensor]) -> Any:
     if isinstance(value, Tensor):
         name = ".".join(path)
-        while name in tensors:  # as of the keys 1 and "1"
+        while name in tensors:  # for the keys 1 and "1"
             name += "'"
         tensors[name] = value.detach().clone().contiguous()
         return {"$tensor": name}
@@ -83,6 +83,6 @@ def _check(value: Any, path: tuple[str, ...]) -> None:
     if type(value) not in _PLAIN:
         raise TypeError(
             "a state must hold tensors, numbers, strings, lists, tuples and dictionaries, got "
-            f"{type(value).__name__} at {'.'.join(path) or 'its top'}; return plain values from "
+            f"{type(value).__name__} at {'.'.join(path) or 'the top'}; return such values from "
             "state_dict()"
         )

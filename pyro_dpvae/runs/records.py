@@ -1,4 +1,4 @@
-"""The lines of ``metrics.jsonl``: JSON objects, each whole or none."""
+"""The records of a run: lines of ``metrics.jsonl``, each a JSON object."""
 
 import json
 import math
@@ -12,24 +12,24 @@ from pyro_dpvae.errors import CheckpointError
 
 __all__ = ["last_step", "parse", "plain", "whole_lines"]
 
-_TAIL = 16_384  # bytes, which hold several records
+_TAIL = 16_384  # bytes, enough for several records
 
 
 def whole_lines(path: Path, most: int) -> int:
-    """Return how many of so many bytes are whole lines."""
+    """Return the number of bytes of complete lines among the first ``most`` bytes."""
     content = path.read_bytes()[:most] if path.exists() else b""
     return content.rfind(b"\n") + 1
 
 
 def last_step(path: Path) -> int:
-    """Return the step of the last record that has one, from the end of the file alone; or 0."""
+    """Return the step of the last record with a step, or 0; reads only the end of the file."""
     if not path.exists():
         return 0
     with path.open("rb") as file:
         file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL))
         lines = file.read().splitlines()
     for line in reversed(lines):
-        with suppress(ValueError, RecursionError):  # as of one that is being written
+        with suppress(ValueError, RecursionError):  # such as an incomplete line
             record = json.loads(line)
             if isinstance(record, dict) and isinstance(record.get("step"), int):
                 return int(record["step"])
@@ -37,7 +37,7 @@ def last_step(path: Path) -> int:
 
 
 def plain(value: Any) -> Any:
-    """Return what JSON can hold of a record.
+    """Return a record for JSON, with numbers that are not finite as strings.
 
     Example:
         >>> plain({"step": 3, "held_out": {"elbo": float("-inf")}})
@@ -51,16 +51,16 @@ def plain(value: Any) -> Any:
 
 
 def parse(line: bytes, where: str) -> dict[str, Any]:
-    """Return the record of a line.
+    """Return the record in a line.
 
     Raises:
-        ValueError: if it is no JSON object, with the line and where it is.
+        CheckpointError: if it is not a JSON object, with the line and its place.
     """
     with suppress(ValueError, RecursionError):
         record = json.loads(line)
         if isinstance(record, dict):
             return record
     raise CheckpointError(
-        f"records must be JSON objects, a line each, got {line[:40]!r} in {where}; remove the "
-        "file, and the run goes on without the records so far"
+        f"every record must be a JSON object, got {line[:40]!r} in {where}; to resume without "
+        "the records so far, remove the file"
     )
