@@ -3,7 +3,6 @@
 from typing import final
 
 import pyro.distributions as dist
-import torch
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
