@@ -73,7 +73,15 @@ def evaluated(folder: Path) -> Path:
 
 def test_the_file_holds_every_applicable_metric(evaluated: Path) -> None:
     moons, digits = metrics_of(evaluated / "coupling-0"), metrics_of(evaluated / "digits")
-    common = {"elbo", "nll", "skl", "skl_nearest", "leakage_-90", "leakage_conditional_-1"}
+    common = {
+        "elbo",
+        "nll",
+        "skl",
+        "skl_halves",
+        "skl_nearest",
+        "leakage_-90",
+        "leakage_conditional_-1",
+    }
     common |= {"mutual_information", "total_correlation", "active_units", "probe", "cluster_nmi"}
     assert common | {"distance", "distance_low_posterior"} <= set(moons)
     of_features = {"frechet_domain", "frechet_low_posterior_domain", "kernel_domain"}
@@ -587,7 +595,7 @@ def test_compare_measures_first_what_is_not_measured(
     assert "skl" in capsys.readouterr().out
     assert (one / "evaluation.json").read_bytes() == before
     found = metrics_of(bare)
-    assert set(found) == {"skl", "skl_nearest"}
+    assert set(found) == {"skl", "kl_prior", "kl_aggregate", "skl_halves", "skl_nearest"}
     assert evaluate(bare, "--metrics", "skl", "--cache", "elsewhere") == 0
     assert metrics_of(bare) == found
     assert main(["compare", "--evaluate", str(one)]) == 2

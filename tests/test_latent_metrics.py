@@ -13,9 +13,11 @@ from pyro_dpvae.metrics import (
     Estimate,
     active_units,
     high_posterior_samples,
+    kl_divergences,
     leakage_curve,
     low_posterior_samples,
     rate_split,
+    split_half_kl,
     symmetric_kl,
     unit_activity,
 )
@@ -81,6 +83,39 @@ def coverage(exact: float, estimate: Callable[[], Estimate]) -> float:
         found = estimate()
         covered += abs(found.value - exact) < 1.96 * found.standard_error
     return covered / 200
+
+
+def test_the_two_divergences_are_their_integrals(densities: tuple[Tensor, Tensor]) -> None:
+    of_q, of_p = densities
+    found = kl_divergences(StandardNormal(2), some_posteriors(), num_samples=50_000)
+    for one, exact in zip(
+        found,
+        (integral(of_p.exp() * (of_p - of_q)), integral(of_q.exp() * (of_q - of_p))),
+        strict=True,
+    ):
+        assert abs(one.value - exact) < 4 * one.standard_error
+
+
+def test_halves_tell_whether_data_suffice_for_the_width_of_posteriors() -> None:
+    """The means are such that q(z) of endless data is N(0, I), the prior: the divergence is 0."""
+
+    def measured(latent: int, scale: float) -> tuple[float, float]:
+        loc = torch.randn(4000, latent) * math.sqrt(1 - scale**2)
+        q = AggregatePosterior(loc, torch.full_like(loc, scale))
+        return symmetric_kl(StandardNormal(latent), q).value, split_half_kl(q).value
+
+    torch.manual_seed(0)
+    divergence, halves = measured(2, 0.5)
+    assert divergence < 0.02
+    assert halves < 0.02
+    divergence, halves = measured(10, 0.2)
+    assert divergence > 20  # for want of data, which the halves show
+    assert halves > 20
+
+
+def test_halves_need_two_components() -> None:
+    with pytest.raises(ValueError, match="two components, got 1"):
+        split_half_kl(AggregatePosterior(torch.zeros(1, 2), torch.ones(1, 2)))
 
 
 def test_intervals_of_symmetric_kl_cover(densities: tuple[Tensor, Tensor]) -> None:

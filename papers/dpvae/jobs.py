@@ -152,7 +152,9 @@ def run_jobs(jobs: Sequence[Job], *, at_once: int, out: Path) -> list[Failure]:
     working: list[_Process] = []
     failures: dict[str, Failure] = {}
     total, done = sum(job.steps for job in jobs), sum(map(_reached, jobs))
-    bar = progress_bar(total=total, initial=done, unit="step", description=f"{len(jobs)} runs")
+    # Evaluations take time and no steps: only the mean rate says when all is done.
+    options: dict[str, Any] = {"initial": done, "unit": "step", "smoothing": 0}
+    bar = progress_bar(description=f"{len(jobs)} runs", total=total, **options)
     with Interrupts() as interrupts, bar:
         try:
             while (waiting or working) and interrupts.signal is None:

@@ -43,14 +43,16 @@ from pyro_dpvae.metrics import (
     distance_to_data,
     frechet_estimate,
     kernel_distance,
+    kl_divergences,
     leakage_curve,
     log_likelihoods,
     negative_log_likelihood,
     precision_and_recall,
     rate_split,
+    split_half_kl,
     symmetric_kl,
 )
-from pyro_dpvae.metrics.estimate import Settings, mean_estimate
+from pyro_dpvae.metrics.estimate import Settings, mean_estimate, sum_estimate
 from pyro_dpvae.metrics.spaces import Space
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
@@ -253,8 +255,12 @@ def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
 
 def _symmetric_kl(subject: Subject) -> Estimates:
     samples = subject.config.latent_samples
+    forward, backward = kl_divergences(subject.prior, subject.aggregate, num_samples=samples)
     return {
-        "skl": symmetric_kl(subject.prior, subject.aggregate, num_samples=samples),
+        "skl": sum_estimate(forward, backward),
+        "kl_prior": forward,
+        "kl_aggregate": backward,
+        "skl_halves": split_half_kl(subject.aggregate, num_samples=samples),
         "skl_nearest": symmetric_kl(
             subject.prior, subject.aggregate, num_samples=samples, estimator="nearest"
         ),

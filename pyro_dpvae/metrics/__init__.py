@@ -41,7 +41,7 @@ from pyro_dpvae.metrics.representation import (
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
-from pyro_dpvae.metrics.symmetric_kl import symmetric_kl
+from pyro_dpvae.metrics.symmetric_kl import kl_divergences, split_half_kl, symmetric_kl
 
 __all__ = [
     "DISENTANGLEMENT",
@@ -65,6 +65,7 @@ __all__ = [
     "high_posterior_samples",
     "k_means",
     "kernel_distance",
+    "kl_divergences",
     "layer_accuracies",
     "layer_clusters",
     "leakage_curve",
@@ -81,6 +82,7 @@ __all__ = [
     "precision_and_recall",
     "rate_split",
     "sap",
+    "split_half_kl",
     "symmetric_kl",
     "unit_activity",
 ]

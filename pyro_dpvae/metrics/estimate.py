@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
-__all__ = ["Estimate", "Settings", "mean_estimate", "share_estimate"]
+__all__ = ["Estimate", "Settings", "mean_estimate", "share_estimate", "sum_estimate"]
 
 Settings = Mapping[str, int | float | str]
 """The settings that define an estimate, by name."""
@@ -49,3 +49,9 @@ def share_estimate(hits: int, count: int, settings: Settings) -> Estimate:
     adjusted = (hits + 2) / (count + 4)
     error = math.sqrt(adjusted * (1 - adjusted) / (count + 4))
     return Estimate(hits / count, error, settings)
+
+
+def sum_estimate(first: Estimate, second: Estimate) -> Estimate:
+    """Return the sum of two independent estimates, with the settings of the first."""
+    error = math.hypot(first.standard_error, second.standard_error)
+    return Estimate(first.value + second.value, error, first.settings)
