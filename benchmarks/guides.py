@@ -25,9 +25,9 @@ from pyro_dpvae.recipes import build_system
 
 BASE = "amortized"
 CASES = {
-    "gaussian": ("gaussian-learned", "standard"),
-    "bernoulli": ("bernoulli", "standard"),
-    "gaussian-dp": ("gaussian-learned", "coupling"),
+    "gaussian": ("gaussian-learned", {"name": "standard"}),
+    "bernoulli": ("bernoulli", {"name": "standard"}),
+    "gaussian-dp": ("gaussian-learned", {"name": "coupling"}),
 }
 VARIANTS = {
     **{name: GUIDES[name] for name in GUIDES if not name.startswith("recursive")},
@@ -43,7 +43,7 @@ def recorded_step(guide: dict[str, Any], case: str, *, batch: int) -> tuple[Capt
         (1, 28, 28),
         latent_dim=LATENT,
         dataset_size=60_000,
-        prior={"name": prior},
+        prior=prior,
         likelihood={"name": likelihood},
         network={"name": "mlp", "hidden": (WIDTH, WIDTH)},
         guide=guide,

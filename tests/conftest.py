@@ -37,8 +37,9 @@ settings.load_profile("few")
 
 
 # These take longest, and come first, so that no process works alone at the end.
-LONG = ("readme", "memory", "captured", "benchmarks", "resume", "runs_under_attack", "evaluation")
-LONG += ("imports", "papers_table1", "cli", "explore", "posteriors", "laplace", "representation")
+LONG = ("readme", "captured", "notebooks", "memory", "laplace", "evaluation", "benchmarks")
+LONG += ("runs_under_attack", "resume", "recipes", "posteriors", "representation", "cli")
+LONG += ("imports", "compiled_importance", "papers_table1", "examples", "run_config", "explore")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -119,7 +119,11 @@ def test_the_startup_benchmark_runs(
 def test_the_guides_benchmark_runs(
     program: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cases = {"bernoulli": ("bernoulli", "standard"), "gaussian-dp": guides.CASES["gaussian-dp"]}
+    few_couplings = {"name": "coupling", "blocks": 1, "hidden": (8,)}
+    cases = {
+        "bernoulli": guides.CASES["bernoulli"],
+        "gaussian-dp": ("gaussian-learned", few_couplings),
+    }
     monkeypatch.setattr(guides, "CASES", cases)
     monkeypatch.setattr(guides, "WIDTH", 50)
     report = program(guides.main, "--quick")

@@ -53,13 +53,16 @@ def _empty_store() -> Iterator[None]:
     pyro.clear_param_store()
 
 
-def system(objective: str = "elbo", *, prior: str = "coupling") -> System:
+def system(objective: str = "elbo", *, prior: str = "coupling", blocks: int = 3) -> System:
     pyro.set_rng_seed(0)
     return build_system(
         (2,),
         latent_dim=LATENT,
         dataset_size=100,
-        prior={"name": prior, **({"hidden": [8], "blocks": 3} if prior == "coupling" else {})},
+        prior={
+            "name": prior,
+            **({"hidden": [8], "blocks": blocks} if prior == "coupling" else {}),
+        },
         likelihood={"name": "gaussian-learned"},
         network={"name": "moons"},
         guide={"name": "amortized"},
@@ -627,43 +630,45 @@ def test_evaluation_learns_nothing() -> None:
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler, g++")
 def test_inductor_takes_the_same_steps() -> None:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)
-        captured = check_same_steps(
-            parts("beta-tc"), batches(20), kind=lambda *a: CapturedSVI(*a, backend="inductor")
-        )
-    assert captured.recordings == 1
+    """All in one compilation, which takes long.
 
-
-@pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler, g++")
-@pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 12),
-    reason="older versions of Inductor compile this step otherwise, and it runs uncompiled",
-)
-def test_compiled_convolutions_keep_gradients_and_their_layout() -> None:
-    """With draws in the layout of an image, which compile without channels last."""
+    Gradients of convolutions keep their layout, with draws in the layout of an image, which
+    compile without channels last. Older versions of PyTorch compile these otherwise, and such a
+    step runs uncompiled: there the networks have no convolutions.
+    """
+    convolutions = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 
     def make() -> tuple[Any, Any, Any]:
-        made = system(prior="standard")
-        encoder = nn.Sequential(
-            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)
-        )
-        made.guide.encoder.network = nn.Sequential(
-            nn.Linear(2, 64),
-            nn.Unflatten(1, (1, 8, 8)),
-            encoder,
-            nn.Flatten(),
-            nn.Linear(144, 2 * LATENT),
-        )
-        decoder = nn.Sequential(nn.Linear(LATENT, 16), nn.Unflatten(1, (4, 2, 2)))
-        made.model.decoder.network = nn.Sequential(
-            decoder, nn.ConvTranspose2d(4, 1, 4, stride=4), nn.Flatten(), nn.Linear(64, 2)
-        )
+        made = system("beta-tc", blocks=1)
+        if convolutions:
+            use_convolutions(made)
         return made.model, made.guide, made.objective
 
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=DeprecationWarning)
-        check_same_steps(make, batches(8), kind=lambda *a: CapturedSVI(*a, backend="inductor"))
+        captured = check_same_steps(
+            make, batches(8), kind=lambda *a: CapturedSVI(*a, backend="inductor")
+        )
+    assert captured.recordings == 1
+
+
+def use_convolutions(made: System) -> None:
+    """Give a system networks with convolutions, a batch norm and dropout."""
+    made.guide.encoder.network = nn.Sequential(
+        nn.Linear(2, 64),
+        nn.Unflatten(1, (1, 8, 8)),
+        nn.Sequential(
+            nn.Conv2d(1, 4, 3, bias=False), nn.BatchNorm2d(4), nn.ReLU(), nn.Dropout(0.3)
+        ),
+        nn.Flatten(),
+        nn.Linear(144, 2 * LATENT),
+    )
+    made.model.decoder.network = nn.Sequential(
+        nn.Sequential(nn.Linear(LATENT, 16), nn.Unflatten(1, (4, 2, 2))),
+        nn.ConvTranspose2d(4, 1, 4, stride=4),
+        nn.Flatten(),
+        nn.Linear(64, 2),
+    )
 
 
 def test_an_unknown_backend_is_refused() -> None:

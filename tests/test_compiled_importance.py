@@ -23,7 +23,8 @@ from tests.linear_gaussian import LATENT, LinearGaussian
 @pytest.fixture
 def system() -> tuple[VAE, Any]:
     exact = LinearGaussian()
-    return VAE(CouplingPrior(LATENT).double(), exact.model.decoder), exact.guide
+    prior = CouplingPrior(LATENT, blocks=2, hidden=(8,)).double()
+    return VAE(prior, exact.model.decoder), exact.guide
 
 
 @pytest.fixture

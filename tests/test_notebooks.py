@@ -1,7 +1,9 @@
 """The notebooks run from top to bottom, and are stored with the outputs of such a run."""
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -17,16 +19,32 @@ def test_there_are_notebooks() -> None:
     assert len(NOTEBOOKS) == 3
 
 
+@pytest.fixture(scope="module")
+def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
+    """A client of one kernel for all notebooks, because its imports take longer than most cells.
+
+    It works in another folder, and imports this repository from there.
+    """
+    paths = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+    client = nbclient.NotebookClient(
+        nbformat.v4.new_notebook(),
+        kernel_name="python3",
+        resources={"metadata": {"path": str(tmp_path_factory.mktemp("notebooks"))}},
+        startup_timeout=600,  # seconds, against hangs
+        timeout=1800,
+    )
+    with client.setup_kernel(env={**os.environ, "PYTHONPATH": paths}):
+        yield client
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
-def test_a_notebook_runs(path: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    # The kernel is a child in another folder, and imports this repository from there.
-    monkeypatch.setenv("PYTHONPATH", str(ROOT), prepend=os.pathsep)
-    notebook = nbformat.read(path, as_version=4)
-    limits = {"startup_timeout": 600, "timeout": 1800}  # seconds, against hangs
-    resources = {"metadata": {"path": str(tmp_path)}}
-    nbclient.NotebookClient(
-        notebook, kernel_name="python3", resources=resources, **limits
-    ).execute()
+def test_a_notebook_runs(path: Path, client: Any) -> None:
+    client.nb = nbformat.read(path, as_version=4)
+    # What an earlier notebook left: its names, and parameters that are registered in Pyro.
+    clean = nbformat.v4.new_code_cell("import pyro\npyro.clear_param_store()\n%reset -f")
+    client.nb.cells.insert(0, clean)
+    for number, cell in enumerate(client.nb.cells):
+        client.execute_cell(cell, number)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)

@@ -1,9 +1,6 @@
 """One configuration for Python, command line and files; parts of the user's own by their paths."""
 
 import json
-import os
-import subprocess
-import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +15,7 @@ from pyro_dpvae.cli.train_options import parsed
 from pyro_dpvae.recipes.parts import KINDS
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import StepOptions
+from tests.pages import run_command
 
 MOONS: dict[str, Any] = {"data": "two-moons", "latent_dim": 2, "steps": 2, "backend": "eager"}
 OWN = "tests.own_parts"
@@ -178,20 +176,19 @@ def test_what_is_no_part_is_refused_and_never_called(part: str, name: str, messa
         RunConfig(data="two-moons", latent_dim=2, **{part: name}).build((2,), dataset_size=9)
 
 
-def test_a_run_with_a_class_that_is_missing_says_which(tmp_path: Path) -> None:
+def test_a_run_with_a_class_that_is_missing_says_which(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
     package = tmp_path / "mine"
     package.mkdir()
     (package / "nets.py").write_text((Path(__file__).parent / "own_parts.py").read_text())
-    command = [sys.executable, "-m", "pyro_dpvae"]
+    monkeypatch.syspath_prepend(tmp_path)
     typed = [*arguments(MOONS), "--network", "mine.nets.Tower", "--out", str(tmp_path / "run")]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), *sys.path])}
-    subprocess.run([*command, "train", *typed], cwd=tmp_path, env=env, check=True)
+    # In a child, so that this process, which is to miss the class, has never imported it.
+    run_command(["dpvae", "train", *typed], tmp_path)
     package.rename(tmp_path / "moved")
-    result = subprocess.run(
-        [*command, "sample", "run"], cwd=tmp_path, env=env, check=False, capture_output=True
-    )
-    assert result.returncode == 2
-    assert b"got 'mine.nets.Tower', which cannot be imported" in result.stderr
+    assert main(["sample", str(tmp_path / "run")]) == 2
+    assert "got 'mine.nets.Tower', which cannot be imported" in capsys.readouterr().err
 
 
 def test_a_sweep_trains_each_combination_and_goes_on(

@@ -10,9 +10,8 @@ import pyro
 import pyro.util
 import torch
 from torch import Tensor, fx
-from torch._guards import TracingContext, tracing
-from torch._subclasses import FakeTensorMode
 from torch.distributions import Distribution
+from torch.fx.experimental import proxy_tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 from torch.overrides import TorchFunctionMode
@@ -192,17 +191,25 @@ def _recording() -> Iterator[None]:
     torch.clear_autocast_cache()
     torch.set_autocast_cache_enabled(False)
     optimizers = register_optimizer_step_pre_hook(_refuse_optimizer)
-    # The tracer finds the shape of each result with fake tensors. Without a mode for them it makes
-    # one per operation, and each new mode records the whole call stack.
-    shapes = tracing(TracingContext(FakeTensorMode(allow_fallback_kernels=True)))
+    # The tracer describes each result by a fake tensor, which takes longer than all else it does.
+    describe = getattr(proxy_tensor, "set_meta", None)
+    proxy_tensor.set_meta = _keep_shape  # type: ignore[assignment]
     try:
-        with shapes, _Operations(), _Values():
+        with _Operations(), _Values():
             yield
     finally:
+        proxy_tensor.set_meta = describe  # type: ignore[assignment]
         optimizers.remove()
         torch.set_autocast_cache_enabled(cache)
         pyro.util.torch_isnan, pyro.util.torch_isinf = checks
         Distribution._validate_sample = validate  # type: ignore[method-assign]
+
+
+def _keep_shape(proxy: fx.Proxy, value: Any) -> fx.Proxy:
+    """Keep the shape of a result, for ``simplify``."""
+    if isinstance(value, Tensor):
+        proxy.node.meta["shape"] = value.shape
+    return proxy
 
 
 def _refuse_optimizer(optimizer: Any, _args: Any, _kwargs: Any) -> None:

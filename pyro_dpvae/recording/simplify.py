@@ -3,7 +3,7 @@
 from typing import Any
 
 import torch
-from torch import Tensor, fx
+from torch import fx
 
 __all__ = ["simplify"]
 
@@ -44,8 +44,8 @@ def _same_as(node: fx.Node) -> fx.Node | None:
     if node.target is _aten.t.default and node.args[0].target is _aten.t.default:  # type: ignore[union-attr]
         return node.args[0].args[0]  # type: ignore[union-attr, return-value]
     if node.target in _RESHAPES:
-        before, after = _recorded(node.args[0]), _recorded(node)
-        if before is not None and after is not None and before.shape == after.shape:
+        before, after = _shape(node.args[0]), _shape(node)
+        if before is not None and before == after:
             return node.args[0]  # type: ignore[return-value]
     return None
 
@@ -55,14 +55,14 @@ def _sum_in_place_of_view(node: fx.Node) -> None:
     if node.target is not _aten.view.default:
         return
     total: Any = node.args[0]
-    before, after = _recorded(total), _recorded(node)
+    before, after = _shape(total), _shape(node)
     if (
         total.target is _aten.sum.dim_IntList
         and len(total.users) == 1
         and total.args[1:] == ([0], True)
         and before is not None
         and after is not None
-        and before.shape[1:] == after.shape
+        and before[1:] == after
     ):
         total.args = (total.args[0], [0])
         total.meta = node.meta
@@ -70,9 +70,8 @@ def _sum_in_place_of_view(node: fx.Node) -> None:
         node.graph.erase_node(node)
 
 
-def _recorded(node: Any) -> Tensor | None:
-    value = node.meta.get("val")
-    return value if isinstance(value, Tensor) else None
+def _shape(node: Any) -> torch.Size | None:
+    return node.meta.get("shape")
 
 
 def _is_pure(node: fx.Node) -> bool:
