@@ -80,7 +80,7 @@ class AbstractPrior(nn.Module, ABC):
 
     @property
     def has_smooth_score(self) -> bool:
-        """Whether the score grad log p(z) is a continuous function of z."""
+        """True if the score grad log p(z) is a continuous function of z."""
         return True
 
     @abstractmethod

@@ -2,8 +2,7 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, cast, final
 
 import pyro.distributions as dist
 import torch
@@ -16,6 +15,7 @@ from torch.distributions import constraints
 from pyro_dpvae._checks import check_positive_int, check_repeated
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
+from pyro_dpvae.nn.mlp import perceptron
 from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
@@ -146,19 +146,17 @@ class ResampledPrior(AbstractDirectPrior):
 
         p(z) = N(z; 0, I) [a(z) / Z (1 - (1 - Z)^(T-1)) + (1 - Z)^(T-1)],    Z = E_N(0,I)[a(z)]
 
-    with a the sigmoid of a perceptron. Z is estimated as the mean of a over S samples of N(0, I):
-    fresh ones on every call in training mode, and fixed ones in evaluation mode, so that the
-    density is a function there. The error of log p(z) is that of the estimate of log Z, the same
-    for all z: to first order the standard error divided by Z, both from :meth:`acceptance`. With
-    fresh samples log p(z) is too high by half its square on average. It falls as 1 / sqrt(S), and
-    grows as the acceptance rate falls.
+    with a the sigmoid of a perceptron, initially close to 1/2. Z is estimated as the mean of a
+    over S samples of N(0, I): fresh ones on every call in training mode, fixed ones in evaluation
+    mode. The error of log p(z) is the same for all z, to first order the standard error divided by
+    Z, both from :meth:`acceptance`. With fresh samples log p(z) is too high by half its square on
+    average.
 
     A density takes one pass of the perceptron, and S passes for Z. A sample takes T proposals and
-    passes, and has no gradient: objectives that compare samples of the prior, such as MMD, train
-    only the other side. Initially a is close to 1/2 everywhere, and p close to N(0, I).
+    passes, and has no gradient: with objectives such as MMD, only the encoder learns from it.
 
-    Generation space equals representation space, since there is no map from N(0, I) to p. In the
-    search for a mode, the curvature of N(0, I) is used for log p(z).
+    Generation space equals representation space. In the search for a mode, the curvature of N(0,
+    I) is used for log p(z).
 
     Args:
         latent_dim: size L of z.
@@ -197,15 +195,12 @@ class ResampledPrior(AbstractDirectPrior):
         remedy = f"use StandardNormal({latent_dim})"
         self.truncation = _check_truncation(truncation, remedy=remedy)
         self.draws = check_repeated("draws", draws)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([latent_dim, *hidden]):
-            check_positive_int("every width in hidden", outputs)
-            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
-        last = nn.Linear([latent_dim, *hidden][-1], 1)
+        layers = perceptron([latent_dim, *hidden, 1], activation="tanh")[:-1]
+        last = cast(nn.Linear, layers[-1])
         with torch.no_grad():
             last.weight.mul_(_INITIAL)
             last.bias.zero_()
-        self.network = nn.Sequential(*layers, last)
+        self.network = nn.Sequential(*layers)
         fixed = torch.randn(
             check_repeated("fixed_draws", fixed_draws),
             latent_dim,
