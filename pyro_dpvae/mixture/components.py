@@ -192,7 +192,7 @@ class Others(AbstractComponents):
         return z, log_prob
 
     def marginal(self, coordinate: int) -> AbstractComponents:
-        """Return normals of the draws' moments; a single coordinate is its own marginal."""
+        """Return normals with the samples' moments; a single coordinate is its own marginal."""
         return self if self.loc.shape[1] == 1 else super().marginal(coordinate)
 
 

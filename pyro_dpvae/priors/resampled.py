@@ -106,7 +106,7 @@ class Resampled(TorchDistribution):
         at_once = min(max(1, _PROPOSALS // max(1, math.prod(shape))), self.truncation)
         drawn, found = None, None
         with torch.no_grad():
-            # Always draws and scores all T: stopping early would depend on the values.
+            # Always all T proposals: stopping early would depend on values, and so synchronise.
             for first in range(0, self.truncation, at_once):
                 count = min(at_once, self.truncation - first)
                 proposals = self.proposal.sample(torch.Size([count, *sample_shape]))
