@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import cast, final
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.flow_steps import AutoregressiveStep
-from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors._base import AbstractPrior, Points, Values
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["AutoregressivePrior"]
@@ -87,9 +86,7 @@ class AutoregressivePrior(AbstractPrior):
         """Return p(z), of batch shape () and event shape (L,)."""
         return FlowDistribution(self.base(), FlowTransform(self))
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z), in one pass for each block, and log |det dg/dz|."""
         log_det = z.new_zeros(z.shape[:-1])
         for step in self._steps():
@@ -97,9 +94,7 @@ class AutoregressivePrior(AbstractPrior):
             log_det = log_det + stretch
         return z, log_det
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0), one coordinate after another."""
         for step in reversed(self._steps()):
             z0 = step.inverse(z0, None)[0]

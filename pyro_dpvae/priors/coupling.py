@@ -17,7 +17,7 @@ from pyro_dpvae.nn import at_least_float32, has_kinks
 from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.nn.linearization import push_through, with_slopes
 from pyro_dpvae.nn.mlp import perceptron
-from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
+from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap, Matrices, Points, Values
 from pyro_dpvae.priors.fixed import FixedPrior
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
@@ -129,14 +129,12 @@ class CouplingPrior(AbstractPrior):
         """Return p(z | y), the base's p0(z0 | y) transformed by the couplings."""
         return self._pushed(self._clustered().conditional(y))
 
-    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+    def log_joint(self, z: Points) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         z0, log_det = self.to_generation(z)
         return self._clustered().log_joint(z0) + log_det.unsqueeze(-1)
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z) and log |det dg/dz|."""
         halves = self._halves(z)
         log_det = z.new_zeros(z.shape[:-1])
@@ -147,7 +145,7 @@ class CouplingPrior(AbstractPrior):
             log_det = log_det - log_scale.sum(-1)
         return torch.cat(halves, -1), log_det
 
-    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
+    def linearize_generation(self, z: Points) -> LinearizedMap:
         """Return g and log |det dg/dz| with their derivatives at each point z."""
         halves = self._halves(z)
         directions = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
@@ -167,9 +165,7 @@ class CouplingPrior(AbstractPrior):
         z0, jacobian = torch.cat(halves, -1), torch.cat(tangents, -1)
         return LinearizedMap(z0, log_det, jacobian, log_det_gradient)
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0)."""
         halves = self._halves(z0)
         for block in range(self.blocks):
@@ -206,9 +202,7 @@ class CouplingPrior(AbstractPrior):
                 transforms.extend([swap, coupling, swap_back])
         return dist.TransformedDistribution(self.base(), transforms)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices | None]:
         """Return gradient and factor of log p0 at z0; None for the factor I."""
         if self.base_prior is None:
             return super().linearize_base(z0)

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
 __all__ = ["AbstractMixturePrior", "MixturePrior"]
 
@@ -43,11 +43,11 @@ class AbstractMixturePrior(AbstractDirectPrior, ABC):
         p = self()
         return dist.Normal(p.loc[y], p.scale[y]).to_event(1)
 
-    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+    def log_joint(self, z: Points) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         return _log_joint(self(), z)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
         p = self()
         shares = _log_joint(p, z).softmax(-1).unsqueeze(-1)

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast, final
 
 import torch
-from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_dpvae.priors._base import AbstractPrior, LinearizedDensity, identities
+from pyro_dpvae.priors._base import (
+    AbstractPrior,
+    LinearizedDensity,
+    Matrices,
+    Points,
+    Values,
+    identities,
+)
 
 __all__ = ["Joined", "ProductPrior"]
 
@@ -128,22 +134,18 @@ class ProductPrior(AbstractPrior):
         """Return p0 of generation space, the concatenation of the parts' bases."""
         return Joined([prior.base() for prior in layers_of(self)])
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z), part by part, and log |det dg/dz|."""
         z0, log_dets = zip(*self._each("to_generation", z), strict=True)
         return torch.cat(z0, -1), torch.stack(log_dets).sum(0)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, part by part."""
         parts = self._each("linearize_density", z)
         factors = torch.vmap(torch.block_diag)(*(part.factor for part in parts))
         return LinearizedDensity(torch.cat([part.gradient for part in parts], -1), factors)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices | None]:
         """Return gradient and factor of log p0 at z0, part by part; None for the factor I."""
         parts = self._each("linearize_base", z0)
         gradient = torch.cat([gradient for gradient, _ in parts], -1)
@@ -152,9 +154,7 @@ class ProductPrior(AbstractPrior):
         factors = [identities(part) if factor is None else factor for part, factor in parts]
         return gradient, torch.vmap(torch.block_diag)(*factors)
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0), part by part."""
         return torch.cat(self._each("to_representation", z0), -1)
 

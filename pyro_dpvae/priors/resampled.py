@@ -6,7 +6,6 @@ from typing import Any, ClassVar, NamedTuple, cast, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -16,7 +15,13 @@ from pyro_dpvae._checks import check_positive_int, check_repeated
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
 from pyro_dpvae.nn.mlp import perceptron
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
+from pyro_dpvae.priors._base import (
+    AbstractDirectPrior,
+    LinearizedDensity,
+    Points,
+    Values,
+    identities,
+)
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
 
@@ -217,7 +222,7 @@ class ResampledPrior(AbstractDirectPrior):
             truncation=self.truncation,
         )
 
-    def log_acceptance(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+    def log_acceptance(self, z: Points) -> Values:
         """Return log a(z)."""
         logits = at_least_float32(self.network(z)).squeeze(-1)
         return nn.functional.logsigmoid(logits)
@@ -235,7 +240,7 @@ class ResampledPrior(AbstractDirectPrior):
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z), with I as the factor of its negative curvature."""
         gradient = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
         return LinearizedDensity(gradient, identities(z))

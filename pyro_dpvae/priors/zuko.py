@@ -4,12 +4,11 @@ from typing import Any, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 from torch.distributions import Independent, Normal
 
 from pyro_dpvae.nn import has_kinks
-from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors._base import AbstractPrior, Matrices, Points, Values
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["ZukoPrior"]
@@ -87,21 +86,15 @@ class ZukoPrior(AbstractPrior):
         base = self.flow().base
         return dist.Normal(base.mean, base.stddev).to_event(1)
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z) and log |det dg/dz|."""
         return self.flow().transform.call_and_ladj(z)
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0)."""
         return self.flow().transform.inv(z0)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices]:
         """Return gradient and factor of log p0 at z0."""
         base = self.base()
         factor = torch.diag(1 / base.stddev).expand(len(z0), -1, -1)
