@@ -38,22 +38,25 @@ class DomainFeatures(AbstractFeatures):
         super().__init__()
         self.data, self.classes = data, check_positive_int("classes", classes)
         self.convolutions = nn.Sequential(
-            *(nn.Conv2d(channels, 32, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
-            *(nn.Conv2d(32, 64, 3, padding=1), nn.ReLU(), nn.MaxPool2d(2, ceil_mode=True)),
+            *(nn.Conv2d(channels, 32, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()),
+            *(nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()),
             *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
         )
         self.hidden = nn.Linear(64 * 16, _FEATURES)
         self.classify = nn.Linear(_FEATURES, classes)
+        self.to(memory_format=torch.channels_last)  # pooling is far faster so on a CPU
         self._named()
 
     def forward(self, images: Tensor) -> Tensor:
         """Return the features, of shape (batch, 128)."""
+        images = images.contiguous(memory_format=torch.channels_last)
         return relu(self.hidden(self.convolutions(images).flatten(1)))
 
     def save(self, path: Path) -> None:
         """Write the weights as safetensors, with the names of data and classes as metadata."""
         metadata = {"data": self.data, "classes": str(self.classes)}
-        write_whole(path, save(dict(self.state_dict()), metadata))
+        state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
+        write_whole(path, save(state, metadata))
 
     @classmethod
     def load(cls, path: Path, data: str) -> "DomainFeatures":
@@ -114,7 +117,7 @@ def train_domain_network(
         raise ValueError(f"a domain network needs at least two classes, got {found.tolist()}")
     with forked_rng(seed):
         network = DomainFeatures(name, channels=images.shape[1], classes=len(found))
-        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3)
+        optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
         order = [torch.randperm(len(images)).split(128) for _ in range(epochs)]
         bar = progress_bar(
             [chosen for epoch in order for chosen in epoch],

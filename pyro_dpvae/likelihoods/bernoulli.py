@@ -9,7 +9,18 @@ from torch import Tensor
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 
-__all__ = ["BernoulliLikelihood"]
+__all__ = ["BernoulliLikelihood", "bernoulli_log_prob"]
+
+
+def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
+    """Return x l - log(1 + exp(l)) = (x - 1/2) l - log(2 cosh(l/2)) for logits l.
+
+    The second form needs a sigmoid and a logarithm. On a CPU these take a third of the time of the
+    ``log1p`` inside ``binary_cross_entropy_with_logits``, with the same rounding errors.
+    """
+    # A sign of 1 at l = 0, and constant, so that all derivatives are right there.
+    size = logits * logits.new_ones(()).copysign(logits.detach())
+    return (x - 0.5) * logits + size.sigmoid().log().sub(size, alpha=0.5)
 
 
 @final
@@ -39,7 +50,7 @@ class BernoulliLikelihood(AbstractLikelihood):
 
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the Bernoulli distributions of the pixels."""
-        return dist.Bernoulli(logits=raw)
+        return _Bernoulli(logits=raw)
 
     def expansion(
         self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
@@ -47,3 +58,12 @@ class BernoulliLikelihood(AbstractLikelihood):
         """Return x - p and p (1 - p), with p the probability of a one."""
         p = raw.sigmoid()
         return x - p, p * (1 - p)
+
+
+class _Bernoulli(dist.Bernoulli):
+    """Pyro's Bernoulli distribution with a faster density."""
+
+    def log_prob(self, value: Tensor) -> Tensor:
+        if self._validate_args:
+            self._validate_sample(value)
+        return bernoulli_log_prob(self.logits, value)

@@ -6,13 +6,13 @@ from typing import Any, final
 
 import pyro.distributions as dist
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods.bernoulli import bernoulli_log_prob
 
 __all__ = ["ContinuousBernoulliLikelihood"]
 
@@ -77,9 +77,7 @@ class _ContinuousBernoulli(dist.TorchDistribution):
         return new
 
     def log_prob(self, value: Tensor) -> Tensor:
-        logits, value = torch.broadcast_tensors(self.logits, value)
-        bernoulli = -F.binary_cross_entropy_with_logits(logits, value, reduction="none")
-        return bernoulli + _log_normalizer(logits)
+        return bernoulli_log_prob(self.logits, value) + _log_normalizer(self.logits)
 
     @property
     def mean(self) -> Tensor:

@@ -6,6 +6,7 @@ from torch import nn
 
 from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.starting import he_start
 
 __all__ = [
     "mnist_decoder",
@@ -44,7 +45,7 @@ def mnist_encoder(image_shape: Sequence[int]) -> Batched:
         nn.Linear(256, 256),
         nn.ReLU(),
     )
-    return Batched(body, in_shape=image_shape, out_shape=(256,))
+    return Batched(he_start(body), in_shape=image_shape, out_shape=(256,))
 
 
 def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
@@ -77,7 +78,7 @@ def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
-    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+    return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
 
 
 def mnist_factor_encoder(image_shape: Sequence[int]) -> Batched:
@@ -107,7 +108,7 @@ def mnist_factor_encoder(image_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.Flatten(),
     )
-    return Batched(body, in_shape=image_shape, out_shape=(256,))
+    return Batched(he_start(body), in_shape=image_shape, out_shape=(256,))
 
 
 def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
@@ -138,4 +139,4 @@ def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
-    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+    return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)

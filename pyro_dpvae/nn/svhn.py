@@ -6,6 +6,7 @@ from torch import nn
 
 from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.starting import he_start
 
 __all__ = ["svhn_decoder", "svhn_encoder"]
 
@@ -74,7 +75,7 @@ def svhn_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.Conv2d(32, channels, 3, padding=1),
     )
-    return Batched(body, in_shape=(latent_dim,), out_shape=raw_shape)
+    return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
 
 
 def _norm_relu(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:

@@ -1,15 +1,17 @@
 """``build_system``: a model, a guide and an objective that fit together, from their names."""
 
 import inspect
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from itertools import count
 from typing import Any, cast
 
 import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae._randomness import forked_rng, seed_of
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.errors import ConfigError, UnsupportedError
 from pyro_dpvae.guides import AbstractGuide
@@ -91,7 +93,7 @@ def build_system(
     parts = ModelParts(
         shape=shape,
         latent_dim=latent_dim,
-        prior=partial(_build_prior, prior),
+        prior=partial(_build_prior, prior, count()),
         likelihood=supply(build_likelihood, likelihood_options, shape=shape),
         network=_named("network", network),
         pixels=_named("pixels", pixels),
@@ -140,11 +142,14 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
 
 
 def _build_prior(
-    part: Part, size: int, encoder: Callable[[], GaussianEncoder] | None
+    part: Part, numbers: Iterator[int], size: int, encoder: Callable[[], GaussianEncoder] | None
 ) -> AbstractPrior:
     build, options = _builder("prior", part)
     if "encoder" not in inspect.signature(build).parameters:
-        return cast(AbstractPrior, supply(build, options, latent_dim=size))
+        # With a random seed of its own, so that under one seed the networks start with the same
+        # weights, and the guide draws the same noise, whatever the prior is.
+        with forked_rng(seed_of(torch.initial_seed(), next(numbers))):
+            return cast(AbstractPrior, supply(build, options, latent_dim=size))
     if encoder is None:
         raise UnsupportedError(
             f"a {as_mapping('prior', part)['name']} prior takes the encoder of the whole z, and "
