@@ -9,6 +9,7 @@ import traceback
 import warnings
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from importlib import import_module
 from multiprocessing import get_context
 from typing import Any
@@ -44,7 +45,8 @@ def fork(work: Callable[[], object]) -> int:
         work()
         os._exit(0)
     except BaseException:
-        traceback.print_exc()
+        with suppress(OSError):  # the limit of a test's files may apply to this text too
+            traceback.print_exc()
         os._exit(1)
     raise AssertionError("not reached")
 

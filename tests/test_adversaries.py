@@ -275,7 +275,7 @@ def test_loading_copies_and_refuses_what_does_not_fit(exact: LinearGaussian) -> 
     small = FactorELBO(1.0, latent_dim=LATENT, hidden=(4,))
     small.loss_and_grads(exact.model, exact.guide, x)
     for state, message in (
-        (partial, r"parameter 0 .* must be step, exp_avg and exp_avg_sq of shape \(16, 2\)"),
+        (partial, r"parameter 0 .* must have step, and exp_avg and exp_avg_sq of shape \(16, 2\)"),
         (small.state_dict(), "size mismatch"),
         (
             {**before, "nonsense": torch.zeros(1)},

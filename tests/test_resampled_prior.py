@@ -106,7 +106,7 @@ def test_extreme_acceptances_leave_the_proposal_and_finite_gradients(logit: floa
     [
         ({"truncation": 1}, r"truncation must be at least 2, got 1; use StandardNormal\(2\)"),
         ({"draws": 1}, "draws must be at least 2 for a standard error"),
-        ({"hidden": (0,)}, "width in hidden must be at least 1"),
+        ({"hidden": (0,)}, "every width of the network must be at least 1"),
     ],
 )
 def test_bad_numbers_are_refused(options: dict[str, object], message: str) -> None:

@@ -121,7 +121,7 @@ def test_checkpoints_of_an_earlier_version_are_refused_and_left_alone(
         path.with_suffix("").mkdir()
     before = (run / "metrics.jsonl").read_bytes()
     for command in (["evaluate", str(run)], ["train", "--resume", str(run)]):
-        assert f"one file, and {checkpoints} has a folder for each" in refusal(capsys, *command)
+        assert f"{checkpoints} has checkpoints of an earlier version" in refusal(capsys, *command)
     assert (run / "metrics.jsonl").read_bytes() == before
     assert len(list(checkpoints.iterdir())) == 3
 

@@ -56,7 +56,7 @@ def test_flows_of_the_docstring_have_derivatives_for_a_laplace_guide(flow: str) 
 
 
 def test_flows_without_a_map_to_a_normal_are_refused() -> None:
-    message = "must map z to a normal base by a bijective transform, got .*; use a flow such as"
+    message = "must map z to a normal base by a bijective transform, got .*; use a flow of"
     for flow in (zuko.flows.GMM(2, components=3), zuko.flows.NCSF(2, **SMALL)):
         with pytest.raises(TypeError, match=message):
             ZukoPrior(flow)

@@ -53,7 +53,7 @@ from pyro_dpvae.metrics import (
     symmetric_kl,
 )
 from pyro_dpvae.metrics.estimate import Settings, mean_estimate, sum_estimate
-from pyro_dpvae.metrics.spaces import Space
+from pyro_dpvae.metrics.pockets import Space
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
 

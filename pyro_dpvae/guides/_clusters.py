@@ -47,11 +47,7 @@ def start_clusters(
 
 
 def mixture_of(prior: AbstractPrior) -> MixturePrior:
-    """Return the mixture whose components are a prior's clusters, in its generation space.
-
-    Raises:
-        ValueError: if there is none.
-    """
+    """Return the mixture whose components are a prior's clusters, in its generation space."""
     base = prior.base_prior if isinstance(prior, CouplingPrior) else prior
     if not isinstance(base, MixturePrior):
         raise ValueError(
@@ -69,14 +65,7 @@ def place_components(
     *,
     seed: int,
 ) -> None:
-    """Move a mixture's components to clusters found by k-means.
-
-    Args:
-        mixture: mixture over generation space.
-        means: means of q(z | x) there, at least as many as components.
-        draws: samples of q(z | x) there.
-        seed: random seed of k-means.
-    """
+    """Move a mixture's components to k-means clusters of means of q(z | x), given samples too."""
     from sklearn.cluster import KMeans
 
     number = mixture.components

@@ -58,12 +58,7 @@ def fit_component(
     bound: float,
     progress: bool,
 ) -> None:
-    """Fit the next component of a mixture that does not change.
-
-    Raises:
-        TypeError: if ``batches`` can be iterated only once.
-        ValueError: if an epoch has no batch, or the component's parameters do not stay finite.
-    """
+    """Fit the next component of a mixture that does not change."""
     check_passes(batches)
     parameters = [p for p in component.parameters() if p.requires_grad]
     if not parameters:
@@ -144,11 +139,7 @@ def skewed_log_ratio(log_new: Tensor, log_old: Tensor, bound: float) -> Tensor:
 
 
 def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, " batch"]:
-    """Return log p(x, z) of each datum, for a model with the single latent site z.
-
-    Raises:
-        ValueError: if the model has other latent sites, or sites outside a plate over the batch.
-    """
+    """Return log p(x, z) of each datum, for a model with the single latent site z."""
     trace = poutine.trace(poutine.condition(model, {LATENT: z})).get_trace(x)
     trace.compute_log_prob()
     sites = {
@@ -178,11 +169,7 @@ def log_joint(model: Callable[..., Any], x: Tensor, z: Tensor) -> Float[Tensor, 
 
 
 def check_passes(batches: Any) -> None:
-    """Raise for batches that can be iterated only once.
-
-    Raises:
-        TypeError: with their type.
-    """
+    """Raise for batches that can be iterated only once."""
     if callable(batches):
         return
     if (

@@ -131,7 +131,9 @@ class SemiAmortizedGuide(AbstractGuide):
             elbo = self._elbo(*at, x=x, signs=signs).sum()
             gradients = list(torch.autograd.grad(elbo, at, create_graph=through))
             if self.max_norm is not None:
-                gradients = _shortened(gradients, self.max_norm)
+                norm = torch.linalg.vector_norm(torch.cat(gradients, -1), dim=-1, keepdim=True)
+                factor = self.max_norm / norm.clamp(min=self.max_norm)
+                gradients = [factor * gradient for gradient in gradients]
         start = at if through else (mean, log_scale)
         mean, log_scale = (
             one + self.learning_rate * gradient
@@ -145,10 +147,3 @@ class SemiAmortizedGuide(AbstractGuide):
         z = torch.stack([q.loc + q.scale * sign for sign in signs])
         log_joint = self.decoder(z).log_prob(x) + self.prior().log_prob(z)
         return log_joint.mean(0) + log_scale.sum(-1)
-
-
-def _shortened(gradients: list[Tensor], most: float) -> list[Tensor]:
-    """Scale each datum's gradients down to a norm of at most ``most``."""
-    norm = torch.linalg.vector_norm(torch.cat(gradients, -1), dim=-1, keepdim=True)
-    factor = most / norm.clamp(min=most)
-    return [factor * gradient for gradient in gradients]

@@ -55,12 +55,15 @@ def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
     References:
         Chen et al. (2018), Isolating sources of disentanglement in VAEs, section 4.1.
     """
+    from sklearn.metrics import mutual_info_score
+
     factors, left_out = _varying(z, factors, least=2)
 
     def score(codes: Array, values: Array) -> float:
         information = _information(codes, values)
         top = np.sort(information, 0)[-2:]
-        return float(((top[1] - top[0]) / _entropies(values)).mean())
+        entropies = np.array([mutual_info_score(v, v) for v in values.T])
+        return float(((top[1] - top[0]) / entropies).mean())
 
     return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
 
@@ -245,12 +248,6 @@ def _information(codes: Array, values: Array) -> Array:
 
     cut = [np.digitize(c, np.histogram_bin_edges(c, _BINS)[1:-1]) for c in codes.T]
     return np.array([[mutual_info_score(c, v) for v in values.T] for c in cut])
-
-
-def _entropies(values: Array) -> Array:
-    from sklearn.metrics import mutual_info_score
-
-    return np.array([mutual_info_score(v, v) for v in values.T])
 
 
 def _entropy_of_rows(weights: Array) -> Array:

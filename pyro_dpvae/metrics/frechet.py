@@ -75,7 +75,8 @@ def frechet_distance(a: FeatureStatistics, b: FeatureStatistics) -> float:
         >>> frechet_distance(unit, shifted)
         4.0
     """
-    root = _root(a.covariance)
+    values, vectors = torch.linalg.eigh(a.covariance)
+    root = (vectors * values.clamp(min=0).sqrt()) @ vectors.T
     cross = torch.linalg.eigvalsh(root @ b.covariance @ root).clamp(min=0).sqrt().sum()
     shift = (a.mean - b.mean).square().sum()
     distance = shift + a.covariance.trace() + b.covariance.trace() - 2 * cross
@@ -124,9 +125,3 @@ def frechet_estimate(
     error = float(influence.std()) / math.sqrt(len(features))
     settings = {"samples": len(features), "reference": reference.count}
     return Estimate(frechet_distance(own, reference), error, settings)
-
-
-def _root(matrix: Tensor) -> Tensor:
-    """Return the root of a symmetric, positive semi-definite matrix."""
-    values, vectors = torch.linalg.eigh(matrix)
-    return (vectors * values.clamp(min=0).sqrt()) @ vectors.T

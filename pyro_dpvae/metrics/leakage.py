@@ -7,7 +7,7 @@ import torch
 
 from pyro_dpvae._checks import check_repeated
 from pyro_dpvae.metrics.estimate import Estimate
-from pyro_dpvae.metrics.spaces import Space, log_density
+from pyro_dpvae.metrics.pockets import Space, log_density
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior

@@ -1,16 +1,19 @@
 """Pockets and leaks: samples of the prior far from q(z), and of q(z) far from the prior."""
 
+from typing import Literal
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.metrics.spaces import Space, log_density
+from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
-__all__ = ["high_posterior_samples", "low_posterior_samples"]
+__all__ = ["Space", "high_posterior_samples", "log_density", "low_posterior_samples"]
+
+Space = Literal["representation", "generation"]
 
 
 @in_evaluation()
@@ -99,3 +102,23 @@ def _check_counts(num_samples: int, keep: int) -> None:
             f"keep must be at most num_samples, got {keep} of {num_samples} samples; draw more, "
             "or keep fewer"
         )
+
+
+def log_density(
+    prior: AbstractPrior, z: Float[Tensor, "*batch latent"], *, space: Space
+) -> Float[Tensor, "*batch"]:
+    """Return log p(z), or log p0(g(z)) without the log-determinant of the prior's map g.
+
+    Args:
+        prior: p(z).
+        z: points in representation space.
+        space: ``representation`` for log p(z), ``generation`` for log p0(g(z)).
+
+    Raises:
+        ValueError: for an unknown space.
+    """
+    check_choice("space", space, ("representation", "generation"))
+    with torch.no_grad():
+        if space == "representation":
+            return prior().log_prob(z)
+        return prior.base().log_prob(prior.to_generation(z)[0])

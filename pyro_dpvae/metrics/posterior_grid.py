@@ -200,7 +200,7 @@ def _log_area(reach: float, side: int) -> float:
 
 
 def _check_grid(mass: Tensor, reach: float) -> None:
-    """Refuse masses (batch, side, side) with mass on the border or between the cells."""
+    """Raise for masses (batch, side, side) on the border, or between cells."""
     side = mass.shape[-1]
     border = float((1 - mass[:, 1:-1, 1:-1].sum((-1, -2))).amax())
     if not border <= _OUTSIDE:

@@ -18,34 +18,31 @@ __all__ = ["AggregatePosterior"]
 
 @final
 class AggregatePosterior(TorchDistribution):
-    """q(z) = 1/N sum_n q(z | x_n), one component per datum.
+    """q(z) = 1/N sum_n q(z | x_n), with one component per datum.
 
     The constructor takes normals, N(z; mu_n, diag sigma_n^2); :meth:`of` takes posteriors of any
-    family. ``log_prob`` is exact over all N data, and streams over tiles: its memory does not
-    grow with points x components. Where q(z | x_n) are normals, diagonal or of full covariance,
-    or mixtures of diagonal ones, it writes the exponent of all components as one matrix product
-    in float64, with z and mu_n taken from the mean of all mu_n, and builds no
-    (points, components, L) tensor: for diagonal ones
+    family. ``log_prob`` is exact over all N data, in constant memory. For normals, and mixtures of
+    diagonal normals, exponents are one matrix product in float64, with z and mu_n relative to the
+    mean of all mu_n:
 
         log N(z; mu_n, diag sigma_n^2) = [z^2, z] . [-1/(2 sigma_n^2), mu_n/sigma_n^2] + c_n,
 
-    which takes 2 L numbers for each component; full covariances take the products of all
-    coordinates for features, L (L + 3) / 2 numbers. Other posteriors, such as flows, are kept,
-    and every point is scored under every datum's: 5,000 points and 2,000 data are ten million
-    evaluations of the flow.
+    with 2 L numbers per component, or L (L + 3) / 2 for full covariances. For other posteriors,
+    such as flows, every point is evaluated under every datum's posterior: 5,000 points and 2,000
+    data are ten million evaluations.
 
     Args:
         loc: the means mu_n, of shape (N, L).
         scale: the standard deviations sigma_n, of shape (N, L).
-        dtype: of the matrix product. float32 takes some 0.6 of the time of float64, and errs:
-            the terms of the product cancel, so log q(z) is off by up to some 5e-7 times
-            sum_j (mu_nj / sigma_nj)^2 of the components near z. At L = 32 and sigma = 0.03 that
-            is up to 0.02 nats where means spread by 1, and up to 0.15 where they spread by 3. For
-            full covariances of inverses P it is 5e-7 times sum_ij |P_ij mu_i mu_j|, which is more.
+        dtype: dtype of the matrix product. float32 takes 0.6 of the time of float64, but log q(z)
+            has errors up to 5e-7 sum_j (mu_nj / sigma_nj)^2 of components near z: for L = 32 and
+            sigma = 0.03, up to 0.02 nats if means have standard deviation 1, and 0.15 if 3. For
+            full covariances with precisions P the error is 5e-7 sum_ij |P_ij mu_i mu_j|, which is
+            larger.
 
     Raises:
-        ValueError: if the shapes are not one (N, L), a mean is not finite, a standard deviation
-            is not positive and finite, or ``dtype`` is another.
+        ValueError: if the shapes are not one (N, L), a mean is not finite, a standard deviation is
+            not positive and finite, or for another ``dtype``.
 
     References:
         Hoffman, Johnson (2016), ELBO surgery, equation 1.
@@ -86,23 +83,21 @@ class AggregatePosterior(TorchDistribution):
         dtype: torch.dtype = torch.float64,
         collect: Callable[[list[Any]], list[Any]] = list,
     ) -> "AggregatePosterior":
-        """Return the aggregate posterior of q(z | x) over batches of data.
-
-        Modules are in evaluation mode meanwhile.
+        """Return the aggregate posterior over batches, with modules in evaluation mode.
 
         Args:
-            posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,), such as an
-                encoder or a guide's ``posterior``. Of a family other than normals and
-                ``DiagonalNormalMixture``, ``log_prob`` takes z of shape (points, batch, L).
-            batches: tensors of shape (batch, *data) that make up the data set; one tensor is one
+            posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,), such as a
+                guide's ``posterior``. The ``log_prob`` of families other than normals and
+                ``DiagonalNormalMixture`` must accept z of shape (points, batch, L).
+            batches: tensors of shape (batch, *data) that make up the data set; a tensor is one
                 batch.
-            dtype: of the matrix product in ``log_prob``.
-            collect: where ranks share the data and there is a matrix product, makes the
-                parameters of all batches of those of the batches given.
+            dtype: dtype of the matrix product in ``log_prob``.
+            collect: if ranks share the data, maps the parameters of a rank's batches to those of
+                all.
 
         Raises:
             ValueError: if there is no batch, or a mean or standard deviation is not finite.
-            TypeError: if q(z | x) is not of these shapes.
+            TypeError: if q(z | x) has other shapes.
         """
         _check_dtype(dtype)
         posteriors: list[Any] = []
@@ -111,8 +106,8 @@ class AggregatePosterior(TorchDistribution):
                 q = posterior(x)
                 if tuple(getattr(q, "batch_shape", ())) != (len(x),) or len(q.event_shape) != 1:
                     raise TypeError(
-                        "the components of an aggregate posterior must be distributions of batch "
-                        f"shape (batch,) = ({len(x)},) and event shape (L,), got {q}"
+                        "components of an aggregate posterior must be distributions of batch "
+                        f"shape ({len(x)},) and event shape (L,), got {q}"
                     )
                 posteriors.append(q)
             components = components_of(posteriors, dtype, collect=collect)
@@ -121,7 +116,7 @@ class AggregatePosterior(TorchDistribution):
 
     @property
     def loc(self) -> Float[Tensor, "data latent"]:
-        """The mean of q(z | x_n) of each datum; by draws where it has no closed form."""
+        """The mean of q(z | x_n) of each datum, estimated by samples if not in closed form."""
         return self._components.loc
 
     @property
@@ -131,7 +126,7 @@ class AggregatePosterior(TorchDistribution):
 
     @property
     def moment_draws(self) -> int | None:
-        """How many draws ``loc`` and ``scale`` are of; None where they are exact."""
+        """The number of samples that estimate ``loc`` and ``scale``; None if they are exact."""
         return self._components.moment_draws
 
     @property
@@ -145,10 +140,10 @@ class AggregatePosterior(TorchDistribution):
         return self.scale.square().mean(0) + self.loc.var(0, correction=0)
 
     def marginals(self) -> list["AggregatePosterior"]:
-        """Return q(z_d) of each coordinate, over vectors of one element.
+        """Return q(z_d) of each coordinate, over vectors with one element.
 
-        They are exact where ``moment_draws`` is None; those of other posteriors are mixtures of
-        normals with the moments of each datum's draws.
+        If ``moment_draws`` is not None, each is approximated by a mixture of normals with the
+        moments of samples.
         """
         coordinates = range(self.event_shape[0])
         return [_aggregate(self._components.marginal(d)) for d in coordinates]
@@ -164,7 +159,7 @@ class AggregatePosterior(TorchDistribution):
         return log_prob.reshape(value.shape[:-1]).to(value.dtype)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
-        """Return draws of z, of shape (*sample_shape, *batch_shape, L)."""
+        """Return samples of z, of shape (*sample_shape, *batch_shape, L)."""
         shape = torch.Size(sample_shape) + self.batch_shape
         return self._draw(shape.numel(), self.loc.dtype)[0].reshape(shape + self.event_shape)
 
@@ -190,7 +185,7 @@ def _aggregate(
     batch_shape: Sequence[int] = (),
     new: AggregatePosterior | None = None,
 ) -> AggregatePosterior:
-    """Return q(z) of components, as an instance given or a new one."""
+    """Return q(z) of components, in a given instance or a new one."""
     new = AggregatePosterior.__new__(AggregatePosterior) if new is None else new
     new._components = components
     TorchDistribution.__init__(new, torch.Size(batch_shape), components.loc.shape[1:])
@@ -211,4 +206,4 @@ def _check_moments(loc: Tensor, scale: Tensor) -> None:
 
 
 def _count(bad: Tensor) -> str:
-    return f"{int(bad.sum())} of {bad.numel()} that are not"
+    return f"{int(bad.sum())} of {bad.numel()} values that are not"

@@ -1,4 +1,4 @@
-"""The components of an aggregate posterior: q(z | x_n) of all data, by families."""
+"""The components of an aggregate posterior: q(z | x_n) of all data, by family."""
 
 import math
 from abc import ABC, abstractmethod
@@ -31,7 +31,7 @@ __all__ = [
 ]
 
 _DRAWS = 1000
-# Pairs of points and data whose densities are computed at once, without a matrix product.
+# Number of pairs of points and data at once, without a matrix product.
 _PAIRS = 16_384
 
 
@@ -39,9 +39,10 @@ class AbstractComponents(ABC):
     """The posteriors q(z | x_n) of N data.
 
     Attributes:
-        loc: the mean of each, of shape (N, L).
-        scale: the standard deviation of each coordinate of each, of shape (N, L).
-        moment_draws: how many draws ``loc`` and ``scale`` are of; None where they are exact.
+        loc: their means, of shape (N, L).
+        scale: the standard deviations of their coordinates, of shape (N, L).
+        moment_draws: number of samples that estimate ``loc`` and ``scale``; None if they are
+            exact.
     """
 
     loc: Tensor
@@ -57,17 +58,17 @@ class AbstractComponents(ABC):
         """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
 
     def marginal(self, coordinate: int) -> "AbstractComponents":
-        """Return the posteriors of one coordinate, normal unless the family says otherwise."""
+        """Return the posteriors of one coordinate; normals, unless overridden."""
         one = slice(coordinate, coordinate + 1)
         return Normals(self.loc[:, one], self.scale[:, one])
 
 
 class AbstractStacked(AbstractComponents):
-    """Posteriors whose parameters are stacked, so that any of them can be taken out."""
+    """Posteriors whose parameters are stacked, so that any of them can be selected."""
 
     @abstractmethod
     def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
-        """Return the posteriors of the data ``chosen``, as one batch."""
+        """Return the posteriors of the data ``chosen`` as one batch."""
 
     @final
     def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
@@ -79,7 +80,7 @@ class AbstractStacked(AbstractComponents):
 
 @final
 class Normals(AbstractStacked):
-    """N(z; mu_n, diag sigma_n^2), of parameters of shape (N, L)."""
+    """N(z; mu_n, diag sigma_n^2), with parameters of shape (N, L)."""
 
     def __init__(self, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64) -> None:
         self.loc, self.scale = loc, scale
@@ -128,7 +129,7 @@ class Mixtures(AbstractStacked):
 
 @final
 class FullNormals(AbstractStacked):
-    """N(z; mu_n, A_n A_n'), of mu (N, L) and lower triangular A (N, L, L)."""
+    """N(z; mu_n, A_n A_n'), with mu (N, L) and lower triangular A (N, L, L)."""
 
     def __init__(
         self, loc: Tensor, scale_tril: Tensor, dtype: torch.dtype = torch.float64
@@ -149,7 +150,7 @@ class FullNormals(AbstractStacked):
 
 @final
 class Others(AbstractComponents):
-    """Posteriors of any family, as of a flow, in the batches in which they were computed."""
+    """Posteriors of any family, such as flows, in the batches in which they were computed."""
 
     moment_draws = _DRAWS
 
@@ -165,7 +166,7 @@ class Others(AbstractComponents):
         for q in self._posteriors:
             (size,) = q.batch_shape
             tiles = points.to(self.loc.dtype).split(max(1, _PAIRS // size))
-            # Distributions of other libraries do not all broadcast.
+            # Expanded, since not all distributions of other libraries broadcast.
             pairs = [tile.unsqueeze(1).expand(-1, size, -1) for tile in tiles]
             sums = [q.log_prob(pair).double().logsumexp(-1) for pair in pairs]
             total = torch.logaddexp(total, torch.cat(sums)) if sums else total
@@ -185,18 +186,18 @@ class Others(AbstractComponents):
             if len(places):
                 times = _occurrences(own)
                 with torch.no_grad():
-                    drawn = q(torch.Size([int(times.max()) + 1]))  # as pyro.sample draws
+                    drawn = q(torch.Size([int(times.max()) + 1]))
                 z[places] = drawn[times, own].to(dtype)
                 log_prob[places] = q.log_prob(drawn)[times, own].to(dtype)
         return z, log_prob
 
     def marginal(self, coordinate: int) -> AbstractComponents:
-        """Return normals of the draws' moments; a single coordinate is its own marginal."""
+        """Return normals with the samples' moments; a single coordinate is its own marginal."""
         return self if self.loc.shape[1] == 1 else super().marginal(coordinate)
 
 
 def has_product(q: Any) -> bool:
-    """Return whether q(z) of many such posteriors is computed by a matrix product."""
+    """Return True if q(z) of such posteriors is computed by a matrix product."""
     return _parameters(q) is not None
 
 
@@ -209,16 +210,16 @@ def components_of(
     """Return the components of posteriors q(z | x), each of a batch of data.
 
     Args:
-        posteriors: of the batches.
-        dtype: of matrix products.
-        collect: makes the parameters of all batches of those of these, where these are a share.
+        posteriors: the posteriors of all batches.
+        dtype: dtype of matrix products.
+        collect: maps the parameters of a rank's posteriors to those of all ranks.
 
     Raises:
-        ValueError: if there is none.
+        ValueError: if there are no posteriors.
     """
     parts = collect([_parameters(q) for q in posteriors])
     if not parts:
-        raise ValueError("an aggregate posterior needs at least one batch of data, got none")
+        raise ValueError("an aggregate posterior needs at least one batch, got none")
     stacked = [part for part in parts if part is not None]
     families = {family for family, _ in stacked}
     if len(stacked) < len(parts) or len(families) > 1:
@@ -229,7 +230,7 @@ def components_of(
 
 
 def _parameters(q: Any) -> tuple[Any, tuple[Tensor, ...]] | None:
-    """Return the class of a batch's components and their parameters, if they can be stacked."""
+    """Return the class and parameters of a batch's components, if they can be stacked."""
     if isinstance(q, Independent) and isinstance(q.base_dist, Normal):
         return Normals, (q.base_dist.loc, q.base_dist.scale)
     if isinstance(q, DiagonalNormalMixture):
@@ -240,7 +241,7 @@ def _parameters(q: Any) -> tuple[Any, tuple[Tensor, ...]] | None:
 
 
 def _occurrences(values: Tensor) -> Tensor:
-    """Return how often each of some integers has come before."""
+    """Return how often each integer has occurred before."""
     ordered, order = values.sort(stable=True)
     ranks = torch.arange(len(values), device=values.device)
     ranks = ranks - torch.searchsorted(ordered, ordered)

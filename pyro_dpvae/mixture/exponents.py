@@ -8,13 +8,12 @@ from torch import Tensor
 
 __all__ = ["NEGLIGIBLE", "Exponents", "diagonal_exponents", "full_exponents"]
 
-# A tile of log-densities in float64 then takes 1 MB and stays in a core's cache. Tiles from 64 x
-# 1024 to 512 x 512 differ by less than a tenth.
+# A tile of log-densities in float64 then takes 1 MB, which fits a core's cache.
 _POINTS, _COMPONENTS = 128, 1024
 
 NEGLIGIBLE = -80.0
-"""Below exp(-80) of the largest component a term cannot change a sum, and exp of numbers near the
-smallest float is many times slower than of others."""
+"""Log ratio to the largest term below which a term cannot change a sum. Clamping to it avoids slow
+denormal numbers."""
 
 
 @final
@@ -24,10 +23,10 @@ class Exponents:
     Features are [z^2, z] or, with products, [z_i z_j (i <= j), z].
 
     Args:
-        center: what z and means are taken from, of shape (L,).
+        center: the point subtracted from z and means, of shape (L,).
         weights: of shape (components, 2 L) or, with products, (components, L (L + 3) / 2).
         offsets: of shape (components,).
-        products: whether features have the products of different coordinates.
+        products: whether features include products of different coordinates.
     """
 
     def __init__(
@@ -37,7 +36,7 @@ class Exponents:
         self._weights, self._offsets = weights, offsets
 
     def log_prob(self, points: Tensor) -> Tensor:
-        """Return the logarithm at points, (points, L) in float64, of shape (points,)."""
+        """Return the log-density at points, (points, L) in float64, of shape (points,)."""
         points = points - self.center
         densities = [self._log_prob(tile) for tile in points.split(_POINTS)]
         return torch.cat(densities) if densities else points.sum(-1)
@@ -50,8 +49,7 @@ class Exponents:
         ):
             exponents = torch.addmm(offsets, features, weights.T)
             largest = exponents.detach().amax(-1, keepdim=True)
-            # Differences from the largest lose nothing that matters in float32, and its exp is
-            # several times faster.
+            # Differences from the largest are exact enough in float32, whose exp is faster.
             terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE).exp_()
             total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).double().log())
         return total
@@ -66,7 +64,7 @@ class Exponents:
 def diagonal_exponents(
     loc: Tensor, scale: Tensor, log_weights: Tensor | float, *, dtype: torch.dtype
 ) -> Exponents:
-    """Return those of sum_m w_m N(z; mu_m, diag sigma_m^2), with mu of shape (components, L)."""
+    """Return the exponents of sum_m w_m N(z; mu_m, diag sigma_m^2), with mu (components, L)."""
     precision = scale.double().square().reciprocal()
     center = loc.double().mean(0)
     mean = loc.double() - center
@@ -83,7 +81,7 @@ def diagonal_exponents(
 def full_exponents(
     loc: Tensor, scale_tril: Tensor, log_weights: Tensor | float, *, dtype: torch.dtype
 ) -> Exponents:
-    """Return those of sum_m w_m N(z; mu_m, A_m A_m'), with A of shape (components, L, L)."""
+    """Return the exponents of sum_m w_m N(z; mu_m, A_m A_m'), with A (components, L, L)."""
     center = loc.double().mean(0)
     rows, columns = _pairs(loc.shape[1], loc.device)
     halves = torch.where(rows == columns, -0.5, -1.0).double()

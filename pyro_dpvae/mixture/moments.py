@@ -1,4 +1,4 @@
-"""Means and standard deviations of posteriors, by draws where they have no closed form."""
+"""Means and standard deviations of posteriors, estimated by samples if necessary."""
 
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -16,20 +16,16 @@ _AT_ONCE = 16
 
 
 def draw_moments(q: Any, draws: int) -> tuple[Tensor, Tensor]:
-    """Return mean and standard deviation of draws of q, of q's own shape."""
+    """Return mean and standard deviation of samples of q, with q's own shape."""
     shape = (*q.batch_shape, *q.event_shape)
-    total = squares = origin = None
+    total = squares = origin = torch.zeros(())
     for start in range(0, draws, _AT_ONCE):
-        with torch.no_grad():  # as pyro.sample draws
+        with torch.no_grad():
             z = q(torch.Size([min(_AT_ONCE, draws - start)])).expand(-1, *shape)
-        # From a point nearby, squares cancel less.
-        origin = z.mean(0) if origin is None else origin
+        if start == 0:
+            origin = z.mean(0)  # squares relative to a point nearby lose fewer digits
         away = (z - origin).double()
-        total = away.sum(0) + (0 if total is None else total)
-        squares = away.square().sum(0) + (0 if squares is None else squares)
-    assert total is not None
-    assert squares is not None
-    assert origin is not None
+        total, squares = total + away.sum(0), squares + away.square().sum(0)
     variance = (squares - total.square() / draws) / (draws - 1)
     return origin + (total / draws).to(origin), variance.sqrt().to(origin)
 
@@ -40,13 +36,12 @@ def posterior_means(
     *,
     num_samples: int = 64,
 ) -> Float[Tensor, "data latent"]:
-    """Return the mean of q(z | x) for each datum; modules are in evaluation mode meanwhile.
+    """Return the mean of q(z | x) for each datum, with modules in evaluation mode.
 
     Args:
         posterior: x -> q(z | x), of batch shape (batch,) and event shape (L,).
-        batches: tensors of shape (batch, *data); one tensor is one batch.
-        num_samples: how many samples give the mean of a q that has none in closed form, such as
-            a flow, at least 2.
+        batches: tensors of shape (batch, *data); a tensor is one batch.
+        num_samples: number of samples that estimate a mean without closed form, at least 2.
     """
     means: list[Tensor] = []
     with torch.no_grad(), in_evaluation(posterior):

@@ -1,6 +1,6 @@
 """Fully connected encoders and decoders for data of any shape."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
 
@@ -10,7 +10,7 @@ from pyro_dpvae._checks import check_choice, check_positive_int, check_shape
 from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
 from pyro_dpvae.nn.batched import Batched
 
-__all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder"]
+__all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder", "perceptron"]
 
 _MOONS_HIDDEN = (100, 50)
 # The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1
@@ -46,7 +46,7 @@ def mlp_encoder(
     """
     shape = check_shape("image_shape", image_shape)
     sizes = [prod(shape), *hidden]
-    body = nn.Sequential(nn.Flatten(), *_perceptron(sizes, activation=activation))
+    body = nn.Sequential(nn.Flatten(), *perceptron(sizes, activation=activation))
     return Batched(body, in_shape=shape, out_shape=(sizes[-1],))
 
 
@@ -74,7 +74,7 @@ def mlp_decoder(
     """
     shape = check_shape("raw_shape", raw_shape)
     sizes = [latent_dim, *reversed(hidden), prod(shape)]
-    layers = _perceptron(sizes, activation=activation)[:-1]
+    layers = perceptron(sizes, activation=activation)[:-1]
     body = nn.Sequential(*layers, nn.Unflatten(1, shape))
     return Batched(body, in_shape=(latent_dim,), out_shape=shape)
 
@@ -99,11 +99,16 @@ def moons_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     return mlp_decoder(latent_dim, raw_shape, hidden=_MOONS_HIDDEN, activation=_MOONS_ACTIVATION)
 
 
-def _perceptron(sizes: Sequence[int], *, activation: Activation) -> list[nn.Module]:
+def perceptron(
+    sizes: Sequence[int], *, activation: Activation | Callable[[], nn.Module]
+) -> list[nn.Module]:
+    """Return linear layers of these sizes, each followed by an activation."""
     for size in sizes:
         check_positive_int("every width of the network", size)
-    check_choice("activation", activation, ACTIVATIONS)
+    if not callable(activation):
+        check_choice("activation", activation, ACTIVATIONS)
+        activation = ACTIVATIONS[activation]
     layers: list[nn.Module] = []
     for inputs, outputs in pairwise(sizes):
-        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+        layers += [nn.Linear(inputs, outputs), activation()]
     return layers

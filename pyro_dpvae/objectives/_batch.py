@@ -18,16 +18,7 @@ Site = dict[str, Any]
 
 @contextmanager
 def explained(args: Sequence[Any]) -> Iterator[None]:
-    """Explain errors that are caused by data which are not a batch.
-
-    Args:
-        args: the arguments of model and guide.
-
-    Raises:
-        ValueError: for an empty batch.
-        TypeError: if the programs fail on a list with one tensor, or on another dtype than that of
-            their parameters.
-    """
+    """Explain errors of programs that are caused by arguments which are not a batch."""
     x = args[0] if len(args) == 1 else None
     if isinstance(x, Tensor) and x.dim() and not len(x):
         raise ValueError(
@@ -53,18 +44,13 @@ def explained(args: Sequence[Any]) -> Iterator[None]:
 
 
 class Batch:
-    """The plate over the batch, from an observed site of the model.
-
-    Args:
-        model_trace: a trace of the model.
-        name: name of the plate; None finds it from the sites.
-        count: number of ranks, each with a batch of this size.
+    """The plate over the batch, found from an observed site of the model.
 
     Attributes:
         name: name of the plate.
         size: number of items in the batch of this rank.
-        full_size: number of items that the batches of all ranks represent, larger than their sizes
-            if the plate subsamples.
+        full_size: number of items that the batches of all ``count`` ranks represent, larger than
+            their sizes if the plate subsamples.
     """
 
     def __init__(self, model_trace: Trace, *, name: str | None, count: int) -> None:
@@ -137,11 +123,7 @@ class Batch:
 
 
 def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:
-    """Raise for a guide's site whose samples have no gradients.
-
-    Raises:
-        ValueError: if it is neither reparameterised nor enumerated.
-    """
+    """Raise for a guide's site that is neither reparameterised nor enumerated."""
     if not q.has_rsample and not enumerated:
         raise ValueError(
             "every guide site must be reparameterised or enumerated for this objective, got "

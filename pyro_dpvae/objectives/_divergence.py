@@ -27,16 +27,12 @@ __all__ = [
 
 
 def closed_divergence(q: Distribution, p: Distribution) -> Tensor:
-    """Return KL(q || p) in closed form, of the batch shape of both.
+    """Return KL(q || p) in closed form, with the batch shape of both.
 
-    Beyond what torch has: for q = N(mu, Sigma) and p = N(m, diag s^2),
+    Without closed form it raises a NotImplementedError. Unlike torch it supports expanded
+    distributions, and q = N(mu, Sigma) with p = N(m, diag s^2):
 
-        KL = 1/2 sum_d [(Sigma_dd + (mu_d - m_d)^2) / s_d^2 + log(2 pi s_d^2)] - H(q),
-
-    and expanded distributions.
-
-    Raises:
-        NotImplementedError: if no closed form is known.
+        KL = 1/2 sum_d [(Sigma_dd + (mu_d - m_d)^2) / s_d^2 + log(2 pi s_d^2)] - H(q).
 
     Example:
         >>> q = MultivariateNormal(torch.ones(2), torch.eye(2))
@@ -83,10 +79,7 @@ def expected_log_density(q: Any, at_sample: Tensor) -> Tensor:
 
 
 def _if_known(q: Any, quantity: Callable[[], Tensor]) -> Tensor | None:
-    """Return a quantity of q if it has a closed form.
-
-    A Delta is excluded: autoguides use its density for a change of variables.
-    """
+    """Return a quantity of q in closed form; None for a Delta, as in autoguides."""
     try:
         return None if is_delta(q) else quantity()
     except NotImplementedError:

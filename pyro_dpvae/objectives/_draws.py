@@ -49,15 +49,8 @@ def draw(
 
     is estimated by a sample from each component, in traces whose sites have the scale K a_k. The
     gradient of the weights then compares f between components; a sample from q only sees f change
-    near the sample, and so hardly ever compares distant components.
-
-    Args:
-        model: p(x, z).
-        guide: q(z | x).
-        args: arguments of both.
-        kwargs: keyword arguments of both.
-        nesting: upper bound of the depth of plates.
-        whole: also return a sample from q itself.
+    near the sample, and so hardly ever compares distant components. ``whole`` adds a sample from q
+    itself.
     """
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)

@@ -50,8 +50,7 @@ class Enumerating(EnumMessenger):
     def checked_batch_norm(self) -> Iterator[None]:
         """Raise if a ``BatchNorm1d`` inside sees features for every enumerated value.
 
-        It would take features of shape (values, batch, width) for those of a signal, and normalise
-        over the values if the batch happens to be as large as its width.
+        It would take features of shape (values, batch, width) for signals, if batch = width.
         """
 
         def check(module: nn.Module, args: tuple[Any, ...]) -> None:
@@ -78,18 +77,9 @@ def enumerated_trace(
 ) -> tuple[Trace, int | float, Enumerating]:
     """Return the trace of a guide, with its marked discrete sites enumerated.
 
-    Args:
-        guide: q(z | x).
-        args: arguments of the guide.
-        kwargs: keyword arguments of the guide.
-        nesting: upper bound of the nesting depth of plates; infinite if unknown.
-
     Returns:
-        The trace; the nesting depth of plates, which is 1 if sites are enumerated and it is
-        unknown; and the messenger that enumerated them.
-
-    Raises:
-        ValueError: if a site requests several samples of each value, or lies in more plates.
+        The trace; the nesting depth of plates (1 if sites are enumerated and it is unknown); and
+        the messenger that enumerated them.
     """
     depth = 1 if math.isinf(nesting) else int(nesting)
     enumerating = Enumerating(-1 - depth)
@@ -118,17 +108,12 @@ def enumerated_trace(
 
 @final
 class Enumeration:
-    """Expectations over a guide's enumerated sites, each in its own dimension.
+    """Expectations over the enumerated sites of a guide's trace, each in its own dimension.
 
     A term that depends on the sites y_1, ..., y_S, directly or through their probabilities, is
     averaged only over these,
 
-        E_q[f(y)] = sum_y f(y) prod_s q(y_s | parents),
-
-    so that a term of one site among many is a sum over that site's values.
-
-    Args:
-        guide_trace: trace of a guide run under ``poutine.enum``, with densities.
+        E_q[f(y)] = sum_y f(y) prod_s q(y_s | parents).
     """
 
     def __init__(self, guide_trace: Trace) -> None:
@@ -158,13 +143,11 @@ class Enumeration:
     ) -> "tuple[Marginal | None, set[str]]":
         """Return a site's distribution under the model with enumerated sites summed out.
 
-        Args:
-            site: a site of the model.
-            log_prob: returns the model's log-density of an enumerated site, by its name.
+        ``log_prob`` returns the model's log-density of an enumerated site, by its name.
 
         Returns:
             The marginal, or None if the site depends on no enumerated one; and the names of the
-            sites that it depends on, directly or through others.
+            sites that it depends on.
         """
         p = site["fn"]
         if not self.names or len(p.batch_shape) < -self.first:
@@ -182,7 +165,7 @@ class Enumeration:
         return [dim for dim in self.names if len(shape) >= -dim and shape[dim] > 1]
 
     def _closure(self, shape: Sequence[int], factor: Callable[[int], Tensor]) -> dict[int, Tensor]:
-        """Return the factors of all sites that a term depends on, directly or through others."""
+        """Return the factors of all sites that a term depends on, directly or not."""
         found: dict[int, Tensor] = {}
         pending = self._dims(shape)
         while pending:

@@ -23,12 +23,7 @@ T = TypeVar("T")
 
 
 def gather_together(build: Callable[[Over], T], *, size: int) -> T:
-    """Build something from the tensors of all ranks, with one message for each dtype.
-
-    Args:
-        build: makes the result from an ``Over``; called twice, with the same tensors each time.
-        size: number of items of each rank.
-    """
+    """Return what ``build`` makes of all ranks' tensors, with one message per dtype."""
     found: list[tuple[Tensor, int]] = []
 
     def note(tensor: Tensor, event: int) -> Tensor:
@@ -45,11 +40,7 @@ def gather_together(build: Callable[[Over], T], *, size: int) -> T:
 
 
 def check_equal_shapes(args: Any, kwargs: Any) -> None:
-    """Raise on every rank if batches have different shapes, before one waits for another.
-
-    Raises:
-        ValueError: if tensor arguments have other shapes on other ranks.
-    """
+    """Raise on every rank if batches have different shapes, before one waits for another."""
     leaves = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
     shapes = [tuple(leaf.shape) for leaf in leaves]
     device = leaves[0].device if leaves else torch.device("cpu")

@@ -46,15 +46,6 @@ def direct_terms(
 ) -> Terms | None:
     """Return the terms of a batch, equal bit for bit to those from traces.
 
-    Args:
-        model: p(x, z).
-        guide: q(z | x).
-        args: arguments of both.
-        kwargs: keyword arguments of both.
-        coordinates: compute the rate of each coordinate, where it exists.
-        penalties: True if the objective has penalties.
-        count: number of ranks, each with a batch of this size.
-
     Returns:
         None if the programs are not just z ~ posterior(x), and z ~ prior(); x ~ decoder(z), or if
         active Pyro handlers must see them.

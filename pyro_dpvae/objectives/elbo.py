@@ -42,24 +42,19 @@ class RegularizedELBO(pyro.infer.ELBO):
 
         loss = sum over the batch of  D + rate(R) + sum of weight x penalty.
 
-    The divergence R is computed in closed form where q and p allow it. Otherwise the entropy of q
-    is, where q allows it, and log p(z) is evaluated at the sample. For a mixture q(z | x), D and R
-    are estimated by a sample from each component, with the mixture's weights. Discrete sites of
-    the guide marked ``infer={"enumerate": "parallel"}`` are summed out: D and R are exact averages
-    over all their values under q. Penalties do not see these sites, and see the prior summed over
-    them (``MMD`` says which of its parameters get gradients). The step returns the loss summed
-    over the batch, like every Pyro objective. ``terms`` has the terms of the last evaluation per
-    datum, in nats and unweighted: ``distortion``, ``rate`` and those of each penalty; and the
-    weighted ``loss``.
+    R is the divergence in closed form if it exists; otherwise the entropy of q in closed form if
+    it exists, and log p(z) at a sample. For a mixture q(z | x), D and R are weighted means over a
+    sample from each component. Discrete sites of the guide marked ``infer={"enumerate":
+    "parallel"}`` are summed out exactly; penalties see the prior summed over them.
 
-    Every evaluation with gradients is a training step: schedules advance by one, and adversaries
-    learn. ``loss(...)`` and evaluations under ``torch.no_grad()`` change nothing.
+    ``terms`` has the terms of the last evaluation per datum, in nats and unweighted:
+    ``distortion``, ``rate`` and those of each penalty; and the weighted ``loss``. Every evaluation
+    with gradients is a training step: schedules advance, and adversaries learn. ``loss(...)`` and
+    evaluations under ``torch.no_grad()`` change nothing.
 
     Without SVI, ``objective(model, guide)`` is a module with the parameters of both; its call on a
-    batch returns the loss, for ``backward()`` and any torch optimizer.
-
-    If several processes train together, each on its shard of a batch, :meth:`across_ranks` makes
-    the objective see the whole batch.
+    batch returns the loss, for ``backward()`` and any torch optimizer. If several processes train
+    together, :meth:`across_ranks` makes the objective see the whole batch.
 
     Args:
         rate: maps R to the rate term of the loss; the default is R itself.
@@ -77,10 +72,10 @@ class RegularizedELBO(pyro.infer.ELBO):
             and guide see different numbers of items, or the batch is too small for a penalty.
 
     References:
-        Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia,
-        Lee, Elhabian (2020), dpVAEs, equation 5 for the rate with a decoupled prior. Kingma et al.
-        (2014), Semi-supervised learning with deep generative models, equation 7, for sums over the
-        values of a discrete site.
+        Kingma, Welling (2014), Auto-Encoding Variational Bayes, equations 3 and 7. Bhalodia, Lee,
+        Elhabian (2020), dpVAEs, equation 5 for the rate with a decoupled prior. Kingma et al.
+        (2014), Semi-supervised learning with deep generative models, equation 7, for discrete
+        sites.
 
     Example:
         >>> from pyro_dpvae.objectives import MMD, TotalCorrelation
@@ -131,17 +126,16 @@ class RegularizedELBO(pyro.infer.ELBO):
     def across_ranks(self) -> "RegularizedELBO":
         """Let training steps see the batch of all ranks of a process group; return itself.
 
-        The distortions, rates and representations of each rank's shard, with their q(z | x) and
-        p(z), are gathered, and rates and penalties are computed for the whole batch. Loss and
-        terms are those of the whole batch, equal on every rank. The mean of the gradients over
-        ranks is the gradient of that loss: average them with ``inference.AveragingOptim``, or with
-        ``DistributedDataParallel(objective.across_ranks()(model, guide))``. Two ranks with half a
-        batch each thus take the step of one rank with all of it.
+        Distortions, rates and representations of each rank's shard, with their q(z | x) and p(z),
+        are gathered, and the loss of the whole batch is computed on every rank. Its gradient is
+        the mean of the gradients over ranks: average them with ``inference.AveragingOptim``, or
+        with ``DistributedDataParallel(objective.across_ranks()(model, guide))``. Two ranks with
+        half a batch each thus take the step of one rank with all of it.
 
-        All ranks must take the steps together, on batches of one size; this is checked in the
-        first two steps only. Evaluations without gradients use only the rank's own batch and need
-        no other rank. Batch norm in networks normalises each rank's shard. A latent site outside
-        the data plate is sampled by each rank, and its cost is averaged.
+        All ranks must take the steps together, on batches of one size; only the first two steps
+        check this. Evaluations without gradients use only the rank's own batch. Batch norm in
+        networks normalises each rank's shard. A latent site outside the data plate is sampled by
+        each rank, and its cost is averaged.
         """
         self._across_ranks = True
         return self
@@ -185,9 +179,8 @@ class RegularizedELBO(pyro.infer.ELBO):
     ) -> tuple[Tensor, dict[str, Tensor]]:
         """Return the loss summed over the batch, and the terms.
 
-        This part of a training step can be captured as one graph; :meth:`begin_step` comes before,
-        :meth:`update` and :meth:`end_step` after it. With gradients, penalties leave gradients on
-        the parameters that they own.
+        This part of a training step can be captured as one graph, between :meth:`begin_step` and
+        :meth:`update`. With gradients, penalties leave gradients on their own parameters.
         """
         with explained(args):
             terms = self.terms_of(model, guide, *args, **kwargs)
@@ -273,11 +266,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         return self
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return the training state of the objective as tensors by name.
-
-        It consists of the step, and of the adversaries of penalties with their optimizers; weights
-        are not part of it.
-        """
+        """Return the training state as tensors by name: the step, adversaries, and optimizers."""
         state = {_STEP: torch.tensor(self.step)}
         for name, part in self._named_parts():
             state.update(part.state_dict(prefix=f"{name}."))

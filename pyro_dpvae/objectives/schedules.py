@@ -107,7 +107,7 @@ class ExponentialSchedule(AbstractSchedule):
         if not (start > 0 and end > 0):
             raise ValueError(
                 f"an exponential schedule needs positive weights, got {start} and {end}; "
-                "start from a small positive one, or use Linear"
+                "start from a small positive one, or use LinearSchedule"
             )
 
     def between(self, fraction: float) -> float:

@@ -76,24 +76,22 @@ def averaged(
 def of_all_ranks(terms: Terms) -> Terms:
     """Return the terms of all ranks' data; all must call it with the same number of items."""
 
+    def rate(own: SiteRate, over: Over) -> SiteRate:
+        coordinates = None if own.coordinates is None else over(own.coordinates, 1)
+        return replace(own, total=over(own.total, 0), coordinates=coordinates)
+
     def build(over: Over) -> Terms:
         return replace(
             terms,
             distortion=over(terms.distortion, 0),
-            rates=tuple(_rate(rate, over) for rate in terms.rates),
-            latents=tuple(_latents(latents, over) for latents in terms.latents),
+            rates=tuple(rate(own, over) for own in terms.rates),
+            latents=tuple(
+                Latents(tuple(_site(site, over) for site in latents.sites), across_ranks=True)
+                for latents in terms.latents
+            ),
         )
 
     return gather_together(build, size=terms.size)
-
-
-def _rate(rate: SiteRate, over: Over) -> SiteRate:
-    coordinates = None if rate.coordinates is None else over(rate.coordinates, 1)
-    return replace(rate, total=over(rate.total, 0), coordinates=coordinates)
-
-
-def _latents(latents: Latents, over: Over) -> Latents:
-    return Latents(tuple(_site(site, over) for site in latents.sites), across_ranks=True)
 
 
 def _site(site: LatentSite, over: Over) -> LatentSite:

@@ -1,6 +1,6 @@
 """Terms of any Pyro program, from the traces of a model and a guide."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -23,6 +23,7 @@ from pyro_dpvae.objectives.terms import Terms, averaged
 __all__ = ["traced_terms"]
 
 Site = dict[str, Any]
+Expectation = Callable[[Tensor, Site], Tensor]
 
 
 def traced_terms(
@@ -33,49 +34,34 @@ def traced_terms(
     coordinates: bool,
     count: int,
 ) -> Terms:
-    """Return the terms of some samples of the latents.
-
-    Args:
-        draws: traces of the model and the guide, with densities; for each sample its strata and,
-            if there are penalties, the sample from q itself.
-        plate: name of the plate over the batch; None finds it.
-        particles: number of vectorized samples in each trace.
-        coordinates: compute the rate of each coordinate, where it exists.
-        count: number of ranks.
-    """
+    """Return the terms of some samples of the latents, from their traces with densities."""
     strata = [traces for draw in draws for traces in draw.strata]
     batch = Batch(strata[0][0], name=plate, count=count)
     distortions, rates = [], []
     for model_trace, guide_trace in strata:
-        enumeration = Enumeration(guide_trace)
-        found = _Expected(batch, enumeration, particles)
-        distortions.append(_distortion(model_trace, found))
-        rates.append(_rates(model_trace, guide_trace, found, coordinates=coordinates))
+        expected = _expectation(guide_trace, batch, particles)
+        observed = [site for site in sample_sites(model_trace) if site["is_observed"]]
+        terms = [expected(-site["log_prob"], site) for site in observed]
+        distortions.append(torch.stack(terms).sum(0))
+        rates.append(_rates(model_trace, guide_trace, expected, coordinates=coordinates))
     wholes = [draw.whole for draw in draws if draw.whole is not None]
     latents = tuple(_latents(*traces, batch) for traces in wholes)
     scale = batch.common_scale(*strata[0]) if latents else 1.0
     return Terms(*averaged(distortions, rates), latents, batch.full_size, scale)
 
 
-class _Expected:
-    """Reduce a term of a site to one value per datum, over values, plates and particles."""
-
-    def __init__(self, batch: Batch, enumeration: Enumeration, particles: int) -> None:
-        self.batch, self.enumeration, self.particles = batch, enumeration, particles
-
-    def __call__(self, term: Tensor, site: Site) -> Tensor:
-        expected = self.enumeration.expected(term)
-        return self.batch.per_datum(expected, site, particles=self.particles)
-
-
-def _distortion(model_trace: Trace, expected: _Expected) -> Tensor:
-    """Return E_q[-log p(x | z)] of each datum, of shape (batch,)."""
-    observed = [site for site in sample_sites(model_trace) if site["is_observed"]]
-    return torch.stack([expected(-site["log_prob"], site) for site in observed]).sum(0)
+def _expectation(guide_trace: Trace, batch: Batch, particles: int) -> Expectation:
+    """Return what reduces a term of a site to one value per datum."""
+    average = Enumeration(guide_trace).expected
+    return lambda term, site: batch.per_datum(average(term), site, particles=particles)
 
 
 def _rates(
-    model_trace: Trace, guide_trace: Trace, expected: _Expected, *, coordinates: bool
+    model_trace: Trace,
+    guide_trace: Trace,
+    expected: Expectation,
+    *,
+    coordinates: bool,
 ) -> list[SiteRate]:
     """Return E_q[log q(z | x) - log p(z)] of each latent site and datum."""
     model_latents = {s["name"]: s for s in sample_sites(model_trace) if not s["is_observed"]}

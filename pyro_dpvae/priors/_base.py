@@ -13,7 +13,21 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
 
-__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedDensity", "LinearizedMap"]
+__all__ = [
+    "AbstractDirectPrior",
+    "AbstractPrior",
+    "LinearizedDensity",
+    "LinearizedMap",
+    "Matrices",
+    "Points",
+    "Values",
+    "identities",
+]
+
+
+Points = Float[Tensor, "*batch latent"]
+Values = Float[Tensor, "*batch"]
+Matrices = Float[Tensor, "*batch latent latent"]
 
 
 @dataclass(frozen=True)
@@ -80,17 +94,15 @@ class AbstractPrior(nn.Module, ABC):
 
     @property
     def has_smooth_score(self) -> bool:
-        """Whether the score grad log p(z) is a continuous function of z."""
+        """True if the score grad log p(z) is a continuous function of z."""
         return True
 
     @abstractmethod
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
-        """Return z0 = g(z) and log |det dg/dz|."""
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
+        """Return z0 = g(z) and log |det dg/dz| of points z, of shape (*batch, L)."""
 
-    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> "LinearizedMap":
-        """Return g and log |det dg/dz| with their derivatives at each point z."""
+    def linearize_generation(self, z: Points) -> "LinearizedMap":
+        """Return g and log |det dg/dz| with their derivatives at points z, (batch, L)."""
         z0, log_det = self.to_generation(z)
 
         def joined(z: Tensor) -> Tensor:
@@ -101,7 +113,7 @@ class AbstractPrior(nn.Module, ABC):
         jacobian, log_det_gradient = derivatives.split([z.shape[-1], 1], -1)
         return LinearizedMap(z0, log_det, jacobian, log_det_gradient.squeeze(-1))
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, for each point.
 
         With G the Jacobian of g, the curvature is G H0 G' with that of p0, H0; the curvature of g
@@ -113,9 +125,7 @@ class AbstractPrior(nn.Module, ABC):
         factor = there.jacobian if base_factor is None else there.jacobian @ base_factor
         return LinearizedDensity(there.log_det_gradient + pulled, factor)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices | None]:
         """Return gradient and factor of log p0 at z0; None for the factor I.
 
         A prior with another ``base`` than N(0, I) must override this method.
@@ -123,10 +133,8 @@ class AbstractPrior(nn.Module, ABC):
         return -z0, None
 
     @abstractmethod
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
-        """Return z = g^-1(z0)."""
+    def to_representation(self, z0: Points) -> Points:
+        """Return z = g^-1(z0) of points z0, of shape (*batch, L)."""
 
     def cluster_prior(self) -> Any:
         """Return p(y), a ``Categorical`` over the clusters y = 0, ..., K - 1.
@@ -140,15 +148,13 @@ class AbstractPrior(nn.Module, ABC):
         """Return p(z | y), of the batch shape of y and event shape (L,)."""
         raise self._without_clusters()
 
-    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+    def log_joint(self, z: Points) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         log_p = self.cluster_prior().logits
         every = torch.arange(len(log_p), device=log_p.device)
         return log_p + self.conditional(every).log_prob(z.unsqueeze(-2))
 
-    def responsibilities(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch clusters"]:
+    def responsibilities(self, z: Points) -> Float[Tensor, "*batch clusters"]:
         """Return p(y | z) of every cluster y."""
         return self.log_joint(z).softmax(-1)
 
@@ -170,34 +176,28 @@ class AbstractDirectPrior(AbstractPrior, ABC):
         """Return p(z) itself."""
         return self()
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z itself and a log-determinant of zero."""
         return z, z.new_zeros(z.shape[:-1])
 
-    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
+    def linearize_generation(self, z: Points) -> LinearizedMap:
         """Return z, I and zeros."""
         return LinearizedMap(z, z.new_zeros(len(z)), identities(z), torch.zeros_like(z))
 
     @abstractmethod
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"]]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices]:
         """Return gradient and factor of log p(z) itself."""
         there = self.linearize_density(z0)
         return there.gradient, there.factor
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z0 itself."""
         return z0
 
 
-def identities(z: Float[Tensor, "batch latent"]) -> Float[Tensor, "batch latent latent"]:
+def identities(z: Points) -> Matrices:
     """Return the identity matrix for each point."""
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)

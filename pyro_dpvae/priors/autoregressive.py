@@ -3,12 +3,11 @@
 from collections.abc import Sequence
 from typing import cast, final
 
-from jaxtyping import Float
-from torch import Tensor, nn
+from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.flow_steps import AutoregressiveStep
-from pyro_dpvae.priors._base import AbstractPrior
+from pyro_dpvae.priors._base import AbstractPrior, Points, Values
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["AutoregressivePrior"]
@@ -22,15 +21,14 @@ class AutoregressivePrior(AbstractPrior):
 
         z_i <- exp(a_i(z_<i)) z_i + t_i(z_<i),    log |det| = sum_i a_i(z_<i)
 
-    with a and t from one masked perceptron (MADE), and the order of coordinates turns round from
-    block to block. The log density is thus one parallel pass for each block, its Jacobian
-    triangular. A draw is sequential: it finds one coordinate after another, and computes each
-    hidden unit once, as soon as the coordinates that it sees are known.
+    with a and t from one masked perceptron (MADE); the order of coordinates is reversed from block
+    to block. A density takes one parallel pass per block. A sample finds one coordinate after
+    another, and computes each hidden unit once.
 
-    In the paper, and by default here, a = 0: every block's determinant is one. There a block is a
-    MADE of three layers with 640 ReLUs. We count the third layer as the output layer, hence two
-    hidden layers of 640 by default; ``hidden=(640, 640, 640)`` is the other interpretation. ELUs
-    instead of ReLUs, and the bounds (-2, 2) of a learned a, are our choice.
+    By default a = 0, as in the paper: every determinant is one. The paper's blocks are MADEs of
+    three layers with 640 ReLUs. We count the third layer as the output layer, hence two hidden
+    layers of 640 by default; ``hidden=(640, 640, 640)`` is the other interpretation. ELUs instead
+    of ReLUs, and the bounds (-2, 2) of a learned a, are our choice.
 
     Args:
         latent_dim: size L of z, at least 2.
@@ -45,8 +43,8 @@ class AutoregressivePrior(AbstractPrior):
 
     References:
         Chen et al. (2017), Variational lossy autoencoder, section 3.2: the prior, and its
-        equivalence to an inverse autoregressive posterior. Papamakarios, Pavlakou, Murray
-        (2017), Masked autoregressive flow, equations 3 to 5. Ma, Zhou, Hovy (2019), MAE: code.
+        equivalence to an inverse autoregressive posterior. Papamakarios, Pavlakou, Murray (2017),
+        Masked autoregressive flow, equations 3 to 5. Ma, Zhou, Hovy (2019), MAE: code.
 
     Example:
         >>> import torch
@@ -88,9 +86,7 @@ class AutoregressivePrior(AbstractPrior):
         """Return p(z), of batch shape () and event shape (L,)."""
         return FlowDistribution(self.base(), FlowTransform(self))
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z), in one pass for each block, and log |det dg/dz|."""
         log_det = z.new_zeros(z.shape[:-1])
         for step in self._steps():
@@ -98,9 +94,7 @@ class AutoregressivePrior(AbstractPrior):
             log_det = log_det + stretch
         return z, log_det
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0), one coordinate after another."""
         for step in reversed(self._steps()):
             z0 = step.inverse(z0, None)[0]

@@ -1,7 +1,6 @@
-"""The decoupled prior: a base pushed through affine couplings that are learned with the VAE."""
+"""The decoupled prior: a base distribution transformed by learned affine couplings."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
 from typing import Any, cast, final
 
 import pyro.distributions as dist
@@ -13,17 +12,18 @@ from pyro.distributions.transforms.utils import clamp_preserve_gradients
 from torch import Tensor, nn
 from torch.distributions import Distribution
 
-from pyro_dpvae._checks import check_choice, check_positive_int
-from pyro_dpvae.nn import ACTIVATIONS, at_least_float32, has_kinks
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn import at_least_float32, has_kinks
 from pyro_dpvae.nn.activations import Activation
 from pyro_dpvae.nn.linearization import push_through, with_slopes
-from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap
+from pyro_dpvae.nn.mlp import perceptron
+from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap, Matrices, Points, Values
 from pyro_dpvae.priors.fixed import FixedPrior
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
 __all__ = ["CouplingPrior"]
 
-# Those of Pyro's AffineCoupling.
+# The bounds of Pyro's AffineCoupling.
 _LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
 
 
@@ -31,38 +31,33 @@ _LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
 class CouplingPrior(AbstractPrior):
     """The decoupled prior of a dpVAE: z0 ~ p0, z = g^-1(z0), with g a stack of couplings.
 
-    A block keeps one half of its input, a, and moves the other, b, towards representation
-    space by ``b <- b * exp(s(a)) + t(a)``; the halves change roles from block to block. With
-    the K scalings s_k met on the way,
+    A block keeps one half of its input, a, and moves the other, b, towards representation space by
+    ``b <- b * exp(s(a)) + t(a)``; the halves alternate. With the log scales s_k of the K blocks,
 
         log p(z) = log p0(g(z)) - sum_k sum_j s_kj.
 
-    In the paper p0 = N(0, I), the default; it names other base distributions, and maps that make
-    mixtures (RAD), as future work. Here another prior may be the base. Over a ``MixturePrior``
-    the clusters of generation space are pushed to representation space too,
-    p(z | y) = p0(g(z) | y) |det dg/dz|: this form is derived here. Generation space is that in
-    which the base has its density, whatever the base is made of itself.
+    By default p0 = N(0, I), as in the paper, or it is another prior; the paper names other base
+    distributions as future work. With a ``MixturePrior`` as the base, clusters exist in
+    representation space too, p(z | y) = p0(g(z) | y) |det dg/dz|, which is our extension.
 
-    The maps are written as one stack over the two halves; ``composed()`` is their definition in
-    Pyro's own transforms. A distribution from ``prior()`` follows the parameters of the couplings:
-    after an update it gives the new density, also of a tensor that it has scored before. Those of
-    a base it takes as they are on the call.
+    ``composed()`` is the definition by Pyro's own transforms; ``prior()`` computes the same
+    faster. Its distribution always uses the current parameters of the couplings, but those of a
+    base at the time of the call.
 
     Args:
-        latent_dim: the size L of z, at least 2.
-        blocks: the number K of couplings.
-        hidden: the widths of the hidden layers of s and t.
-        bound: the function on the output of s and t, element by element.
-        activation: of the hidden layers of s and t. Under the authors' ``leaky-relu``, of slope
-            0.01, the score grad log p(z) and the map's Jacobian jump where a unit switches:
-            ``SteinDiscrepancy`` refuses it, and the gradient of Laplace and semi-amortized guides
-            is then not that of their bound. Under ``silu`` all of them are right.
-        base: the prior p0 of z0, or a distribution of Pyro that stays as it is (``FixedPrior``),
-            over the same number of coordinates; N(0, I) if None.
+        latent_dim: size L of z, at least 2.
+        blocks: number K of couplings.
+        hidden: widths of the hidden layers of s and t.
+        bound: elementwise function of the output of s and t.
+        activation: activation of the hidden layers. With the authors' ``leaky-relu`` (0.01) the
+            score grad log p(z) is not continuous: ``SteinDiscrepancy`` raises an error, and
+            gradients of Laplace and semi-amortized guides are biased. With ``silu`` they are
+            correct.
+        base: the prior p0, or a fixed Pyro distribution, over L coordinates; None is N(0, I).
 
     Raises:
-        ValueError: if ``latent_dim`` is below 2, another size below 1, or the base is over
-            vectors of another size.
+        ValueError: if ``latent_dim`` is below 2, another size below 1, or the base has another
+            size.
 
     References:
         Bhalodia, Lee, Elhabian (2020), dpVAEs: Fixing Sample Generation for Regularized VAEs,
@@ -97,18 +92,16 @@ class CouplingPrior(AbstractPrior):
             base = FixedPrior(base)
         if base is not None and base.latent_dim != latent_dim:
             raise ValueError(
-                f"base must be over vectors of latent_dim {latent_dim}, got {base.latent_dim}; "
-                "build both for one size"
+                f"base must have latent_dim {latent_dim}, got {base.latent_dim}; build both for "
+                "one size"
             )
         self.base_prior = base
         self.blocks = check_positive_int("blocks", blocks)
         first = latent_dim // 2
         kept = [first if block % 2 == 0 else latent_dim - first for block in range(blocks)]
         self.couplings = nn.ModuleList(
-            _ScaleAndShift(
-                size, latent_dim - size, hidden=hidden, bound=bound, activation=activation
-            )
-            for size in kept
+            _ScaleAndShift(n, latent_dim - n, hidden=hidden, bound=bound, activation=activation)
+            for n in kept
         )
         order = torch.arange(latent_dim)
         self.register_buffer("second_half_first", order.roll(-first), persistent=False)
@@ -124,26 +117,24 @@ class CouplingPrior(AbstractPrior):
 
     @property
     def has_smooth_score(self) -> bool:
-        """Whether the score is continuous: those of the couplings and of the base."""
+        """True if the scores of couplings and base are continuous."""
         base = self.base_prior
         return not has_kinks(self.couplings) and (base is None or base.has_smooth_score)
 
     def cluster_prior(self) -> Any:
-        """Return p(y) of the base, which the couplings leave as it is."""
+        """Return p(y) of the base."""
         return self._clustered().cluster_prior()
 
     def conditional(self, y: Int[Tensor, "*clusters"]) -> FlowDistribution:
-        """Return p(z | y), the base's p0(z0 | y) pushed through the couplings."""
+        """Return p(z | y), the base's p0(z0 | y) transformed by the couplings."""
         return self._pushed(self._clustered().conditional(y))
 
-    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
-        """Return log p(y) + log p(z | y) of every cluster y, in nats, from one pass of g."""
+    def log_joint(self, z: Points) -> Float[Tensor, "*batch clusters"]:
+        """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         z0, log_det = self.to_generation(z)
         return self._clustered().log_joint(z0) + log_det.unsqueeze(-1)
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z) and log |det dg/dz|."""
         halves = self._halves(z)
         log_det = z.new_zeros(z.shape[:-1])
@@ -154,8 +145,8 @@ class CouplingPrior(AbstractPrior):
             log_det = log_det - log_scale.sum(-1)
         return torch.cat(halves, -1), log_det
 
-    def linearize_generation(self, z: Float[Tensor, "batch latent"]) -> LinearizedMap:
-        """Return g and log |det dg/dz| at points z with their derivatives, for each point."""
+    def linearize_generation(self, z: Points) -> LinearizedMap:
+        """Return g and log |det dg/dz| with their derivatives at each point z."""
         halves = self._halves(z)
         directions = torch.eye(self.latent_dim, dtype=z.dtype, device=z.device)
         tangents = self._halves(directions.expand(len(z), -1, -1))
@@ -174,9 +165,7 @@ class CouplingPrior(AbstractPrior):
         z0, jacobian = torch.cat(halves, -1), torch.cat(tangents, -1)
         return LinearizedMap(z0, log_det, jacobian, log_det_gradient)
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0)."""
         halves = self._halves(z0)
         for block in range(self.blocks):
@@ -186,10 +175,10 @@ class CouplingPrior(AbstractPrior):
         return torch.cat(halves, -1)
 
     def composed(self) -> dist.TransformedDistribution:
-        """Return p(z) composed of Pyro's ``AffineCoupling`` and ``Permute``, its definition.
+        """Return p(z) composed of Pyro's ``AffineCoupling`` and ``Permute``, the definition.
 
-        It equals ``prior()``, is slower, and belongs to the parameters as they are now: its
-        couplings remember their last input and output by identity.
+        It equals ``prior()``, but is slower and only valid until parameters change, since Pyro's
+        couplings cache their last input and output.
 
         Example:
             >>> prior = CouplingPrior(2)
@@ -213,9 +202,7 @@ class CouplingPrior(AbstractPrior):
                 transforms.extend([swap, coupling, swap_back])
         return dist.TransformedDistribution(self.base(), transforms)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices | None]:
         """Return gradient and factor of log p0 at z0; None for the factor I."""
         if self.base_prior is None:
             return super().linearize_base(z0)
@@ -223,7 +210,7 @@ class CouplingPrior(AbstractPrior):
         return there.gradient, there.factor
 
     def extra_repr(self) -> str:
-        """Return the sizes of z and of the stack, for the ``repr``."""
+        """Return the size of z and the number of blocks, for the ``repr``."""
         return f"{super().extra_repr()}, blocks={self.blocks}"
 
     def _clustered(self) -> AbstractPrior:
@@ -240,13 +227,13 @@ class CouplingPrior(AbstractPrior):
 
     def _shift_and_log_scale(self, block: int, kept: Tensor) -> tuple[Tensor, Tensor]:
         shift, log_scale = self.couplings[block](kept)
-        # Pyro clips all log scales to (-5, 3), which changes nothing of a tanh.
+        # Pyro clips all log scales to (-5, 3), which has no effect after a tanh.
         clips = self.couplings[block].bound is not torch.tanh
         return shift, _clipped(log_scale) if clips else log_scale
 
 
 class _ScaleAndShift(nn.Module):
-    """The two networks of a coupling: kept half (*batch, kept) -> t, s, each (*batch, moved)."""
+    """The networks t and s of a coupling: (*batch, kept) -> two times (*batch, moved)."""
 
     def __init__(
         self,
@@ -260,11 +247,11 @@ class _ScaleAndShift(nn.Module):
         super().__init__()
         self.kept = kept
         self.bound = bound
-        self.scale = _perceptron([kept, *hidden, moved], activation=activation)
-        self.shift = _perceptron([kept, *hidden, moved], activation=activation)
+        self.scale = _network([kept, *hidden, moved], activation=activation)
+        self.shift = _network([kept, *hidden, moved], activation=activation)
 
     def forward(self, kept: Tensor) -> tuple[Tensor, Tensor]:
-        # Bounded in float32: log-determinants add up over blocks, whatever the networks ran in.
+        # Bounded in float32, since log-determinants add up over blocks.
         shift, scale = at_least_float32(self.shift(kept)), at_least_float32(self.scale(kept))
         return self.bound(shift), self.bound(scale)
 
@@ -286,16 +273,11 @@ def _clipped(log_scale: Tensor) -> Tensor:
     return clamp_preserve_gradients(log_scale, _LEAST_LOG_SCALE, _MOST_LOG_SCALE)
 
 
-def _perceptron(sizes: Sequence[int], *, activation: Activation) -> nn.Sequential:
-    check_choice("activation", activation, ACTIVATIONS)
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise(sizes):
-        check_positive_int("every width in hidden", outputs)
-        layers += [nn.Linear(inputs, outputs), ACTIVATIONS[activation]()]
+def _network(sizes: Sequence[int], *, activation: Activation) -> nn.Sequential:
+    layers = perceptron(sizes, activation=activation)[:-1]
     for layer in layers:
         if isinstance(layer, nn.LeakyReLU):
-            # So that the gradient reads the output, which the next layer keeps in any case. Else
-            # compiled code stores a mask of the input's signs, which in torch 2.15 takes longer
-            # on a CPU than the matrix product before it.
+            # So that the gradient is computed from the output. Otherwise compiled code stores a
+            # mask of the input's signs, which is slow on a CPU in torch 2.15.
             layer.inplace = True
-    return nn.Sequential(*layers[:-1])
+    return nn.Sequential(*layers)

@@ -5,12 +5,11 @@ from collections.abc import Callable, Iterator
 from typing import Any, final
 
 import torch
-from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import Distribution, Transform, constraints
 
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
 __all__ = ["FixedPrior"]
 
@@ -79,7 +78,7 @@ class FixedPrior(AbstractDirectPrior):
         """Return p(z), of batch shape () and event shape (L,)."""
         return self.distribution
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
         tracked = torch.is_grad_enabled() and z.requires_grad
         with torch.enable_grad():

@@ -1,4 +1,4 @@
-"""Mixture priors: normals in representation space, whose index is a cluster."""
+"""Mixture priors: normals in representation space, whose components are clusters."""
 
 from abc import ABC, abstractmethod
 from typing import Any, final
@@ -10,24 +10,24 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
 __all__ = ["AbstractMixturePrior", "MixturePrior"]
 
-# Scales from 5e-5 to 2e4, as an encoder has them, which overflow nowhere in float32.
+# Scales from 5e-5 to 2e4, as for encoders, so that nothing overflows in float32.
 _LOG_SCALE_RANGE = (-10.0, 10.0)
 
 
 class AbstractMixturePrior(AbstractDirectPrior, ABC):
-    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), whose clusters are its components.
+    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), whose components are clusters.
 
-    Generation space is representation space. Draws have gradients to all parameters, the weights
-    included; see ``DiagonalNormalMixture``. For the curvature of log p(z), the components'
-    precisions count by their responsibilities, and the spread of their gradients is left out.
+    Generation space is representation space. Samples have gradients to all parameters, including
+    the weights; see ``DiagonalNormalMixture``. The curvature of log p(z) is approximated by the
+    mean of the components' precisions, weighted by responsibility.
     """
 
     def extra_repr(self) -> str:
-        """Return the sizes of z and of the mixture, for the ``repr``."""
+        """Return the size of z and the number of components, for the ``repr``."""
         return f"{super().extra_repr()}, components={self.components}"
 
     @abstractmethod
@@ -43,11 +43,11 @@ class AbstractMixturePrior(AbstractDirectPrior, ABC):
         p = self()
         return dist.Normal(p.loc[y], p.scale[y]).to_event(1)
 
-    def log_joint(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch clusters"]:
+    def log_joint(self, z: Points) -> Float[Tensor, "*batch clusters"]:
         """Return log p(y) + log p(z | y) of every cluster y, in nats."""
         return _log_joint(self(), z)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, by point."""
         p = self()
         shares = _log_joint(p, z).softmax(-1).unsqueeze(-1)
@@ -62,18 +62,18 @@ def _log_joint(p: DiagonalNormalMixture, z: Tensor) -> Tensor:
 
 @final
 class MixturePrior(AbstractMixturePrior):
-    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), with everything learned.
+    """p(z) = sum_y p(y) N(z; mu_y, diag sigma_y^2), with all parameters learned.
 
-    Means start at draws from N(0, spread^2 I), of torch's generator, and each sigma at
-    spread K^(-1/L), at which K balls together have the volume of one ball of radius spread:
-    components start apart, and cover what lies between them. Log sigma is cut to [-10, 10].
+    Initial means are samples of N(0, spread^2 I). Each initial sigma is spread K^(-1/L), so that K
+    balls of this radius have the volume of one ball of radius spread. Log sigma is clamped to
+    [-10, 10].
 
     Args:
-        latent_dim: the size L of z.
-        components: the number K of components.
-        uniform: whether p(y) stays uniform. By default it is learned, as users of mixtures
-            expect; clustering models often keep it uniform, so that no cluster dies out.
-        spread: the standard deviation of the means at the start.
+        latent_dim: size L of z.
+        components: number K of components.
+        uniform: keep p(y) uniform instead of learning it; clustering models often do, so that no
+            cluster dies out.
+        spread: standard deviation of the initial means.
 
     Raises:
         ValueError: if a size is below 1, or ``spread`` not positive.

@@ -4,13 +4,19 @@ from collections.abc import Sequence
 from typing import Any, ClassVar, cast, final
 
 import torch
-from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
-from pyro_dpvae.priors._base import AbstractPrior, LinearizedDensity, identities
+from pyro_dpvae.priors._base import (
+    AbstractPrior,
+    LinearizedDensity,
+    Matrices,
+    Points,
+    Values,
+    identities,
+)
 
 __all__ = ["Joined", "ProductPrior"]
 
@@ -114,7 +120,7 @@ class ProductPrior(AbstractPrior):
 
     def __init__(self, priors: Sequence[AbstractPrior]) -> None:
         if not priors:
-            raise ValueError("a product needs at least one prior, got none")
+            raise ValueError("priors must have at least one prior, got none")
         sizes = tuple(prior.latent_dim for prior in priors)
         super().__init__(sum(sizes))
         self.priors = nn.ModuleList(priors)
@@ -122,63 +128,40 @@ class ProductPrior(AbstractPrior):
 
     def forward(self) -> Joined:
         """Return p(z), of batch shape () and event shape (L,)."""
-        return Joined([prior() for prior in self._parts()])
+        return Joined([prior() for prior in layers_of(self)])
 
     def base(self) -> Joined:
         """Return p0 of generation space, the concatenation of the parts' bases."""
-        return Joined([prior.base() for prior in self._parts()])
+        return Joined([prior.base() for prior in layers_of(self)])
 
-    def to_generation(
-        self, z: Float[Tensor, "*batch latent"]
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def to_generation(self, z: Points) -> tuple[Points, Values]:
         """Return z0 = g(z), part by part, and log |det dg/dz|."""
-        vectors = z.split(self.latent_dims, -1)
-        mapped = [
-            prior.to_generation(part) for prior, part in zip(self._parts(), vectors, strict=True)
-        ]
-        log_dets = [log_det for _, log_det in mapped]
-        return torch.cat([z0 for z0, _ in mapped], -1), torch.stack(log_dets).sum(0)
+        z0, log_dets = zip(*self._each("to_generation", z), strict=True)
+        return torch.cat(z0, -1), torch.stack(log_dets).sum(0)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z) and a factor of its negative curvature, part by part."""
-        vectors = z.split(self.latent_dims, -1)
-        parts = [
-            prior.linearize_density(part)
-            for prior, part in zip(self._parts(), vectors, strict=True)
-        ]
+        parts = self._each("linearize_density", z)
         factors = torch.vmap(torch.block_diag)(*(part.factor for part in parts))
         return LinearizedDensity(torch.cat([part.gradient for part in parts], -1), factors)
 
-    def linearize_base(
-        self, z0: Float[Tensor, "batch latent"]
-    ) -> tuple[Float[Tensor, "batch latent"], Float[Tensor, "batch latent latent"] | None]:
+    def linearize_base(self, z0: Points) -> tuple[Points, Matrices | None]:
         """Return gradient and factor of log p0 at z0, part by part; None for the factor I."""
-        vectors = z0.split(self.latent_dims, -1)
-        parts = [
-            prior.linearize_base(part) for prior, part in zip(self._parts(), vectors, strict=True)
-        ]
+        parts = self._each("linearize_base", z0)
         gradient = torch.cat([gradient for gradient, _ in parts], -1)
         if all(factor is None for _, factor in parts):
             return gradient, None
-        factors = [
-            identities(part) if factor is None else factor
-            for part, (_, factor) in zip(vectors, parts, strict=True)
-        ]
+        factors = [identities(part) if factor is None else factor for part, factor in parts]
         return gradient, torch.vmap(torch.block_diag)(*factors)
 
-    def to_representation(
-        self, z0: Float[Tensor, "*batch latent"]
-    ) -> Float[Tensor, "*batch latent"]:
+    def to_representation(self, z0: Points) -> Points:
         """Return z = g^-1(z0), part by part."""
-        vectors = z0.split(self.latent_dims, -1)
-        mapped = [
-            prior.to_representation(part)
-            for prior, part in zip(self._parts(), vectors, strict=True)
-        ]
-        return torch.cat(mapped, -1)
+        return torch.cat(self._each("to_representation", z0), -1)
 
-    def _parts(self) -> list[AbstractPrior]:
-        return [cast(AbstractPrior, prior) for prior in self.priors]
+    def _each(self, method: str, points: Tensor) -> list[Any]:
+        """Return the results of a method of every part, for its coordinates."""
+        vectors = points.split(self.latent_dims, -1)
+        return [getattr(p, method)(z) for p, z in zip(self.priors, vectors, strict=True)]
 
 
 def layers_of(prior: AbstractPrior) -> list[AbstractPrior]:

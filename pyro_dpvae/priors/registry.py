@@ -1,4 +1,4 @@
-"""The priors by name, built from a size and plain options."""
+"""The table of priors by name."""
 
 from collections.abc import Callable, Sequence
 
@@ -26,13 +26,13 @@ def coupling_over_mixture(
     """Return a ``CouplingPrior`` with a ``MixturePrior`` over generation space.
 
     Args:
-        latent_dim: the size L of z, at least 2.
-        blocks: the number of couplings.
-        hidden: the widths of the hidden layers of their networks.
-        activation: of these hidden layers.
-        components: the number of components of the mixture.
-        uniform: whether p(y) stays uniform.
-        spread: the standard deviation of the mixture's means at the start.
+        latent_dim: size L of z, at least 2.
+        blocks: number of couplings.
+        hidden: widths of the hidden layers of their networks.
+        activation: activation of these hidden layers.
+        components: number of components of the mixture.
+        uniform: keep p(y) uniform.
+        spread: standard deviation of the mixture's initial means.
 
     Example:
         >>> coupling_over_mixture(2, components=4).cluster_prior().probs.shape
@@ -52,5 +52,4 @@ PRIORS: dict[str, Callable[..., AbstractPrior]] = {
     "resampled": ResampledPrior,
     "standard": StandardNormal,
 }
-"""The priors by name. ``VampPrior`` and ``ZukoPrior`` are missing, since they need the guide's
-encoder and a flow."""
+"""The priors by name, except ``VampPrior`` (it needs the guide's encoder) and ``ZukoPrior``."""

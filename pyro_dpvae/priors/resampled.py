@@ -2,12 +2,10 @@
 
 import math
 from collections.abc import Callable, Sequence
-from itertools import pairwise
-from typing import Any, ClassVar, NamedTuple, final
+from typing import Any, ClassVar, NamedTuple, cast, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro.distributions import TorchDistribution
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
@@ -16,7 +14,14 @@ from torch.distributions import constraints
 from pyro_dpvae._checks import check_positive_int, check_repeated
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
+from pyro_dpvae.nn.mlp import perceptron
+from pyro_dpvae.priors._base import (
+    AbstractDirectPrior,
+    LinearizedDensity,
+    Points,
+    Values,
+    identities,
+)
 
 __all__ = ["Acceptance", "Resampled", "ResampledPrior"]
 
@@ -106,7 +111,7 @@ class Resampled(TorchDistribution):
         at_once = min(max(1, _PROPOSALS // max(1, math.prod(shape))), self.truncation)
         drawn, found = None, None
         with torch.no_grad():
-            # Always draws and scores all T: stopping early would depend on the values.
+            # Always all T proposals: stopping early would depend on values, and so synchronise.
             for first in range(0, self.truncation, at_once):
                 count = min(at_once, self.truncation - first)
                 proposals = self.proposal.sample(torch.Size([count, *sample_shape]))
@@ -146,19 +151,17 @@ class ResampledPrior(AbstractDirectPrior):
 
         p(z) = N(z; 0, I) [a(z) / Z (1 - (1 - Z)^(T-1)) + (1 - Z)^(T-1)],    Z = E_N(0,I)[a(z)]
 
-    with a the sigmoid of a perceptron. Z is estimated as the mean of a over S samples of N(0, I):
-    fresh ones on every call in training mode, and fixed ones in evaluation mode, so that the
-    density is a function there. The error of log p(z) is that of the estimate of log Z, the same
-    for all z: to first order the standard error divided by Z, both from :meth:`acceptance`. With
-    fresh samples log p(z) is too high by half its square on average. It falls as 1 / sqrt(S), and
-    grows as the acceptance rate falls.
+    with a the sigmoid of a perceptron, initially close to 1/2. Z is estimated as the mean of a
+    over S samples of N(0, I): fresh ones on every call in training mode, fixed ones in evaluation
+    mode. The error of log p(z) is the same for all z, to first order the standard error divided by
+    Z, both from :meth:`acceptance`. With fresh samples log p(z) is too high by half its square on
+    average.
 
     A density takes one pass of the perceptron, and S passes for Z. A sample takes T proposals and
-    passes, and has no gradient: objectives that compare samples of the prior, such as MMD, train
-    only the other side. Initially a is close to 1/2 everywhere, and p close to N(0, I).
+    passes, and has no gradient: with objectives such as MMD, only the encoder learns from it.
 
-    Generation space equals representation space, since there is no map from N(0, I) to p. In the
-    search for a mode, the curvature of N(0, I) is used for log p(z).
+    Generation space equals representation space. In the search for a mode, the curvature of N(0,
+    I) is used for log p(z).
 
     Args:
         latent_dim: size L of z.
@@ -197,15 +200,12 @@ class ResampledPrior(AbstractDirectPrior):
         remedy = f"use StandardNormal({latent_dim})"
         self.truncation = _check_truncation(truncation, remedy=remedy)
         self.draws = check_repeated("draws", draws)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([latent_dim, *hidden]):
-            check_positive_int("every width in hidden", outputs)
-            layers += [nn.Linear(inputs, outputs), nn.Tanh()]
-        last = nn.Linear([latent_dim, *hidden][-1], 1)
+        layers = perceptron([latent_dim, *hidden, 1], activation="tanh")[:-1]
+        last = cast(nn.Linear, layers[-1])
         with torch.no_grad():
             last.weight.mul_(_INITIAL)
             last.bias.zero_()
-        self.network = nn.Sequential(*layers, last)
+        self.network = nn.Sequential(*layers)
         fixed = torch.randn(
             check_repeated("fixed_draws", fixed_draws),
             latent_dim,
@@ -222,7 +222,7 @@ class ResampledPrior(AbstractDirectPrior):
             truncation=self.truncation,
         )
 
-    def log_acceptance(self, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "*batch"]:
+    def log_acceptance(self, z: Points) -> Values:
         """Return log a(z)."""
         logits = at_least_float32(self.network(z)).squeeze(-1)
         return nn.functional.logsigmoid(logits)
@@ -240,7 +240,7 @@ class ResampledPrior(AbstractDirectPrior):
     def _proposal(self) -> TorchDistributionMixin:
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return the gradient of log p(z), with I as the factor of its negative curvature."""
         gradient = batch_jacobian(self().log_ratio, z).movedim(0, -1) - z
         return LinearizedDensity(gradient, identities(z))

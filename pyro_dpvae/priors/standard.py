@@ -3,11 +3,9 @@
 from typing import final
 
 import pyro.distributions as dist
-from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
 
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, identities
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points, identities
 
 __all__ = ["StandardNormal"]
 
@@ -29,6 +27,6 @@ class StandardNormal(AbstractDirectPrior):
         """Return N(0, I), of batch shape () and event shape (L,)."""
         return dist.Normal(self.base_loc, self.base_scale).to_event(1)
 
-    def linearize_density(self, z: Float[Tensor, "batch latent"]) -> LinearizedDensity:
+    def linearize_density(self, z: Points) -> LinearizedDensity:
         """Return -z and I."""
         return LinearizedDensity(-z, identities(z))

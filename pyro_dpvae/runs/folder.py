@@ -257,7 +257,10 @@ class RunFolder:
         path = self._path(state["step"])
         identity = self._identity or self._present()
         identity.check_folder(self.path / LOCK)
-        self._sync_records()  # their length is part of the training state
+        records = self.path / _METRICS
+        if records.exists():  # synced, since their length is part of the training state
+            with refusing(records), records.open("r+b") as file:
+                os.fsync(file.fileno())
         write_checkpoint(
             path,
             modules,
@@ -368,12 +371,6 @@ class RunFolder:
     def _present(self) -> Identity:
         _ = self.config  # raises if the file is damaged
         return Identity.of(self.path / _CONFIG, self.path / LOCK)
-
-    def _sync_records(self) -> None:
-        path = self.path / _METRICS
-        if path.exists():
-            with refusing(path), path.open("r+b") as file:
-                os.fsync(file.fileno())
 
     def _path(self, step: int) -> Path:
         return self.path / _CHECKPOINTS / f"{step:09d}{SUFFIX}"

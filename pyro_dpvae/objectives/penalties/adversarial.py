@@ -147,15 +147,15 @@ class AdversarialDivergence(_AbstractAdversarial):
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
+
+        def jensen_shannon(of_q: Tensor, of_p: Tensor) -> Tensor:
+            return math.log(2) + (logsigmoid(of_q).mean() + logsigmoid(-of_p).mean()) / 2
+
         q, p = latents.value, latents.prior_sample()
-        return {self.term: self.adversary.estimate(_jensen_shannon, q, p)}
+        return {self.term: self.adversary.estimate(jensen_shannon, q, p)}
 
     def learn(self, particles: Sequence[Latents]) -> None:
         """Train the adversary on the batch and as many samples of the prior."""
         with torch.no_grad():
             p = torch.cat([latents.prior_sample() for latents in particles])
         self.adversary.learn(torch.cat([latents.value for latents in particles]), p)
-
-
-def _jensen_shannon(of_q: Tensor, of_p: Tensor) -> Tensor:
-    return math.log(2) + (logsigmoid(of_q).mean() + logsigmoid(-of_p).mean()) / 2

@@ -1,7 +1,7 @@
 """An adversary: a classifier of two samples that learns within the objective's step."""
 
 from collections.abc import Callable, Sequence
-from itertools import pairwise
+from functools import partial
 from typing import Any, final
 
 import torch
@@ -9,8 +9,11 @@ from torch import Tensor, nn
 from torch.nn.functional import softplus
 
 from pyro_dpvae._checks import check_positive, check_positive_int
+from pyro_dpvae.nn.mlp import perceptron
 
 __all__ = ["Adversary"]
+
+_leaky_relu = partial(nn.LeakyReLU, 0.2)
 
 
 @final
@@ -43,12 +46,10 @@ class Adversary(nn.Module):
     def __init__(self, latent_dim: int, *, hidden: Sequence[int], learning_rate: float) -> None:
         super().__init__()
         self.latent_dim = check_positive_int("latent_dim", latent_dim)
-        self.hidden = [check_positive_int("every width in hidden", width) for width in hidden]
+        self.hidden = list(hidden)
         self.learning_rate = check_positive("learning_rate", learning_rate)
-        layers: list[nn.Module] = []
-        for inputs, outputs in pairwise([latent_dim, *self.hidden]):
-            layers += [nn.Linear(inputs, outputs), nn.LeakyReLU(0.2)]
-        self.network = nn.Sequential(*layers, nn.Linear([latent_dim, *self.hidden][-1], 1))
+        sizes = [latent_dim, *self.hidden, 1]
+        self.network = nn.Sequential(*perceptron(sizes, activation=_leaky_relu)[:-1])
         self.optimizer = torch.optim.Adam(
             self.network.parameters(), lr=learning_rate, betas=(0.5, 0.9), fused=True
         )

@@ -1,7 +1,6 @@
 """Kernels on latent space, as functions of the squared distance."""
 
 import math
-from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -22,20 +21,8 @@ def squared_distances(a: Tensor, b: Tensor) -> Tensor:
     return (squares - 2 * a @ b.mT).clamp(min=0)
 
 
-def _gaussian(squared: Tensor, scale: float) -> Tensor:
-    return torch.exp(-squared / scale)
-
-
-def _inverse_multiquadric(squared: Tensor, scale: float) -> Tensor:
-    return torch.stack([c * scale / (c * scale + squared) for c in _MULTIPLES]).sum(0)
-
-
-KERNELS: dict[str, Callable[[Tensor, float], Tensor]] = {
-    "authors": _gaussian,
-    "imq": _inverse_multiquadric,
-    "rbf": _gaussian,
-}
-"""The functions of kernels, by name; see :class:`Kernel`."""
+KERNELS = ("authors", "imq", "rbf")
+"""Names of kernels; see :class:`Kernel`."""
 
 
 class Kernel:
@@ -82,4 +69,7 @@ class Kernel:
 
     def __call__(self, a: Tensor, b: Tensor) -> Tensor:
         """Return k(a_i, b_j) of points (*batch, n, L) and (*batch, m, L)."""
-        return KERNELS[self.name](squared_distances(a, b), self.scale(a.shape[-1]))
+        squared, scale = squared_distances(a, b), self.scale(a.shape[-1])
+        if self.name == "imq":
+            return torch.stack([c * scale / (c * scale + squared) for c in _MULTIPLES]).sum(0)
+        return torch.exp(-squared / scale)
