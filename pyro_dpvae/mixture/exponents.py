@@ -21,7 +21,8 @@ smallest float is many times slower than of others."""
 class Exponents:
     """log sum_m exp(features(z - center) . weights_m + offset_m), with quadratic features.
 
-    Features are [z^2, z] or, with products, [z_i z_j (i <= j), z].
+    Features are [z^2, z] or, with products, [z_i z_j (i <= j), z]. Exponents are computed to base
+    2, because ``exp2`` takes less than half the time of ``exp`` on a CPU.
 
     Args:
         center: what z and means are taken from, of shape (L,).
@@ -34,13 +35,13 @@ class Exponents:
         self, center: Tensor, weights: Tensor, offsets: Tensor, *, products: bool = False
     ) -> None:
         self.center, self.products = center, products
-        self._weights, self._offsets = weights, offsets
+        self._weights, self._offsets = weights / math.log(2), offsets / math.log(2)
 
     def log_prob(self, points: Tensor) -> Tensor:
         """Return the logarithm at points, (points, L) in float64, of shape (points,)."""
         points = points - self.center
         densities = [self._log_prob(tile) for tile in points.split(_POINTS)]
-        return torch.cat(densities) if densities else points.sum(-1)
+        return math.log(2) * torch.cat(densities) if densities else points.sum(-1)
 
     def _log_prob(self, points: Tensor) -> Tensor:
         features = torch.cat([self._squares(points), points], -1).to(self._weights.dtype)
@@ -50,10 +51,10 @@ class Exponents:
         ):
             exponents = torch.addmm(offsets, features, weights.T)
             largest = exponents.detach().amax(-1, keepdim=True)
-            # Differences from the largest lose nothing that matters in float32, and its exp is
+            # Differences from the largest lose nothing that matters in float32, and its exp2 is
             # several times faster.
-            terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE).exp_()
-            total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).double().log())
+            terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE / math.log(2)).exp2_()
+            total = torch.logaddexp2(total, largest.squeeze(-1) + terms.sum(-1).double().log2())
         return total
 
     def _squares(self, points: Tensor) -> Tensor:
