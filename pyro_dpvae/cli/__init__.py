@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, nullcontext
 from importlib import import_module
 from typing import Any
 
+from pyro_dpvae._malloc import keep_freed_memory
 from pyro_dpvae._parser import UsageError
 from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.pipes import patient_output
@@ -69,6 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return 2
 
     def work() -> int:
+        keep_freed_memory()
         if command == "train":
             options = import_module("pyro_dpvae.cli.train_options").parsed(rest)
         else:

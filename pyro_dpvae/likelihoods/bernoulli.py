@@ -20,7 +20,7 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """
     # A sign of 1 at l = 0, and constant, so that all derivatives are right there.
     size = logits * logits.new_ones(()).copysign(logits.detach())
-    return (x - 0.5) * logits + size.sigmoid().log().sub(size, alpha=0.5)
+    return size.sigmoid().log().sub_(size, alpha=0.5).addcmul_(x - 0.5, logits)
 
 
 @final

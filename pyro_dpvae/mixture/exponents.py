@@ -20,7 +20,8 @@ denormal numbers."""
 class Exponents:
     """log sum_m exp(features(z - center) . weights_m + offset_m), with quadratic features.
 
-    Features are [z^2, z] or, with products, [z_i z_j (i <= j), z].
+    Features are [z^2, z] or, with products, [z_i z_j (i <= j), z]. Exponents are computed to base
+    2, because ``exp2`` takes less than half the time of ``exp`` on a CPU.
 
     Args:
         center: the point subtracted from z and means, of shape (L,).
@@ -33,13 +34,13 @@ class Exponents:
         self, center: Tensor, weights: Tensor, offsets: Tensor, *, products: bool = False
     ) -> None:
         self.center, self.products = center, products
-        self._weights, self._offsets = weights, offsets
+        self._weights, self._offsets = weights / math.log(2), offsets / math.log(2)
 
     def log_prob(self, points: Tensor) -> Tensor:
         """Return the log-density at points, (points, L) in float64, of shape (points,)."""
         points = points - self.center
         densities = [self._log_prob(tile) for tile in points.split(_POINTS)]
-        return torch.cat(densities) if densities else points.sum(-1)
+        return math.log(2) * torch.cat(densities) if densities else points.sum(-1)
 
     def _log_prob(self, points: Tensor) -> Tensor:
         features = torch.cat([self._squares(points), points], -1).to(self._weights.dtype)
@@ -49,9 +50,9 @@ class Exponents:
         ):
             exponents = torch.addmm(offsets, features, weights.T)
             largest = exponents.detach().amax(-1, keepdim=True)
-            # Differences from the largest are exact enough in float32, whose exp is faster.
-            terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE).exp_()
-            total = torch.logaddexp(total, largest.squeeze(-1) + terms.sum(-1).double().log())
+            # Differences from the largest are exact enough in float32, whose exp2 is faster.
+            terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE / math.log(2)).exp2_()
+            total = torch.logaddexp2(total, largest.squeeze(-1) + terms.sum(-1).double().log2())
         return total
 
     def _squares(self, points: Tensor) -> Tensor:
