@@ -146,13 +146,16 @@ GREY = np.random.default_rng(0).integers(0, 256, (50, 12, 10), dtype=np.uint8)
         (["--data", "nosuchdata"], "data must be one of .*two-moons.*got 'nosuchdata'"),
         (["--data", "nosuch.npz"], "nosuch.npz does not exist"),
         (["--data", "mnist", "--root", "/nowhere"], "/nowhere.*download"),
-        (["--data", "two-moons", "--learning-rate", "0"], "learning_rate must be positive"),
+        (["--data", "two-moons", "--learning-rate", "0"], "--learning-rate must be positive"),
         (["--data", "two-moons", "--backend", "jit"], "backend must be one of cudagraph, eager"),
-        (["--data", "two-moons", "--steps", "0"], "steps must be at least 1, got 0"),
-        (["--data", "two-moons", "--objective.num_particles", "0"], "num_particles must be at"),
+        (["--data", "two-moons", "--steps", "0"], "--steps must be at least 1, got 0"),
+        (
+            ["--data", "two-moons", "--objective.num_particles", "0"],
+            "--objective.num_particles must be at",
+        ),
         (
             ["--data", "two-moons", "--guide", "flow", "--guide.hidden", "[-1]"],
-            "every width of hidden must be at least 1, got -1",
+            "every width of --guide.hidden must be at least 1, got -1",
         ),
     ],
 )
@@ -239,7 +242,7 @@ def test_arrays_of_objects_are_refused(tmp_path: Path, capsys: pytest.CaptureFix
 def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert train("--data", "two-moons", f"--{kind}", "nonesuch") == 2
     error = capsys.readouterr().err
-    assert re.search(f"error: {kind} must be one of .*, .*; got 'nonesuch'", error)
+    assert re.search(f"error: --{kind} must be one of .*, .*; got 'nonesuch'", error)
     assert ".name" not in error
 
 
@@ -336,7 +339,7 @@ def test_a_diverged_run_says_so(tmp_path: Path, capsys: pytest.CaptureFixture[st
     assert main(["train", *arguments, "--steps", "200", "--out", str(tmp_path / "run")]) == 3
     error = capsys.readouterr().err.splitlines()[-1]
     assert re.search(
-        r"training has diverged at step \d+: .*; lower learning_rate",
+        r"training has diverged at step \d+: .*; lower --learning-rate",
         error,
     )
 

@@ -131,7 +131,10 @@ def test_help_shows_the_weights_and_their_schedules(capsys: pytest.CaptureFixtur
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        (["--objective", "beta", "--objective.beta", "-1"], "beta must be 0 or more, got -1"),
+        (
+            ["--objective", "beta", "--objective.beta", "-1"],
+            "--objective.beta must be 0 or more, got -1",
+        ),
         (["--objective", "info", "--objective.alpha", "2"], "alpha must be at most 1 in InfoVAE"),
         (["--objective", "beta-tc", "--objective.estimator", "mws"], "estimator must be one of"),
         (
@@ -141,7 +144,7 @@ def test_help_shows_the_weights_and_their_schedules(capsys: pytest.CaptureFixtur
         (
             ["--objective", "factor", "--batch-size", "1999"],
             "at least 4 items per batch, and batches of 1999 leave 1 of the 2000 items for the "
-            "last one; choose another batch_size",
+            "last one; choose another --batch-size",
         ),
     ],
 )

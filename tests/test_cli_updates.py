@@ -70,9 +70,9 @@ def test_a_run_without_an_average_has_none_to_open(
     ("options", "message"),
     [
         (["--accumulate", "0"], "accumulate must be at least 1"),
-        (["--average-decay", "2"], "average_decay must lie between 0 and 1, got 2"),
+        (["--average-decay", "2"], "--average-decay must lie between 0 and 1, got 2"),
         (["--learning-rate-schedule", "exponential"], "needs positive weights, got 0.001 and 0"),
-        (["--learning-rate-schedule", "sideways"], "learning_rate_schedule must be one of"),
+        (["--learning-rate-schedule", "sideways"], "--learning-rate-schedule must be one of"),
         (["--learning-rate-schedule", "linear", "--learning-rate-schedule.end=-1"], "got -1.0"),
         (["--patience", "-1"], "patience must be at least 1"),
     ],

@@ -40,7 +40,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = import_module(f"papers.dpvae.command_{target}").main(options)
         return status
 
-    return exit_status(f"{PROGRAM} {target}" if target in TARGETS else PROGRAM, work)
+    return exit_status(f"{PROGRAM} {target}" if target in TARGETS else PROGRAM, work, rest)
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from typing import Any
 
 from pyro_dpvae._malloc import keep_freed_memory
 from pyro_dpvae._parser import UsageError
+from pyro_dpvae.cli.flags import in_flags
 from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
 from pyro_dpvae.cli.pipes import patient_output
 
@@ -78,15 +79,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
         status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
         return status
 
-    return exit_status(f"dpvae {command}", work)
+    return exit_status(f"dpvae {command}", work, rest)
 
 
-def exit_status(command: str, work: Callable[[], int]) -> int:
+def exit_status(command: str, work: Callable[[], int], arguments: Sequence[str]) -> int:
     """Do the work of a command, and print its warnings and errors as one line each.
+
+    Errors name the flags in ``arguments`` instead of the Python arguments that they stand for.
 
     Args:
         command: the name of the command, which begins each line.
         work: returns an exit status.
+        arguments: the arguments of the command.
 
     Returns:
         The exit status of the work; 2 if it refuses its input, 3 if training is not finite, 1 if
@@ -110,7 +114,8 @@ def exit_status(command: str, work: Callable[[], int]) -> int:
             return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
         notes = getattr(error, "__notes__", ())
-        return end(3 if _not_finite(error) else 2, "; ".join([f"error: {error}", *notes]))
+        said = in_flags(str(error), arguments)
+        return end(3 if _not_finite(error) else 2, "; ".join([f"error: {said}", *notes]))
     except KeyboardInterrupt as error:
         number = error.args[0] if error.args else signal.SIGINT
         return end(128 + number, "; ".join(["interrupted", *getattr(error, "__notes__", ())]))
