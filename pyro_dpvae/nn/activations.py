@@ -40,8 +40,9 @@ def has_kinks(network: nn.Module) -> bool:
 def elu(x: Tensor) -> Tensor:
     """Return x where x > 0, and exp(x) - 1 elsewhere.
 
-    On a CPU torch's own takes six times as long, in ``expm1``.
+    Without a gradient, as in samples and evaluations, it takes a quarter of the time of PyTorch's
+    own on a CPU, which computes ``expm1``.
     """
-    if x.is_cuda:
+    if x.is_cuda or x.requires_grad:
         return nn.functional.elu(x)
-    return torch.maximum(x, x.clamp(max=0).exp() - 1)  # exp(x) - 1 >= x everywhere
+    return torch.maximum(x, x.clamp(max=0).exp_().sub_(1))  # exp(x) - 1 >= x everywhere
