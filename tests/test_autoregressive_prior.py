@@ -75,3 +75,19 @@ def test_draws_are_those_of_whole_passes(mean_only: bool, direct: bool) -> None:
             shift, log_scale = step._shift_and_log_scale(z, None)
             z = (start - shift) * torch.exp(-log_scale)
     torch.testing.assert_close(prior.to_representation(z0), z, rtol=1e-12, atol=1e-12)
+
+
+def test_gradients_of_draws_are_those_of_the_inverse_map() -> None:
+    prior = made(2, mean_only=False, direct=True)
+    z0 = torch.randn(LATENT, dtype=torch.float64)
+    z = prior.to_representation(z0)
+    forth = jacobian(lambda z: prior.to_generation(z)[0], z.detach())
+    back = jacobian(prior.to_representation, z0)
+    torch.testing.assert_close(forth @ back, torch.eye(LATENT, dtype=torch.float64))
+    # g(z; theta) = z0 for all parameters theta, so dz/dtheta = -(dg/dz)^-1 dg/dtheta.
+    weights = list(prior.parameters())
+    at = prior.to_generation(z.detach())[0]
+    for i in range(LATENT):
+        found = torch.autograd.grad(z[i], weights, retain_graph=True)
+        expected = torch.autograd.grad(-at, weights, back[i], retain_graph=True)
+        torch.testing.assert_close(found, expected)

@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.batched import at_least_float32
 
 __all__ = ["ConditionedPerceptron", "OneByOne", "autoregressive_masks"]
@@ -126,7 +127,7 @@ class ConditionedPerceptron(nn.Module):
         first, *others = self.layers
         y = first(z) if context_part is None else first(z) + context_part
         for layer in others:
-            y = layer(nn.functional.elu(y))
+            y = layer(elu(y))
         if self.direct is not None:
             y = y + self.direct(z)
         return at_least_float32(y)
@@ -157,32 +158,51 @@ class OneByOne:
         self._layers = [(layer.weight, layer.bias) for layer in hidden]
         self._layers[0] = (hidden[0].weight[:, places], hidden[0].bias)
         self._last = last.weight.unflatten(0, (-1, self._size))[:, places]
-        self._bias = last.bias.unflatten(0, (-1, self._size))[:, places].unsqueeze(-1)
+        self._outputs = len(self._last)
+        self._last = self._last.transpose(0, 1).flatten(0, 1)
+        self._rest = last.bias.unflatten(0, (-1, self._size))[:, places].T.reshape(-1, 1)
         self._direct = None
         if network.direct is not None:
             weight = network.direct.weight.unflatten(0, (-1, self._size))
             self._direct = weight[:, places][:, :, places]
         self._context_part = None if context_part is None else context_part.T
-        self._units: list[Tensor | None] = [None] * len(hidden)
+        self._units: list[tuple[Tensor, int]] = []  # and how many are known
 
     def outputs(self, found: Float[Tensor, "i n"]) -> Float[Tensor, "outputs n"]:
         """Return the outputs of the next coordinate, given the i before it in the order.
 
         To be asked for i = 0, 1, 2 ... in turn.
         """
-        i, y = len(found), found
+        i, y, new = len(found), found, found
         for number, (weight, bias) in enumerate(self._layers):
             start, stop = (-(-place * len(weight) // self._size) for place in (i, i + 1))
+            if number > 0:
+                y = self._joined(number - 1, len(weight), new)
             new = torch.addmm(bias[start:stop, None], weight[start:stop, : len(y)], y)
             if number == 0 and self._context_part is not None:
                 new = new + self._context_part[start:stop]
-            new, known = nn.functional.elu(new), self._units[number]
-            y = new if known is None else torch.cat([known, new])
-            self._units[number] = y
-        result = torch.addmm(self._bias[:, i], self._last[:, i, : len(y)], y)
+            new = elu(new)
+        # The new units' part of all outputs to come: a product for each output alone would read
+        # all units again.
+        rest = self._rest.expand(-1, found.shape[1])
+        rest = torch.addmm(rest, self._last[i * self._outputs :, start:stop], new)
+        result, self._rest = rest.split([self._outputs, len(rest) - self._outputs])
         if self._direct is not None:
             result = result + self._direct[:, i, :i] @ found
         return at_least_float32(result)
+
+    def _joined(self, number: int, width: int, new: Tensor) -> Tensor:
+        """Return the units of a layer known before, followed by new ones."""
+        if number == len(self._units):
+            self._units.append((new.new_empty(width, new.shape[1]), 0))
+        units, start = self._units[number]
+        stop = start + len(new)
+        if new.requires_grad:  # products keep the units before for the gradient
+            units = torch.cat([units[:start], new])
+        else:
+            units[start:stop] = new
+        self._units[number] = units, stop
+        return units[:stop]
 
 
 def _without_context() -> ValueError:

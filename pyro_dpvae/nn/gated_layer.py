@@ -4,9 +4,9 @@ from collections.abc import Iterable
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, PointwiseConv2d
 from pyro_dpvae.nn.pixelwise import AbstractPass
 
@@ -54,8 +54,8 @@ class GatedLayer(nn.Module):
         self, run: AbstractPass, y: Tensor, features: Tensor, other: Tensor | None = None
     ) -> Tensor:
         """Return the layer's output, of the shape of y, for y, the features, and u."""
-        h = run(self.around, F.elu(y))
+        h = run(self.around, elu(y))
         if self.other is not None and other is not None:
-            h = h + self.other(F.elu(other))
-        a, b = self.gates(torch.cat([F.elu(h), features], dim=1)).chunk(2, dim=1)
+            h = h + self.other(elu(other))
+        a, b = self.gates(torch.cat([elu(h), features], dim=1)).chunk(2, dim=1)
         return y + a * torch.sigmoid(b)

@@ -5,10 +5,10 @@ from functools import partial, reduce
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.gated_layer import GatedLayer
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
@@ -96,5 +96,5 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
         outputs = []
         for layer, skip, other in zip(self.horizontal, self.skips, above, strict=True):
             y = layer(run, y, features, other)
-            outputs.append(skip(F.elu(y)))
-        return self.last(F.elu(reduce(torch.add, outputs)))
+            outputs.append(skip(elu(y)))
+        return self.last(elu(reduce(torch.add, outputs)))

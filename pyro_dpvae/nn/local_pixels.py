@@ -6,10 +6,10 @@ from itertools import pairwise
 from typing import final
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.gated_layer import GatedLayer
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
@@ -129,7 +129,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
             y = y + h
         for layer in self.joint:
             y = layer(run, y, features)
-        return self.last(F.elu(y))
+        return self.last(elu(y))
 
 
 def _shares(total: int, parts: int) -> list[int]:

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from functools import reduce
 from typing import final
 
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, shifted, up_to
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
 
@@ -100,8 +100,8 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
             if number % 2 == 0:
                 y = self.pointwise[number // 2](y)
             layer = self.masked[number % len(self.masked)]
-            y = y + run(layer, F.elu(y))  # type: ignore[arg-type]  # no module of another kind
-        return self.last(F.elu(self.pointwise[-1](y)))
+            y = y + run(layer, elu(y))  # type: ignore[arg-type]  # no module of another kind
+        return self.last(elu(self.pointwise[-1](y)))
 
 
 @final
@@ -116,4 +116,4 @@ class _Pointwise(nn.Module):
             nn.init.zeros_(parameter)
 
     def forward(self, y: Tensor) -> Tensor:
-        return y + self.second(F.elu(self.first(F.elu(y))))
+        return y + self.second(elu(self.first(elu(y))))
