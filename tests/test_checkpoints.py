@@ -108,6 +108,16 @@ def test_the_newest_two_and_the_best_are_kept(tmp_path: Path) -> None:
             run.checkpoint(which)
 
 
+def test_a_folder_in_place_of_an_old_checkpoint_is_left_alone(tmp_path: Path) -> None:
+    run = saved(tmp_path / "run", 1, 2)
+    path = run.checkpoint(1).path
+    path.unlink()
+    path.mkdir()
+    save(run, 3)
+    assert path.is_dir()
+    assert run.checkpoint("last").step == 3
+
+
 def test_a_flipped_bit_is_refused_by_name_and_the_previous_one_offered(tmp_path: Path) -> None:
     run = saved(tmp_path / "run", 1000, 2000)
     path = run.checkpoint("last").path

@@ -87,7 +87,7 @@ COMMANDS = [
     ["compare", "RUN", "WHOLE"],
     ["compare", "WHOLE", "RUN"],
     ["train", "--resume", "RUN", "--steps=8"],
-    ["train", "--resume", "RUN", "--steps=8", "--checkpoint=2"],
+    ["train", "--resume", "RUN", "--steps=8", "--checkpoint=4"],
 ]
 
 

@@ -119,9 +119,6 @@ class PreparedRun:
         # Before anything is written: its package may be missing.
         boards = [TensorBoard(run.path / "tensorboard")] if self.config.tensorboard else []
         self._write_configuration()
-        if data.held_out is not None:
-            indices = {"digest": data.digest, "indices": data.held_out.tolist()}
-            on_first_rank(lambda: run.write("held-out.json", indices))
         columns = {} if data.columns is None else {"columns": list(data.columns)}
         start: bool | Checkpoint = self.resume
         if self.start is not None and self.chosen:
@@ -142,11 +139,15 @@ class PreparedRun:
         )
 
     def _write_configuration(self) -> None:
-        content = self.config.as_dict()
-        if self.resume and shared_object(self.folder.exists):
-            on_first_rank(lambda: self.folder.reconfigure(content))
-        else:
+        content, data = self.config.as_dict(), self.data
+        exists = self.resume and shared_object(self.folder.exists)
+        if not exists:
             RunFolder.create(self.folder.path, content)
+        if data.held_out is not None:
+            indices = {"digest": data.digest, "indices": data.held_out.tolist()}
+            on_first_rank(lambda: self.folder.write("held-out.json", indices))
+        if exists:  # last, so that nothing has changed if the other file cannot be written
+            on_first_rank(lambda: self.folder.reconfigure(content))
 
 
 def prepare(

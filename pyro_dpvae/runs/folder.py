@@ -272,7 +272,7 @@ class RunFolder:
         identity.look_at(self.path / _CONFIG)
         steps = self.steps()
         for step in steps[:-_NEWEST]:
-            if step != state.get(_BEST):
+            if step != state.get(_BEST) and self._path(step).is_file():
                 self._remove(step)
         return path
 
