@@ -239,7 +239,7 @@ def test_overrides_are_options(capsys: pytest.CaptureFixture[str]) -> None:
     assert found["learning_rate"] == 0.01
     assert found["prior"] == {"name": "standard"}
     assert main(["train", "--recipe", "mnist-vae", "--override", "beta"]) == 2
-    assert "an override must be KEY=VALUE, got 'beta'" in capsys.readouterr().err
+    assert "must be KEY=VALUE, got 'beta'" in capsys.readouterr().err
 
 
 def test_recipes_are_listed_and_shown(capsys: pytest.CaptureFixture[str]) -> None:
