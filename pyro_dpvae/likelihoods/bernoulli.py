@@ -3,6 +3,7 @@
 from typing import final
 
 import pyro.distributions as dist
+import torch
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
@@ -20,7 +21,8 @@ def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """
     # A sign of 1 at l = 0, and constant, so that all derivatives are right there.
     size = logits * logits.new_ones(()).copysign(logits.detach())
-    return size.sigmoid().log().sub_(size, alpha=0.5).addcmul_(x - 0.5, logits)
+    normalizer = size.sigmoid().log().sub_(size, alpha=0.5)
+    return torch.addcmul(normalizer, x - 0.5, logits)  # x may have more dimensions than logits
 
 
 @final
