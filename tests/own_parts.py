@@ -28,6 +28,16 @@ class Tower(nn.Module):
         )
 
 
+def untyped(  # type: ignore[no-untyped-def]
+    shape: Sequence[int],
+    latent_dim: int,
+    raw_shape: Sequence[int],
+    width,  # noqa: ANN001
+) -> nn.Module:
+    """Return a tower; the type of an option is missing."""
+    return Tower(shape, latent_dim, raw_shape, width=width)
+
+
 class Tied(nn.Module):
     """An encoder and a decoder that share a scale."""
 

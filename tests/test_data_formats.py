@@ -337,6 +337,15 @@ def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text("1.5,2\n2.5,3\n")
     with pytest.raises(ValueError, match=r"must have the names of its columns"):
         load(path)
+    path.write_text("a,a\n1.5,2\n2.5,3\n")
+    with pytest.raises(ValueError, match=r"must have different names, got \['a', 'a'\]"):
+        load(path)
+    path.write_text("0,0\n1.5,2\n2.5,3\n")
+    with pytest.raises(ValueError, match=r"must have the names of its columns"):
+        load(path)
+    path.write_text("a;b\n1.5;2\n2.5;3\n")
+    with pytest.raises(ValueError, match=r"must be separated by commas, got 'a;b'"):
+        load(path)
     path.write_text("target,width\n1.5,2\n2.25,3\n")  # real numbers are no label
     assert whole(path).columns == ("target", "width")
 

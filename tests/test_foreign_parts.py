@@ -227,8 +227,8 @@ def test_the_curvature_of_a_fixed_normal_is_its_precision() -> None:
             ValueError,
             "must not have tensors that require gradients",
         ),
-        (dist.Normal(torch.zeros(3), 1.0), ValueError, "over vectors of latent_dim 2, got 3"),
-        (StandardNormal(3), ValueError, "over vectors of latent_dim 2, got 3"),
+        (dist.Normal(torch.zeros(3), 1.0), ValueError, "base must have latent_dim 2, got 3"),
+        (StandardNormal(3), ValueError, "base must have latent_dim 2, got 3"),
     ],
 )
 def test_other_bases_are_refused(base: Any, error: type[Exception], message: str) -> None:

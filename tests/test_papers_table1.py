@@ -225,7 +225,7 @@ def test_the_reason_of_a_failure_is_of_its_last_attempt(tmp_path: Path) -> None:
     ("typed", "message"),
     [
         (["table2"], "python -m papers.dpvae: error: the target must be one of table1, figures"),
-        (["table1", "--data", "foo"], "papers.dpvae table1: error: data must be one of celeba"),
+        (["table1", "--data", "foo"], "papers.dpvae table1: error: --data must be one of celeba"),
         (["table1", "--sedes", "2"], "did you mean --seeds?"),
     ],
 )

@@ -29,7 +29,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 REFUSED = {
     "trian": "the command must be one of .* got 'trian'",
-    "train": "data must be named, and are not; give a name, a file or a folder",
+    "train": "data is missing; give the name of a data set, a file or a folder",
     "train two-moons": "unexpected argument 'two-moons'; options start with --",
     "train --data": "--data must be followed by a value",
     "train --data ''": "data must not be empty, got ''; give a name, a file or a folder",

@@ -162,18 +162,28 @@ def test_every_encoder_of_a_mixture_has_a_network_of_its_own() -> None:
     [
         ("network", f"{OWN}.Halfway", "Halfway has no such decoder"),
         ("network", f"{OWN}.Wide", r"raw values of shape \(2,\), got \(7,\)"),
-        ("network", "os.system", "or of a function annotated to return one; got 'os.system'"),
+        ("network", "os.system", "os.system is no subclass of torch.nn.modules.module.Module"),
         ("network", "shutil.rmtree", "or of a function annotated to return one"),
-        ("prior", f"{OWN}.unannotated", "or of a function annotated to return one"),
+        ("prior", f"{OWN}.unannotated", r"'def unannotated\(...\) -> AbstractPrior:'"),
         ("prior", f"{OWN}.of_tensor", "or of a function annotated to return one"),
         ("prior", f"{OWN}.Tower", "a class of pyro_dpvae.priors._base.AbstractPrior"),
         ("prior", "nowhere.Prior", "cannot be imported .*add that folder to PYTHONPATH"),
-        ("prior", f"{OWN}.Nothing", "cannot be imported"),
+        ("prior", f"{OWN}.few_coupling", r"has no few_coupling \(did you mean few_couplings\?\)"),
     ],
 )
 def test_what_is_no_part_is_refused_and_never_called(part: str, name: str, message: str) -> None:
     with pytest.raises(ValueError, match=message):
         RunConfig(data="two-moons", latent_dim=2, **{part: name}).build((2,), dataset_size=9)
+
+
+def test_an_argument_without_a_type_must_be_given(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    typed = [*arguments(MOONS), "--network", f"{OWN}.untyped", "--out", str(tmp_path / "run")]
+    assert main(["train", *typed]) == 2
+    assert "network.width" in capsys.readouterr().err
+    assert main(["train", *typed, "--network.width", "7"]) == 0
+    assert open_run(tmp_path / "run").config.part("network")["width"] == 7
 
 
 def test_a_run_with_a_class_that_is_missing_says_which(
@@ -188,7 +198,7 @@ def test_a_run_with_a_class_that_is_missing_says_which(
     run_command(["dpvae", "train", *typed], tmp_path)
     package.rename(tmp_path / "moved")
     assert main(["sample", str(tmp_path / "run")]) == 2
-    assert "got 'mine.nets.Tower', which cannot be imported" in capsys.readouterr().err
+    assert "mine.nets.Tower cannot be imported" in capsys.readouterr().err
 
 
 def test_a_sweep_trains_each_combination_and_goes_on(

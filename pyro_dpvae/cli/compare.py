@@ -43,9 +43,8 @@ def _table(comparison: Comparison) -> str:
         for option, found in comparison.differing.items()
     ]
     rows, note = metric_rows(comparison)
-    return "\n".join(
-        [*titles, *options, "", text_table(rows, align="<<<>"), "", *note, fill(EXPLANATION, 99)]
-    )
+    below = [*note, *comparison.notes, fill(EXPLANATION, 99)]
+    return "\n".join([*titles, *options, "", text_table(rows, align="<<<>"), "", *below])
 
 
 def _latex(comparison: Comparison) -> str:
@@ -98,6 +97,7 @@ def _json(comparison: Comparison) -> str:
         "columns": comparison.members,
         "differing": comparison.differing,
         "metrics": metrics,
+        "notes": comparison.notes,
     }
     return json.dumps(content, indent=2)
 

@@ -4,7 +4,7 @@ import json
 import math
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -69,6 +69,7 @@ class Comparison:
         differences: by metric, the difference of each further column from the first, or None.
         differing: by dotted name, the options in which the columns' configurations differ.
         members: the runs of each column.
+        notes: why metrics that both columns have are without a difference.
     """
 
     columns: list[str]
@@ -76,6 +77,7 @@ class Comparison:
     differences: dict[str, list[Difference | None]]
     differing: dict[str, list[Any]]
     members: list[list[str]]
+    notes: list[str] = field(default_factory=list)
 
     def intervals(
         self, metrics: Sequence[str] | None = None
@@ -99,18 +101,25 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
     densities. Other metrics count as independent; their errors are added in quadrature.
 
     Raises:
-        ValueError: if there are fewer than two runs, or a run is not evaluated, or has other data,
-            evaluation settings or another feature network than the first.
+        ValueError: if there are fewer than two runs, or a run is not evaluated, or has other data
+            than the first.
+
+    Metrics that a run was measured with in other ways than the first have no difference, and a
+    note says why.
     """
     if len(paths) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(paths)}")
     runs = [_Evaluated(path) for path in paths]
-    _check_basis(runs)
+    _check_data(runs)
     metrics = _metrics(runs)
+    left_out = [_left_out(runs[0], run) for run in runs[1:]]
     values = {name: [run.value(name) for run in runs] for name in metrics}
     differences = {
         name: [
-            _judged(name, _run_difference(name, runs[0], run), runs[0], run) for run in runs[1:]
+            None
+            if name in unlike
+            else _judged(name, _run_difference(name, runs[0], run), runs[0], run)
+            for run, unlike in zip(runs[1:], left_out, strict=True)
         ]
         for name in metrics
     }
@@ -120,6 +129,10 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
         differences,
         differing([run.config for run in runs]),
         [[path] for path in paths],
+        [
+            f"No difference of {reason}."
+            for reason in dict.fromkeys(one for unlike in left_out for one in unlike.values())
+        ],
     )
 
 
@@ -136,7 +149,10 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
     runs = [_Evaluated(path) for path in paths]
     if not runs:
         raise ValueError("a comparison needs at least two groups of runs, got no run")
-    _check_basis(runs)
+    _check_data(runs)
+    for run in runs[1:]:
+        for reason in _left_out(runs[0], run).values():
+            raise ValueError(f"runs must be measured alike, which they are not in {reason}")
     groups: dict[str, list[_Evaluated]] = {}
     for run in runs:
         groups.setdefault(json.dumps(run.essential, sort_keys=True), []).append(run)
@@ -277,27 +293,39 @@ class _Evaluated:
         return entry["value"], math.nan if error is None else error
 
 
-def _check_basis(runs: Sequence[_Evaluated]) -> None:
+def _check_data(runs: Sequence[_Evaluated]) -> None:
     for run in runs[1:]:
         if run.data != runs[0].data:
             raise ValueError(
                 f"runs must have the same data, got {runs[0].config.get('data')} in "
                 f"{runs[0].path} and {run.config.get('data')} with other content in {run.path}"
             )
-        for name in set(run.groups) & set(runs[0].groups):
-            numbers = [one.groups[name]["numbers"] for one in (runs[0], run)]
-            if numbers[0] != numbers[1]:
-                raise ValueError(
-                    f"{name} must be measured with the same settings, got {numbers[0]} of "
-                    f"{runs[0].path} and {numbers[1]} of {run.path}; evaluate one of them again"
-                )
-        for name in set(run.metrics) & set(runs[0].metrics):
-            networks = [one.metrics[name]["settings"].get("network") for one in (runs[0], run)]
-            if networks[0] != networks[1]:
-                raise ValueError(
-                    f"{name} must use one feature network, got {networks[0]} in {runs[0].path} "
-                    f"and {networks[1]} in {run.path}; evaluate both with the same cache folder"
-                )
+
+
+def _left_out(first: _Evaluated, other: _Evaluated) -> dict[str, str]:
+    """Return the metrics that two runs were measured with in different ways, and in which."""
+    reasons: dict[str, str] = {}
+    for group in sorted(set(first.groups) & set(other.groups)):
+        numbers = [run.groups[group]["numbers"] for run in (first, other)]
+        if numbers[0] != numbers[1]:
+            ways = ", ".join(
+                f"{name} {numbers[0].get(name)} and {numbers[1].get(name)}"
+                for name in dict.fromkeys([*numbers[0], *numbers[1]])
+                if numbers[0].get(name) != numbers[1].get(name)
+            )
+            reason = (
+                f"{group}: it was measured with {ways} in {first.path} and {other.path}; "
+                "evaluate one of them again with the settings of the other"
+            )
+            reasons |= dict.fromkeys(first.groups[group]["metrics"], reason)
+    for name in set(first.metrics) & set(other.metrics):
+        networks = [run.metrics[name]["settings"].get("network") for run in (first, other)]
+        if networks[0] != networks[1]:
+            reasons[name] = (
+                f"metrics of features: {first.path} has the feature network {networks[0]}, and "
+                f"{other.path} {networks[1]}; evaluate both with the same cache folder"
+            )
+    return reasons
 
 
 def _metrics(runs: Sequence[_Evaluated]) -> list[str]:

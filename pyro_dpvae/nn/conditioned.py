@@ -197,7 +197,7 @@ class OneByOne:
             self._units.append((new.new_empty(width, new.shape[1]), 0))
         units, start = self._units[number]
         stop = start + len(new)
-        if new.requires_grad:  # products keep the units before for the gradient
+        if torch.is_grad_enabled():  # products keep the units before for the gradient
             units = torch.cat([units[:start], new])
         else:
             units[start:stop] = new

@@ -63,7 +63,9 @@ def rebuild(distribution: Any, over: Over) -> Any:
 
 
 def _by_parameters(distribution: Any, over: Over) -> Any:
-    events = _EVENTS.get(type(distribution)) or {
+    # Pyro's classes are subclasses of torch's.
+    named = (_EVENTS[kind] for kind in type(distribution).__mro__ if kind in _EVENTS)
+    events = next(named, None) or {
         name: constraint.event_dim for name, constraint in distribution.arg_constraints.items()
     }
     parameters = {name: over(getattr(distribution, name), dim) for name, dim in events.items()}

@@ -143,7 +143,7 @@ class RunConfig(StepOptions):
 
                 raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
         if options.get("data") is None:
-            raise ConfigError("data must be named, and are not; give a name, a file or a folder")
+            raise ConfigError("data is missing; give the name of a data set, a file or a folder")
         plain = {name: options[name] for name in _plain_options() if name in options}
         parts: dict[str, Any] = {
             k: as_mapping(k, options[k]) for k in (*KINDS, RATE_SCHEDULE) if k in options

@@ -11,6 +11,7 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae._parser import nearest
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
@@ -122,17 +123,25 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
     )
     module, _, attribute = path.rpartition(".")
     try:
-        found = getattr(import_module(module), attribute)
-    except (ImportError, AttributeError, ValueError) as error:
+        loaded = import_module(module)
+    except (ImportError, ValueError) as error:
         raise ConfigError(
-            f"{rule}; got {path!r}, which cannot be imported ({error}); start Python where its "
-            "package lies, or add that folder to PYTHONPATH"
+            f"{path} cannot be imported ({error}); start Python where its package lies, or add "
+            f"that folder to PYTHONPATH; {rule}"
         ) from error
+    found = getattr(loaded, attribute, None)
+    if found is None:
+        there = [name for name, one in vars(loaded).items() if callable(one)]
+        raise ConfigError(f"{module} has no {attribute}{nearest(attribute, there)}; {rule}")
     made = found if isinstance(found, type) else None
     if inspect.isfunction(found):
         made = get_type_hints(found).get("return")
     if not (isinstance(made, type) and issubclass(made, base)):
-        raise ConfigError(f"{rule}; got {path!r}, which is {found!r}")
+        what = f"is no subclass of {base.__module__}.{base.__name__}"
+        if inspect.isfunction(found):
+            declared = f"def {attribute}(...) -> {base.__name__}:"
+            what = f"does not say that it returns a {base.__name__}; write '{declared}'"
+        raise ConfigError(f"{path} {what}; {rule}")
     return found
 
 
@@ -149,7 +158,12 @@ def add_options(group: Any, kind: str, part: Mapping[str, Any]) -> None:
         return
     weights = _weights(builder)
     add = group.add_class_arguments if isinstance(builder, type) else group.add_function_arguments
-    add(builder, kind, as_group=False, fail_untyped=False, skip={*_SUPPLIED, *weights})
+    untyped = _untyped(builder)
+    skipped = {*_SUPPLIED, *weights, *untyped}
+    add(builder, kind, as_group=False, fail_untyped=False, skip=skipped)
+    for name in untyped:
+        about = "an argument without type or default"
+        group.add_argument(f"--{kind}.{name}", type=Any, required=True, help=about)
     for weight, default in weights.items():
         scheduled = isinstance(default, AbstractSchedule)
         group.add_argument(
@@ -165,6 +179,17 @@ def add_options(group: Any, kind: str, part: Mapping[str, Any]) -> None:
             schedule.get("name"),
             default if scheduled else None,
         )
+
+
+def _untyped(builder: Callable[..., Any]) -> list[str]:
+    """Return the arguments of a builder with neither type nor default, which it still needs."""
+    empty = inspect.Parameter.empty
+    return [
+        name
+        for name, one in inspect.signature(builder).parameters.items()
+        if name not in _SUPPLIED and one.annotation is empty and one.default is empty
+        if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
+    ]
 
 
 def add_rate_options(group: Any, schedule: Mapping[str, Any]) -> None:

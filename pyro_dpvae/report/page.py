@@ -80,7 +80,9 @@ def comparison_of(runs: Sequence[RunContents]) -> tuple[Comparison, list[str]]:
         found: Mapping[str, Sequence[Difference | None]] = {}
         if run.metrics and runs[0].metrics:
             try:
-                found = compare_runs([runs[0].path, run.path]).differences
+                compared = compare_runs([runs[0].path, run.path])
+                found = compared.differences
+                notes.extend(compared.notes)
             except (ValueError, OSError) as error:
                 notes.append(f"{letter(index)} is not compared with A: {error}")
         for name, row in differences.items():

@@ -25,6 +25,7 @@ def read_table(path: Path) -> Source:
         ValueError: for a column with gaps or without numbers, or a table without a header.
     """
     table, names = _table(path)
+    _check_header(names, path)
     types = library("pyarrow.types", path)
     labels = {name for name in names if not types.is_floating(table.schema.field(name).type)}
     label = next((name for name in _LABELS if name in labels), None)
@@ -34,15 +35,8 @@ def read_table(path: Path) -> Source:
     notes = [f"column {label!r} is the label"] if label else []
     if index:
         notes.append(f"ignored index columns: {', '.join(map(repr, sorted(index)))}")
-    if len({*names}) < len(names):
-        raise DataError(f"the columns of a table must have different names, got {names} in {path}")
     if not columns:
         raise DataError(f"a table must have columns of numbers, got {names} in {path}")
-    if all(_is_number(name) for name in names):
-        raise DataError(
-            f"the table {path} has no header: its first line must have the names of its columns; "
-            "add such a line"
-        )
     array = np.empty((table.num_rows, len(columns)), np.float64)
     for place, name in enumerate(columns):
         array[:, place] = _numbers(table.column(name), name, path)
@@ -56,6 +50,24 @@ def read_table(path: Path) -> Source:
         columns=tuple(columns),
         notes=notes,
     )
+
+
+def _check_header(names: list[str], path: Path) -> None:
+    if names and all(_is_number(name) for name in names):
+        raise DataError(
+            f"the table {path} has no header: its first line must have the names of its columns; "
+            "add such a line"
+        )
+    if len({*names}) < len(names):
+        raise DataError(
+            f"the columns of a table must have different names, got {names} in {path}; rename "
+            "one, or add a first line of names if this is a line of data"
+        )
+    if len(names) == 1 and ";" in names[0]:
+        raise DataError(
+            f"the columns of a table must be separated by commas, got {names[0]!r} as the header "
+            f"of {path}; replace the semicolons"
+        )
 
 
 def _table(path: Path) -> tuple[Any, list[str]]:
