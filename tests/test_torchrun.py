@@ -106,7 +106,7 @@ def test_of_refusals_by_all_ranks_one_is_told(tmp_path: Path) -> None:
     found = on_ranks(2, refused, tmp_path)
     assert [status for status, _ in found] == [2, 2]
     (message,) = [told for _, told in found if told]
-    assert message.startswith("dpvae train: error: batch_size must be a multiple of the number")
+    assert message.startswith("dpvae train: error: --batch-size must be a multiple of the number")
 
 
 def records(run: Path) -> list[dict[str, Any]]:

@@ -16,6 +16,8 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
         arguments: the arguments of the command.
 
     Example:
+        >>> in_flags("2 ranks cannot share 3 items; use batch_size=4", ["--batch-size=3"])
+        '2 ranks cannot share 3 items; use --batch-size=4'
         >>> in_flags("blocks must be at least 1, got 0", ["--prior.blocks", "0"])
         '--prior.blocks must be at least 1, got 0'
         >>> in_flags("batch_size must be at least 1, got 0", ["--config", "run.yaml"])
@@ -29,5 +31,5 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
         for known in (name, name.rpartition(".")[2]):
             # A name of one word is a word of English too, except before what it must be.
             ending = r"\b" if "_" in known or "." in known else r"(?= must )"
-            message = re.sub(rf"(?<![\w./-]){re.escape(known)}{ending}(?![.=])", flag, message)
+            message = re.sub(rf"(?<![\w./-]){re.escape(known)}{ending}(?!\.\w)", flag, message)
     return message
