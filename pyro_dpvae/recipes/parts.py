@@ -11,7 +11,6 @@ from typing import Any, get_type_hints
 from torch import nn
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._parser import nearest
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
@@ -131,6 +130,8 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
         ) from error
     found = getattr(loaded, attribute, None)
     if found is None:
+        from pyro_dpvae._parser import nearest
+
         there = [name for name, one in vars(loaded).items() if callable(one)]
         raise ConfigError(f"{module} has no {attribute}{nearest(attribute, there)}; {rule}")
     made = found if isinstance(found, type) else None
