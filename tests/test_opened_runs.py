@@ -52,6 +52,32 @@ def test_a_run_sees_data_as_its_training_did(runs: dict[str, Path], name: str) -
     assert not q.mean.requires_grad
 
 
+def test_data_of_other_types_are_the_same_data_and_levels_as_real_numbers_are_refused(
+    runs: dict[str, Path],
+) -> None:
+    run = open_run(runs["grey"])
+    levels = run.data.test[:7]
+    assert levels.dtype == torch.uint8
+    shades = levels.double() / 255
+    torch.testing.assert_close(run.encode(shades).mean, run.encode(levels).mean)
+    for wrong in (levels.float(), levels.long()):
+        with pytest.raises(ValueError, match=r"from 0 to 1, got 0 to 255; divide levels by 255"):
+            run.encode(wrong)
+    points = open_run(runs["points"])
+    torch.testing.assert_close(
+        points.encode(torch.ones(3, 2, dtype=torch.long)).mean,
+        points.encode(torch.ones(3, 2)).mean,
+    )
+
+
+def test_a_run_prints_what_it_is(runs: dict[str, Path]) -> None:
+    run = open_run(runs["points"])
+    assert repr(run) == (
+        f"Run('{runs['points']}', step=20, prior=CouplingPrior, guide=AmortizedGaussian)"
+    )
+    assert repr(run.data) == "DataSet('two-moons', train=2000, test=200, item_shape=(2,))"
+
+
 @pytest.mark.parametrize("name", ["grey", "logit", "points"])
 def test_what_a_run_returns_has_the_shape_and_range_of_data(
     runs: dict[str, Path], name: str

@@ -39,7 +39,7 @@ REFUSED = {
     "train --data text.txt": "a data file must be an idx file or end in one of .*; got .*text.txt",
     "train --data notes.npy": "notes.npy cannot be read as a .npy or .npz file of numbers",
     "train --data number.npy": "one row per item, got a single number .*; store an array",
-    "train --data two-moons --out run": "run already contains a run; resume it with --resume",
+    "train --data two-moons --out run": "a run; continue it with dpvae train --resume run, choose",
     "train --data two-moons --out ''": "--out must not be empty",
     "train --data two-moons --out text.txt": "text.txt is a file; choose another folder",
     "train --data two-moons --latentdim 3": r"did you mean --latent-dim\?",

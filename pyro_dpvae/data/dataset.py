@@ -63,8 +63,8 @@ class DataSet:
 
     Example:
         >>> import torch
-        >>> DataSet("dots", torch.zeros(8, 2), torch.zeros(2, 2)).item_shape
-        (2,)
+        >>> DataSet("dots", torch.zeros(8, 2), torch.zeros(2, 2))
+        DataSet('dots', train=8, test=2, item_shape=(2,))
     """
 
     name: str
@@ -80,6 +80,10 @@ class DataSet:
     places: Tensor | None = None
     meaning: Meaning | None = None
     notes: tuple[str, ...] = ()
+
+    def __repr__(self) -> str:
+        sizes = ", ".join(f"{part}={split_size(split)}" for part, split in self.splits.items())
+        return f"DataSet({self.name!r}, {sizes}, item_shape={self.item_shape})"
 
     def __post_init__(self) -> None:
         splits = self.splits

@@ -67,6 +67,11 @@ class Run:
     device: torch.device
     weights: str = "raw"
 
+    def __repr__(self) -> str:
+        parts = type(self.model.prior).__name__, type(self.guide).__name__
+        step = self.checkpoint.step
+        return f"Run({str(self.folder.path)!r}, step={step}, prior={parts[0]}, guide={parts[1]})"
+
     @property
     def model(self) -> AbstractVAE:
         """The model p(x, z)."""
@@ -206,6 +211,15 @@ class Run:
                 f"{tuple(x.shape)}; give items as the run's data hold them, one or more"
             )
         name = self.preprocessing
+        if x.dtype not in (torch.uint8, torch.uint16, torch.bool):
+            x = x.float()
+        shades = x.is_floating_point() and len(shape) == 3 and name != "none"
+        if shades and bool((x < 0).any() or (x > 1).any()):
+            raise DataError(
+                "images must be levels as torch.uint8, or shades from 0 to 1, got "
+                f"{float(x.min()):.4g} to {float(x.max()):.4g}; divide levels by 255, or convert "
+                "them to torch.uint8"
+            )
         if name == "binary-static":
             x = unpacked(binarised_bits(x.cpu()), shape)
         noise = torch.Generator(self.device)

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shlex
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -52,6 +53,9 @@ class RunFolder:
         self.path = Path(path)
         self._identity: Identity | None = None
 
+    def __repr__(self) -> str:
+        return f"RunFolder({str(self.path)!r})"
+
     @classmethod
     def create(cls, path: str | Path, config: Mapping[str, Any]) -> "RunFolder":
         """Create the folder and write its configuration, on rank zero; all ranks must call it.
@@ -68,7 +72,8 @@ class RunFolder:
             with run.locked():
                 if run.exists:
                     raise FileExistsError(
-                        f"{run.path} already contains a run; resume it with --resume, choose "
+                        f"{run.path} already contains a run; continue it with "
+                        f"{shlex.join(['dpvae', 'train', '--resume', str(run.path)])}, choose "
                         "another folder with --out, or remove it"
                     )
                 write_whole(run.path / _CONFIG, json.dumps(config, indent=2).encode())
