@@ -124,8 +124,8 @@ def _row(cells: Sequence[str]) -> str:
 
 
 def tradeoff_figure(values: Values) -> Figure:
-    """Draw FD, FD(LP) and recall against probe accuracy, a line per prior through all betas."""
-    shown = ("frechet_domain", "frechet_low_posterior_domain", "recall_domain")
+    """Draw FD, FD(LP) and precision against probe accuracy, a line per prior through all betas."""
+    shown = ("frechet_domain", "frechet_low_posterior_domain", "precision_domain")
     figure = Figure(figsize=(11, 3.6), layout="constrained")
     for panel, column in zip(figure.subplots(1, len(shown)), shown, strict=True):
         for prior, color, mark in (("standard", "#777777", "o"), ("coupling", "#1f77b4", "s")):
@@ -137,9 +137,21 @@ def tradeoff_figure(values: Values) -> Figure:
                 x, y = ([one[name] for one in ones] for name in ("probe", column))
                 panel.plot(x, y, mark, color=color, alpha=0.35, markersize=4)
                 points.append((np.mean(x), np.mean(y)))
-                panel.annotate(f"{beta:g}", points[-1], fontsize=8, color=color)
+                place = (5, 4) if prior == "standard" else (-4, -11)
+                panel.annotate(
+                    f"{beta:g}",
+                    points[-1],
+                    xytext=place,
+                    textcoords="offset points",
+                    fontsize=8,
+                    color=color,
+                )
             panel.plot(*zip(*points, strict=True), "-", color=color, label=PRIORS[prior])
         panel.set(xlabel="probe accuracy of z", ylabel=COLUMNS[column])
+        if column.startswith("frechet"):
+            panel.set_yscale("log")
+            panel.set_yticks([100, 200, 500, 1000], ["100", "200", "500", "1000"])
+            panel.minorticks_off()
     figure.axes[0].legend(title="prior; numbers are beta", frameon=False, fontsize=8)
     return figure
 
