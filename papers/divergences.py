@@ -18,6 +18,7 @@ import torch
 
 from pyro_dpvae import AggregatePosterior
 from pyro_dpvae._bars import bar
+from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.metrics import kl_divergences, split_half_kl
 from pyro_dpvae.priors import StandardNormal
 
@@ -61,13 +62,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.parse_args(arguments)
     torch.manual_seed(0)
     cases = list(product((2, 10), (1.0, 0.8), (0.5, 0.2, 0.05), (4000, 60_000)))
-    rows = [[*_HEAD, "sKL of halves"], ["---"] * (len(_HEAD) + 1)]
-    for latent_dim, a, scale, count in bar(cases, total=len(cases), unit="case"):
+    rows = [[*_HEAD, "sKL of halves"]]
+    for latent_dim, a, scale, count in bar(cases, unit="case"):
         forward, backward = exact(latent_dim, a)
         found = [f"{value:.2f}" for value in measured(latent_dim, a, scale, count)]
         case = str(latent_dim), f"{a:g}", f"{scale:g}", str(count)
         rows.append([*case, f"{forward:.2f}", *found[:2], f"{backward:.2f}", *found[2:]])
-    print("\n".join(f"| {' | '.join(row)} |" for row in rows))
+    print(markdown_table(rows))
     return 0
 
 

@@ -17,16 +17,15 @@ import json
 import os
 import tempfile
 from collections.abc import Sequence
-from dataclasses import replace
 from itertools import islice, product
 from pathlib import Path
-from typing import Any
 
 from torch import nn
 
 from pyro_dpvae._bars import bar
 from pyro_dpvae._files import write_whole
-from pyro_dpvae.recipes import RECIPES, REGULARIZERS, RunConfig, dpvae_recipe
+from pyro_dpvae.evaluation.table import markdown_table
+from pyro_dpvae.recipes import REGULARIZERS, RunConfig, dpvae_recipe
 from pyro_dpvae.recipes.training import prepare
 from pyro_dpvae.training import evaluate_elbo
 
@@ -38,10 +37,10 @@ STARTS = ("he", "pytorch")
 def rate_after(data: str, regularizer: str, decoupled: bool, start: str, seed: int) -> float:
     """Train a recipe, and return its rate on held-out data, in nats per datum."""
     recipe = dpvae_recipe(DATA[data], regularizer, decoupled=decoupled)
-    options: dict[str, Any] = {**RECIPES[recipe].options, "data": source_of(data)}
-    config = RunConfig(**{**options, "steps": STEPS, "learning_rate": 1e-3, "seed": seed})
+    options = {"data": source_of(data), "steps": STEPS, "learning_rate": 1e-3, "seed": seed}
+    config = RunConfig.from_recipe(recipe, **options, device="cpu", log_every=STEPS)
     with tempfile.TemporaryDirectory() as folder:
-        run = prepare(replace(config, device="cpu", log_every=STEPS), out=f"{folder}/run")
+        run = prepare(config, out=f"{folder}/run")
         system = run.system
         if start == "pytorch":
             for module in (*system.guide.modules(), *system.model.decoder.modules()):
@@ -59,17 +58,14 @@ def source_of(data: str) -> str:
 
 def table(found: dict[str, float]) -> str:
     """Return the numbers of runs below the least rate, for each start and prior."""
-    rows = [
-        "| data | initial weights | prior | runs | stalled | lowest rate |",
-        "|---|---|---|---|---|---|",
-    ]
+    rows = [["data", "initial weights", "prior", "runs", "stalled", "lowest rate"]]
     for data, start, prior in product(DATA, STARTS, ("standard", "coupling")):
         rates = [rate for key, rate in found.items() if key.startswith(f"{data} {start} {prior} ")]
         if rates:
             stalled = sum(rate < LEAST_RATE for rate in rates)
-            cells = data, start, prior, len(rates), stalled, f"{min(rates):.2f}"
-            rows.append(f"| {' | '.join(map(str, cells))} |")
-    return "\n".join(rows)
+            numbers = str(len(rates)), str(stalled), f"{min(rates):.2f}"
+            rows.append([data, start, prior, *numbers])
+    return markdown_table(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

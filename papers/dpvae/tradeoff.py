@@ -5,7 +5,7 @@
 It trains perceptrons with ten latents on MNIST for 3,000 steps with beta 0.5, 1, 2, 4, 8 and 16,
 both priors and three seeds. It measures probe accuracy of the representation, and the Frechet
 distance, precision and recall of prior samples. It writes ``tradeoff.md`` and ``tradeoff.png`` to
-the folder. Its 36 runs take about 50 processor minutes; an interrupted command continues when it
+the folder. Its 36 runs take about 41 processor minutes; an interrupted command continues when it
 is given again.
 """
 
@@ -21,6 +21,7 @@ from papers.dpvae.jobs import Job, run_jobs
 from papers.dpvae.results import measured
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.evaluation import EvaluationConfig, numbers_of
+from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["jobs_of", "main", "table", "tradeoff_figure"]
@@ -87,21 +88,18 @@ def jobs_of(out: Path) -> dict[Key, Job]:
 
 def table(values: Values) -> str:
     """Return the means over seeds, and the paired differences with intervals of 95 %."""
-    head = ("beta", *(f"{title}, {prior}" for title in COLUMNS.values() for prior in PRIORS))
-    lines = [_row(head), _row(["---"] * len(head))]
+    by_prior = [["beta", *(f"{title}, {prior}" for title in COLUMNS.values() for prior in PRIORS)]]
+    by_pair = [["beta", *COLUMNS.values()]]
     for beta in BETAS:
         means = [
             mean_interval([one[column] for (p, b, _), one in values.items() if (p, b) == key]).mean
             for column in COLUMNS
             for key in [(prior, beta) for prior in PRIORS]
         ]
-        lines.append(_row([f"{beta:g}", *(f"{mean:.4g}" for mean in means)]))
-    head = ("beta", *COLUMNS.values())
-    lines += ["", _row(head), _row(["---"] * len(head))]
-    for beta in BETAS:
+        by_prior.append([f"{beta:g}", *(f"{mean:.4g}" for mean in means)])
         paired = [_difference(values, beta, column) for column in COLUMNS]
-        lines.append(_row([f"{beta:g}", *(_signed(one) for one in paired)]))
-    return "\n".join(lines)
+        by_pair.append([f"{beta:g}", *map(_signed, paired)])
+    return "\n\n".join(map(markdown_table, (by_prior, by_pair)))
 
 
 def _difference(values: Values, beta: float, column: str) -> Interval:
@@ -117,10 +115,6 @@ def _difference(values: Values, beta: float, column: str) -> Interval:
 
 def _signed(one: Interval) -> str:
     return f"{one.mean:+.3g} [{one.low:+.3g}, {one.high:+.3g}]"
-
-
-def _row(cells: Sequence[str]) -> str:
-    return f"| {' | '.join(cells)} |"
 
 
 def tradeoff_figure(values: Values) -> Figure:

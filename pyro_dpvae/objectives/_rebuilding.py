@@ -1,6 +1,7 @@
 """Rebuild distributions with other parameters, such as those of all ranks' data."""
 
-from functools import singledispatch
+from collections.abc import Mapping
+from functools import partial, singledispatch
 from typing import Any
 
 from pyro.distributions import Delta, InverseGamma, MixtureOfDiagNormals
@@ -62,22 +63,15 @@ def rebuild(distribution: Any, over: Over) -> Any:
     )
 
 
-def _by_parameters(distribution: Any, over: Over) -> Any:
-    # Pyro's classes are subclasses of torch's.
-    named = (_EVENTS[kind] for kind in type(distribution).__mro__ if kind in _EVENTS)
-    events = next(named, None) or {
+def _by_parameters(
+    distribution: Any, over: Over, *, events: Mapping[str, int] | None = None
+) -> Any:
+    dims = events or {
         name: constraint.event_dim for name, constraint in distribution.arg_constraints.items()
     }
-    parameters = {name: over(getattr(distribution, name), dim) for name, dim in events.items()}
+    parameters = {name: over(getattr(distribution, name), dim) for name, dim in dims.items()}
     return type(distribution)(**parameters, validate_args=False)
 
-
-# Event dimensions of the parameters to use, where there are several parametrisations.
-_EVENTS: dict[type, dict[str, int]] = {
-    torch_dist.Categorical: {"logits": 1},
-    DiagonalNormalMixture: {"logits": 1, "loc": 2, "scale": 2},
-    torch_dist.MultivariateNormal: {"loc": 1, "scale_tril": 2},
-}
 
 for _kind in (
     torch_dist.Beta,
@@ -99,9 +93,18 @@ for _kind in (
     torch_dist.Uniform,
     torch_dist.VonMises,
     torch_dist.Weibull,
-    *_EVENTS,
 ):
     rebuild.register(_kind, _by_parameters)
+
+# Event dimensions of the parameters to use, where there are several parametrisations.
+_EVENTS: dict[type, dict[str, int]] = {
+    torch_dist.Categorical: {"logits": 1},
+    DiagonalNormalMixture: {"logits": 1, "loc": 2, "scale": 2},
+    torch_dist.MultivariateNormal: {"loc": 1, "scale_tril": 2},
+}
+
+for _kind, _events in _EVENTS.items():
+    rebuild.register(_kind, partial(_by_parameters, events=_events))
 
 
 @rebuild.register
