@@ -488,7 +488,7 @@ def test_classifiers_learn_the_same_of_levels_and_of_shades() -> None:
     levels = torch.randint(0, 256, (40, 1, 8, 8), dtype=torch.uint8)
     labels = torch.arange(40) % 2
     one, other = (
-        train_domain_network("x", images, labels, epochs=1, progress=False)
+        train_domain_network("x", images, labels, steps=1, progress=False)
         for images in (levels, levels.float() / 255)
     )
     assert one.name == other.name  # which says their weights

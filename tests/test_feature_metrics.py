@@ -218,24 +218,29 @@ def test_the_domain_network_learns_and_is_named_by_its_weights(tmp_path: Path) -
     assert isinstance(data.test, Tensor)
     assert data.train_labels is not None
     assert data.test_labels is not None
-    network = train_domain_network(
-        "digits", data.train, data.train_labels, epochs=8, progress=False
-    )
+    network = train_domain_network("digits", data.train, data.train_labels, progress=False)
     images = data.test.float() / 255
     with torch.no_grad():
         predicted = network.classify(network(images)).argmax(-1)
-    assert float((predicted == data.test_labels).double().mean()) > 0.9
+    accuracy = float((predicted == data.test_labels).double().mean())
+    assert accuracy > 0.95
+    assert network.accuracy == pytest.approx(accuracy, abs=0.04)  # of other held-out images
+    assert network.settings["network_accuracy"] == pytest.approx(network.accuracy, abs=1e-4)
     network.save(tmp_path / "digits.safetensors")
     again = DomainFeatures.load(tmp_path / "digits.safetensors", "digits")
-    assert again.name == network.name
+    assert (again.name, again.accuracy) == (network.name, network.accuracy)
     assert network.name.startswith("digits-classifier-")
     torch.testing.assert_close(again(images), network(images))
     other = train_domain_network(
-        "digits", data.train, data.train_labels, epochs=1, seed=1, progress=False
+        "digits", data.train, data.train_labels, steps=5, seed=1, progress=False
     )
     assert other.name != network.name
     odd = train_domain_network(
-        "odd", data.train[:40, :, :2, :2], data.train_labels[:40] * 1000 - 1, progress=False
+        "odd",
+        data.train[:40, :, :2, :2],
+        data.train_labels[:40] * 1000 - 1,
+        steps=2,
+        progress=False,
     )
     assert odd(images[:5, :, :2, :2]).shape == (5, 128)
     with pytest.raises(ValueError, match=r"needs at least two classes, got \[3\]"):

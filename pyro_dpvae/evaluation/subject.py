@@ -181,7 +181,7 @@ class Subject:
             )
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
         name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
-        path = self.config.cache / "domain" / f"{name}.safetensors"
+        path = self.config.cache / "classifiers" / f"{name}.safetensors"
 
         def train() -> None:
             if path.exists():
