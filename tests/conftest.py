@@ -1,5 +1,6 @@
 """A clean room for each test: empty param store, validation on, fixed seed, untouched defaults."""
 
+import gc
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -15,7 +16,7 @@ from tqdm import tqdm
 
 from tests.browser import Browser, chromium
 from tests.processes import on_ranks
-from tests.type_checks import use_cheapest_checks
+from tests.type_checks import forget_calls, use_cheapest_checks
 
 use_cheapest_checks()
 
@@ -48,8 +49,15 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: place.get(item.path.stem, len(place)))
 
 
+def pytest_collection_finish() -> None:
+    """Leave modules and tests out of garbage collections, which would visit them all each time."""
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def clean_room() -> Iterator[None]:
+    forget_calls()
     pyro.clear_param_store()
     pyro.enable_validation(True)
     pyro.set_rng_seed(0)

@@ -3,10 +3,13 @@
 Pytest's option --jaxtyping-packages wraps every function of the library in `jaxtyping.jaxtyped`,
 which binds the arguments of each call to keep the sizes of named axes, and checks parameters
 twice. Nine functions in ten have no shapes: beartype alone checks the same types of theirs at a
-tenth of the cost.
+tenth of the cost. Of functions with shapes, the first ten calls in each test are checked, and then
+every twentieth, because a training loop repeats the same shapes.
 """
 
 from collections.abc import Callable, Iterator
+from functools import wraps
+from itertools import count
 from typing import Any, get_args
 
 import jaxtyping
@@ -16,6 +19,13 @@ _by_types: Callable[..., Any] = beartype(
     conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 )
 _by_shapes = jaxtyping.jaxtyped
+_FIRST, _EVERY = 10, 20
+_calls: dict[int, int] = {}  # by number of the function, in the present test
+
+
+def forget_calls() -> None:
+    """Let the next ten calls of each function be checked again."""
+    _calls.clear()
 
 
 def use_cheapest_checks() -> None:
@@ -26,11 +36,28 @@ def use_cheapest_checks() -> None:
 def _checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     def decorate(target: Any) -> Any:
         annotations = getattr(target, "__annotations__", None)
-        if isinstance(target, type) or annotations is None or _have_shapes(annotations.values()):
+        if isinstance(target, type) or annotations is None:
             return _by_shapes(target, typechecker=typechecker)
+        if _have_shapes(annotations.values()):
+            return _sometimes(_by_shapes(target, typechecker=typechecker), target)
         return _by_types(target)
 
     return decorate
+
+
+_numbers = count()
+
+
+def _sometimes(checked: Callable[..., Any], target: Callable[..., Any]) -> Callable[..., Any]:
+    number = next(_numbers)
+
+    @wraps(checked)
+    def call(*arguments: Any, **options: Any) -> Any:
+        _calls[number] = calls = _calls.get(number, 0) + 1
+        chosen = checked if calls <= _FIRST or calls % _EVERY == 0 else target
+        return chosen(*arguments, **options)
+
+    return call
 
 
 def _have_shapes(annotations: Any) -> bool:
