@@ -124,7 +124,7 @@ _MAE = Recipe(
         "network": {"name": "residual"},
         "pixels": {
             "name": "masked",
-            "width": 64,
+            "width": 24,
             "kernels": [7, 7, 7, 5, 5, 3, 3],
             "tied": False,
         },
@@ -142,6 +142,8 @@ _MAE = Recipe(
         "objective.name": _MA,
     },
     {
+        "pixels.width": "24 channels where the paper has 64, with which a step of 100 images "
+        "takes 6 seconds on a CPU core; --override pixels.width=64",
         "network": _RESIDUAL,
         "objective": "the paper's weights are not in its public text; 1 and 0.01 are those of a "
         "published reproduction",
