@@ -181,6 +181,7 @@ def prepare(
     if start is not None:
         _check_data(start, config.data, data)
     config = config.for_data(data)
+    assert config.batch_size is not None  # for_data has chosen it
     pyro.set_rng_seed(config.seed)
     system = config.build(data.item_shape, dataset_size=split_size(data.train))
     for module in (system.model, system.guide):
