@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyro_dpvae.data import DataSet, dataset, load
+from pyro_dpvae.errors import DataError
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -316,7 +317,8 @@ def test_tables(tmp_path: Path) -> None:
     )
     data = whole(tmp_path / "indexed.parquet")
     assert same(data.train, expected)
-    assert "ignored index columns: 'number'" in data.notes
+    assert "columns that name rows are no data: 'number'" in data.notes
+    assert data.names["train"] == tuple(["3", "1"] * 6)
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame[:3].to_csv(tmp_path / "val.csv", index=False)
     frame[3:5].to_csv(tmp_path / "test.csv", index=False)
@@ -326,10 +328,52 @@ def test_tables(tmp_path: Path) -> None:
     assert numbers(data.test_labels) == [1, 2]  # by the classes of all splits
 
 
+@pytest.mark.parametrize("ending", ["csv", "npz", "h5", "h5ad"])
+def test_labels_are_taken_from_the_column_or_array_that_is_named(
+    tmp_path: Path, ending: str
+) -> None:
+    x, kinds = RNG.normal(size=(6, 2)).astype(np.float32), ["b", "a", "c"] * 2
+    path = tmp_path / f"own.{ending}"
+    if ending == "npz":
+        np.savez(path, x=x, species=kinds, y=np.arange(6))
+    elif ending == "h5":
+        with h5py.File(path, "w") as file:
+            file["x"], file["species"] = x, kinds
+    elif ending == "h5ad":
+        obs = pandas.DataFrame({"species": kinds, "leiden": ["0"] * 6}, index=list("uvwxyz"))
+        anndata.AnnData(x, obs=obs).write_h5ad(path)
+    else:
+        frame = pandas.DataFrame({"p": x[:, 0], "q": x[:, 1], "species": kinds})
+        frame.to_csv(path, index=False)
+    data = whole(path, labels="species")
+    assert same(data.train, x)
+    assert numbers(data.train_labels) == [1, 0, 2] * 2
+    assert data.label_names == ("a", "b", "c")
+    with pytest.raises(DataError, match=r"labels must be one of .*species.*, got 'spezies'"):
+        load(path, labels="spezies")
+
+
+def test_labels_are_named_in_files_that_have_names_only(tmp_path: Path) -> None:
+    np.save(tmp_path / "own.npy", np.zeros((4, 2)))
+    with pytest.raises(DataError, match=r"file that ends in .*, got labels='kind' for .*own\.npy"):
+        load(tmp_path / "own.npy", labels="kind")
+    with pytest.raises(DataError, match="labels applies to files only, and 'digits' has its own"):
+        load("digits", labels="kind")
+
+
+def test_identifiers_are_names_of_rows_instead_of_data(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("sample_id,width,userId,humid,id\ns7,1.5,3,4,0.5\ns8,2.5,3,5,0.25\n")
+    data = whole(path)
+    assert data.columns == ("width", "humid", "id")  # real numbers identify nothing
+    assert data.names["train"] == ("s7", "s8")
+    assert "columns that name rows are no data: 'sample_id', 'userId'" in data.notes
+
+
 def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pets.csv"
     path.write_text("length,kind\n1.5,cat\n2.5,dog\n")
-    with pytest.raises(ValueError, match=r"got string in column 'kind' .*or name it 'label'"):
+    with pytest.raises(ValueError, match=r"got string in column 'kind' .*labels='kind' if it"):
         load(path)
     path.write_text("length,width\n1.5,2\n2.5,\n")
     with pytest.raises(ValueError, match=r"column 'width' of .* has 1 gaps"):
@@ -382,6 +426,18 @@ def test_image_folder(tmp_path: Path) -> None:
     assert numbers(data.train_labels) == [0, 0, 0, 1, 1, 1]
     assert numbers(data.test_labels) == [0, 0, 1, 1]
     assert data.label_names == ("cats", "dogs")
+    assert data.names["valid"] == tuple(
+        f"val/{kind}/{number}.png" for kind in ("cats", "dogs") for number in (0, 1)
+    )
+
+
+def test_items_of_a_folder_keep_their_files_when_some_are_held_out(tmp_path: Path) -> None:
+    for shade in range(12):  # one is held out
+        Image.fromarray(np.full((4, 4), 20 * shade, np.uint8)).save(tmp_path / f"{shade}.png")
+    data = load(tmp_path)
+    for split, items in data.splits.items():
+        assert isinstance(items, Tensor)
+        assert data.names[split] == tuple(f"{int(item.max()) // 20}.png" for item in items)
 
 
 def test_a_library_that_is_missing_is_named(

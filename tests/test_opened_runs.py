@@ -198,9 +198,11 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
 def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to: str) -> None:
     x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     y = np.arange(60) % 4
-    np.savez(tmp_path / "own.npz", x=x, y=y)
+    header, numbered = "id,p,q,r,kind", enumerate(zip(x.tolist(), y, strict=True))
+    lines = [f"s{n},{','.join(map(repr, row))},{kind}" for n, (row, kind) in numbered]
+    (tmp_path / "own.csv").write_text("\n".join([header, *lines]))
     run = str(tmp_path / "run")
-    train = ["train", "--data", str(tmp_path / "own.npz"), "--network", "mlp", *STEPS]
+    train = ["train", "--data", str(tmp_path / "own.csv"), "--labels", "kind", *STEPS]
     assert main([*train, "--batch-size", "20", "--out", run]) == 0
     out = tmp_path / f"latents.{to}"
     assert main(["encode", run, "--out", str(out)]) == 0
@@ -220,9 +222,11 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
         table = anndata.read_h5ad(out)
         found, about = table.X, table.obs.to_dict("records")
         assert list(table.var_names) == ["z1", "z2", "z3"]
+        assert list(table.obs_names) == [f"s{n}" for n in range(60)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert [row["split"] for row in about] == splits
     assert [row["label"] for row in about] == [str(label) for label in y]
+    assert [row["name"] for row in about] == [f"s{n}" for n in range(60)]
 
 
 @pytest.mark.parametrize("name", ["grey", "points"])

@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     "factors, and what the numbers are taken for. Draws 32 of its items. Nothing is trained.",
     "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
     "encode": "Write the latents of all data of a run, the means of q(z|x), in the order of the "
-    "file, with the split that each datum was in and its label.",
+    "file, with the split that each datum was in, its label, and its name or file.",
     "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. Metrics of "
     "the same checkpoint and settings that are there already are not measured again.",
     "explore": "Serve a page, to this machine alone, on which one moves a point through "
@@ -75,6 +75,12 @@ def add_reading(parser: Any) -> None:
         type=str | None,
         help="what the items of a file are: images, sequences or vectors (default: decided by "
         "their shape and type, and printed)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        help="the column or array of a file with the labels (default: one with a usual name, such "
+        "as label or class)",
     )
     parser.add_argument(
         "--held-out",

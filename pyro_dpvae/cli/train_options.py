@@ -11,6 +11,7 @@ from jsonargparse import ActionYesNo
 
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli.files import read_file
+from pyro_dpvae.data import READING
 from pyro_dpvae.recipes.config import RunConfig, merged
 from pyro_dpvae.recipes.named import named_recipe
 from pyro_dpvae.recipes.parts import (
@@ -28,7 +29,7 @@ __all__ = ["TrainOptions", "parsed"]
 
 # Options of the command, beside those of the run.
 _COMMAND = ("out", "resume", "checkpoint", "download", "seeds", "sweep")
-_DATA = ("data", "root", "layout", "held_out", "background", "workers", "preprocessing")
+_DATA = ("data", "root", *READING, "workers", "preprocessing")
 _PARTS = (*KINDS, RATE_SCHEDULE)
 
 

@@ -13,7 +13,7 @@ __all__ = ["DATA_SETS", "READING", "load"]
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
 
-READING = ("layout", "held_out", "background")
+READING = ("layout", "labels", "held_out", "background")
 """The arguments of :func:`load` that say how a file is read."""
 
 
@@ -23,6 +23,7 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
     layout: str | None = None,
+    labels: str | None = None,
     held_out: int | float | str | None = None,
     background: str | None = None,
 ) -> DataSet:
@@ -34,6 +35,8 @@ def load(
             to the environment variable DPVAE_DATA.
         download: let torchvision fetch missing files under ``root``.
         layout: kind of the items of a file: "images", "sequences" or "vectors"; None decides.
+        labels: name of the column or array with the labels of a file, such as a column of texts,
+            which is then not part of the data; None takes one with a usual name.
         held_out: the fraction of data without splits to hold out at random, 0.1 by default; "none"
             holds nothing out.
         background: background of transparent images in a folder, "white" (the default) or "black".
@@ -48,6 +51,10 @@ def load(
         torch.Size([2000, 2])
     """
     name = str(source)
+    if labels is not None and name in DATA_SETS:
+        raise DataError(
+            f"labels applies to files only, and {name!r} has its own; leave it out, got {labels!r}"
+        )
     if name in TOYS:
         return data_set(TOYS[name](), layout=layout, held_out=held_out)
     if name in TORCHVISION:
@@ -74,4 +81,5 @@ def load(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
             f"images; got {name!r}; correct the name or path"
         )
-    return data_set(read(path, background=background), layout=layout, held_out=held_out)
+    found = read(path, background=background, labels=labels)
+    return data_set(found, layout=layout, held_out=held_out)

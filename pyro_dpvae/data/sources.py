@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -29,11 +30,13 @@ class Part:
         data: the rows of numbers.
         labels: labels, one per row, in any form.
         factors: factors of variation, in any form.
+        names: names of the rows, such as the paths of files.
     """
 
     data: Rows
     labels: Array | None = None
     factors: Array | None = None
+    names: Array | None = None
 
 
 @dataclass
@@ -118,11 +121,13 @@ def data_set(
                     f"{what} must have one row per item, got {len(values)} for "
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
+    names = _given(parts, "names")
+    tables: tuple[dict[str, Any], ...] = (labels, factors, names)
     places = None
     if len(splits) == 1 and share == 0:
         notes.append("nothing is held out: held-out results are those of the training data")
         splits["test"] = splits["train"]
-        for table in (labels, factors):
+        for table in tables:
             if "train" in table:
                 table["test"] = table["train"]
     elif len(splits) == 1:
@@ -131,13 +136,14 @@ def data_set(
         places = torch.cat([train, test])
         notes.append(f"a random {100 * share:g} % is held out, the same each time")
         splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
-        for table in (labels, factors):
+        for table in tables:
             if "train" in table:
-                table["test"], table["train"] = table["train"][test], table["train"][train]
+                whole = table["train"]  # NumPy takes a tensor of one index for a number
+                table["test"], table["train"] = whole[test.numpy()], whole[train.numpy()]
     elif "test" not in splits:
         notes.append("its own validation split is held out")
         splits["test"] = splits.pop("valid")
-        for table in (labels, factors):
+        for table in tables:
             if "valid" in table:
                 table["test"] = table.pop("valid")
     return DataSet(
@@ -151,6 +157,7 @@ def data_set(
         label_names=label_names,
         factor_names=factor_names,
         columns=source.columns,
+        names={split: tuple(map(str, of_split)) for split, of_split in names.items()},
         places=places,
         meaning=meaning,
         notes=tuple(notes),

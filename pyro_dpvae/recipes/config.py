@@ -57,6 +57,9 @@ class RunConfig(StepOptions):
         root: the folder that holds data sets by name.
         layout: what the items of a file are: images, sequences or vectors; None decides by shape
             and type.
+        labels: the column or array of a file with the labels, which colour figures and are
+            predicted in evaluations, and are no data; None takes one with a usual name, such as
+            label or class.
         held_out: the share of a file without splits that is held out at random, or none; None
             takes 0.1.
         background: the colour behind transparent images of a folder: white or black; None takes
@@ -101,6 +104,7 @@ class RunConfig(StepOptions):
     data: str
     root: str | None = None
     layout: str | None = None
+    labels: str | None = None
     held_out: float | str | None = None
     background: str | None = None
     workers: int = 2

@@ -92,7 +92,8 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
         files = ImageFiles(paths, [headers[path] for path in paths], wanted, whiteness)
         base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
         held = files[:] if fits_in_memory(files.nbytes) else files
-        parts[part] = Part(held, _classes(paths, base))
+        names = np.array([path.relative_to(folder).as_posix() for path in paths])
+        parts[part] = Part(held, _classes(paths, base), names=names)
     source = Source(folder.name, parts, str(folder), "images")
     _note(source, list(headers.values()), wanted, background or "white")
     if outside:

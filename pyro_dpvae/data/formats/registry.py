@@ -17,17 +17,21 @@ from pyro_dpvae.errors import DataError
 
 __all__ = ["ENDINGS", "read"]
 
-_READERS: dict[str, Callable[[Path], Source]] = {
-    ".amat": read_amat,
+# Readers of files that name their columns or arrays, and so their labels.
+_NAMING: dict[str, Callable[[Path, str | None], Source]] = {
     ".csv": read_table,
     ".h5": read_hdf5,
     ".h5ad": read_anndata,
     ".hdf5": read_hdf5,
-    ".mat": read_matlab,
-    ".npy": read_npy,
     ".npz": read_npz,
     ".parquet": read_table,
     ".tsv": read_table,
+}
+_READERS: dict[str, Callable[..., Source]] = {
+    **_NAMING,
+    ".amat": read_amat,
+    ".mat": read_matlab,
+    ".npy": read_npy,
 }
 ENDINGS = (*_READERS, "-ubyte", ".gz")
 """The endings of supported files."""
@@ -35,7 +39,7 @@ ENDINGS = (*_READERS, "-ubyte", ".gz")
 _SPLITS = {"valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 
 
-def read(path: Path, *, background: str | None = None) -> Source:
+def read(path: Path, *, background: str | None = None, labels: str | None = None) -> Source:
     """Read a file or folder.
 
     For a file of one split with ``train`` in its name, the files with ``valid``, ``val``,
@@ -44,14 +48,20 @@ def read(path: Path, *, background: str | None = None) -> Source:
     Args:
         path: the file or folder.
         background: as for :func:`read_images`.
+        labels: the name of the column or array of labels; None takes one with a usual name.
 
     Raises:
         ImportError: if a library for the file is not installed.
-        ValueError: if the format is unknown, or the file is damaged.
+        ValueError: if the format is unknown, the file is damaged, or it has no such labels.
     """
+    if labels is not None and (path.is_dir() or not path.name.lower().endswith((*_NAMING,))):
+        raise DataError(
+            f"labels names a column or an array of a file that ends in {', '.join(_NAMING)}, got "
+            f"labels={labels!r} for {path}; leave it out (subfolders of images are classes)"
+        )
     if path.is_dir():
         return _read_folder(path, background)
-    source = _read_file(path)
+    source = _read_file(path, labels)
     if len(source.parts) > 1:
         return source
     for split, words in _SPLITS.items():
@@ -59,7 +69,7 @@ def read(path: Path, *, background: str | None = None) -> Source:
         found = next((one for one in beside if one != path and one.is_file()), None)
         if found is None:
             continue
-        other = _read_file(found)
+        other = _read_file(found, labels)
         if other.columns != source.columns:
             raise DataError(
                 f"all splits must have the same columns, got {other.columns} in {found} and "
@@ -81,7 +91,7 @@ def _read_folder(path: Path, background: str | None) -> Source:
     return read_images(path, background=background)
 
 
-def _read_file(path: Path) -> Source:
+def _read_file(path: Path, labels: str | None) -> Source:
     if is_idx(path):
         return read_idx(path)
     name = path.name.lower()
@@ -89,7 +99,7 @@ def _read_file(path: Path) -> Source:
         return read_norb(path)
     for ending, reader in _READERS.items():
         if name.endswith(ending):
-            return reader(path)
+            return reader(path) if labels is None else reader(path, labels)
     raise DataError(
         f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
     )
