@@ -114,6 +114,9 @@ def test_intervals_are_drawn_to_scale() -> None:
         (0.5, 0.0),
         (1.0, 2.0),
     ]
+    (axes,) = interval_figure([(1.0, 0.2479)], share=True).axes  # 6 of 6
+    ((low, _), (high, _)) = axes.collections[0].get_segments()[0].tolist()
+    assert (low, high) == pytest.approx((0.6097, 1.0), abs=1e-3)
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ from jsonargparse import Namespace
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation.compare import half_width
-from pyro_dpvae.evaluation.meanings import meaning_of
+from pyro_dpvae.evaluation.meanings import meaning_of, setting_meaning
 from pyro_dpvae.evaluation.metric_rows import folded
 from pyro_dpvae.evaluation.numbers import with_interval
 from pyro_dpvae.evaluation.table import text_table
@@ -45,10 +45,13 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         settings = ", ".join(
             f"{key} {_short(value)}" for key, value in metrics[name]["settings"].items()
         )
-        meaning, value = meaning_of(name), with_interval(*values[name][0])
+        meaning = meaning_of(name)
+        value = with_interval(*values[name][0], share=meaning.unit == "share")
         rows.append([name, value, meaning.unit, meaning.better, settings])
-    about = "value ± half its interval of 95 %"
-    return "\n".join([text_table(rows, align="<><"), *note, about])
+    used = dict.fromkeys(key for name in shown for key in metrics[name]["settings"])
+    words = text_table([[f"  {key}", setting_meaning(key)] for key in used], align="<")
+    about = "value ± half its 95 % interval; of a share, value [the ends of its 95 % interval]"
+    return "\n".join([text_table(rows, align="<><"), *note, about, "settings:", words])
 
 
 def _short(value: Any) -> str:
