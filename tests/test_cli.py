@@ -249,6 +249,14 @@ def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]
 def test_a_refused_command_line_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--batchsize", "3"], "there is no option --batchsize (did you mean --batch-size?)"),
+        (
+            ["--prior.variance", "3"],
+            "there is no option --prior.variance (variance is an option of likelihood gaussian)",
+        ),
+        (
+            ["--variance", "0.1"],
+            "there is no option --variance (variance is an option of likelihood gaussian)",
+        ),
         (["--clip-norm", "x"], "--clip-norm must be a number or null; got x"),
         (["--prior.hidden", "[a]"], "--prior.hidden must be a list of whole numbers; got a"),
         (["--steps"], "--steps must be followed by a value"),

@@ -20,6 +20,7 @@ from pyro_dpvae.recipes.parts import (
     add_options,
     add_rate_options,
     as_mapping,
+    option_hint,
     schedule_keys,
 )
 from pyro_dpvae.runs import RunFolder
@@ -200,6 +201,8 @@ def _names(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 class _TrainParser(CommandParser):
     """A parser whose texts have options as users spell them: ``--batch-size``, ``--prior``."""
+
+    hint = staticmethod(option_hint)
 
     def as_typed(self, text: str) -> str:
         """Return a text with options spelled as users do."""

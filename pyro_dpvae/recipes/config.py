@@ -7,7 +7,13 @@ from functools import cache
 from math import prod
 from typing import Any, cast
 
-from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
+from pyro_dpvae._checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    hint_at_fields,
+    nearest,
+)
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.data import PREPROCESSING, READING, DataSet, load
 from pyro_dpvae.data.dataset import split_size
@@ -42,6 +48,7 @@ LATENT_DIM = 10
 _OF_SIZE = ("vae", "lossy")  # models that take a size of z; ladders have that of their layers
 
 
+@hint_at_fields
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(StepOptions):
     """All that decides a training run: data, parts, and how they are trained.
@@ -156,8 +163,6 @@ class RunConfig(StepOptions):
         known = [one.name for one in fields(cls)]
         for name in options:
             if name not in known:
-                from pyro_dpvae._parser import nearest
-
                 raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
         if options.get("data") is None:
             raise ConfigError("data is missing; give the name of a data set, a file or a folder")
