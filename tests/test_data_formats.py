@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyro_dpvae.data import DataSet, dataset, load
+from pyro_dpvae.data import DataSet, dataset, load, scale_caution
 from pyro_dpvae.errors import DataError
 
 Array = np.ndarray[Any, Any]
@@ -349,7 +350,7 @@ def test_labels_are_taken_from_the_column_or_array_that_is_named(
     assert same(data.train, x)
     assert numbers(data.train_labels) == [1, 0, 2] * 2
     assert data.label_names == ("a", "b", "c")
-    with pytest.raises(DataError, match=r"labels must be one of .*species.*, got 'spezies'"):
+    with pytest.raises(ValueError, match=r"labels must be one of .*species.*; got 'spezies'"):
         load(path, labels="spezies")
 
 
@@ -368,6 +369,35 @@ def test_identifiers_are_names_of_rows_instead_of_data(tmp_path: Path) -> None:
     assert data.columns == ("width", "humid", "id")  # real numbers identify nothing
     assert data.names["train"] == ("s7", "s8")
     assert "columns that name rows are no data: 'sample_id', 'userId'" in data.notes
+
+
+def test_columns_are_standardised_by_the_training_data(tmp_path: Path) -> None:
+    for name, rows in (("train", 30), ("test", 7)):
+        x = RNG.normal([2e5, 0.0, 1.0], [3e6, 1e-3, 0.0], (rows, 3))
+        pandas.DataFrame(x, columns=["price", "height", "one"]).to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+    table = {one: pandas.read_csv(tmp_path / f"{one}.csv") for one in ("train", "test")}
+    mean, deviation = table["train"].mean(), table["train"].std(ddof=0).replace(0, 1)
+    data = load(tmp_path / "train.csv", standardise="all")
+    for split, rows in data.splits.items():
+        expected = ((table[split] - mean) / deviation).to_numpy()
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    some = load(tmp_path / "train.csv", standardise="height")
+    assert torch.equal(some.train[:, 1], data.train[:, 1])
+    np.testing.assert_allclose(some.train[:, 0], table["train"]["price"], rtol=1e-6)
+    assert scale_caution(data) is None
+    caution = scale_caution(load(tmp_path / "train.csv"))
+    assert caution is not None
+    assert re.search(
+        r"[\d.]+e\+06 in 'price', 0\.00\d+ in 'height'; use standardise='all'", caution
+    )
+    with pytest.raises(
+        ValueError, match="standardise must be one of all, height, one, price; got"
+    ):
+        load(tmp_path / "train.csv", standardise="weight")
+    with pytest.raises(DataError, match="standardise applies to vectors and sequences"):
+        load("digits", standardise="all")
 
 
 def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:

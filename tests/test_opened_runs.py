@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dpvae import VAE, AmortizedGaussian, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
+from pyro_dpvae.errors import DataWarning
 from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.recipes import Run, open_run
+from pyro_dpvae.recipes import Run, RunConfig, open_run
+from pyro_dpvae.recipes.training import prepare
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
 
@@ -227,6 +230,30 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
     assert [row["split"] for row in about] == splits
     assert [row["label"] for row in about] == [str(label) for label in y]
     assert [row["name"] for row in about] == [f"s{n}" for n in range(60)]
+
+
+def test_tables_of_standardised_columns_are_in_the_units_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(0).normal([2e5, 0.0], [3e6, 1e-3], (60, 2))
+    path, run = tmp_path / "own.csv", str(tmp_path / "run")
+    np.savetxt(path, x, delimiter=",", header="price,height", comments="")
+    train = ["train", "--data", str(path), *STEPS]
+    assert main([*train, "--standardise", "all", "--out", run]) == 0
+    assert "should have values near 1" not in capsys.readouterr().err
+    with pytest.warns(DataWarning, match="typical values of .* in 'price'"):
+        prepare(RunConfig(data=str(path)))
+    opened = open_run(run)
+    rows = opened.data.train
+    assert isinstance(rows, Tensor)
+    assert opened.data.places is not None
+    of_file = x[opened.data.places[: len(rows)]]
+    np.testing.assert_allclose(opened.in_file_units(rows), of_file, rtol=1e-3, atol=1e-6)
+    assert main(["reconstruct", run, "--to", "csv", "--number", "3"]) == 0
+    written = np.loadtxt(tmp_path / "run" / "reconstructions.csv", delimiter=",", skiprows=1)
+    seen = opened.reconstruct(stacked(opened.data.test, 3))
+    expected = seen.numpy() * of_file.std(0) + of_file.mean(0)
+    np.testing.assert_allclose(written, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["grey", "points"])

@@ -37,7 +37,7 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
             ending = r"\b" if "_" in known or "." in known else r"(?= must )"
             message = re.sub(rf"(?<![\w./-]){re.escape(known)}{ending}(?!\.\w)", flag, message)
     return re.sub(
-        r"\buse (layout|labels)='([^']*)'",
+        r"\buse (layout|labels|standardise)='([^']*)'",
         lambda found: f"use --{found[1]} {shlex.quote(found[2])}",
         message,
     )

@@ -83,6 +83,11 @@ def add_reading(parser: Any) -> None:
         "as label or class)",
     )
     parser.add_argument(
+        "--standardise",
+        type=str | None,
+        help="columns that get mean 0 and standard deviation 1: all, or names separated by commas",
+    )
+    parser.add_argument(
         "--held-out",
         type=float | str | None,
         help="the share of a file without splits that is held out at random, or none (default: "

@@ -56,6 +56,8 @@ class DataSet:
         names: by split, the name of each item if items have names, such as the paths of files.
         places: the row of each item in the file, of train and then of test, if the held-out data
             were chosen at random.
+        units: what was subtracted from each column, and what it was divided by then, if columns
+            are standardised.
         meaning: how numbers are interpreted, if the tensors are items already; None decides.
         notes: remarks for the user on how the data were read.
 
@@ -81,6 +83,7 @@ class DataSet:
     columns: tuple[str, ...] | None = None
     names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     places: Tensor | None = None
+    units: tuple[Tensor, Tensor] | None = None
     meaning: Meaning | None = None
     notes: tuple[str, ...] = ()
 

@@ -2,17 +2,18 @@
 
 import re
 import warnings
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.labels import is_factors
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError, DataWarning
 
-__all__ = ["by_name", "check_named", "split_of"]
+__all__ = ["by_name", "split_of"]
 
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
@@ -86,8 +87,10 @@ def by_name(
         UserWarning: if labels or factors are arrays of objects.
     """
     roles = {key: split_of(key) for key in arrays}
-    check_named("labels", labels, [*arrays, *(role for _, role in roles.values())], where)
-    labelled = _LABELS if labels is None else {split_of(labels)[1]}
+    labelled = _LABELS
+    if labels is not None:
+        check_choice("labels", labels, {*arrays, *(role for _, role in roles.values())})
+        labelled = {split_of(labels)[1]}
     data: dict[str | None, str] = {}
     for split in (None, "train", "valid", "test"):
         keys = [key for key, (of, rest) in roles.items() if of == split and rest in _DATA]
@@ -133,15 +136,6 @@ def by_name(
             )
     _name_factors(source, arrays)
     return source
-
-
-def check_named(what: str, name: str | None, known: Iterable[str], where: object) -> None:
-    """Raise if a name is given and a file has nothing of that name."""
-    known = dict.fromkeys(known)
-    if name is not None and name not in known:
-        raise DataError(
-            f"{what} must be one of {', '.join(known)}, got {name!r} for {where}; correct it"
-        )
 
 
 def _only(arrays: Mapping[str, Rows], where: str) -> str:

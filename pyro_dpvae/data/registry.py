@@ -13,7 +13,7 @@ __all__ = ["DATA_SETS", "READING", "load"]
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
 
-READING = ("layout", "labels", "held_out", "background")
+READING = ("layout", "labels", "standardise", "held_out", "background")
 """The arguments of :func:`load` that say how a file is read."""
 
 
@@ -24,6 +24,7 @@ def load(
     download: bool = False,
     layout: str | None = None,
     labels: str | None = None,
+    standardise: str | None = None,
     held_out: int | float | str | None = None,
     background: str | None = None,
 ) -> DataSet:
@@ -37,6 +38,8 @@ def load(
         layout: kind of the items of a file: "images", "sequences" or "vectors"; None decides.
         labels: name of the column or array with the labels of a file, such as a column of texts,
             which is then not part of the data; None takes one with a usual name.
+        standardise: "all", or names of columns separated by commas, which get mean 0 and standard
+            deviation 1 over the training data; for vectors and sequences.
         held_out: the fraction of data without splits to hold out at random, 0.1 by default; "none"
             holds nothing out.
         background: background of transparent images in a folder, "white" (the default) or "black".
@@ -56,12 +59,12 @@ def load(
             f"labels applies to files only, and {name!r} has its own; leave it out, got {labels!r}"
         )
     if name in TOYS:
-        return data_set(TOYS[name](), layout=layout, held_out=held_out)
+        return data_set(TOYS[name](), layout=layout, held_out=held_out, standardised=standardise)
     if name in TORCHVISION:
-        if layout not in (None, "images") or check_held_out(held_out) is not None:
+        if layout not in (None, "images") or standardise or check_held_out(held_out) is not None:
             raise DataError(
-                f"layout and held_out apply to files only, and {name!r} is a set of images with "
-                "a test split; leave both out"
+                f"layout, standardise and held_out apply to files only, and {name!r} is a set of "
+                "images with a test split; leave them out"
             )
         place = root if root is not None else default_root()
         if place is None:
@@ -82,4 +85,4 @@ def load(
             f"images; got {name!r}; correct the name or path"
         )
     found = read(path, background=background, labels=labels)
-    return data_set(found, layout=layout, held_out=held_out)
+    return data_set(found, layout=layout, held_out=held_out, standardised=standardise)

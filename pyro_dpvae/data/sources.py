@@ -13,6 +13,7 @@ from pyro_dpvae.data.dataset import DataSet, Split, split_size
 from pyro_dpvae.data.labels import class_numbers, factor_numbers
 from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
 from pyro_dpvae.data.rows import Items
+from pyro_dpvae.data.scales import standardise
 from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["Part", "Source", "check_held_out", "data_set"]
@@ -80,7 +81,11 @@ def check_held_out(held_out: int | float | str | None) -> float | None:
 
 
 def data_set(
-    source: Source, *, layout: str | None = None, held_out: int | float | str | None = None
+    source: Source,
+    *,
+    layout: str | None = None,
+    held_out: int | float | str | None = None,
+    standardised: str | None = None,
 ) -> DataSet:
     """Make a data set of a source.
 
@@ -92,10 +97,11 @@ def data_set(
         layout: kind of the items; None uses that of the source, or decides from the shape.
         held_out: the fraction to hold out if there are no splits; "none" uses the training data as
             held-out data. None holds out a tenth.
+        standardised: columns that get mean 0 and standard deviation 1, as for :func:`load`.
 
     Raises:
-        ValueError: if the numbers cannot be interpreted, or ``held_out`` is given and the source
-            has splits.
+        ValueError: if the numbers cannot be interpreted or standardised, or ``held_out`` is given
+            and the source has splits.
     """
     share, parts, notes = check_held_out(held_out), dict(source.parts), list(source.notes)
     if len(parts) == 1:
@@ -146,6 +152,10 @@ def data_set(
         for table in tables:
             if "valid" in table:
                 table["test"] = table.pop("valid")
+    units = None
+    if standardised is not None:
+        units = standardise(splits, standardised, columns=source.columns, where=source.where)
+        notes.append(f"standardised columns: {standardised}")
     return DataSet(
         source.name,
         splits["train"],
@@ -159,6 +169,7 @@ def data_set(
         columns=source.columns,
         names={split: tuple(map(str, of_split)) for split, of_split in names.items()},
         places=places,
+        units=units,
         meaning=meaning,
         notes=tuple(notes),
     )

@@ -67,6 +67,8 @@ class RunConfig(StepOptions):
         labels: the column or array of a file with the labels, which colour figures and are
             predicted in evaluations, and are no data; None takes one with a usual name, such as
             label or class.
+        standardise: columns of a file that get mean 0 and standard deviation 1: all, or names
+            separated by commas.
         held_out: the share of a file without splits that is held out at random, or none; None
             takes 0.1.
         background: the colour behind transparent images of a folder: white or black; None takes
@@ -112,6 +114,7 @@ class RunConfig(StepOptions):
     root: str | None = None
     layout: str | None = None
     labels: str | None = None
+    standardise: str | None = None
     held_out: float | str | None = None
     background: str | None = None
     workers: int = 2

@@ -182,6 +182,14 @@ class Run:
             x = self.model.decoder(z).sample() if draw else images(self.model.decoder, z)
         return to_unit(x, self.preprocessing).cpu()
 
+    def in_file_units(self, x: Tensor) -> Tensor:
+        """Return items of the run's data, or samples, before their columns are standardised."""
+        units = self.checkpoint.state.get("units")
+        if units is None:
+            return x
+        centre, scale = torch.tensor(units)
+        return x * scale + centre
+
     def log_likelihood(
         self, x: Tensor, num_samples: int = 1000, *, seed: int = 0
     ) -> LikelihoodEstimates:

@@ -6,10 +6,11 @@ from typing import Any
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Rows
-from pyro_dpvae.data.names import by_name, check_named
+from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.rows import HDF5Rows
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError
@@ -76,7 +77,8 @@ def read_anndata(path: Path, labels: str | None = None) -> Source:
     numbers = found.X if layer is None else found.layers[layer]
     if numbers is None:
         raise DataError(f"{path} has no numbers: X or the layer 'counts' must have some")
-    check_named("labels", labels, found.obs.columns, path)
+    if labels is not None:
+        check_choice("labels", labels, found.obs.columns)
     label = labels or next((name for name in _LABELS if name in found.obs), None)
     notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
     if label is not None:

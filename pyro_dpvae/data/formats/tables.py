@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.formats.extras import library
-from pyro_dpvae.data.names import check_named
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError
 
@@ -36,7 +36,8 @@ def read_table(path: Path, labels: str | None = None) -> Source:
     """
     table, names = _table(path)
     _check_header(names, path)
-    check_named("labels", labels, names, path)
+    if labels is not None:
+        check_choice("labels", labels, names)
     types = library("pyarrow.types", path)
     whole = [name for name in names if not types.is_floating(table.schema.field(name).type)]
     label = labels or next((name for name in _LABELS if name in whole), None)
