@@ -377,7 +377,7 @@ def test_fid_uses_the_inception_network(
         ("coupling-0", "fid", "fid needs images, and this run on 'two-moons' has none"),
         ("digits", "disentanglement", "needs factors of variation .*'factors' of a .npz"),
         ("digits", "inception", "metrics must be one of .*got 'inception'"),
-        ("digits", "fid", "does not exist; set inception to the file"),
+        ("digits", "fid", "does not exist; set --inception to the file"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(

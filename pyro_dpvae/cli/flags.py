@@ -6,6 +6,8 @@ from collections.abc import Sequence
 
 __all__ = ["in_flags"]
 
+_DOWNLOAD = ("download=True", "--download")
+
 
 def in_flags(message: str, arguments: Sequence[str]) -> str:
     """Return a message that names the flags of a command line instead of Python arguments.
@@ -36,8 +38,9 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
             # A name of one word is a word of English too, except before what it must be.
             ending = r"\b" if "_" in known or "." in known else r"(?= must )"
             message = re.sub(rf"(?<![\w./-]){re.escape(known)}{ending}(?!\.\w)", flag, message)
-    return re.sub(
+    message = re.sub(
         r"\buse (layout|labels|standardise)='([^']*)'",
         lambda found: f"use --{found[1]} {shlex.quote(found[2])}",
         message,
     )
+    return re.sub(r"\bset (?=root |inception )", "set --", message.replace(*_DOWNLOAD))

@@ -26,7 +26,8 @@ def main(options: Namespace) -> int:
     for place in (options.start, options.end):
         if not 0 <= place < size:
             raise ValueError(
-                f"start and end must be held-out data, from 0 to {size - 1}, got {place}"
+                "--start and --end must be places of held-out data, from 0 to "
+                f"{size - 1}, got {place}"
             )
     a, b = data.test[options.start], data.test[options.end]
     spaces = _SPACES if options.space is None else (options.space,)
