@@ -230,6 +230,12 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
     assert [row["split"] for row in about] == splits
     assert [row["label"] for row in about] == [str(label) for label in y]
     assert [row["name"] for row in about] == [f"s{n}" for n in range(60)]
+    (tmp_path / "unlabelled.csv").write_text(
+        "\n".join(line.rpartition(",")[0] for line in [header, *lines])
+    )
+    other = opened.load_data(source=str(tmp_path / "unlabelled.csv"))
+    assert other.train_labels is None
+    assert other.digest == opened.data.digest
 
 
 def test_tables_of_standardised_columns_are_in_the_units_of_the_file(
@@ -249,6 +255,13 @@ def test_tables_of_standardised_columns_are_in_the_units_of_the_file(
     assert opened.data.places is not None
     of_file = x[opened.data.places[: len(rows)]]
     np.testing.assert_allclose(opened.in_file_units(rows), of_file, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(opened.from_file_units(opened.in_file_units(rows)), rows)
+    other = tmp_path / "other.csv"  # standardised by the training data too
+    np.savetxt(other, 2 * x, delimiter=",", header="price,height", comments="")
+    with pytest.warns(DataWarning, match="other values now"):
+        doubled = opened.load_data(source=str(other)).train
+    assert isinstance(doubled, Tensor)
+    np.testing.assert_allclose(opened.in_file_units(doubled), 2 * of_file, rtol=1e-3, atol=1e-6)
     assert main(["reconstruct", run, "--to", "csv", "--number", "3"]) == 0
     written = np.loadtxt(tmp_path / "run" / "reconstructions.csv", delimiter=",", skiprows=1)
     seen = opened.reconstruct(stacked(opened.data.test, 3))

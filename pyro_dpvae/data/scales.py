@@ -9,7 +9,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import DataSet, Split
 from pyro_dpvae.errors import DataError
 
-__all__ = ["scale_caution", "standardise"]
+__all__ = ["scale_caution", "standardise", "units_of"]
 
 _USUAL = 0.01, 100.0  # root mean squares that networks and likelihoods cope with
 _NAMED = 3
@@ -35,37 +35,40 @@ def scale_caution(data: DataSet) -> str | None:
     )
 
 
-def standardise(
-    splits: Mapping[str, Split], which: str, *, columns: Sequence[str] | None, where: str
+def units_of(
+    train: Split, which: str, *, columns: Sequence[str] | None, where: str
 ) -> tuple[Tensor, Tensor]:
-    """Give columns mean 0 and standard deviation 1 over the training data, in place.
+    """Return the mean and the standard deviation of columns, by which they are standardised.
 
     Args:
-        splits: the splits of vectors or sequences, by name.
+        train: the training data, vectors or sequences.
         which: ``"all"``, or the names of columns, separated by commas.
         columns: the names of all columns, if they have names.
         where: name of the data in messages.
 
     Returns:
-        What was subtracted from each column and what it was divided by, each of shape (columns,).
+        What is subtracted from each column and what it is divided by then, each of shape
+        (columns,): 0 and 1 for other columns, and 1 for a constant column.
 
     Raises:
         ValueError: for an unknown column, and for images or data that are not in memory.
     """
-    parts = {id(split): split for split in splits.values() if isinstance(split, Tensor)}
-    train = splits["train"]
-    if len(parts) < len({*map(id, splits.values())}) or train[0].ndim > 2:
+    if not isinstance(train, Tensor) or train.ndim > 3:
         raise DataError(
             "standardise applies to vectors and sequences in memory, got images or a large file "
             f"in {where}; leave it out"
         )
-    assert isinstance(train, Tensor)
     scale, centre = torch.std_mean(train.flatten(0, -2), 0, correction=0)
     chosen = torch.full_like(scale, which == "all", dtype=torch.bool)
     for name in () if which == "all" else which.split(","):
         check_choice("standardise", name, ["all", *(columns or ())])
         chosen[list(columns or ()).index(name)] = True
-    centre, scale = centre.where(chosen, 0.0), scale.where(chosen & (scale > 0), 1.0)
-    for part in parts.values():
-        part.sub_(centre).div_(scale)
-    return centre, scale
+    return centre.where(chosen, 0.0), scale.where(chosen & (scale > 0), 1.0)
+
+
+def standardise(splits: Mapping[str, Split], units: tuple[Tensor, Tensor]) -> None:
+    """Standardise the columns of all splits, in place."""
+    for split in {id(split): split for split in splits.values()}.values():
+        if not isinstance(split, Tensor):
+            raise DataError("standardised columns must be in memory, got a large file; split it")
+        split.sub_(units[0]).div_(units[1])

@@ -13,7 +13,7 @@ from pyro_dpvae.data.dataset import DataSet, Split, split_size
 from pyro_dpvae.data.labels import class_numbers, factor_numbers
 from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
 from pyro_dpvae.data.rows import Items
-from pyro_dpvae.data.scales import standardise
+from pyro_dpvae.data.scales import standardise, units_of
 from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["Part", "Source", "check_held_out", "data_set"]
@@ -154,7 +154,8 @@ def data_set(
                 table["test"] = table.pop("valid")
     units = None
     if standardised is not None:
-        units = standardise(splits, standardised, columns=source.columns, where=source.where)
+        units = units_of(splits["train"], standardised, columns=source.columns, where=source.where)
+        standardise(splits, units)
         notes.append(f"standardised columns: {standardised}")
     return DataSet(
         source.name,
