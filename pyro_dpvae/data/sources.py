@@ -128,11 +128,10 @@ def data_set(
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
     names = _given(parts, "names")
-    tables: tuple[dict[str, Any], ...] = (labels, factors, names)
+    tables: tuple[dict[str, Any], ...] = (splits, labels, factors, names)
     places = None
     if len(splits) == 1 and share == 0:
         notes.append("nothing is held out: held-out results are those of the training data")
-        splits["test"] = splits["train"]
         for table in tables:
             if "train" in table:
                 table["test"] = table["train"]
@@ -141,14 +140,13 @@ def data_set(
         train, test = _order(split_size(splits["train"]), share, source.where)
         places = torch.cat([train, test])
         notes.append(f"a random {100 * share:g} % is held out, the same each time")
-        splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
-        for table in tables:
+        splits["train"], splits["test"] = _cut(splits["train"], train, test)
+        for table in tables[1:]:
             if "train" in table:
                 whole = table["train"]  # NumPy takes a tensor of one index for a number
                 table["test"], table["train"] = whole[test.numpy()], whole[train.numpy()]
     elif "test" not in splits:
         notes.append("its own validation split is held out")
-        splits["test"] = splits.pop("valid")
         for table in tables:
             if "valid" in table:
                 table["test"] = table.pop("valid")
