@@ -267,9 +267,10 @@ def test_a_refused_command_line_is_told_in_a_sentence(capsys: pytest.CaptureFixt
 
 
 def test_a_wrong_value_of_a_file_is_told_in_a_sentence(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train("--data", "two-moons", "--config", '{"seed": "x"}') == 2
+    (tmp_path / "config.json").write_text('{"seed": "x"}')
+    assert train("--data", "two-moons", "--config", str(tmp_path / "config.json")) == 2
     assert capsys.readouterr().err == "dpvae train: error: seed must be a whole number; got x\n"
 
 
