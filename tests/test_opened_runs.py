@@ -218,6 +218,7 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
         found, rows = np.load(out), out.with_suffix(".rows.csv")
         about = list(csv.DictReader(rows.read_text().splitlines()))
     elif to == "csv":
+        assert b"\r" not in out.read_bytes()
         about = list(csv.DictReader(out.read_text().splitlines()))
         found = np.array([[float(row[f"z{k}"]) for k in (1, 2, 3)] for row in about])
     else:

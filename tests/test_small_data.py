@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_dpvae._ranks import Ranks
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.metrics import active_units
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.recipes import RunConfig, build_system, start_from_data
+from pyro_dpvae.recipes.config import _usual_batch_size
 from pyro_dpvae.recipes.system import System
 from pyro_dpvae.training import TrainConfig, fit
 from pyro_dpvae.training.diagnosis import ignores_latents
@@ -65,6 +67,15 @@ def test_the_default_batch_suits_the_number_of_data(
     assert said in capsys.readouterr().err
     assert main(f"train {data} --batch-size {size + 1} --out {tmp_path / 'other'}".split()) == 2
     assert "--batch-size must be at most the number of items" in capsys.readouterr().err
+
+
+def test_the_default_batch_is_shared_by_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_dpvae.recipes.config.ranks", lambda: Ranks(0, 3))
+    for size in range(6, 320):
+        batch = _usual_batch_size(size)
+        assert batch % 3 == 0
+        assert 3 <= batch <= min(100, size)
+        assert size % batch < 3 or size % batch >= 6  # left out, or two for each rank
 
 
 def test_a_run_that_ends_without_a_rate_says_so(

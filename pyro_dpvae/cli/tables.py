@@ -103,7 +103,7 @@ def write_rows(
 
 def _text(names: Sequence[str], lines: object) -> bytes:
     text = StringIO(newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator="\n")  # shell tools would see a carriage return
     writer.writerow(names)
     writer.writerows(lines)  # type: ignore[arg-type]
     return text.getvalue().encode()
