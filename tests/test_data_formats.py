@@ -358,7 +358,7 @@ def test_labels_are_named_in_files_that_have_names_only(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", np.zeros((4, 2)))
     with pytest.raises(DataError, match=r"file that ends in .*, got labels='kind' for .*own\.npy"):
         load(tmp_path / "own.npy", labels="kind")
-    with pytest.raises(DataError, match="labels applies to files only, and 'digits' has its own"):
+    with pytest.raises(DataError, match="labels and image_size apply to files and folders only"):
         load("digits", labels="kind")
 
 
@@ -459,6 +459,26 @@ def test_image_folder(tmp_path: Path) -> None:
     assert data.names["valid"] == tuple(
         f"val/{kind}/{number}.png" for kind in ("cats", "dogs") for number in (0, 1)
     )
+
+
+def test_images_of_a_folder_are_resized_to_one_size(tmp_path: Path) -> None:
+    wide = np.zeros((8, 16, 3), np.uint8)  # the central square is white
+    wide[:, 4:12] = 255
+    ramp = np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[:, None], 12, 1)
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    Image.fromarray(ramp).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"one size, got \(12, 12\) in .* use image_size=8, or"):
+        load(tmp_path)
+    data = whole(tmp_path, image_size=4)
+    assert isinstance(data.train, Tensor)
+    white, means = data.train[0], data.train[1, 0].float()
+    assert data.item_shape == (3, 4, 4)
+    assert white.unique().tolist() == [255]
+    # Three rows become one: with antialiasing, inner rows have their mean.
+    torch.testing.assert_close(means[1:3], torch.tensor([80.0, 140.0])[:, None].expand(2, 4))
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 8)))
+    with pytest.raises(DataError, match="image_size applies to folders of images, got 4 for"):
+        load(tmp_path / "x.npy", image_size=4)
 
 
 def test_items_of_a_folder_keep_their_files_when_some_are_held_out(tmp_path: Path) -> None:

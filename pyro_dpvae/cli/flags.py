@@ -39,8 +39,8 @@ def in_flags(message: str, arguments: Sequence[str]) -> str:
             ending = r"\b" if "_" in known or "." in known else r"(?= must )"
             message = re.sub(rf"(?<![\w./-]){re.escape(known)}{ending}(?!\.\w)", flag, message)
     message = re.sub(
-        r"\buse (layout|labels|standardise)='([^']*)'",
-        lambda found: f"use --{found[1]} {shlex.quote(found[2])}",
+        r"\buse (layout|labels|standardise|image_size)=(?:'([^']*)'|(\d+))",
+        lambda found: f"use --{found[1].replace('_', '-')} {shlex.quote(found[2] or found[3])}",
         message,
     )
     return re.sub(r"\bset (?=root |inception )", "set --", message.replace(*_DOWNLOAD))

@@ -98,6 +98,11 @@ def add_reading(parser: Any) -> None:
         type=str | None,
         help="the colour behind transparent images of a folder: white or black (default: white)",
     )
+    parser.add_argument(
+        "--image-size",
+        type=int | None,
+        help="the height and width to which the central squares of a folder's images are resized",
+    )
 
 
 def _compare(parser: CommandParser) -> None:

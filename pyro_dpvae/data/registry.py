@@ -13,7 +13,7 @@ __all__ = ["DATA_SETS", "READING", "load"]
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
 
-READING = ("layout", "labels", "standardise", "held_out", "background")
+READING = ("layout", "labels", "standardise", "held_out", "background", "image_size")
 """The arguments of :func:`load` that say how a file is read."""
 
 
@@ -27,6 +27,7 @@ def load(
     standardise: str | None = None,
     held_out: int | float | str | None = None,
     background: str | None = None,
+    image_size: int | None = None,
 ) -> DataSet:
     """Load a data set by name, or from a file or folder.
 
@@ -43,6 +44,8 @@ def load(
         held_out: the fraction of data without splits to hold out at random, 0.1 by default; "none"
             holds nothing out.
         background: background of transparent images in a folder, "white" (the default) or "black".
+        image_size: height and width to which the central squares of images in a folder are
+            resized; None leaves images as they are, which must then have one size.
 
     Raises:
         FileNotFoundError: if the data are missing, with the folder and the remedy.
@@ -54,9 +57,10 @@ def load(
         torch.Size([2000, 2])
     """
     name = str(source)
-    if labels is not None and name in DATA_SETS:
+    if name in DATA_SETS and not (labels is None and image_size is None):
         raise DataError(
-            f"labels applies to files only, and {name!r} has its own; leave it out, got {labels!r}"
+            f"labels and image_size apply to files and folders only, and {name!r} is a data set "
+            f"with a name; leave them out, got {labels!r} and {image_size!r}"
         )
     if name in TOYS:
         return data_set(TOYS[name](), layout=layout, held_out=held_out, standardised=standardise)
@@ -84,5 +88,5 @@ def load(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
             f"images; got {name!r}; correct the name or path"
         )
-    found = read(path, background=background, labels=labels)
+    found = read(path, background=background, image_size=image_size, labels=labels)
     return data_set(found, layout=layout, held_out=held_out, standardised=standardise)

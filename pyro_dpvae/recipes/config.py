@@ -73,6 +73,8 @@ class RunConfig(StepOptions):
             takes 0.1.
         background: the colour behind transparent images of a folder: white or black; None takes
             white.
+        image_size: the height and width to which the central squares of a folder's images are
+            resized; None leaves them as they are.
         workers: the number of processes that read data too large for memory; 0 reads in this one.
         preprocessing: what is done to data before the model sees them: binary-dynamic,
             binary-static, dequantised, grey, logit or none; None takes grey for images, none for
@@ -117,6 +119,7 @@ class RunConfig(StepOptions):
     standardise: str | None = None
     held_out: float | str | None = None
     background: str | None = None
+    image_size: int | None = None
     workers: int = 2
     preprocessing: str | None = None
     latent_dim: int | None = None

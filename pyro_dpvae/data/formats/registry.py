@@ -39,7 +39,13 @@ ENDINGS = (*_READERS, "-ubyte", ".gz")
 _SPLITS = {"valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 
 
-def read(path: Path, *, background: str | None = None, labels: str | None = None) -> Source:
+def read(
+    path: Path,
+    *,
+    background: str | None = None,
+    image_size: int | None = None,
+    labels: str | None = None,
+) -> Source:
     """Read a file or folder.
 
     For a file of one split with ``train`` in its name, the files with ``valid``, ``val``,
@@ -48,6 +54,7 @@ def read(path: Path, *, background: str | None = None, labels: str | None = None
     Args:
         path: the file or folder.
         background: as for :func:`read_images`.
+        image_size: as for :func:`read_images`.
         labels: the name of the column or array of labels; None takes one with a usual name.
 
     Raises:
@@ -60,7 +67,11 @@ def read(path: Path, *, background: str | None = None, labels: str | None = None
             f"labels={labels!r} for {path}; leave it out (subfolders of images are classes)"
         )
     if path.is_dir():
-        return _read_folder(path, background)
+        return _read_folder(path, background, image_size)
+    if image_size is not None:
+        raise DataError(
+            f"image_size applies to folders of images, got {image_size} for {path}; leave it out"
+        )
     source = _read_file(path, labels)
     if len(source.parts) > 1:
         return source
@@ -80,7 +91,7 @@ def read(path: Path, *, background: str | None = None, labels: str | None = None
     return source
 
 
-def _read_folder(path: Path, background: str | None) -> Source:
+def _read_folder(path: Path, background: str | None, image_size: int | None) -> Source:
     if is_cars(path):
         return read_cars(path)
     files = sorted(one for one in path.iterdir() if one.is_file())
@@ -88,7 +99,7 @@ def _read_folder(path: Path, background: str | None) -> Source:
         return read_idx(next((one for one in idx if "train" in one.name), idx[0]))
     if norb := [one for one in files if "-training-dat.mat" in one.name]:
         return read_norb(norb[0])
-    return read_images(path, background=background)
+    return read_images(path, background=background, image_size=image_size)
 
 
 def _read_file(path: Path, labels: str | None) -> Source:
