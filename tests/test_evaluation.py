@@ -312,14 +312,16 @@ def test_the_time_of_likelihoods_is_estimated_without_their_slow_start(
     now = 0.0
 
     class Slow:
-        """A first chunk of 100 seconds, a second one of 10, then 2 seconds for 8 samples."""
+        """8 samples take 100 seconds at first, 10 at the start of a batch, and then 2."""
 
-        def __init__(self, *_: Any, **__: Any) -> None: ...
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.start = 100.0
 
         def chunks(self, x: torch.Tensor, *, num_samples: int) -> Iterator[torch.Tensor]:
             nonlocal now
-            for seconds in (100.0, 10.0, *[2.0] * (num_samples // 8 - 2)):
+            for seconds in (self.start, *[2.0] * (num_samples // 8 - 1)):
                 now += seconds
+                self.start = 10.0
                 yield torch.zeros(8, len(x))
 
     clock = SimpleNamespace(monotonic=lambda: now)
@@ -328,8 +330,8 @@ def test_the_time_of_likelihoods_is_estimated_without_their_slow_start(
     run = tmp_path / "run"
     shutil.copytree(folder / "standard-0", run)
     assert evaluate(run, "--metrics", "nll", "--nll-samples", "800", "--nll-data", "64") == 0
-    # 100 chunks of 2 seconds for each of two batches of 32 data
-    assert "nll takes about 06:40 for 800 samples of 64 data" in capsys.readouterr().err
+    # for each of two batches of 32 data, 10 seconds and 99 chunks of 2 seconds
+    assert "nll takes about 06:56 for 800 samples of 64 data" in capsys.readouterr().err
 
 
 def test_an_interrupted_evaluation_goes_on(
@@ -422,8 +424,8 @@ def test_likelihoods_are_drawn_in_chunks_of_the_size_given(
 
     monkeypatch.setattr(ImportanceSampler, "_eager_chunk", noted)
     assert evaluate(run, "--metrics", "nll", "--chunk", "25", "--seed", "7") == 0
-    # The first three tell the time of all; then 60 draws of 40 data, in batches of 32.
-    assert sizes == [25, 25, 10] * 3
+    # Three chunks tell the time of all; then 60 draws of 40 data, in batches of 32.
+    assert sizes == [25] * 3 + [25, 25, 10] * 2
 
 
 def test_counts_below_two_are_refused() -> None:

@@ -222,18 +222,20 @@ def _likelihood(subject: Subject) -> Estimates:
 def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
     """Print how long the likelihoods take, if that is long.
 
-    It is estimated from the third chunk of samples of the first batch: the first ones take longer.
+    It is estimated from two chunks of samples of the first batch, after one that is not timed:
+    the first chunk takes longer, because it measures how many samples fit.
     """
     config = subject.config
     sampler = ImportanceSampler(subject.model, subject.guide, chunk=config.chunk)
-    spent = math.inf
+    spent: list[float] = []
     with forked_rng():
-        chunks = islice(sampler.chunks(batches[0], num_samples=config.nll_samples), 3)
+        samples = len(next(sampler.chunks(batches[0], num_samples=config.nll_samples)))
         start = time.monotonic()
-        for weights in chunks:
-            spent, start = (time.monotonic() - start) / len(weights), time.monotonic()
+        for _ in islice(sampler.chunks(batches[0], num_samples=config.nll_samples), 2):
+            spent.append(time.monotonic() - start - sum(spent))
+    of_batch = spent[0] + spent[-1] * (math.ceil(config.nll_samples / samples) - 1)
     data = sum(map(len, batches))
-    seconds = spent * config.nll_samples * data / len(batches[0]) / ranks().count
+    seconds = of_batch * data / len(batches[0]) / ranks().count
     if seconds >= _LONG and ranks().index == 0:
         write_above(
             f"nll takes about {in_time(seconds)} for {config.nll_samples} samples of "

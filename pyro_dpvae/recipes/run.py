@@ -185,11 +185,13 @@ class Run:
 
     def in_file_units(self, x: Tensor) -> Tensor:
         """Return items of the run's data, or samples, as before the columns were standardised."""
-        return x if self._units is None else x * self._units[1] + self._units[0]
+        centre, scale = self._units or (0.0, 1.0)
+        return x * scale + centre
 
     def from_file_units(self, x: Tensor) -> Tensor:
         """Return rows of numbers, as a file has them, standardised like the run's data."""
-        return x if self._units is None else (x - self._units[0]) / self._units[1]
+        centre, scale = self._units or (0.0, 1.0)
+        return (x - centre) / scale
 
     @property
     def _units(self) -> tuple[Tensor, Tensor] | None:
