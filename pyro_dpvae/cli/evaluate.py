@@ -1,6 +1,7 @@
 """``dpvae evaluate RUN``: measure a trained run."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -25,7 +26,8 @@ def main(options: Namespace) -> int:
         print(json.dumps({name: _entry(name, found) for name, found in metrics.items()}, indent=2))
         return 0
     print(_table(metrics))
-    print(f"kept in {saved.folder.path / 'evaluation.json'}")
+    report = shlex.join(["dpvae", "report", options.run])
+    print(f"kept in {saved.folder.path / 'evaluation.json'}; definitions of the metrics: {report}")
     return 0
 
 

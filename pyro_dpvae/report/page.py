@@ -13,7 +13,12 @@ from markupsafe import Markup
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.evaluation.compare import differing, flat
 from pyro_dpvae.evaluation.kept import value_of
-from pyro_dpvae.evaluation.meanings import SECTIONS, figure_meaning, meaning_of
+from pyro_dpvae.evaluation.meanings import (
+    SECTIONS,
+    figure_meaning,
+    meaning_of,
+    setting_meaning,
+)
 from pyro_dpvae.evaluation.metric_rows import EXPLANATION, metric_rows
 from pyro_dpvae.evaluation.numbers import plain_number
 from pyro_dpvae.evaluation.table import html_table, letter
@@ -192,7 +197,12 @@ def _settings(placed: Sequence[Placed], comparison: Comparison) -> Markup:
         rows.append([meaning_of(name).title])
         for entry in entries:
             settings = (entry or {}).get("settings", {}).items()
-            text = ", ".join(f"{key} {_text(value)}" for key, value in settings)
+            text = Markup(", ").join(
+                Markup('<span title="{}">{}</span> {}').format(
+                    setting_meaning(key), key, _text(value)
+                )
+                for key, value in settings
+            )
             rows[-1].append("not measured" if entry is None else text)
     return html_table(rows)
 
