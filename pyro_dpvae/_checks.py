@@ -1,7 +1,11 @@
 """Checks of arguments; messages give the rule, the value, and a remedy."""
 
+import difflib
 import math
 from collections.abc import Iterable, Sequence
+from dataclasses import fields
+from functools import wraps
+from typing import Any
 
 __all__ = [
     "check_choice",
@@ -12,7 +16,36 @@ __all__ = [
     "check_seed",
     "check_shape",
     "check_trailing_shape",
+    "hint_at_fields",
+    "nearest",
 ]
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """Return a hint at the option that may be meant, or nothing.
+
+    Example:
+        >>> nearest("stpes", ["seed", "steps"])
+        ' (did you mean steps?)'
+    """
+    near = difflib.get_close_matches(name, list(known), n=1)
+    return f" (did you mean {near[0]}?)" if near else ""
+
+
+def hint_at_fields(cls: type) -> type:
+    """Make a dataclass name its nearest field when it refuses an argument; a decorator."""
+    init = cls.__init__  # type: ignore[misc]  # the one that dataclass has written
+
+    @wraps(init)
+    def hinting(self: Any, *arguments: Any, **options: Any) -> None:
+        known = [one.name for one in fields(cls)]
+        for name in options:
+            if name not in known:
+                raise TypeError(f"{cls.__name__} has no {name!r}{nearest(name, known)}")
+        init(self, *arguments, **options)
+
+    cls.__init__ = hinting  # type: ignore[misc]
+    return cls
 
 
 def check_kind(name: str, value: object, kinds: type | tuple[type, ...], *, rule: str) -> None:

@@ -1,15 +1,16 @@
 """A parser of a command line that refuses it in one sentence."""
 
-import difflib
 import re
 from argparse import Action
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
 
 from jsonargparse import ArgumentParser
 
-__all__ = ["CommandParser", "UsageError", "nearest"]
+from pyro_dpvae._checks import nearest
+
+__all__ = ["CommandParser", "UsageError"]
 
 _KINDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "of true and false"),
@@ -39,7 +40,12 @@ class CommandParser(ArgumentParser):
 
     Args:
         options: of ``ArgumentParser``.
+
+    Attributes:
+        hint: returns what may be meant by an unknown option, given the known ones.
     """
+
+    hint: Callable[[str, Iterable[str]], str] = staticmethod(nearest)
 
     def __init__(self, **options: Any) -> None:
         super().__init__(allow_abbrev=False, **options)
@@ -74,7 +80,7 @@ class CommandParser(ArgumentParser):
             return self._unknown(found[1].split())
         if found := re.match(r"Option '(.*)' is not accepted", message):
             known = [action.dest for action in self._actions]
-            return f"there is no option {found[1]!r}{nearest(found[1], known)}"
+            return f"there is no option {found[1]!r}{self.hint(found[1], known)}"
         return " ".join(message.split())
 
     def _bad_value(self, key: str, reason: str) -> str:
@@ -96,7 +102,7 @@ class CommandParser(ArgumentParser):
         if option is None:
             return f"unexpected argument {' '.join(arguments)!r}; options start with --"
         known = [self.as_typed(name) for action in self._actions for name in action.option_strings]
-        return f"there is no option {option}{nearest(option, known)}"
+        return f"there is no option {option}{self.hint(option, known)}"
 
     def _name(self, key: str) -> str:
         """Return an option as it is spelled, or what stands at its place."""
@@ -109,17 +115,6 @@ class CommandParser(ArgumentParser):
 
 def _not_among(name: str, value: str, choices: str) -> str:
     return f"{name} must be one of {choices.replace(chr(39), '')}; got {_shortened(value)}"
-
-
-def nearest(name: str, known: Sequence[str]) -> str:
-    """Return a hint at the option that may be meant, or nothing.
-
-    Example:
-        >>> nearest("stpes", ["seed", "steps"])
-        ' (did you mean steps?)'
-    """
-    near = difflib.get_close_matches(name, known, n=1)
-    return f" (did you mean {near[0]}?)" if near else ""
 
 
 def _shortened(value: str) -> str:

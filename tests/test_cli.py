@@ -249,6 +249,14 @@ def test_unknown_parts_are_refused(kind: str, capsys: pytest.CaptureFixture[str]
 def test_a_refused_command_line_is_told_in_a_sentence(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments, message in (
         (["--batchsize", "3"], "there is no option --batchsize (did you mean --batch-size?)"),
+        (
+            ["--prior.variance", "3"],
+            "there is no option --prior.variance (variance is an option of likelihood gaussian)",
+        ),
+        (
+            ["--variance", "0.1"],
+            "there is no option --variance (variance is an option of likelihood gaussian)",
+        ),
         (["--clip-norm", "x"], "--clip-norm must be a number or null; got x"),
         (["--prior.hidden", "[a]"], "--prior.hidden must be a list of whole numbers; got a"),
         (["--steps"], "--steps must be followed by a value"),
@@ -259,9 +267,10 @@ def test_a_refused_command_line_is_told_in_a_sentence(capsys: pytest.CaptureFixt
 
 
 def test_a_wrong_value_of_a_file_is_told_in_a_sentence(
-    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    assert train("--data", "two-moons", "--config", '{"seed": "x"}') == 2
+    (tmp_path / "config.json").write_text('{"seed": "x"}')
+    assert train("--data", "two-moons", "--config", str(tmp_path / "config.json")) == 2
     assert capsys.readouterr().err == "dpvae train: error: seed must be a whole number; got x\n"
 
 

@@ -2,6 +2,7 @@
 
 import gzip
 import itertools
+import re
 import struct
 from collections.abc import Callable
 from pathlib import Path
@@ -18,7 +19,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from pyro_dpvae.data import DataSet, dataset, load
+from pyro_dpvae.data import DataSet, dataset, load, scale_caution
+from pyro_dpvae.errors import DataError
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -316,7 +318,8 @@ def test_tables(tmp_path: Path) -> None:
     )
     data = whole(tmp_path / "indexed.parquet")
     assert same(data.train, expected)
-    assert "ignored index columns: 'number'" in data.notes
+    assert "columns that name rows are no data: 'number'" in data.notes
+    assert data.names["train"] == tuple(["3", "1"] * 6)
     frame.to_csv(tmp_path / "train.csv", index=False)
     frame[:3].to_csv(tmp_path / "val.csv", index=False)
     frame[3:5].to_csv(tmp_path / "test.csv", index=False)
@@ -326,10 +329,81 @@ def test_tables(tmp_path: Path) -> None:
     assert numbers(data.test_labels) == [1, 2]  # by the classes of all splits
 
 
+@pytest.mark.parametrize("ending", ["csv", "npz", "h5", "h5ad"])
+def test_labels_are_taken_from_the_column_or_array_that_is_named(
+    tmp_path: Path, ending: str
+) -> None:
+    x, kinds = RNG.normal(size=(6, 2)).astype(np.float32), ["b", "a", "c"] * 2
+    path = tmp_path / f"own.{ending}"
+    if ending == "npz":
+        np.savez(path, x=x, species=kinds, y=np.arange(6))
+    elif ending == "h5":
+        with h5py.File(path, "w") as file:
+            file["x"], file["species"] = x, kinds
+    elif ending == "h5ad":
+        obs = pandas.DataFrame({"species": kinds, "leiden": ["0"] * 6}, index=list("uvwxyz"))
+        anndata.AnnData(x, obs=obs).write_h5ad(path)
+    else:
+        frame = pandas.DataFrame({"p": x[:, 0], "q": x[:, 1], "species": kinds})
+        frame.to_csv(path, index=False)
+    data = whole(path, labels="species")
+    assert same(data.train, x)
+    assert numbers(data.train_labels) == [1, 0, 2] * 2
+    assert data.label_names == ("a", "b", "c")
+    with pytest.raises(ValueError, match=r"labels must be one of .*species.*; got 'spezies'"):
+        load(path, labels="spezies")
+
+
+def test_labels_are_named_in_files_that_have_names_only(tmp_path: Path) -> None:
+    np.save(tmp_path / "own.npy", np.zeros((4, 2)))
+    with pytest.raises(DataError, match=r"file that ends in .*, got labels='kind' for .*own\.npy"):
+        load(tmp_path / "own.npy", labels="kind")
+    with pytest.raises(DataError, match="labels and image_size apply to files and folders only"):
+        load("digits", labels="kind")
+
+
+def test_identifiers_are_names_of_rows_instead_of_data(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("sample_id,width,userId,humid,id\ns7,1.5,3,4,0.5\ns8,2.5,3,5,0.25\n")
+    data = whole(path)
+    assert data.columns == ("width", "humid", "id")  # real numbers identify nothing
+    assert data.names["train"] == ("s7", "s8")
+    assert "columns that name rows are no data: 'sample_id', 'userId'" in data.notes
+
+
+def test_columns_are_standardised_by_the_training_data(tmp_path: Path) -> None:
+    for name, rows in (("train", 30), ("test", 7)):
+        x = RNG.normal([2e5, 0.0, 1.0], [3e6, 1e-3, 0.0], (rows, 3))
+        pandas.DataFrame(x, columns=["price", "height", "one"]).to_csv(
+            tmp_path / f"{name}.csv", index=False
+        )
+    table = {one: pandas.read_csv(tmp_path / f"{one}.csv") for one in ("train", "test")}
+    mean, deviation = table["train"].mean(), table["train"].std(ddof=0).replace(0, 1)
+    data = load(tmp_path / "train.csv", standardise="all")
+    for split, rows in data.splits.items():
+        expected = ((table[split] - mean) / deviation).to_numpy()
+        np.testing.assert_allclose(rows, expected, rtol=1e-4, atol=1e-5)
+    some = load(tmp_path / "train.csv", standardise="height")
+    assert torch.equal(some.train[:, 1], data.train[:, 1])
+    np.testing.assert_allclose(some.train[:, 0], table["train"]["price"], rtol=1e-6)
+    assert scale_caution(data) is None
+    caution = scale_caution(load(tmp_path / "train.csv"))
+    assert caution is not None
+    assert re.search(
+        r"[\d.]+e\+06 in 'price', 0\.00\d+ in 'height'; use standardise='all'", caution
+    )
+    with pytest.raises(
+        ValueError, match="standardise must be one of all, height, one, price; got"
+    ):
+        load(tmp_path / "train.csv", standardise="weight")
+    with pytest.raises(DataError, match="standardise applies to vectors and sequences"):
+        load("digits", standardise="all")
+
+
 def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "pets.csv"
     path.write_text("length,kind\n1.5,cat\n2.5,dog\n")
-    with pytest.raises(ValueError, match=r"got string in column 'kind' .*or name it 'label'"):
+    with pytest.raises(ValueError, match=r"got string in column 'kind' .*labels='kind' if it"):
         load(path)
     path.write_text("length,width\n1.5,2\n2.5,\n")
     with pytest.raises(ValueError, match=r"column 'width' of .* has 1 gaps"):
@@ -382,6 +456,38 @@ def test_image_folder(tmp_path: Path) -> None:
     assert numbers(data.train_labels) == [0, 0, 0, 1, 1, 1]
     assert numbers(data.test_labels) == [0, 0, 1, 1]
     assert data.label_names == ("cats", "dogs")
+    assert data.names["valid"] == tuple(
+        f"val/{kind}/{number}.png" for kind in ("cats", "dogs") for number in (0, 1)
+    )
+
+
+def test_images_of_a_folder_are_resized_to_one_size(tmp_path: Path) -> None:
+    wide = np.zeros((8, 16, 3), np.uint8)  # the central square is white
+    wide[:, 4:12] = 255
+    ramp = np.repeat(np.arange(0, 240, 20, dtype=np.uint8)[:, None], 12, 1)
+    Image.fromarray(wide).save(tmp_path / "a.png")
+    Image.fromarray(ramp).save(tmp_path / "b.png")
+    with pytest.raises(DataError, match=r"one size, got \(12, 12\) in .* use image_size=8, or"):
+        load(tmp_path)
+    data = whole(tmp_path, image_size=4)
+    assert isinstance(data.train, Tensor)
+    white, means = data.train[0], data.train[1, 0].float()
+    assert data.item_shape == (3, 4, 4)
+    assert white.unique().tolist() == [255]
+    # Three rows become one: with antialiasing, inner rows have their mean.
+    torch.testing.assert_close(means[1:3], torch.tensor([80.0, 140.0])[:, None].expand(2, 4))
+    np.save(tmp_path / "x.npy", np.zeros((4, 8, 8)))
+    with pytest.raises(DataError, match="image_size applies to folders of images, got 4 for"):
+        load(tmp_path / "x.npy", image_size=4)
+
+
+def test_items_of_a_folder_keep_their_files_when_some_are_held_out(tmp_path: Path) -> None:
+    for shade in range(12):  # one is held out
+        Image.fromarray(np.full((4, 4), 20 * shade, np.uint8)).save(tmp_path / f"{shade}.png")
+    data = load(tmp_path)
+    for split, items in data.splits.items():
+        assert isinstance(items, Tensor)
+        assert data.names[split] == tuple(f"{int(item.max()) // 20}.png" for item in items)
 
 
 def test_a_library_that_is_missing_is_named(

@@ -7,12 +7,15 @@ import math
 import re
 import shutil
 import warnings
+from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.evaluation import (
@@ -23,9 +26,13 @@ from pyro_dpvae.evaluation import (
     compare_seeds,
     evaluate_run,
 )
+from pyro_dpvae.evaluation.compare import half_width
 from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.evaluation.kept import read_kept
+from pyro_dpvae.evaluation.meanings import setting_meaning
+from pyro_dpvae.evaluation.numbers import share_interval
 from pyro_dpvae.importance import ImportanceSampler, log_mean_exp, log_weights
+from pyro_dpvae.metrics.estimate import share_estimate
 from pyro_dpvae.plots import LatentSpace, latent_figure, traversal_figure
 from pyro_dpvae.plots.samples import image_grid
 from pyro_dpvae.recipes import open_run
@@ -296,6 +303,37 @@ def test_long_likelihoods_say_their_time_in_advance_and_are_the_same(
     assert metrics_of(run) == found
 
 
+def test_the_time_of_likelihoods_is_estimated_without_their_slow_start(
+    folder: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    now = 0.0
+
+    class Slow:
+        """8 samples take 100 seconds at first, 10 at the start of a batch, and then 2."""
+
+        def __init__(self, *_: Any, **__: Any) -> None:
+            self.start = 100.0
+
+        def chunks(self, x: torch.Tensor, *, num_samples: int) -> Iterator[torch.Tensor]:
+            nonlocal now
+            for seconds in (self.start, *[2.0] * (num_samples // 8 - 1)):
+                now += seconds
+                self.start = 10.0
+                yield torch.zeros(8, len(x))
+
+    clock = SimpleNamespace(monotonic=lambda: now)
+    monkeypatch.setattr("pyro_dpvae.evaluation.evaluate.time", clock)
+    monkeypatch.setattr("pyro_dpvae.evaluation.evaluate.ImportanceSampler", Slow)
+    run = tmp_path / "run"
+    shutil.copytree(folder / "standard-0", run)
+    assert evaluate(run, "--metrics", "nll", "--nll-samples", "800", "--nll-data", "64") == 0
+    # for each of two batches of 32 data, 10 seconds and 99 chunks of 2 seconds
+    assert "nll takes about 06:56 for 800 samples of 64 data" in capsys.readouterr().err
+
+
 def test_an_interrupted_evaluation_goes_on(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -341,7 +379,7 @@ def test_fid_uses_the_inception_network(
         ("coupling-0", "fid", "fid needs images, and this run on 'two-moons' has none"),
         ("digits", "disentanglement", "needs factors of variation .*'factors' of a .npz"),
         ("digits", "inception", "metrics must be one of .*got 'inception'"),
-        ("digits", "fid", "does not exist; set inception to the file"),
+        ("digits", "fid", "does not exist; set --inception to the file"),
     ],
 )
 def test_what_cannot_be_measured_is_refused(
@@ -369,6 +407,8 @@ def test_disentanglement_of_a_file_with_factors(tmp_path: Path) -> None:
     names = {"mig", "sap", "modularity", "factor_vae_score"}
     names |= {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
     assert set(metrics_of(run)) == names
+    for found in metrics_of(run).values():
+        assert all(map(setting_meaning, found["settings"]))
 
 
 def test_likelihoods_are_drawn_in_chunks_of_the_size_given(
@@ -384,8 +424,8 @@ def test_likelihoods_are_drawn_in_chunks_of_the_size_given(
 
     monkeypatch.setattr(ImportanceSampler, "_eager_chunk", noted)
     assert evaluate(run, "--metrics", "nll", "--chunk", "25", "--seed", "7") == 0
-    # The first tells the time of all; then 60 draws of 40 data, in batches of 32.
-    assert sizes == [2] + [25, 25, 10] * 2
+    # Three chunks tell the time of all; then 60 draws of 40 data, in batches of 32.
+    assert sizes == [25] * 3 + [25, 25, 10] * 2
 
 
 def test_counts_below_two_are_refused() -> None:
@@ -505,6 +545,34 @@ def test_metrics_are_printed_with_unit_and_direction_and_rows_of_nothing_in_one_
     found = json.loads(capsys.readouterr().out)
     assert found["elbo"] == {"unit": "nats", "better": "higher", **metrics["elbo"]}
     assert found["leakage_-90"]["standard_error"] is None
+
+
+@pytest.mark.parametrize("name", ["coupling-0", "digits"])
+def test_settings_are_explained_below_the_metrics(
+    evaluated: Path, name: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    capsys.readouterr()
+    assert evaluate(evaluated / name) == 0
+    lines = capsys.readouterr().out.splitlines()
+    used = {key for one in metrics_of(evaluated / name).values() for key in one["settings"]}
+    assert "share_below" in used
+    for key in used:
+        assert setting_meaning(key)
+        explained = rf"  {key} +{re.escape(setting_meaning(key))}"
+        assert any(re.fullmatch(explained, line) for line in lines)
+
+
+@pytest.mark.parametrize(("hits", "count"), [(0, 5), (1, 6), (6, 6), (97, 100), (4000, 10_000)])
+def test_the_interval_of_a_share_is_wilsons_and_lies_between_0_and_1(
+    hits: int, count: int
+) -> None:
+    error = share_estimate(hits, count, {}).standard_error
+    low, high = share_interval(hits / count, half_width(error))
+    wilson = binomtest(hits, count).proportion_ci(method="wilson")
+    assert (low, high) == pytest.approx((wilson.low, wilson.high), abs=1e-6)
+    assert 0 <= low < high <= 1
+    assert share_interval(0.5, 10.0) == (0.0, 1.0)  # as of two seeds that differ much
+    assert share_interval(1.0, 0.0) == (1.0, 1.0)
 
 
 def test_densities_of_other_things_have_no_difference(

@@ -10,11 +10,14 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dpvae import VAE, AmortizedGaussian, CouplingPrior, Decoder, GaussianEncoder
+from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
+from pyro_dpvae.errors import DataWarning
 from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.recipes import Run, open_run
+from pyro_dpvae.recipes import Run, RunConfig, open_run
+from pyro_dpvae.recipes.training import prepare
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
 
@@ -198,9 +201,11 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
 def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to: str) -> None:
     x = np.random.default_rng(0).normal(size=(60, 3)).astype(np.float32)
     y = np.arange(60) % 4
-    np.savez(tmp_path / "own.npz", x=x, y=y)
+    header, numbered = "id,p,q,r,kind", enumerate(zip(x.tolist(), y, strict=True))
+    lines = [f"s{n},{','.join(map(repr, row))},{kind}" for n, (row, kind) in numbered]
+    (tmp_path / "own.csv").write_text("\n".join([header, *lines]))
     run = str(tmp_path / "run")
-    train = ["train", "--data", str(tmp_path / "own.npz"), "--network", "mlp", *STEPS]
+    train = ["train", "--data", str(tmp_path / "own.csv"), "--labels", "kind", *STEPS]
     assert main([*train, "--batch-size", "20", "--out", run]) == 0
     out = tmp_path / f"latents.{to}"
     assert main(["encode", run, "--out", str(out)]) == 0
@@ -213,6 +218,7 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
         found, rows = np.load(out), out.with_suffix(".rows.csv")
         about = list(csv.DictReader(rows.read_text().splitlines()))
     elif to == "csv":
+        assert b"\r" not in out.read_bytes()
         about = list(csv.DictReader(out.read_text().splitlines()))
         found = np.array([[float(row[f"z{k}"]) for k in (1, 2, 3)] for row in about])
     else:
@@ -220,9 +226,48 @@ def test_latents_of_all_data_come_in_the_order_of_their_file(tmp_path: Path, to:
         table = anndata.read_h5ad(out)
         found, about = table.X, table.obs.to_dict("records")
         assert list(table.var_names) == ["z1", "z2", "z3"]
+        assert list(table.obs_names) == [f"s{n}" for n in range(60)]
     np.testing.assert_allclose(found, expected, rtol=1e-5, atol=1e-6)
     assert [row["split"] for row in about] == splits
     assert [row["label"] for row in about] == [str(label) for label in y]
+    assert [row["name"] for row in about] == [f"s{n}" for n in range(60)]
+    (tmp_path / "unlabelled.csv").write_text(
+        "\n".join(line.rpartition(",")[0] for line in [header, *lines])
+    )
+    other = opened.load_data(source=str(tmp_path / "unlabelled.csv"))
+    assert other.train_labels is None
+    assert other.digest == opened.data.digest
+
+
+def test_tables_of_standardised_columns_are_in_the_units_of_the_file(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    x = np.random.default_rng(0).normal([2e5, 0.0], [3e6, 1e-3], (60, 2))
+    path, run = tmp_path / "own.csv", str(tmp_path / "run")
+    np.savetxt(path, x, delimiter=",", header="price,height", comments="")
+    train = ["train", "--data", str(path), *STEPS]
+    assert main([*train, "--standardise", "all", "--out", run]) == 0
+    assert "should have values near 1" not in capsys.readouterr().err
+    with pytest.warns(DataWarning, match="typical values of .* in 'price'"):
+        prepare(RunConfig(data=str(path)))
+    opened = open_run(run)
+    rows = opened.data.train
+    assert isinstance(rows, Tensor)
+    assert opened.data.places is not None
+    of_file = x[opened.data.places[: len(rows)]]
+    np.testing.assert_allclose(opened.in_file_units(rows), of_file, rtol=1e-3, atol=1e-6)
+    torch.testing.assert_close(opened.from_file_units(opened.in_file_units(rows)), rows)
+    other = tmp_path / "other.csv"  # standardised by the training data too
+    np.savetxt(other, 2 * x, delimiter=",", header="price,height", comments="")
+    with pytest.warns(DataWarning, match="other values now"):
+        doubled = opened.load_data(source=str(other)).train
+    assert isinstance(doubled, Tensor)
+    np.testing.assert_allclose(opened.in_file_units(doubled), 2 * of_file, rtol=1e-3, atol=1e-6)
+    assert main(["reconstruct", run, "--to", "csv", "--number", "3"]) == 0
+    written = np.loadtxt(tmp_path / "run" / "reconstructions.csv", delimiter=",", skiprows=1)
+    seen = opened.reconstruct(stacked(opened.data.test, 3))
+    expected = seen.numpy() * of_file.std(0) + of_file.mean(0)
+    np.testing.assert_allclose(written, expected, rtol=1e-4, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["grey", "points"])

@@ -321,6 +321,17 @@ def test_the_users_own_line_is_named() -> None:
         steps(CapturedSVI, lambda: (Program(weight), lambda number: None))
 
 
+@pytest.mark.parametrize("options", [{"num_classes": 4}, {}])
+def test_one_hot_of_known_classes_is_recorded(options: dict[str, int]) -> None:
+    def run(tensors: list[Tensor]) -> list[Tensor]:
+        arguments = () if options else (4,)
+        return [nn.functional.one_hot(tensors[0], *arguments, **options)]
+
+    recording = record(run, [torch.tensor([[0, 1], [1, 1]])])
+    other = torch.tensor([[3, 0], [2, 1]])
+    assert torch.equal(recording([other])[0], nn.functional.one_hot(other, 4))
+
+
 def test_a_tensor_with_a_graph_from_outside_is_used_up_by_no_trial() -> None:
     class Conditioned(nn.Module):
         context: Any = None

@@ -10,10 +10,11 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+from markupsafe import Markup
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.evaluation import GROUPS, Comparison, Difference
-from pyro_dpvae.evaluation.meanings import SECTIONS, meaning_of
+from pyro_dpvae.evaluation.meanings import SECTIONS, meaning_of, setting_meaning
 from pyro_dpvae.evaluation.metric_rows import verdict
 from pyro_dpvae.report import Opening, RunContents, contents_of, report_page
 from pyro_dpvae.report.charts import Curve, interval_figure, line_figure, svg
@@ -114,6 +115,9 @@ def test_intervals_are_drawn_to_scale() -> None:
         (0.5, 0.0),
         (1.0, 2.0),
     ]
+    (axes,) = interval_figure([(1.0, 0.2479)], share=True).axes  # 6 of 6
+    ((low, _), (high, _)) = axes.collections[0].get_segments()[0].tolist()
+    assert (low, high) == pytest.approx((0.6097, 1.0), abs=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -188,9 +192,12 @@ def test_every_group_has_a_section() -> None:
     assert {name for names in SECTIONS.values() for name in names} == set(GROUPS)
 
 
-def test_every_metric_that_was_measured_is_explained(runs: list[Path]) -> None:
-    for name in json.loads((runs[0] / "evaluation.json").read_text())["metrics"]:
+def test_every_metric_that_was_measured_is_explained(runs: list[Path], page: Path) -> None:
+    text = page.read_text()
+    for name, found in json.loads((runs[0] / "evaluation.json").read_text())["metrics"].items():
         assert meaning_of(name).text, name
+        for key in found["settings"]:
+            assert Markup('<span title="{}">{}</span>').format(setting_meaning(key), key) in text
 
 
 def test_the_page_is_well_formed_and_needs_nothing_else(page: Path) -> None:

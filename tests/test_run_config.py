@@ -1,6 +1,8 @@
 """One configuration for Python, command line and files; parts of the user's own by their paths."""
 
 import json
+import subprocess
+import sys
 from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ def test_a_name_means_the_part_with_its_defaults_everywhere() -> None:
     [
         ({"prior": "couplings"}, "prior must be one of .*coupling.*; got 'couplings'"),
         ({"prior": {"name": "coupling", "bloks": 2}}, r"'prior.bloks' \(did you mean prior.bl"),
+        ({"prior": {"name": "standard", "blocks": 2}}, "blocks is an option of prior .*coupling"),
         ({"prior": {"name": "coupling", "blocks": "x"}}, "prior.blocks must be a whole number"),
         ({"guide": 3}, "guide must be a name, or a mapping"),
         ({"steps": 3, "epochs": 2}, "give steps or epochs, not both"),
@@ -95,6 +98,28 @@ def test_wrong_options_are_refused_where_they_are_given(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         RunConfig.of({"data": "two-moons", **options})
+
+
+def test_a_configuration_names_the_nearest_field() -> None:
+    # In a process of its own, since the checks of types in tests refuse arguments before.
+    program = """
+from pyro_dpvae import RunConfig
+from pyro_dpvae.evaluation import EvaluationConfig
+from pyro_dpvae.training import TrainConfig
+for kind, options in (
+    (RunConfig, {"data": "x", "step": 3}), (TrainConfig, {"stps": 3}), (EvaluationConfig, {"n": 3})
+):
+    try:
+        kind(**options)
+    except TypeError as error:
+        print(error)
+"""
+    found = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert found.stdout.splitlines() == [
+        "RunConfig has no 'step' (did you mean steps?)",
+        "TrainConfig has no 'stps' (did you mean steps?)",
+        "EvaluationConfig has no 'n'",
+    ]
 
 
 def test_python_trains_opens_and_goes_on_as_the_command_line_does(tmp_path: Path) -> None:

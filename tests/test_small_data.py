@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_dpvae._ranks import Ranks
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.metrics import active_units
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.recipes import RunConfig, build_system, start_from_data
+from pyro_dpvae.recipes.config import _usual_batch_size
 from pyro_dpvae.recipes.system import System
 from pyro_dpvae.training import TrainConfig, fit
 from pyro_dpvae.training.diagnosis import ignores_latents
@@ -50,6 +52,30 @@ def test_z_has_no_more_numbers_than_a_datum(columns: int, size: int, tmp_path: P
     np.savez(tmp_path / "table.npz", train=rows, test=rows[:50])
     data = f"--data {tmp_path / 'table.npz'} --steps 1"
     assert trained(tmp_path, data)["latent_dim"] == size
+
+
+@pytest.mark.parametrize(("size", "batch"), [(54, 54), (101, 99), (200, 100)])
+def test_the_default_batch_suits_the_number_of_data(
+    size: int, batch: int, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    rows = np.random.default_rng(0).normal(size=(size, 2)).astype(np.float32)
+    np.savez(tmp_path / "table.npz", train=rows, test=rows[:50])
+    # Total correlation needs two data in each batch, also in the last one of 101.
+    data = f"--data {tmp_path / 'table.npz'} --objective beta-tc --steps 1"
+    assert trained(tmp_path, data)["batch_size"] == batch
+    said = f"batch {batch} (all training data)" if batch == size else f"batch {batch} on"
+    assert said in capsys.readouterr().err
+    assert main(f"train {data} --batch-size {size + 1} --out {tmp_path / 'other'}".split()) == 2
+    assert "--batch-size must be at most the number of items" in capsys.readouterr().err
+
+
+def test_the_default_batch_is_shared_by_ranks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("pyro_dpvae.recipes.config.ranks", lambda: Ranks(0, 3))
+    for size in range(6, 320):
+        batch = _usual_batch_size(size)
+        assert batch % 3 == 0
+        assert 3 <= batch <= min(100, size)
+        assert size % batch < 3 or size % batch >= 6  # left out, or two for each rank
 
 
 def test_a_run_that_ends_without_a_rate_says_so(

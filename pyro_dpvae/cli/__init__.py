@@ -101,7 +101,7 @@ def exit_status(command: str, work: Callable[[], int], arguments: Sequence[str])
     def show(message: Warning | str, *_where: Any, **_more: Any) -> None:
         from pyro_dpvae._bars import write_above
 
-        write_above(f"{command}: warning: {message}")
+        write_above(f"{command}: warning: {in_flags(str(message), arguments)}")
 
     def end(status: int, how: str) -> int:
         if _first_to_fail():

@@ -8,7 +8,8 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_dpvae.cli.drawing import picture_file, save_figure
-from pyro_dpvae.data import READING, DataSet, Split, load, shades
+from pyro_dpvae.cli.flags import in_flags
+from pyro_dpvae.data import READING, DataSet, Split, load, scale_caution, shades
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import sample_figure
 
@@ -38,6 +39,8 @@ def _described(data: DataSet) -> Iterator[str]:
     yield f"decision  {data.meaning or 'items as they are'}"
     for note in data.notes:
         yield f"note      {note}"
+    if caution := scale_caution(data):
+        yield f"caution   {in_flags(caution, [])}"
     for name, split in data.splits.items():
         yield f"{name:8}  {split_size(split):,} items: {_numbers(split)}"
     if data.columns is not None:

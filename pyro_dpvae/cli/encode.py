@@ -31,6 +31,13 @@ def main(options: Namespace) -> int:
     labels = _labels(data, splits)
     if labels is not None:
         about["label"] = [labels[place] for place in places]
+    if data.names:
+        rows = [
+            name
+            for split, items in splits.items()
+            for name in data.names.get(split) or [""] * split_size(items)
+        ]
+        about["name"] = [rows[place] for place in places]
     columns = [f"z{number + 1}" for number in range(means.shape[1])]
     files = write_rows(path, means[list(places)], columns=columns, about=about)
     print(f"latents of {len(means)} data: {', '.join(map(str, files))}")

@@ -1,6 +1,7 @@
 """``dpvae evaluate RUN``: measure a trained run."""
 
 import json
+import shlex
 from collections.abc import Mapping
 from typing import Any
 
@@ -9,7 +10,7 @@ from jsonargparse import Namespace
 from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.evaluation.compare import half_width
-from pyro_dpvae.evaluation.meanings import meaning_of
+from pyro_dpvae.evaluation.meanings import meaning_of, setting_meaning
 from pyro_dpvae.evaluation.metric_rows import folded
 from pyro_dpvae.evaluation.numbers import with_interval
 from pyro_dpvae.evaluation.table import text_table
@@ -25,7 +26,8 @@ def main(options: Namespace) -> int:
         print(json.dumps({name: _entry(name, found) for name, found in metrics.items()}, indent=2))
         return 0
     print(_table(metrics))
-    print(f"kept in {saved.folder.path / 'evaluation.json'}")
+    report = shlex.join(["dpvae", "report", options.run])
+    print(f"kept in {saved.folder.path / 'evaluation.json'}; definitions of the metrics: {report}")
     return 0
 
 
@@ -45,10 +47,13 @@ def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:
         settings = ", ".join(
             f"{key} {_short(value)}" for key, value in metrics[name]["settings"].items()
         )
-        meaning, value = meaning_of(name), with_interval(*values[name][0])
+        meaning = meaning_of(name)
+        value = with_interval(*values[name][0], share=meaning.unit == "share")
         rows.append([name, value, meaning.unit, meaning.better, settings])
-    about = "value ± half its interval of 95 %"
-    return "\n".join([text_table(rows, align="<><"), *note, about])
+    used = dict.fromkeys(key for name in shown for key in metrics[name]["settings"])
+    words = text_table([[f"  {key}", setting_meaning(key)] for key in used], align="<")
+    about = "value ± half its 95 % interval; of a share, value [the ends of its 95 % interval]"
+    return "\n".join([text_table(rows, align="<><"), *note, about, "settings:", words])
 
 
 def _short(value: Any) -> str:

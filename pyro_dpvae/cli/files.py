@@ -12,38 +12,27 @@ __all__ = ["read_file"]
 _LARGEST = 10_000  # values in a configuration file
 
 
-def _read(text: str, where: str) -> dict[str, Any]:
-    """Return the options in a text of YAML or JSON, with underscores in their names.
-
-    Args:
-        text: of a file.
-        where: the file, for messages.
+def read_file(path: str) -> dict[str, Any]:
+    """Return the options in a file of YAML or JSON, with underscores in their names.
 
     Raises:
-        ValueError: if it is no mapping of options to plain values.
+        ValueError: if there is no such file, or it is no mapping of options to plain values.
     """
+    if not Path(path).is_file():
+        raise ValueError(f"--config must name a file that exists; got {path}")
     try:
-        content = _plain(yaml.safe_load(text), count())
+        content = _plain(yaml.safe_load(Path(path).read_text()), count())
     except (yaml.YAMLError, ValueError, RecursionError) as error:
         reason = str(error).replace("\n", " ").replace("unhashable key", "a key that is no text")
-        raise ValueError(f"a configuration must be YAML or JSON, got {where}: {reason}") from error
+        raise ValueError(f"a configuration must be YAML or JSON, got {path}: {reason}") from error
     if not isinstance(content, dict):
-        raise ValueError(f"a configuration must map options to values, got {content!r} in {where}")
+        raise ValueError(f"a configuration must map options to values, got {content!r} in {path}")
     if "config" in content:
         raise ValueError(
             f"a configuration must hold options, got a file in it, {content['config']!r}, in "
-            f"{where}; name both on the command line"
+            f"{path}; name both on the command line"
         )
     return content
-
-
-def read_file(path: str) -> dict[str, Any]:
-    """Return the options of a configuration file, or of a mapping in JSON instead of its path."""
-    if path.lstrip().startswith("{"):
-        return _read(path, "--config")
-    if not Path(path).is_file():
-        raise ValueError(f"--config must name a file that exists; got {path}")
-    return _read(Path(path).read_text(), path)
 
 
 def _plain(content: Any, numbers: Iterator[int]) -> Any:

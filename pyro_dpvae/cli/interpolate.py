@@ -26,17 +26,21 @@ def main(options: Namespace) -> int:
     for place in (options.start, options.end):
         if not 0 <= place < size:
             raise ValueError(
-                f"start and end must be held-out data, from 0 to {size - 1}, got {place}"
+                "--start and --end must be places of held-out data, from 0 to "
+                f"{size - 1}, got {place}"
             )
     a, b = data.test[options.start], data.test[options.end]
     spaces = _SPACES if options.space is None else (options.space,)
-    rows = {one: saved.interpolate(a, b, steps=options.steps, space=one) for one in spaces}
+    rows = {
+        one: saved.in_file_units(saved.interpolate(a, b, steps=options.steps, space=one))
+        for one in spaces
+    }
     if path.suffix in (".npy", ".csv"):
         about = {"space": [one for one in spaces for _ in range(options.steps)]}
         write_rows(path, torch.cat(list(rows.values())), columns=data.columns, about=about)
     else:
         title = f"from held-out datum {options.start} to {options.end}"
-        behind = data.test[:] if data.item_shape == (2,) else None
+        behind = saved.in_file_units(data.test[:]) if data.item_shape == (2,) else None
         labels = [f"{one} space" for one in spaces]
         save_figure(traversal_figure(list(rows.values()), labels, title=title, data=behind), path)
     print(f"{options.steps} points in {' and '.join(spaces)} space: {path}")

@@ -1,6 +1,7 @@
 """Measuring a run with the settings of a command line."""
 
 from collections.abc import Mapping
+from dataclasses import fields
 from pathlib import Path
 from typing import Any
 
@@ -26,18 +27,9 @@ def measure(
     Returns:
         The metrics by name, each a value with its standard error and settings.
     """
-    config = EvaluationConfig(
-        nll_samples=options.nll_samples,
-        nll_data=options.nll_data,
-        latent_samples=options.latent_samples,
-        images=options.images,
-        seed=options.seed,
-        chunk=options.chunk,
-        compile=options.compile,
-        inception=options.inception,
-        download=options.download,
-        cache=Path(options.cache) if options.cache else default_cache(),
-    )
+    given = {one.name: options[one.name] for one in fields(EvaluationConfig)}
+    cache = Path(options.cache) if options.cache else default_cache()
+    config = EvaluationConfig(**{**given, "cache": cache})
     subject = Subject(saved, saved.load_data(options.root, source=source), config)
     groups = None
     if options.metrics is not None:

@@ -8,7 +8,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.evaluation.config import GROUP_NAMES, EvaluationConfig
 
-__all__ = ["DESCRIPTIONS", "add_device", "add_reading", "parsed"]
+__all__ = ["DESCRIPTIONS", "add_device", "parsed"]
 
 DESCRIPTIONS = {
     "compare": "Compare evaluated runs with the first: values, then differences, each with half "
@@ -17,7 +17,7 @@ DESCRIPTIONS = {
     "factors, and what the numbers are taken for. Draws 32 of its items. Nothing is trained.",
     "demo": "Train a beta-VAE and a beta-dpVAE on two moons; draw and measure both.",
     "encode": "Write the latents of all data of a run, the means of q(z|x), in the order of the "
-    "file, with the split that each datum was in and its label.",
+    "file, with the split that each datum was in, its label, and its name or file.",
     "evaluate": "Measure a trained run and keep the metrics in RUN/evaluation.json. Metrics of "
     "the same checkpoint and settings that are there already are not measured again.",
     "explore": "Serve a page, to this machine alone, on which one moves a point through "
@@ -67,28 +67,6 @@ def add_device(parser: Any) -> None:
     )
 
 
-def add_reading(parser: Any) -> None:
-    """Add where data sets by name are, and how files are read, to a parser or a group of one."""
-    parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    parser.add_argument(
-        "--layout",
-        type=str | None,
-        help="what the items of a file are: images, sequences or vectors (default: decided by "
-        "their shape and type, and printed)",
-    )
-    parser.add_argument(
-        "--held-out",
-        type=float | str | None,
-        help="the share of a file without splits that is held out at random, or none (default: "
-        "0.1)",
-    )
-    parser.add_argument(
-        "--background",
-        type=str | None,
-        help="the colour behind transparent images of a folder: white or black (default: white)",
-    )
-
-
 def _compare(parser: CommandParser) -> None:
     parser.add_argument("runs", nargs="+", type=str, help="run folders")
     parser.add_argument(
@@ -134,7 +112,40 @@ def _add_evaluation(parser: CommandParser) -> None:
 
 def _data(parser: CommandParser) -> None:
     parser.add_argument("data", type=str, help="a data set's name, a file, or a folder of images")
-    add_reading(parser)
+    _add_root(parser)
+    parser.add_argument(
+        "--layout",
+        type=str | None,
+        help="what the items of a file are: images, sequences or vectors (default: decided by "
+        "their shape and type, and printed)",
+    )
+    parser.add_argument(
+        "--labels",
+        type=str | None,
+        help="the column or array of a file with the labels (default: one with a usual name, such "
+        "as label or class)",
+    )
+    parser.add_argument(
+        "--standardise",
+        type=str | None,
+        help="columns that get mean 0 and standard deviation 1: all, or names separated by commas",
+    )
+    parser.add_argument(
+        "--held-out",
+        type=float | str | None,
+        help="the share of a file without splits that is held out at random, or none (default: "
+        "0.1)",
+    )
+    parser.add_argument(
+        "--background",
+        type=str | None,
+        help="the colour behind transparent images of a folder: white or black (default: white)",
+    )
+    parser.add_argument(
+        "--image-size",
+        type=int | None,
+        help="the height and width to which the central squares of a folder's images are resized",
+    )
     parser.add_argument(
         "--out",
         type=str | None,

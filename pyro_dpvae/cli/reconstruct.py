@@ -23,11 +23,11 @@ def main(options: Namespace) -> int:
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     x = stacked(data.test, number)
-    found = saved.reconstruct(x)
+    found = saved.in_file_units(saved.reconstruct(x))
     if path.suffix in (".npy", ".csv"):
         write_rows(path, found, columns=data.columns)
     else:
-        shown = shades(x) if data.is_images else x
+        shown = shades(x) if data.is_images else saved.in_file_units(x)
         save_figure(reconstruction_figure(shown, found), path)
     print(f"{len(x)} reconstructions of held-out data: {path}")
     return 0

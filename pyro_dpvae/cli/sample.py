@@ -23,7 +23,7 @@ def main(options: Namespace) -> int:
         formats = (*PICTURES, *TABLES)
         path = chosen_file(options.out, options.to, usual=usual, formats=formats)
     saved = opened_run(options)
-    x = saved.sample(number, draw=options.draw, seed=seed)
+    x = saved.in_file_units(saved.sample(number, draw=options.draw, seed=seed))
     columns = saved.checkpoint.state.get("columns")
     files = [path]
     if path.suffix.removeprefix(".") in TABLES:

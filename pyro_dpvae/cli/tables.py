@@ -65,7 +65,7 @@ def write_rows(
         path: the file.
         rows: of shape (count, ...).
         columns: the names of the numbers of a row.
-        about: what is known about each row, by name.
+        about: what is known about each row, by name; ``name`` also names the observations.
 
     Raises:
         ValueError: for a format that the library for is missing, with the extra that brings it.
@@ -90,7 +90,9 @@ def write_rows(
     anndata = library("anndata", path)
     pd: Any = library("pandas", path)
 
-    places = [str(number) for number in range(len(flat))]
+    places = list(map(str, about.get("name", ())))
+    if len({*places}) < len(flat):  # AnnData needs different names
+        places = [str(number) for number in range(len(flat))]
     observed = pd.DataFrame({name: list(values) for name, values in about.items()}, index=places)
     table = anndata.AnnData(flat.numpy(), obs=observed, var=pd.DataFrame(index=names))
     part = path.with_name(f".{path.name}.part")
@@ -101,7 +103,7 @@ def write_rows(
 
 def _text(names: Sequence[str], lines: object) -> bytes:
     text = StringIO(newline="")
-    writer = csv.writer(text)
+    writer = csv.writer(text, lineterminator="\n")  # shell tools would see a carriage return
     writer.writerow(names)
     writer.writerows(lines)  # type: ignore[arg-type]
     return text.getvalue().encode()

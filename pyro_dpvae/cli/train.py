@@ -88,11 +88,12 @@ def _announced(prepared: PreparedRun) -> str:
     data, config, run = prepared.data, prepared.config, prepared.folder
     steps = prepared.training.steps
     watching = "" if data.valid is None else f" for the end, {split_size(data.valid)} to watch"
+    whole = " (all training data)" if config.batch_size == split_size(data.train) else ""
     shared = f", shared by {ranks().count} processes" if ranks().count > 1 else ""
     lines = [
         f"{data.name}: {split_size(data.train)} training data of shape {data.item_shape}, "
         f"{split_size(data.test)} held out{watching}; {steps} steps of batch "
-        f"{config.batch_size} on {in_words(prepared.device, config.device)}{shared}",
+        f"{config.batch_size}{whole} on {in_words(prepared.device, config.device)}{shared}",
         f"data: {data.decision}",
     ]
     start = prepared.start

@@ -11,6 +11,7 @@ from jsonargparse import ActionYesNo
 
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli.files import read_file
+from pyro_dpvae.data import READING
 from pyro_dpvae.recipes.config import RunConfig, merged
 from pyro_dpvae.recipes.named import named_recipe
 from pyro_dpvae.recipes.parts import (
@@ -19,6 +20,7 @@ from pyro_dpvae.recipes.parts import (
     add_options,
     add_rate_options,
     as_mapping,
+    option_hint,
     schedule_keys,
 )
 from pyro_dpvae.runs import RunFolder
@@ -28,7 +30,7 @@ __all__ = ["TrainOptions", "parsed"]
 
 # Options of the command, beside those of the run.
 _COMMAND = ("out", "resume", "checkpoint", "download", "seeds", "sweep")
-_DATA = ("data", "root", "layout", "held_out", "background", "workers", "preprocessing")
+_DATA = ("data", "root", *READING, "workers", "preprocessing")
 _PARTS = (*KINDS, RATE_SCHEDULE)
 
 
@@ -199,6 +201,8 @@ def _names(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
 
 class _TrainParser(CommandParser):
     """A parser whose texts have options as users spell them: ``--batch-size``, ``--prior``."""
+
+    hint = staticmethod(option_hint)
 
     def as_typed(self, text: str) -> str:
         """Return a text with options spelled as users do."""

@@ -6,6 +6,7 @@ from pyro_dpvae.data.loaders import batches_of
 from pyro_dpvae.data.meaning import LAYOUTS, Meaning, meaning_of
 from pyro_dpvae.data.preprocessing import PREPROCESSING, shades, to_unit
 from pyro_dpvae.data.registry import DATA_SETS, READING, load
+from pyro_dpvae.data.scales import scale_caution
 
 __all__ = [
     "DATA_SETS",
@@ -21,6 +22,7 @@ __all__ = [
     "load",
     "meaning_of",
     "own_batches",
+    "scale_caution",
     "shades",
     "to_unit",
 ]

@@ -1,7 +1,8 @@
 """A data set: training and held-out data of one shape, in memory or read as needed."""
 
 import hashlib
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
 
@@ -52,8 +53,11 @@ class DataSet:
         label_names: names of the classes.
         factor_names: names of the factors.
         columns: names of the entries of a vector.
+        names: by split, the name of each item if items have names, such as the paths of files.
         places: the row of each item in the file, of train and then of test, if the held-out data
             were chosen at random.
+        units: what was subtracted from each column, and what it was divided by then, if columns
+            are standardised.
         meaning: how numbers are interpreted, if the tensors are items already; None decides.
         notes: remarks for the user on how the data were read.
 
@@ -77,7 +81,9 @@ class DataSet:
     label_names: tuple[str, ...] | None = None
     factor_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
+    names: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     places: Tensor | None = None
+    units: tuple[Tensor, Tensor] | None = None
     meaning: Meaning | None = None
     notes: tuple[str, ...] = ()
 

@@ -7,6 +7,7 @@ from math import prod
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.labels import is_factors
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import Part, Source
@@ -57,7 +58,12 @@ def split_of(name: str) -> tuple[str | None, str]:
 
 
 def by_name(
-    arrays: Mapping[str, Rows], name: str, where: str, objects: Sequence[str] = ()
+    arrays: Mapping[str, Rows],
+    name: str,
+    where: str,
+    *,
+    objects: Sequence[str] = (),
+    labels: str | None = None,
 ) -> Source:
     """Find data, labels and factors of each split in an archive of named arrays.
 
@@ -70,21 +76,29 @@ def by_name(
         name: name of the data set.
         where: name of the data in messages.
         objects: names of arrays of objects, which are not read.
+        labels: the name of the array of labels, with or without a split; None takes the usual
+            ones.
 
     Raises:
-        ValueError: if the names do not tell which array is the data.
+        ValueError: if the names do not tell which array is the data, or no array has the name of
+            the labels.
 
     Warns:
         UserWarning: if labels or factors are arrays of objects.
     """
     roles = {key: split_of(key) for key in arrays}
+    labelled = _LABELS
+    if labels is not None:
+        check_choice("labels", labels, {*arrays, *(role for _, role in roles.values())})
+        labelled = {split_of(labels)[1]}
     data: dict[str | None, str] = {}
     for split in (None, "train", "valid", "test"):
         keys = [key for key, (of, rest) in roles.items() if of == split and rest in _DATA]
         if keys:
             data[split] = min(keys, key=lambda key: _DATA.index(roles[key][1]))
     if not data:
-        data[None] = _only(arrays, where)
+        unlabelled = {key: arrays[key] for key in arrays if roles[key][1] not in labelled}
+        data[None] = _only(unlabelled, where)
     if "train" not in data:
         data["train"] = data.pop(None) if None in data else data.pop(next(iter(data)))
     data.pop(None, None)
@@ -94,7 +108,7 @@ def by_name(
         part = parts[split] = Part(arrays[key])
         spoken = {split, roles[key][0], *((None,) if split == "train" else ())}
         for other, (of, role) in roles.items():
-            if of in spoken and other not in used and role in _LABELS | _FACTORS:
+            if of in spoken and other not in used and role in labelled | _FACTORS:
                 used.add(other)
                 values = _values(arrays[other], len(arrays[key]), f"{other!r} of {where}")
                 if role in _FACTORS:
@@ -113,7 +127,7 @@ def by_name(
     if objects:
         source.notes.append(f"arrays of objects, not read: {', '.join(map(repr, objects))}")
     for key in objects:
-        if split_of(key)[1] in _LABELS | _FACTORS:
+        if split_of(key)[1] in labelled | _FACTORS:
             warnings.warn(
                 f"labels and factors must be arrays of numbers or texts, got objects in {key!r} "
                 f"of {where}, which are not unpickled; store them with .astype(str)",

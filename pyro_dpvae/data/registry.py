@@ -13,7 +13,7 @@ __all__ = ["DATA_SETS", "READING", "load"]
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
 
-READING = ("layout", "held_out", "background")
+READING = ("layout", "labels", "standardise", "held_out", "background", "image_size")
 """The arguments of :func:`load` that say how a file is read."""
 
 
@@ -23,8 +23,11 @@ def load(
     root: str | Path | None = None,
     download: bool = False,
     layout: str | None = None,
+    labels: str | None = None,
+    standardise: str | None = None,
     held_out: int | float | str | None = None,
     background: str | None = None,
+    image_size: int | None = None,
 ) -> DataSet:
     """Load a data set by name, or from a file or folder.
 
@@ -34,9 +37,15 @@ def load(
             to the environment variable DPVAE_DATA.
         download: let torchvision fetch missing files under ``root``.
         layout: kind of the items of a file: "images", "sequences" or "vectors"; None decides.
+        labels: name of the column or array with the labels of a file, such as a column of texts,
+            which is then not part of the data; None takes one with a usual name.
+        standardise: "all", or names of columns separated by commas, which get mean 0 and standard
+            deviation 1 over the training data; for vectors and sequences.
         held_out: the fraction of data without splits to hold out at random, 0.1 by default; "none"
             holds nothing out.
         background: background of transparent images in a folder, "white" (the default) or "black".
+        image_size: height and width to which the central squares of images in a folder are
+            resized; None leaves images as they are, which must then have one size.
 
     Raises:
         FileNotFoundError: if the data are missing, with the folder and the remedy.
@@ -48,13 +57,18 @@ def load(
         torch.Size([2000, 2])
     """
     name = str(source)
+    if name in DATA_SETS and not (labels is None and image_size is None):
+        raise DataError(
+            f"labels and image_size apply to files and folders only, and {name!r} is a data set "
+            f"with a name; leave them out, got {labels!r} and {image_size!r}"
+        )
     if name in TOYS:
-        return data_set(TOYS[name](), layout=layout, held_out=held_out)
+        return data_set(TOYS[name](), layout=layout, held_out=held_out, standardised=standardise)
     if name in TORCHVISION:
-        if layout not in (None, "images") or check_held_out(held_out) is not None:
+        if layout not in (None, "images") or standardise or check_held_out(held_out) is not None:
             raise DataError(
-                f"layout and held_out apply to files only, and {name!r} is a set of images with "
-                "a test split; leave both out"
+                f"layout, standardise and held_out apply to files only, and {name!r} is a set of "
+                "images with a test split; leave them out"
             )
         place = root if root is not None else default_root()
         if place is None:
@@ -74,4 +88,5 @@ def load(
             f"data must be one of {', '.join(DATA_SETS)}, a file, or an existing folder of "
             f"images; got {name!r}; correct the name or path"
         )
-    return data_set(read(path, background=background), layout=layout, held_out=held_out)
+    found = read(path, background=background, image_size=image_size, labels=labels)
+    return data_set(found, layout=layout, held_out=held_out, standardised=standardise)

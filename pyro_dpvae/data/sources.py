@@ -3,6 +3,7 @@
 import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +13,7 @@ from pyro_dpvae.data.dataset import DataSet, Split, split_size
 from pyro_dpvae.data.labels import class_numbers, factor_numbers
 from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
 from pyro_dpvae.data.rows import Items
+from pyro_dpvae.data.scales import standardise, units_of
 from pyro_dpvae.errors import DataError, DataWarning
 
 __all__ = ["Part", "Source", "check_held_out", "data_set"]
@@ -29,11 +31,13 @@ class Part:
         data: the rows of numbers.
         labels: labels, one per row, in any form.
         factors: factors of variation, in any form.
+        names: names of the rows, such as the paths of files.
     """
 
     data: Rows
     labels: Array | None = None
     factors: Array | None = None
+    names: Array | None = None
 
 
 @dataclass
@@ -77,7 +81,11 @@ def check_held_out(held_out: int | float | str | None) -> float | None:
 
 
 def data_set(
-    source: Source, *, layout: str | None = None, held_out: int | float | str | None = None
+    source: Source,
+    *,
+    layout: str | None = None,
+    held_out: int | float | str | None = None,
+    standardised: str | None = None,
 ) -> DataSet:
     """Make a data set of a source.
 
@@ -89,10 +97,11 @@ def data_set(
         layout: kind of the items; None uses that of the source, or decides from the shape.
         held_out: the fraction to hold out if there are no splits; "none" uses the training data as
             held-out data. None holds out a tenth.
+        standardised: columns that get mean 0 and standard deviation 1, as for :func:`load`.
 
     Raises:
-        ValueError: if the numbers cannot be interpreted, or ``held_out`` is given and the source
-            has splits.
+        ValueError: if the numbers cannot be interpreted or standardised, or ``held_out`` is given
+            and the source has splits.
     """
     share, parts, notes = check_held_out(held_out), dict(source.parts), list(source.notes)
     if len(parts) == 1:
@@ -118,11 +127,12 @@ def data_set(
                     f"{what} must have one row per item, got {len(values)} for "
                     f"{split_size(splits[split])} items of {split!r} in {source.where}"
                 )
+    names = _given(parts, "names")
+    tables: tuple[dict[str, Any], ...] = (splits, labels, factors, names)
     places = None
     if len(splits) == 1 and share == 0:
         notes.append("nothing is held out: held-out results are those of the training data")
-        splits["test"] = splits["train"]
-        for table in (labels, factors):
+        for table in tables:
             if "train" in table:
                 table["test"] = table["train"]
     elif len(splits) == 1:
@@ -130,16 +140,21 @@ def data_set(
         train, test = _order(split_size(splits["train"]), share, source.where)
         places = torch.cat([train, test])
         notes.append(f"a random {100 * share:g} % is held out, the same each time")
-        splits = dict(zip(("train", "test"), _cut(splits["train"], train, test), strict=True))
-        for table in (labels, factors):
+        splits["train"], splits["test"] = _cut(splits["train"], train, test)
+        for table in tables[1:]:
             if "train" in table:
-                table["test"], table["train"] = table["train"][test], table["train"][train]
+                whole = table["train"]  # NumPy takes a tensor of one index for a number
+                table["test"], table["train"] = whole[test.numpy()], whole[train.numpy()]
     elif "test" not in splits:
         notes.append("its own validation split is held out")
-        splits["test"] = splits.pop("valid")
-        for table in (labels, factors):
+        for table in tables:
             if "valid" in table:
                 table["test"] = table.pop("valid")
+    units = None
+    if standardised is not None:
+        units = units_of(splits["train"], standardised, columns=source.columns, where=source.where)
+        standardise(splits, units)
+        notes.append(f"standardised columns: {standardised}")
     return DataSet(
         source.name,
         splits["train"],
@@ -151,7 +166,9 @@ def data_set(
         label_names=label_names,
         factor_names=factor_names,
         columns=source.columns,
+        names={split: tuple(map(str, of_split)) for split, of_split in names.items()},
         places=places,
+        units=units,
         meaning=meaning,
         notes=tuple(notes),
     )

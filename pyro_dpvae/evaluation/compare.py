@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 from scipy import stats
 
-from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept
+from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept, value_of
 from pyro_dpvae.runs import RunFolder
 
 __all__ = [
@@ -113,7 +113,7 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
     _check_data(runs)
     metrics = _metrics(runs)
     left_out = [_left_out(runs[0], run) for run in runs[1:]]
-    values = {name: [run.value(name) for run in runs] for name in metrics}
+    values = {name: [value_of(run.metrics, name) for run in runs] for name in metrics}
     differences = {
         name: [
             None
@@ -285,13 +285,6 @@ class _Evaluated:
     def essential(self) -> dict[str, Any]:
         return {key: value for key, value in self.config.items() if key not in _INCIDENTAL}
 
-    def value(self, name: str) -> tuple[float, float] | None:
-        entry = self.metrics.get(name)
-        if entry is None:
-            return None
-        error = entry["standard_error"]
-        return entry["value"], math.nan if error is None else error
-
 
 def _check_data(runs: Sequence[_Evaluated]) -> None:
     for run in runs[1:]:
@@ -333,7 +326,7 @@ def _metrics(runs: Sequence[_Evaluated]) -> list[str]:
 
 
 def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Difference | None:
-    a, b = first.value(name), other.value(name)
+    a, b = value_of(first.metrics, name), value_of(other.metrics, name)
     if a is None or b is None:
         return None
     if name in _DENSITIES:
@@ -359,7 +352,7 @@ def _judged(name: str, difference: Difference | None, *runs: _Evaluated) -> Diff
 
 
 def _of_seeds(group: Sequence[_Evaluated], name: str) -> Any:
-    values = [run.value(name) for run in group]
+    values = [value_of(run.metrics, name) for run in group]
     if any(value is None for value in values):
         return None
     return np.array([value[0] for value in values if value is not None])

@@ -6,7 +6,12 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from pyro_dpvae._checks import check_positive_int, check_repeated, check_seed
+from pyro_dpvae._checks import (
+    check_positive_int,
+    check_repeated,
+    check_seed,
+    hint_at_fields,
+)
 from pyro_dpvae.errors import EvaluationWarning
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
@@ -41,6 +46,7 @@ def default_cache() -> Path:
         return folder
 
 
+@hint_at_fields
 @dataclass(frozen=True, kw_only=True)
 class EvaluationConfig:
     """Settings of an evaluation.

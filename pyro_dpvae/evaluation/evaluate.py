@@ -6,6 +6,7 @@ import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
+from itertools import islice
 from typing import Any
 
 import torch
@@ -35,7 +36,7 @@ from pyro_dpvae.evaluation.needs import (
 )
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
-from pyro_dpvae.importance import log_weights
+from pyro_dpvae.importance import ImportanceSampler, log_weights
 from pyro_dpvae.metrics import (
     Estimate,
     FeatureStatistics,
@@ -60,7 +61,6 @@ __all__ = ["GROUPS", "applicable", "evaluate_run"]
 _ELBO_SAMPLES = 10
 _PER_DATUM = ("elbo", "nll")  # groups with a value per datum
 _LONG = 30.0  # seconds from which the time of the likelihoods is printed in advance
-_PART = 50  # the part of the samples, one in so many, from which the time is estimated
 
 Estimates = dict[str, Estimate]
 
@@ -220,25 +220,26 @@ def _likelihood(subject: Subject) -> Estimates:
 
 
 def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
-    """Print how long the likelihoods take, estimated from a part of the first batch."""
+    """Print how long the likelihoods take, if that is long.
+
+    It is estimated from two chunks of samples of the first batch, after one that is not timed:
+    the first chunk takes longer, because it measures how many samples fit.
+    """
     config = subject.config
-    few = max(config.nll_samples // _PART, 2)
+    sampler = ImportanceSampler(subject.model, subject.guide, chunk=config.chunk)
+    spent: list[float] = []
     with forked_rng():
+        samples = len(next(sampler.chunks(batches[0], num_samples=config.nll_samples)))
         start = time.monotonic()
-        log_likelihoods(
-            subject.model,
-            subject.guide,
-            batches[:1],
-            num_samples=few,
-            chunk=config.chunk,
-            progress=False,
-        )
-        spent = time.monotonic() - start
-    seconds = spent * config.nll_samples / few * len(batches) / ranks().count
+        for _ in islice(sampler.chunks(batches[0], num_samples=config.nll_samples), 2):
+            spent.append(time.monotonic() - start - sum(spent))
+    of_batch = spent[0] + spent[-1] * (math.ceil(config.nll_samples / samples) - 1)
+    data = sum(map(len, batches))
+    seconds = of_batch * data / len(batches[0]) / ranks().count
     if seconds >= _LONG and ranks().index == 0:
         write_above(
             f"nll takes about {in_time(seconds)} for {config.nll_samples} samples of "
-            f"{sum(map(len, batches))} data; nll_samples={config.nll_samples // 5} takes a fifth"
+            f"{data} data; nll_samples={config.nll_samples // 5} takes a fifth"
         )
 
 

@@ -1,6 +1,7 @@
 """The stored evaluation of a run: metrics in JSON, values per datum as tensors."""
 
 import json
+import math
 import shlex
 from collections.abc import Mapping
 from typing import Any
@@ -10,7 +11,7 @@ from torch import Tensor
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.lock import locked
 
-__all__ = ["keep", "kept_of", "kept_per_datum", "read_kept"]
+__all__ = ["keep", "kept_of", "kept_per_datum", "read_kept", "value_of"]
 
 _FILE, _TENSORS = "evaluation.json", "evaluation.safetensors"
 _LOCK = ".evaluation.lock"
@@ -101,6 +102,14 @@ def read_kept(run: RunFolder) -> dict[str, Any]:
             f"again: dpvae evaluate {shlex.quote(str(run.path))}"
         )
     return content
+
+
+def value_of(metrics: Mapping[str, Mapping[str, Any]], name: str) -> tuple[float, float] | None:
+    """Return a metric's value and standard error, NaN if that is unknown; None if not measured."""
+    if name not in metrics:
+        return None
+    error = metrics[name]["standard_error"]
+    return metrics[name]["value"], math.nan if error is None else error
 
 
 def _origins(content: Mapping[str, Any]) -> dict[str, str]:

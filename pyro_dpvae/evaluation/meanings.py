@@ -1,4 +1,4 @@
-"""Titles, definitions and units of metrics and captions of figures, from meanings.toml."""
+"""Metrics, their settings, and figures in words, from meanings.toml."""
 
 import re
 import tomllib
@@ -7,7 +7,7 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
-__all__ = ["SECTIONS", "Meaning", "figure_meaning", "meaning_of"]
+__all__ = ["SECTIONS", "Meaning", "figure_meaning", "meaning_of", "setting_meaning"]
 
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Likelihood": ("elbo", "nll"),
@@ -61,6 +61,16 @@ def figure_meaning(name: str) -> str:
     """
     found = _match(name, _table()["figures"])
     return "" if found is None else str(found[0]).format(*found[1])
+
+
+def setting_meaning(name: str) -> str:
+    """Return the meaning of a setting of metrics; empty for an unknown setting.
+
+    Example:
+        >>> setting_meaning("components")
+        'normal distributions in the mixture q(z), or in q(z | x)'
+    """
+    return str(_table()["settings"].get(name, ""))
 
 
 @cache

@@ -12,10 +12,11 @@ __all__ = ["EXPLANATION", "folded", "metric_rows", "verdict"]
 
 EXPLANATION = (
     "Values and differences ± half their 95 % interval: normal for the value of one run, "
-    "Student's t over seeds. A difference is better or worse if its interval excludes zero, "
-    "otherwise not clear; if nothing differs, about one of twenty intervals excludes zero by "
-    "chance. A difference of likelihoods is unreliable if k-hat is above 0.7 for more than 5 % of "
-    "the data of a run: evaluate with more samples, or train a better guide."
+    "Student's t over seeds. A share has the ends of its 95 % interval in brackets. A difference "
+    "is better or worse if its interval excludes zero, otherwise not clear; if nothing differs, "
+    "about one of twenty intervals excludes zero by chance. A difference of likelihoods is "
+    "unreliable if k-hat is above 0.7 for more than 5 % of the data of a run: evaluate with more "
+    "samples, or train a better guide."
 )
 
 
@@ -85,7 +86,8 @@ def metric_rows(
     for name in shown:
         meaning = meaning_of(name)
         row = [name, meaning.unit, meaning.better]
-        row += ["-" if one is None else with_interval(*one) for one in values[name]]
+        share = meaning.unit == "share"
+        row += ["-" if one is None else with_interval(*one, share=share) for one in values[name]]
         for value, gap in zip(values[name][1:], comparison.differences[name], strict=True):
             if gap is None:
                 both = value is not None and values[name][0] is not None

@@ -7,8 +7,16 @@ from functools import cache
 from math import prod
 from typing import Any, cast
 
-from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
+from pyro_dpvae._checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    hint_at_fields,
+    nearest,
+)
+from pyro_dpvae._ranks import ranks
 from pyro_dpvae.data import PREPROCESSING, READING, DataSet, load
+from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import SCHEDULES, Weight
 from pyro_dpvae.recipes.named import named_recipe
@@ -16,7 +24,17 @@ from pyro_dpvae.recipes.parts import KINDS, RATE_SCHEDULE, Part, as_mapping, def
 from pyro_dpvae.recipes.system import System, build_system
 from pyro_dpvae.training import StepOptions, TrainConfig
 
-__all__ = ["EPOCHS", "LATENT_DIM", "LEAST_STEPS_OF_IMAGES", "LEAST_STEPS_OF_VECTORS", "RunConfig"]
+__all__ = [
+    "BATCH_SIZE",
+    "EPOCHS",
+    "LATENT_DIM",
+    "LEAST_STEPS_OF_IMAGES",
+    "LEAST_STEPS_OF_VECTORS",
+    "RunConfig",
+]
+
+BATCH_SIZE = 100
+"""The largest number of data in a step if it is not given."""
 
 EPOCHS = 10
 """The number of epochs if neither steps nor epochs are given."""
@@ -30,6 +48,7 @@ LATENT_DIM = 10
 _OF_SIZE = ("vae", "lossy")  # models that take a size of z; ladders have that of their layers
 
 
+@hint_at_fields
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(StepOptions):
     """All that decides a training run: data, parts, and how they are trained.
@@ -45,10 +64,17 @@ class RunConfig(StepOptions):
         root: the folder that holds data sets by name.
         layout: what the items of a file are: images, sequences or vectors; None decides by shape
             and type.
+        labels: the column or array of a file with the labels, which colour figures and are
+            predicted in evaluations, and are no data; None takes one with a usual name, such as
+            label or class.
+        standardise: columns of a file that get mean 0 and standard deviation 1: all, or names
+            separated by commas.
         held_out: the share of a file without splits that is held out at random, or none; None
             takes 0.1.
         background: the colour behind transparent images of a folder: white or black; None takes
             white.
+        image_size: the height and width to which the central squares of a folder's images are
+            resized; None leaves them as they are.
         workers: the number of processes that read data too large for memory; 0 reads in this one.
         preprocessing: what is done to data before the model sees them: binary-dynamic,
             binary-static, dequantised, grey, logit or none; None takes grey for images, none for
@@ -66,7 +92,9 @@ class RunConfig(StepOptions):
         steps: the number of training steps; None takes those of the epochs.
         epochs: the number of epochs, instead of steps; None takes 10, but at least 1000 steps of
             images and 3000 of vectors.
-        batch_size: the number of data in a step, of all processes together.
+        batch_size: the number of data in a step, of all processes together; None takes 100, or
+            somewhat fewer if there are fewer data, or a single one would be left for the last
+            step of an epoch.
         learning_rate: Adam's initial learning rate.
         learning_rate_schedule: how the learning rate goes on from there: a name of ``SCHEDULES``
             with its ``end`` and ``steps``, or constant.
@@ -87,8 +115,11 @@ class RunConfig(StepOptions):
     data: str
     root: str | None = None
     layout: str | None = None
+    labels: str | None = None
+    standardise: str | None = None
     held_out: float | str | None = None
     background: str | None = None
+    image_size: int | None = None
     workers: int = 2
     preprocessing: str | None = None
     latent_dim: int | None = None
@@ -101,7 +132,7 @@ class RunConfig(StepOptions):
     objective: Part = KINDS["objective"].default
     steps: int | None = None
     epochs: int | None = None
-    batch_size: int = 100
+    batch_size: int | None = None
     learning_rate: float = 1e-3
     learning_rate_schedule: Part = "constant"
     tensorboard: bool = False
@@ -117,8 +148,7 @@ class RunConfig(StepOptions):
         if self.preprocessing is not None:
             check_choice("preprocessing", self.preprocessing, PREPROCESSING)
         check_positive("learning_rate", self.learning_rate)
-        check_positive_int("batch_size", self.batch_size)
-        for name in ("steps", "epochs", "latent_dim"):
+        for name in ("steps", "epochs", "latent_dim", "batch_size"):
             if getattr(self, name) is not None:
                 check_positive_int(name, getattr(self, name))
         if self.steps is not None and self.epochs is not None:
@@ -139,8 +169,6 @@ class RunConfig(StepOptions):
         known = [one.name for one in fields(cls)]
         for name in options:
             if name not in known:
-                from pyro_dpvae._parser import nearest
-
                 raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
         if options.get("data") is None:
             raise ConfigError("data is missing; give the name of a data set, a file or a folder")
@@ -192,11 +220,14 @@ class RunConfig(StepOptions):
     def for_data(self, data: DataSet) -> "RunConfig":
         """Return the configuration with the defaults that depend on the data set."""
         latent_dim, preprocessing = self.latent_dim, self.preprocessing
+        batch_size = self.batch_size or _usual_batch_size(split_size(data.train))
         if latent_dim is None and self.part("model")["name"] in _OF_SIZE:
             latent_dim = min(LATENT_DIM, max(2, prod(data.item_shape)))
         if preprocessing is None:
             preprocessing = "grey" if data.is_images else "none"
-        return replace(self, latent_dim=latent_dim, preprocessing=preprocessing)
+        return replace(
+            self, latent_dim=latent_dim, preprocessing=preprocessing, batch_size=batch_size
+        )
 
     def build(self, shape: tuple[int, ...], *, dataset_size: int) -> System:
         """Build model, guide and objective.
@@ -255,6 +286,20 @@ class RunConfig(StepOptions):
         if not end >= 0:
             raise ConfigError(f"learning_rate_schedule.end must be 0 or more, got {end}")
         return SCHEDULES[name](self.learning_rate, end, length, **schedule)
+
+
+def _usual_batch_size(size: int) -> int:
+    """Return the largest batch up to ``BATCH_SIZE`` that ranks can share.
+
+    Penalties and batch norm need two data on each rank, so no batch may be left with one.
+
+    Example:
+        >>> _usual_batch_size(1000), _usual_batch_size(54), _usual_batch_size(101)
+        (100, 54, 99)
+    """
+    count, most = ranks().count, min(BATCH_SIZE, size)
+    fitting = (b for b in range(most, 0, -1) if b % count == 0 and size % b // count != 1)
+    return next(fitting, most)
 
 
 @cache

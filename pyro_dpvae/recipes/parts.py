@@ -2,7 +2,7 @@
 
 import inspect
 import json
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
@@ -10,7 +10,7 @@ from typing import Any, get_type_hints
 
 from torch import nn
 
-from pyro_dpvae._checks import check_choice
+from pyro_dpvae._checks import check_choice, nearest
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
@@ -32,6 +32,7 @@ __all__ = [
     "as_mapping",
     "builder_of",
     "default_of",
+    "option_hint",
     "resolved",
     "schedule_keys",
 ]
@@ -91,6 +92,28 @@ _SUPPLIED = frozenset(
 )
 
 
+def option_hint(option: str, known: Iterable[str]) -> str:
+    """Return which parts have an unknown option; otherwise the one that may be meant, or nothing.
+
+    Example:
+        >>> option_hint("--objective.capacity", [])
+        ' (capacity is an option of objective capacity)'
+    """
+    first, _, rest = option.removeprefix("--").partition(".")
+    name = (rest or first).removeprefix("schedule.").partition(".")[0]
+    owners = {
+        kind: [one for one, builder in about.choices.items() if name in _arguments(builder)]
+        for kind, about in KINDS.items()
+    }
+    kinds = [first] if owners.get(first) else [kind for kind in owners if owners[kind]]
+    have = " and of ".join(f"{kind} {', '.join(owners[kind])}" for kind in kinds)
+    return f" ({name} is an option of {have})" if have else nearest(option, known)
+
+
+def _arguments(builder: Callable[..., Any] | None) -> set[str]:
+    return {*inspect.signature(builder).parameters} - _SUPPLIED if builder else set()
+
+
 def builder_of(kind: str, name: str) -> Callable[..., Any] | None:
     """Return the builder of a part.
 
@@ -130,8 +153,6 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
         ) from error
     found = getattr(loaded, attribute, None)
     if found is None:
-        from pyro_dpvae._parser import nearest
-
         there = [name for name, one in vars(loaded).items() if callable(one)]
         raise ConfigError(f"{module} has no {attribute}{nearest(attribute, there)}; {rule}")
     made = found if isinstance(found, type) else None
@@ -299,6 +320,7 @@ def _resolved(kind: str, part: str) -> str:
 
     content = json.loads(part)
     parser = CommandParser()
+    parser.hint = option_hint
     parser.add_argument(f"--{kind}.name", type=str)
     if kind == RATE_SCHEDULE:
         add_rate_options(parser, content)

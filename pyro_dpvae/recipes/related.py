@@ -30,8 +30,6 @@ _LADDER = Recipe(
 
 _OWN = "no source has it; ours"
 
-_WILLETTS = "Willetts, Roberts, Holmes (2019)"
-
 _CLUSTERS = Recipe(
     "variational ladder clustering: the ladder with a Gaussian mixture at each layer",
     {

@@ -2,7 +2,7 @@
 
 import shlex
 import warnings
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ from pyro_dpvae.data import (
 )
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.data.preprocessing import binarised_bits, unpacked
+from pyro_dpvae.data.scales import standardise
 from pyro_dpvae.decoders import images
 from pyro_dpvae.errors import ConfigError, DataError, DataWarning
 from pyro_dpvae.guides import AbstractGuide
@@ -182,6 +183,22 @@ class Run:
             x = self.model.decoder(z).sample() if draw else images(self.model.decoder, z)
         return to_unit(x, self.preprocessing).cpu()
 
+    def in_file_units(self, x: Tensor) -> Tensor:
+        """Return items of the run's data, or samples, as before the columns were standardised."""
+        centre, scale = self._units or (0.0, 1.0)
+        return x * scale + centre
+
+    def from_file_units(self, x: Tensor) -> Tensor:
+        """Return rows of numbers, as a file has them, standardised like the run's data."""
+        centre, scale = self._units or (0.0, 1.0)
+        return (x - centre) / scale
+
+    @property
+    def _units(self) -> tuple[Tensor, Tensor] | None:
+        """The mean and standard deviation by which columns of the training were standardised."""
+        units = self.checkpoint.state.get("units")
+        return None if units is None else (torch.tensor(units[0]), torch.tensor(units[1]))
+
     def log_likelihood(
         self, x: Tensor, num_samples: int = 1000, *, seed: int = 0
     ) -> LikelihoodEstimates:
@@ -250,12 +267,22 @@ class Run:
                 f"{source!r} and root {root!r}; restore it"
             )
         reading: dict[str, Any] = {name: config.get(name) for name in READING}
-        found = load(source, root=root, **reading)
+        if self._units is not None:  # those of the training, also for other data
+            reading["standardise"] = None
+        try:
+            found = load(source, root=root, **reading)
+        except ValueError:  # other data may have no labels
+            if not named or reading["labels"] is None:
+                raise
+            found = load(source, root=root, **{**reading, "labels": None})
         if found.item_shape != shape:
             raise DataError(
                 f"data must have the shape of the run's, {shape}, got {found.item_shape} in "
                 f"{found.name!r}; name with --data where the run's own are"
             )
+        if self._units is not None:
+            standardise(found.splits, self._units)
+            found = replace(found, units=self._units)
         trained_on = self.checkpoint.state.get("data", found.digest)
         # What comes by name is computed or fetched, and may be rounded otherwise elsewhere.
         if source not in DATA_SETS and found.digest != trained_on:

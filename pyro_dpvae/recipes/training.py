@@ -1,6 +1,7 @@
 """``train``: from a configuration to a trained run in its folder."""
 
 import os
+import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -10,9 +11,9 @@ import pyro
 
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae._ranks import on_first_rank, ranks, refusing_together, shared_object
-from pyro_dpvae.data import DATA_SETS, Batches, DataSet
+from pyro_dpvae.data import DATA_SETS, Batches, DataSet, scale_caution
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.errors import ConfigError, DataError
+from pyro_dpvae.errors import ConfigError, DataError, DataWarning
 from pyro_dpvae.recipes.config import RunConfig
 from pyro_dpvae.recipes.run import Run, open_run
 from pyro_dpvae.recipes.system import System, start_from_data
@@ -28,6 +29,9 @@ from pyro_dpvae.training import (
 )
 
 __all__ = ["PreparedRun", "prepare", "train"]
+
+# Likelihoods of columns whose scale is free, unlike that of counts and of 0 and 1.
+_OF_REAL_NUMBERS = ("gaussian", "gaussian-learned", "gaussian-pixel", "laplace", "laplace-learned")
 
 
 def train(
@@ -119,7 +123,11 @@ class PreparedRun:
         # Before anything is written: its package may be missing.
         boards = [TensorBoard(run.path / "tensorboard")] if self.config.tensorboard else []
         self._write_configuration()
-        columns = {} if data.columns is None else {"columns": list(data.columns)}
+        about: dict[str, Any] = {"data": data.digest}
+        if data.columns is not None:
+            about["columns"] = list(data.columns)
+        if data.units is not None:
+            about["units"] = [numbers.tolist() for numbers in data.units]
         start: bool | Checkpoint = self.resume
         if self.start is not None and self.chosen:
             start = self.start  # otherwise the last one is known once the folder is locked
@@ -131,7 +139,7 @@ class PreparedRun:
             test=self.batches[1],
             config=self.training,
             run=run,
-            state={"data": data.digest, **columns},
+            state=about,
             resume=start,
             device=self.device,
             callbacks=[*boards, *callbacks],
@@ -180,7 +188,10 @@ def prepare(
     start = _start(folder, checkpoint) if resume else None
     if start is not None:
         _check_data(start, config.data, data)
+    if config.part("likelihood")["name"] in _OF_REAL_NUMBERS and (caution := scale_caution(data)):
+        warnings.warn(caution, category=DataWarning, stacklevel=2)
     config = config.for_data(data)
+    assert config.batch_size is not None  # for_data has chosen it
     pyro.set_rng_seed(config.seed)
     system = config.build(data.item_shape, dataset_size=split_size(data.train))
     for module in (system.model, system.guide):

@@ -276,6 +276,8 @@ class _Values(TorchFunctionMode):
                 self._check_origin(leaf)
         if function is torch.Tensor.item and args[0].is_floating_point():
             return args[0].detach()  # losses and terms are logged this way
+        if function is torch.nn.functional.one_hot and tree_leaves((args[1:], kwargs)):
+            return _one_hot(*args, **(kwargs or {}))
         literal = function in (torch.tensor, torch.as_tensor) and not isinstance(args[0], Tensor)
         if function in self._TAKERS or (
             literal and any(isinstance(leaf, Tensor) for leaf in tree_leaves(args[0]))
@@ -294,6 +296,11 @@ class _Values(TorchFunctionMode):
                 "gradients outside the step, which a replay would not repeat; compute it inside "
                 "the program, or detach it and fill it in place"
             )
+
+
+def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
+    """Return PyTorch's ``one_hot``, which reads the range of the classes to check it."""
+    return (classes[..., None] == torch.arange(num_classes, device=classes.device)).long()
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator
 
-from pyro_dpvae.evaluation.numbers import plain_number
+from pyro_dpvae.evaluation.numbers import plain_number, share_interval
 
 __all__ = ["COLOURS", "PLOT_BOX", "Curve", "interval_figure", "limits", "line_figure"]
 __all__ += ["outside", "spread", "svg", "thinned"]
@@ -165,7 +165,8 @@ def interval_figure(
     Args:
         intervals: the value and half the interval of each run, NaN if the half is unknown; a run
             that is None gets an empty row.
-        share: whether values lie between 0 and 1, which is then the scale of a single interval.
+        share: whether values lie between 0 and 1, as then do intervals and the scale of a single
+            one.
     """
     figure = Figure(figsize=(1.8, 0.2 * len(intervals)))
     axes = figure.add_axes((0.04, 0.0, 0.92, 1.0))
@@ -173,10 +174,12 @@ def interval_figure(
     known = {row: one for row, one in enumerate(intervals) if one is not None}
     ends = []
     for row, (value, half) in known.items():
-        error = half if math.isfinite(half) else 0.0
-        ends += [value - error, value + error]
-        color = _RUNS[row % COLOURS]
-        axes.errorbar(value, row, xerr=error, color=color, fmt="o", ms=4, capsize=2 * (error > 0))
+        low = high = value
+        if math.isfinite(half):
+            low, high = share_interval(value, half) if share else (value - half, value + half)
+        ends += [low, high]
+        error, color = [[value - low], [high - value]], _RUNS[row % COLOURS]
+        axes.errorbar(value, row, xerr=error, color=color, fmt="o", ms=4, capsize=2 * (high > low))
     low, high = limits(ends)
     if len(known) == 1:  # against zero, as there is nothing else
         low, high = (0.0, 1.0) if share else limits([0.0, *ends])

@@ -2,7 +2,6 @@
 
 import base64
 import json
-import math
 import shlex
 from collections.abc import Mapping, Sequence
 from itertools import groupby
@@ -13,7 +12,13 @@ from markupsafe import Markup
 
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.evaluation.compare import differing, flat
-from pyro_dpvae.evaluation.meanings import SECTIONS, figure_meaning, meaning_of
+from pyro_dpvae.evaluation.kept import value_of
+from pyro_dpvae.evaluation.meanings import (
+    SECTIONS,
+    figure_meaning,
+    meaning_of,
+    setting_meaning,
+)
 from pyro_dpvae.evaluation.metric_rows import EXPLANATION, metric_rows
 from pyro_dpvae.evaluation.numbers import plain_number
 from pyro_dpvae.evaluation.table import html_table, letter
@@ -73,7 +78,7 @@ def report_page(runs: Sequence[RunContents], *, seeds: bool = False) -> str:
 def comparison_of(runs: Sequence[RunContents]) -> tuple[Comparison, list[str]]:
     """Return the metrics of runs, compared with the first, and why some are not comparable."""
     metrics = dict.fromkeys(name for run in runs for name in run.metrics)
-    values = {name: [_value(run.metrics.get(name)) for run in runs] for name in metrics}
+    values = {name: [value_of(run.metrics, name) for run in runs] for name in metrics}
     differences: dict[str, list[Difference | None]] = {name: [] for name in metrics}
     notes = []
     for index, run in enumerate(runs[1:], 1):
@@ -116,13 +121,6 @@ def metrics_tables(runs: Sequence[RunContents], comparison: Comparison) -> list[
             table = html_table(rows, caption=title, align="<<<" + ">" * columns + "<>")
             tables.append({"title": title, "table": table if rows[1:] else "", "note": note})
     return tables
-
-
-def _value(entry: Mapping[str, Any] | None) -> tuple[float, float] | None:
-    if entry is None:
-        return None
-    error = entry["standard_error"]
-    return entry["value"], math.nan if error is None else error
 
 
 def _difference(number: str, verdict: str, how: str) -> Markup:
@@ -199,7 +197,12 @@ def _settings(placed: Sequence[Placed], comparison: Comparison) -> Markup:
         rows.append([meaning_of(name).title])
         for entry in entries:
             settings = (entry or {}).get("settings", {}).items()
-            text = ", ".join(f"{key} {_text(value)}" for key, value in settings)
+            text = Markup(", ").join(
+                Markup('<span title="{}">{}</span> {}').format(
+                    setting_meaning(key), key, _text(value)
+                )
+                for key, value in settings
+            )
             rows[-1].append("not measured" if entry is None else text)
     return html_table(rows)
 

@@ -7,7 +7,13 @@ from typing import Any, Protocol, runtime_checkable
 
 from torch import Tensor
 
-from pyro_dpvae._checks import check_choice, check_positive, check_positive_int, check_seed
+from pyro_dpvae._checks import (
+    check_choice,
+    check_positive,
+    check_positive_int,
+    check_seed,
+    hint_at_fields,
+)
 from pyro_dpvae.inference import AUTO, check_backend
 from pyro_dpvae.objectives import Weight
 from pyro_dpvae.training.average import check_decay
@@ -142,6 +148,7 @@ class StepOptions:
             )
 
 
+@hint_at_fields
 @dataclass(frozen=True, kw_only=True)
 class TrainConfig(StepOptions):
     """How long and how a model and its guide are trained.

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Rows
@@ -28,8 +29,13 @@ _LABELS = (
 )
 
 
-def read_hdf5(path: Path) -> Source:
-    """Return the arrays of an HDF5 file; large ones are read as needed."""
+def read_hdf5(path: Path, labels: str | None = None) -> Source:
+    """Return the arrays of an HDF5 file; large ones are read as needed.
+
+    Args:
+        path: the file.
+        labels: as for :func:`by_name`.
+    """
     h5py = library("h5py", path)
     arrays: dict[str, Rows] = {}
     objects: list[str] = []
@@ -49,13 +55,16 @@ def read_hdf5(path: Path) -> Source:
             file.visititems(take)
     except (OSError, RuntimeError, ValueError, KeyError, MemoryError) as error:
         raise DataError(f"{path} cannot be read as an HDF5 file: {error}") from error
-    return by_name(arrays, path.stem, str(path), objects)
+    return by_name(arrays, path.stem, str(path), objects=objects, labels=labels)
 
 
-def read_anndata(path: Path) -> Source:
+def read_anndata(path: Path, labels: str | None = None) -> Source:
     """Return the counts of an AnnData file: its layer ``counts`` if it has one, else ``X``.
 
-    Labels are a column of ``obs`` with a name such as ``cell_type``.
+    Args:
+        path: the file.
+        labels: the column of ``obs`` with the labels; None takes one with a name such as
+            ``cell_type``.
     """
     anndata = library("anndata", path)
     try:
@@ -68,18 +77,17 @@ def read_anndata(path: Path) -> Source:
     numbers = found.X if layer is None else found.layers[layer]
     if numbers is None:
         raise DataError(f"{path} has no numbers: X or the layer 'counts' must have some")
-    label = next((name for name in _LABELS if name in found.obs), None)
+    if labels is not None:
+        check_choice("labels", labels, found.obs.columns)
+    label = labels or next((name for name in _LABELS if name in found.obs), None)
     notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
     if label is not None:
         notes.append(f"obs[{label!r}] is the label")
     dense = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
+    of_rows = None if label is None else np.asarray(found.obs[label].astype(str))
     return Source(
         path.stem,
-        {
-            "train": Part(
-                dense, None if label is None else np.asarray(found.obs[label].astype(str))
-            )
-        },
+        {"train": Part(dense, of_rows, names=np.asarray(found.obs_names))},
         str(path),
         "vectors",
         columns=tuple(map(str, found.var_names)),

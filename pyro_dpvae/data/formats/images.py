@@ -9,10 +9,12 @@ from pathlib import Path
 from typing import Any, final
 
 import numpy as np
+import torch
 from PIL import Image, ImageOps, UnidentifiedImageError
+from torch.nn.functional import interpolate
 
 from pyro_dpvae._bars import bar as progress_bar
-from pyro_dpvae._checks import check_choice
+from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Array
@@ -56,8 +58,10 @@ class _Header:
     reader: str
 
 
-def read_images(folder: Path, *, background: str | None = None) -> Source:
-    """Return the images of a folder, which must have one size.
+def read_images(
+    folder: Path, *, background: str | None = None, image_size: int | None = None
+) -> Source:
+    """Return the images of a folder, which must have one size unless they are resized.
 
     Subfolders ``train``, ``val`` or ``valid`` or ``validation``, and ``test`` are splits. If every
     image lies in a subfolder, the subfolders are classes. Images are rotated according to EXIF. If
@@ -66,11 +70,14 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
     Args:
         folder: the folder of the images.
         background: what shows behind transparent images, one of ``BACKGROUNDS``; None is white.
+        image_size: height and width to which the central square of each image is resized.
 
     Raises:
         ValueError: if there is no image, one cannot be read, or sizes differ.
     """
     check_choice("background", background or "white", BACKGROUNDS)
+    if image_size is not None:
+        check_positive_int("image_size", image_size)
     every = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
     by_split: dict[str, list[Path]] = {}
     for path in every:
@@ -85,16 +92,25 @@ def read_images(folder: Path, *, background: str | None = None) -> Source:
             f"the folder {folder} has no images: files must end in {', '.join(sorted(_ENDINGS))}"
         )
     headers = {path: _header(path) for paths in by_split.values() for path in paths}
-    wanted = _widest(headers)
+    wanted = _widest(headers, image_size)
     whiteness = BACKGROUNDS[background or "white"]
     parts = {}
     for part, paths in by_split.items():
-        files = ImageFiles(paths, [headers[path] for path in paths], wanted, whiteness)
+        files = ImageFiles(
+            paths,
+            [headers[path] for path in paths],
+            wanted=wanted,
+            white=whiteness,
+            resize=image_size is not None,
+        )
         base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
         held = files[:] if fits_in_memory(files.nbytes) else files
-        parts[part] = Part(held, _classes(paths, base))
+        names = np.array([path.relative_to(folder).as_posix() for path in paths])
+        parts[part] = Part(held, _classes(paths, base), names=names)
     source = Source(folder.name, parts, str(folder), "images")
     _note(source, list(headers.values()), wanted, background or "white")
+    if image_size is not None:
+        source.notes.append(f"central squares, resized to {image_size} x {image_size}")
     if outside:
         source.notes.append(f"{len(outside)} images outside the folders of splits are ignored")
     return source
@@ -105,9 +121,16 @@ class ImageFiles:
     """Image files as rows of one shape (channels, height, width), uint8 or float32 in [0, 1]."""
 
     def __init__(
-        self, paths: Sequence[Path], headers: Sequence[_Header], wanted: _Header, white: int
+        self,
+        paths: Sequence[Path],
+        headers: Sequence[_Header],
+        *,
+        wanted: _Header,
+        white: int,
+        resize: bool,
     ) -> None:
         self.paths, self.headers, self.wanted, self.white = paths, headers, wanted, white
+        self.resize = resize
         width, height = wanted.size
         self.shape = (len(paths), wanted.channels, height, width)
         self.dtype = np.dtype(np.float32 if wanted.deep else np.uint8)
@@ -129,6 +152,8 @@ class ImageFiles:
 
     def _read(self, path: Path, header: _Header) -> Array:
         pixels = _pixels(path, header, self.white)
+        if self.resize:
+            pixels = _resized(pixels, self.wanted.size[0])
         if pixels.shape[1:] != self.shape[2:]:
             raise DataError(
                 f"all images of a folder must have one size, got {pixels.shape[:0:-1]} in {path} "
@@ -139,21 +164,32 @@ class ImageFiles:
         return np.broadcast_to(pixels, self.shape[1:])
 
 
-def _widest(headers: dict[Path, _Header]) -> _Header:
+def _widest(headers: dict[Path, _Header], image_size: int | None) -> _Header:
     first, size = next((path, header.size) for path, header in headers.items())
     for path, header in headers.items():
-        if header.size != size:
+        if header.size != size and image_size is None:
+            least = min(min(header.size) for header in headers.values())
             raise DataError(
                 f"all images of a folder must have one size, got {header.size} in {path} and "
-                f"{size} in {first}; resize them first"
+                f"{size} in {first}; use image_size={least}, or smaller, to resize their central "
+                "squares"
             )
     return _Header(
-        size,
+        size if image_size is None else (image_size, image_size),
         max(header.channels for header in headers.values()),
         any(header.deep for header in headers.values()),
         any(header.alpha for header in headers.values()),
         "",
     )
+
+
+def _resized(pixels: Array, size: int) -> Array:
+    """Return the central square of an image (channels, height, width) in another size."""
+    side = min(pixels.shape[1:])
+    top, left = ((length - side) // 2 for length in pixels.shape[1:])
+    square = torch.from_numpy(pixels[:, top : top + side, left : left + side].astype(np.float32))
+    small = interpolate(square[None], (size, size), mode="bilinear", antialias=True)[0].numpy()
+    return np.rint(small).astype(np.uint8) if pixels.dtype == np.uint8 else small
 
 
 def _classes(paths: Sequence[Path], base: Path) -> Array | None:

@@ -41,11 +41,15 @@ def read_npy(path: Path) -> Source:
     return Source(path.stem, {"train": Part(array)}, str(path))
 
 
-def read_npz(path: Path) -> Source:
+def read_npz(path: Path, labels: str | None = None) -> Source:
     """Return the arrays of a .npz file; large uncompressed ones are memory-mapped.
 
     Compressed arrays are always loaded, since they can only be read from their beginning. Arrays
     of objects are ignored, since only unpickling could read them.
+
+    Args:
+        path: the file.
+        labels: as for :func:`by_name`.
     """
     arrays: dict[str, Rows] = {}
     objects: list[str] = []
@@ -76,7 +80,7 @@ def read_npz(path: Path) -> Source:
         raise _refusal(path) from error
     if not arrays and objects:
         raise _refusal(path)
-    return by_name(arrays, path.stem, str(path), objects)
+    return by_name(arrays, path.stem, str(path), objects=objects, labels=labels)
 
 
 def _header(file: Any) -> tuple[tuple[int, ...], bool, "np.dtype[Any]"]:

@@ -17,17 +17,21 @@ from pyro_dpvae.errors import DataError
 
 __all__ = ["ENDINGS", "read"]
 
-_READERS: dict[str, Callable[[Path], Source]] = {
-    ".amat": read_amat,
+# Readers of files that name their columns or arrays, and so their labels.
+_NAMING: dict[str, Callable[[Path, str | None], Source]] = {
     ".csv": read_table,
     ".h5": read_hdf5,
     ".h5ad": read_anndata,
     ".hdf5": read_hdf5,
-    ".mat": read_matlab,
-    ".npy": read_npy,
     ".npz": read_npz,
     ".parquet": read_table,
     ".tsv": read_table,
+}
+_READERS: dict[str, Callable[..., Source]] = {
+    **_NAMING,
+    ".amat": read_amat,
+    ".mat": read_matlab,
+    ".npy": read_npy,
 }
 ENDINGS = (*_READERS, "-ubyte", ".gz")
 """The endings of supported files."""
@@ -35,7 +39,13 @@ ENDINGS = (*_READERS, "-ubyte", ".gz")
 _SPLITS = {"valid": ("valid", "val", "validation"), "test": ("test", "testing")}
 
 
-def read(path: Path, *, background: str | None = None) -> Source:
+def read(
+    path: Path,
+    *,
+    background: str | None = None,
+    image_size: int | None = None,
+    labels: str | None = None,
+) -> Source:
     """Read a file or folder.
 
     For a file of one split with ``train`` in its name, the files with ``valid``, ``val``,
@@ -44,14 +54,25 @@ def read(path: Path, *, background: str | None = None) -> Source:
     Args:
         path: the file or folder.
         background: as for :func:`read_images`.
+        image_size: as for :func:`read_images`.
+        labels: the name of the column or array of labels; None takes one with a usual name.
 
     Raises:
         ImportError: if a library for the file is not installed.
-        ValueError: if the format is unknown, or the file is damaged.
+        ValueError: if the format is unknown, the file is damaged, or it has no such labels.
     """
+    if labels is not None and (path.is_dir() or not path.name.lower().endswith((*_NAMING,))):
+        raise DataError(
+            f"labels names a column or an array of a file that ends in {', '.join(_NAMING)}, got "
+            f"labels={labels!r} for {path}; leave it out (subfolders of images are classes)"
+        )
     if path.is_dir():
-        return _read_folder(path, background)
-    source = _read_file(path)
+        return _read_folder(path, background, image_size)
+    if image_size is not None:
+        raise DataError(
+            f"image_size applies to folders of images, got {image_size} for {path}; leave it out"
+        )
+    source = _read_file(path, labels)
     if len(source.parts) > 1:
         return source
     for split, words in _SPLITS.items():
@@ -59,7 +80,7 @@ def read(path: Path, *, background: str | None = None) -> Source:
         found = next((one for one in beside if one != path and one.is_file()), None)
         if found is None:
             continue
-        other = _read_file(found)
+        other = _read_file(found, labels)
         if other.columns != source.columns:
             raise DataError(
                 f"all splits must have the same columns, got {other.columns} in {found} and "
@@ -70,7 +91,7 @@ def read(path: Path, *, background: str | None = None) -> Source:
     return source
 
 
-def _read_folder(path: Path, background: str | None) -> Source:
+def _read_folder(path: Path, background: str | None, image_size: int | None) -> Source:
     if is_cars(path):
         return read_cars(path)
     files = sorted(one for one in path.iterdir() if one.is_file())
@@ -78,10 +99,10 @@ def _read_folder(path: Path, background: str | None) -> Source:
         return read_idx(next((one for one in idx if "train" in one.name), idx[0]))
     if norb := [one for one in files if "-training-dat.mat" in one.name]:
         return read_norb(norb[0])
-    return read_images(path, background=background)
+    return read_images(path, background=background, image_size=image_size)
 
 
-def _read_file(path: Path) -> Source:
+def _read_file(path: Path, labels: str | None) -> Source:
     if is_idx(path):
         return read_idx(path)
     name = path.name.lower()
@@ -89,7 +110,7 @@ def _read_file(path: Path) -> Source:
         return read_norb(path)
     for ending, reader in _READERS.items():
         if name.endswith(ending):
-            return reader(path)
+            return reader(path) if labels is None else reader(path, labels)
     raise DataError(
         f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
     )

@@ -1,10 +1,12 @@
 """Tables with a header: .csv, .tsv and .parquet."""
 
+import re
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError
@@ -12,29 +14,40 @@ from pyro_dpvae.errors import DataError
 __all__ = ["read_table"]
 
 _LABELS = ("label", "labels", "class", "target", "targets")
+# Columns that name rows: without a name of its own, id, sample_id, userId ...
+_INDEX = re.compile(r"|Unnamed: 0|(?:.*[_ .-])?(?i:id|uuid)|.*[a-z]I[dD]")
 
 
-def read_table(path: Path) -> Source:
+def read_table(path: Path, labels: str | None = None) -> Source:
     """Return the columns of a table as vectors, with their names.
 
-    A column called ``label``, ``class`` or ``target`` is the label, unless it has real numbers. A
-    column without a name, or an index written by pandas, is ignored.
+    A column without a name, an index written by pandas, and columns such as ``id`` and
+    ``sample_id`` are no data; the first of them names the rows.
+
+    Args:
+        path: the file.
+        labels: the column of labels; None takes one called ``label``, ``class`` or ``target``,
+            unless it has real numbers.
 
     Raises:
         ImportError: without pyarrow.
-        ValueError: for a column with gaps or without numbers, or a table without a header.
+        ValueError: for a column with gaps or without numbers, or a table without a header, or
+            without the column of labels.
     """
     table, names = _table(path)
     _check_header(names, path)
+    if labels is not None:
+        check_choice("labels", labels, names)
     types = library("pyarrow.types", path)
-    labels = {name for name in names if not types.is_floating(table.schema.field(name).type)}
-    label = next((name for name in _LABELS if name in labels), None)
-    index = {name for name in names if name in ("", "Unnamed: 0")}
-    index |= {*names} & {*map(str, (table.schema.pandas_metadata or {}).get("index_columns", ()))}
+    whole = [name for name in names if not types.is_floating(table.schema.field(name).type)]
+    label = labels or next((name for name in _LABELS if name in whole), None)
+    stored = map(str, (table.schema.pandas_metadata or {}).get("index_columns", ()))
+    ids = {*stored, *(name for name in whole if _INDEX.fullmatch(name))}
+    index = [name for name in names if name in ids and name != label]
     columns = [name for name in names if name not in {label, *index}]
     notes = [f"column {label!r} is the label"] if label else []
     if index:
-        notes.append(f"ignored index columns: {', '.join(map(repr, sorted(index)))}")
+        notes.append(f"columns that name rows are no data: {', '.join(map(repr, index))}")
     if not columns:
         raise DataError(f"a table must have columns of numbers, got {names} in {path}")
     array = np.empty((table.num_rows, len(columns)), np.float64)
@@ -42,9 +55,12 @@ def read_table(path: Path) -> Source:
         array[:, place] = _numbers(table.column(name), name, path)
     if all(table.schema.field(name).type == "float" for name in columns):
         array = array.astype(np.float32)
+    part = Part(array, None if label is None else _labels(table.column(label), path))
+    if index:
+        part.names = np.array(table.column(index[0]).to_pylist(), dtype=str)
     return Source(
         path.stem,
-        {"train": Part(array, None if label is None else _labels(table.column(label), path))},
+        {"train": part},
         str(path),
         "vectors",
         columns=tuple(columns),
@@ -96,8 +112,8 @@ def _numbers(column: Any, name: str, path: Path) -> Any:
     if not (types.is_integer(kind) or types.is_floating(kind) or types.is_boolean(kind)):
         raise DataError(
             f"the columns of a table must be numbers, got {kind} in column {name!r} of {path}; "
-            "replace its values by numbers (a column of 0 and 1 for each), remove the column, "
-            "or name it 'label' if it is the label"
+            f"use labels={name!r} if it is the label, otherwise remove the column or replace its "
+            "values by numbers (a column of 0 and 1 for each)"
         )
     return column.to_numpy()
 
