@@ -256,7 +256,7 @@ def test_a_broken_file_is_named_or_made_anew(
 
 
 def test_a_broken_cache_is_named(evaluated: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (path,) = (evaluated / "cache" / "domain").glob("*.safetensors")
+    (path,) = (evaluated / "cache" / "classifiers").glob("*.safetensors")
     kept = path.read_bytes()
     path.write_bytes(kept[:100])
     assert evaluate(evaluated / "digits", "--metrics", "domain", "--images", "60") == 2

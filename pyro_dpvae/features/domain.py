@@ -37,12 +37,10 @@ class DomainFeatures(AbstractFeatures):
         data: name of the data set.
         channels: number of channels of the images.
         classes: number of classes.
-        accuracy: its accuracy on held-out images; NaN if it is unknown.
+        accuracy: its accuracy on held-out images, 0 before it is trained.
     """
 
-    def __init__(
-        self, data: str, *, channels: int, classes: int, accuracy: float = math.nan
-    ) -> None:
+    def __init__(self, data: str, *, channels: int, classes: int, accuracy: float = 0.0) -> None:
         super().__init__()
         self.data, self.classes = data, check_positive_int("classes", classes)
         self.accuracy = accuracy
