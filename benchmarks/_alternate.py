@@ -3,10 +3,19 @@
 import random
 import time
 from collections.abc import Callable, Mapping
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["ratios"]
+__all__ = ["TimesItself", "ratios", "time_of"]
+
+
+@runtime_checkable
+class TimesItself(Protocol):
+    """A step that knows how to be timed, because another process takes it."""
+
+    def time(self, seconds: float) -> float:
+        """Return the seconds of a step, from about as many as fill the given time."""
 
 
 def ratios(
@@ -20,7 +29,8 @@ def ratios(
     """Return the time of each variant over that of the base in the same round.
 
     Args:
-        variants: what is timed, by name; each call is one step.
+        variants: what is timed, by name; each call is one step. Steps that ``TimesItself``
+            describes are timed by themselves.
         base: the variant that the others are divided by.
         rounds: how many.
         seconds: how long each variant is repeated in a round.
@@ -37,7 +47,7 @@ def ratios(
     for _ in range(rounds):
         random.shuffle(order)
         for name in order:
-            times[name].append(_time(variants[name], seconds, clock))
+            times[name].append(time_of(variants[name], seconds, clock))
     of_base = np.array(times[base])
     found = {}
     for name, values in times.items():
@@ -48,7 +58,10 @@ def ratios(
     return found
 
 
-def _time(step: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+def time_of(step: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:
+    """Return the time of a step, repeated for so many seconds."""
+    if isinstance(step, TimesItself):
+        return step.time(seconds)
     count, start = 0, clock()
     while True:
         step()
