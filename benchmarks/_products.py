@@ -14,7 +14,7 @@ from benchmarks._alternate import time_of
 from benchmarks._peers import Peer, PeerStep
 from pyro_dpvae.inference import CapturedSVI
 
-__all__ = ["HERE", "Floor", "Product", "Products", "shape_of"]
+__all__ = ["HERE", "Floor", "Product", "Products", "rates", "shape_of"]
 
 _aten = torch.ops.aten
 _MATRICES = {_aten.mm.default: 0, _aten.addmm.default: 1}  # with the place of the first factor
@@ -94,6 +94,35 @@ def shape_of(a: Tensor, b: Tensor) -> Product:
     return m, k, n, a.stride(0) == 1 and m > 1, b.stride(0) == 1 and k > 1
 
 
+@torch.no_grad()
+def rates(a: Tensor, b: Tensor, *, peer: Peer | None, seconds: float) -> dict[str, float]:
+    """Return by library how fast it multiplies two matrices: the best of five turns, in GFLOP/s.
+
+    Args:
+        a: of shape (m, k).
+        b: of shape (k, n).
+        peer: the script ``products.py``, for NumPy and XLA.
+        seconds: how long a turn takes.
+    """
+    out = a.new_empty(len(a), b.shape[1])
+    steps: dict[str, Callable[[], object]] = {
+        library: lambda multiply=multiply: [multiply(a, b, out) for _ in range(_AT_ONCE)]
+        for library, multiply in HERE.items()
+    }
+    shape = shape_of(a, b)
+    if peer is not None:
+        for library in _PEERS:
+            name = f"{library} {shape}"
+            peer.call("prepare", name=name, library=library, products=[shape] * _AT_ONCE)
+            steps[library] = PeerStep(peer, "compute", name=name)
+    best = dict.fromkeys(steps, math.inf)
+    for _ in range(5):
+        for library, step in steps.items():
+            best[library] = min(best[library], time_of(step, seconds, time.process_time))
+    m, k, n, *_ = shape
+    return {library: 2e-9 * m * k * n * _AT_ONCE / found for library, found in best.items()}
+
+
 @dataclass
 class Floor:
     """All products of a step, each by the fastest library, and the step of the optimizer.
@@ -101,7 +130,7 @@ class Floor:
     Args:
         products: of the step, without convolutions.
         peer: the script ``products.py``, for NumPy and XLA.
-        seconds: how long a product is timed in each of the five rounds of the choice.
+        seconds: how long each turn of the measurement takes by which a library is chosen.
 
     Attributes:
         rates: GFLOP/s of each distinct product, by library.
@@ -115,7 +144,7 @@ class Floor:
     def __post_init__(self) -> None:
         examples = {shape_of(*pair): pair for pair in self.products.factors}
         for shape, (a, b) in examples.items():
-            self.rates[shape] = self._measured(shape, a, b)
+            self.rates[shape] = rates(a, b, peer=self.peer, seconds=self.seconds)
         mine, theirs = [], {library: [] for library in _PEERS}
         for a, b in self.products.factors:
             library = self.fastest(shape_of(a, b))
@@ -172,23 +201,3 @@ class Floor:
         for multiply, a, b, out in self._mine:
             multiply(a, b, out)
         self.products.optimizer()
-
-    @torch.no_grad()
-    def _measured(self, shape: Product, a: Tensor, b: Tensor) -> dict[str, float]:
-        """Return the best of five alternating rounds, in GFLOP/s."""
-        out = a.new_empty(len(a), b.shape[1])
-        steps: dict[str, Callable[[], object]] = {
-            library: lambda multiply=multiply: [multiply(a, b, out) for _ in range(_AT_ONCE)]
-            for library, multiply in HERE.items()
-        }
-        for library in _PEERS:
-            name = f"{library} {shape}"
-            self.peer.call("prepare", name=name, library=library, products=[shape] * _AT_ONCE)
-            steps[library] = PeerStep(self.peer, "compute", name=name)
-        best = dict.fromkeys(steps, math.inf)
-        for _ in range(5):
-            for library, step in steps.items():
-                best[library] = min(best[library], time_of(step, self.seconds, time.process_time))
-        m, k, n, *_ = shape
-        operations = 2 * m * k * n * _AT_ONCE
-        return {library: 1e-9 * operations / seconds for library, seconds in best.items()}
