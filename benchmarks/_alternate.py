@@ -2,12 +2,12 @@
 
 import random
 import time
-from collections.abc import Callable, Mapping
-from typing import Protocol, runtime_checkable
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-__all__ = ["TimesItself", "ratios", "time_of"]
+__all__ = ["TimesItself", "over", "ratios", "time_of"]
 
 
 @runtime_checkable
@@ -25,7 +25,7 @@ def ratios(
     rounds: int,
     seconds: float,
     clock: Callable[[], float] = time.perf_counter,
-) -> dict[str, dict[str, float]]:
+) -> dict[str, dict[str, Any]]:
     """Return the time of each variant over that of the base in the same round.
 
     Args:
@@ -37,8 +37,8 @@ def ratios(
         clock: what time is, in seconds.
 
     Returns:
-        By name: the median ``ratio`` with the quartiles ``q1`` and ``q3``, and the median
-        ``milliseconds`` of a step.
+        By name: the median ``ratio`` with the quartiles ``q1`` and ``q3``, the median
+        ``milliseconds`` of a step, and those of each round.
     """
     for step in variants.values():
         step()
@@ -48,14 +48,21 @@ def ratios(
         random.shuffle(order)
         for name in order:
             times[name].append(time_of(variants[name], seconds, clock))
-    of_base = np.array(times[base])
-    found = {}
-    for name, values in times.items():
-        quartiles = np.percentile(np.array(values) / of_base, [25, 50, 75])
-        q1, ratio, q3 = (round(float(value), 3) for value in quartiles)
-        milliseconds = round(1000 * float(np.median(values)), 3)
-        found[name] = {"ratio": ratio, "q1": q1, "q3": q3, "milliseconds": milliseconds}
-    return found
+    return {
+        name: {
+            **over(values, times[base]),
+            "milliseconds": round(1000 * float(np.median(values)), 3),
+            "rounds": [round(1000 * value, 3) for value in values],
+        }
+        for name, values in times.items()
+    }
+
+
+def over(values: Sequence[float], base: Sequence[float]) -> dict[str, float]:
+    """Return the median of the ratios of two sequences, and their quartiles."""
+    quartiles = np.percentile(np.array(values) / np.array(base), [25, 50, 75])
+    q1, ratio, q3 = (round(float(value), 3) for value in quartiles)
+    return {"ratio": ratio, "q1": q1, "q3": q3}
 
 
 def time_of(step: Callable[[], object], seconds: float, clock: Callable[[], float]) -> float:

@@ -84,8 +84,9 @@ if torch.backends.mkldnn.is_available():
     HERE["oneDNN"] = _by_onednn
 _PEERS = ("NumPy", "XLA")
 
-_AT_ONCE = 10
-"""How many equal products are timed at once, so that calls and clocks count little."""
+# So many equal products are timed at once if they are small, so that the call and the clock count
+# little.
+_AT_ONCE, _LARGE = 10, 10**8
 
 
 def shape_of(a: Tensor, b: Tensor) -> Product:
@@ -105,22 +106,22 @@ def rates(a: Tensor, b: Tensor, *, peer: Peer | None, seconds: float) -> dict[st
         seconds: how long a turn takes.
     """
     out = a.new_empty(len(a), b.shape[1])
+    shape = m, k, n, *_ = shape_of(a, b)
+    at_once = _AT_ONCE if m * k * n < _LARGE else 1
     steps: dict[str, Callable[[], object]] = {
-        library: lambda multiply=multiply: [multiply(a, b, out) for _ in range(_AT_ONCE)]
+        library: lambda multiply=multiply: [multiply(a, b, out) for _ in range(at_once)]
         for library, multiply in HERE.items()
     }
-    shape = shape_of(a, b)
     if peer is not None:
         for library in _PEERS:
             name = f"{library} {shape}"
-            peer.call("prepare", name=name, library=library, products=[shape] * _AT_ONCE)
+            peer.call("prepare", name=name, library=library, products=[shape] * at_once)
             steps[library] = PeerStep(peer, "compute", name=name)
     best = dict.fromkeys(steps, math.inf)
     for _ in range(5):
         for library, step in steps.items():
             best[library] = min(best[library], time_of(step, seconds, time.process_time))
-    m, k, n, *_ = shape
-    return {library: 2e-9 * m * k * n * _AT_ONCE / found for library, found in best.items()}
+    return {library: 2e-9 * m * k * n * at_once / found for library, found in best.items()}
 
 
 @dataclass

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import torch
 
-from benchmarks._alternate import ratios
+from benchmarks._alternate import over, ratios
 from benchmarks._peers import cache
 
 __all__ = ["parse", "report", "write"]
@@ -41,6 +41,7 @@ def parse(program: str, *, quick: str, peers: str | None = None) -> argparse.Nam
     return parser.parse_args()
 
 
+_PEER = "numpyro"
 Case = Callable[[], Mapping[str, Callable[[], object]]]
 """What makes the steps of a case's variants when its turn comes."""
 
@@ -48,7 +49,8 @@ Case = Callable[[], Mapping[str, Callable[[], object]]]
 def report(cases: Mapping[str, tuple[Case, str]], *, options: argparse.Namespace) -> None:
     """Measure on one thread by processor time, print and write.
 
-    The ``note`` of a step that has one stands at the end of its row.
+    Where one of the variants is NumPyro's, the others are also divided by that. The ``note`` of a
+    step that has one stands at the end of its row.
 
     Args:
         cases: by name; each with the variant that its others are divided by.
@@ -62,12 +64,16 @@ def report(cases: Mapping[str, tuple[Case, str]], *, options: argparse.Namespace
         found = ratios(steps, base=base, rounds=rounds, seconds=seconds, clock=time.process_time)
         results[name] = found
         for variant, values in found.items():
-            print(
-                f"{name:10}{variant:14} {values['ratio']:.2f} "
-                f"[{values['q1']:.2f}, {values['q3']:.2f}]   {values['milliseconds']:.1f} ms"
-                f"   {getattr(steps[variant], 'note', '')}".rstrip()
-            )
+            row = f"{name:10}{variant:14} {_text(values)}   {values['milliseconds']:5.1f} ms"
+            if _PEER in found:
+                values[f"over_{_PEER}"] = over(values["rounds"], found[_PEER]["rounds"])
+                row += f"   {_text(values[f'over_{_PEER}'])} of {_PEER}"
+            print(f"{row}   {getattr(steps[variant], 'note', '')}".rstrip(), flush=True)
     write(results, options=options)
+
+
+def _text(found: Mapping[str, float]) -> str:
+    return f"{found['ratio']:.2f} [{found['q1']:.2f}, {found['q3']:.2f}]"
 
 
 def write(results: Mapping[str, object], *, options: argparse.Namespace) -> None:
