@@ -6,13 +6,14 @@ import platform
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from benchmarks._alternate import over, ratios
 from benchmarks._peers import cache
 
-__all__ = ["parse", "report", "write"]
+__all__ = ["beside_peer", "parse", "report", "text", "write"]
 
 
 def parse(program: str, *, quick: str, peers: str | None = None) -> argparse.Namespace:
@@ -64,15 +65,22 @@ def report(cases: Mapping[str, tuple[Case, str]], *, options: argparse.Namespace
         found = ratios(steps, base=base, rounds=rounds, seconds=seconds, clock=time.process_time)
         results[name] = found
         for variant, values in found.items():
-            row = f"{name:10}{variant:14} {_text(values)}   {values['milliseconds']:5.1f} ms"
-            if _PEER in found:
-                values[f"over_{_PEER}"] = over(values["rounds"], found[_PEER]["rounds"])
-                row += f"   {_text(values[f'over_{_PEER}'])} of {_PEER}"
-            print(f"{row}   {getattr(steps[variant], 'note', '')}".rstrip(), flush=True)
+            row = f"{name:10}{variant:14} {text(values)}   {values['milliseconds']:5.1f} ms"
+            row += f"{beside_peer(values, found)}   {getattr(steps[variant], 'note', '')}"
+            print(row.rstrip(), flush=True)
     write(results, options=options)
 
 
-def _text(found: Mapping[str, float]) -> str:
+def beside_peer(values: dict[str, Any], found: Mapping[str, Mapping[str, Any]]) -> str:
+    """Divide a variant's rounds by NumPyro's, if that is among the variants; return the text."""
+    if _PEER not in found:
+        return ""
+    values[f"over_{_PEER}"] = over(values["rounds"], found[_PEER]["rounds"])
+    return f"   {text(values[f'over_{_PEER}'])} of {_PEER}"
+
+
+def text(found: Mapping[str, float]) -> str:
+    """Return a ratio with its quartiles, for a table."""
     return f"{found['ratio']:.2f} [{found['q1']:.2f}, {found['q3']:.2f}]"
 
 

@@ -45,7 +45,7 @@ from benchmarks._alternate import ratios
 from benchmarks._handed import check_terms, hand_over
 from benchmarks._peers import Peer, PeerStep, interpreter, one_core
 from benchmarks._products import rates
-from benchmarks._program import parse, write
+from benchmarks._program import beside_peer, parse, text, write
 from benchmarks.step import build
 from pyro_dpvae import VAE, AmortizedGaussian, StandardNormal
 from pyro_dpvae.importance import ImportanceSampler
@@ -247,7 +247,7 @@ def measure(options: argparse.Namespace, until: ExitStack) -> None:
         found["samples_per_second"] = round(samples / duration)
         found["gemm_fraction"] = round(1e-9 * counts[variant] / duration / peak, 3)
         print(
-            f"{variant:14}{found['ratio']:.2f} [{found['q1']:.2f}, {found['q3']:.2f}]"
+            f"{variant:14}{text(found)}{beside_peer(found, measured)}"
             f"{found['samples_per_second']:8} samples/s{1e-9 * counts[variant] / duration:7.1f} "
             f"GFLOP/s, {found['gemm_fraction']:.0%} of the peak"
         )

@@ -1,6 +1,7 @@
 """Benchmarks beside other libraries: what needs no network, by scripts that stand in for them."""
 
 import itertools
+import json
 import os
 import sys
 from pathlib import Path
@@ -214,11 +215,14 @@ def test_rates_are_of_the_libraries_at_hand() -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    ("program", "peers"),
-    [(step, {"numpyro", "numpyro_scan", "pythae", "floor"}), (importance, {"numpyro", "pythae"})],
+    ("program", "system", "peers"),
+    [
+        (step, "vae", {"numpyro", "numpyro_scan", "pythae", "floor"}),
+        (importance, "mlp", {"numpyro", "pythae"}),
+    ],
 )
 def test_the_peers_themselves_run(
-    program: Any, peers: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    program: Any, system: str, peers: set[str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for peer in _peers.REQUIREMENTS:
         try:
@@ -233,4 +237,8 @@ def test_the_peers_themselves_run(
         program.main()
     finally:
         torch.set_num_threads(threads)
-    assert peers <= {name for name in peers if name in report.read_text()}
+    found = json.loads(report.read_text())[system]
+    assert peers < set(found)
+    for values in found.values():
+        assert values["over_numpyro"]["q1"] <= values["over_numpyro"]["q3"]
+    assert found["numpyro"]["over_numpyro"]["ratio"] == 1.0
