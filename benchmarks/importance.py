@@ -21,14 +21,15 @@ densities at the same latents and estimates are compared:
   so less to compute.
 
 The peak is that of float32 matrix products: the best of any library at 2048^3 and at the shapes of
-the decoder's layers for a chunk. A fraction of it counts the products of ``bare``, or of pythae's
-own.
+the model's layers for a chunk. A fraction of it counts the products of ``bare``, or of pythae's
+own. At last come the products of one sample by themselves, in each library.
 """
 
 import argparse
 import math
 import resource
 import time
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -175,14 +176,29 @@ def beside_peers(
     return steps, until.enter_context(Peer(python, "products.py"))
 
 
-def gemm_peak(model: VAE, chunk: int, peer: Peer | None) -> tuple[float, str]:
-    """Return the best rate of float32 matrix products in GFLOP/s, and the library that has it."""
-    shapes = [(chunk, layer.in_features, layer.out_features) for layer in linear(model.decoder)]
-    found: list[tuple[float, str]] = []
-    for m, k, n in [(2048, 2048, 2048), *shapes]:
-        measured = rates(torch.randn(m, k), torch.randn(k, n), peer=peer, seconds=0.0)
-        found += [(rate, library) for library, rate in measured.items()]
-    return max(found)
+def product_rates(
+    model: VAE, chunk: int, peer: Peer | None
+) -> tuple[float, str, dict[str, float]]:
+    """Return the best rate of float32 products, its library, and what a sample takes in each.
+
+    Args:
+        model: whose linear layers have the shapes, besides 2048^3.
+        chunk: the number of samples in a product.
+        peer: the script ``products.py``, for NumPy and XLA.
+
+    Returns:
+        GFLOP/s, a name, and by library the microseconds of the products of one sample.
+    """
+    square = rates(torch.randn(2048, 2048), torch.randn(2048, 2048), peer=peer, seconds=0.0)
+    best = [(rate, library) for library, rate in square.items()]
+    counts = Counter((layer.in_features, layer.out_features) for layer in linear(model))
+    times = dict.fromkeys(square, 0.0)
+    for (k, n), count in counts.items():
+        measured = rates(torch.randn(chunk, k), torch.randn(n, k).T, peer=peer, seconds=0.0)
+        for library, rate in measured.items():
+            best.append((rate, library))
+            times[library] += 2e-3 * k * n * count / rate
+    return *max(best), times
 
 
 def linear(module: nn.Module) -> list[nn.Linear]:
@@ -239,9 +255,11 @@ def measure(options: argparse.Namespace, until: ExitStack) -> None:
         given = {"environments": options.environments, "until": until}
         peers, products = beside_peers(*system, sizes=sizes, **given)
         steps |= peers
-    peak = gemm_peak(model, chunk, products)
+    before = product_rates(model, chunk, products)
     measured = ratios(steps, base="pyro", rounds=rounds, seconds=seconds, clock=time.process_time)
-    peak, library = max(peak, gemm_peak(model, chunk, products))
+    after = product_rates(model, chunk, products)
+    peak, library, _ = max(before, after, key=lambda found: found[0])
+    times = {name: round(min(before[2][name], after[2][name]), 1) for name in after[2]}
     for variant, found in measured.items():
         duration = found["milliseconds"] / 1000
         found["samples_per_second"] = round(samples / duration)
@@ -251,8 +269,11 @@ def measure(options: argparse.Namespace, until: ExitStack) -> None:
             f"{found['samples_per_second']:8} samples/s{1e-9 * counts[variant] / duration:7.1f} "
             f"GFLOP/s, {found['gemm_fraction']:.0%} of the peak"
         )
+    alone = ", ".join(f"{time} µs in {name}" for name, time in times.items())
     print(f"peak {peak:.1f} GFLOP/s, of {library}; memory {rss:.0f} MB")
+    print(f"the products of a sample, alone: {alone}")
     results = {"mlp": measured, "gemm_peak_gflops": round(peak, 1), "rss_mb": round(rss)}
+    results["products_microseconds"] = times
     write(results, options=options)
 
 
