@@ -1,9 +1,9 @@
 """The speed of importance sampling: Pyro's, ours, and hand-written PyTorch.
 
-``python -m benchmarks.importance [--quick] [--json FILE]`` measures on one thread log p(x) of one
-binary image from 21,000 draws, under an MLP 784-400-400 with L = 32 and six couplings of two
-networks of 2 x 256 units. Every variant runs the same networks; before anything is timed, their
-values are compared under one seed.
+``python -m benchmarks.importance [--quick] [--peers] [--json FILE]`` measures, on one thread and
+by processor time, log p(x) of one binary image from 21,000 draws, under an MLP 784-400-400 with
+L = 32 and six couplings of two networks of 2 x 256 units. Every variant runs the same networks;
+before anything is timed, their values are compared under one seed.
 
 - ``pyro``: ``vectorized_importance_weights`` as it is called, all draws at once, without
   validation: what others are divided by.
@@ -11,19 +11,29 @@ values are compared under one seed.
 - ``eager``, ``compiled``: ``ImportanceSampler``.
 - ``bare``, ``bare_compiled``: the mathematics written out in PyTorch, in chunks of 1000 draws, and
   the same under ``torch.compile``.
-- ``pythae``, if it is installed: ``VAE.get_nll``, in chunks of 1000 draws, which has no other
-  prior than N(0, I), and so less to compute.
 
-The peak is that of float32 matrix products: the best of ``torch.mm`` at 2048^3 and at the shapes
-of the decoder's layers for a chunk. A fraction of it counts the products of ``bare``, or of
-pythae's own.
+With ``--peers [--environments FOLDER]`` also other libraries, as ``benchmarks.step`` says, whose
+densities at the same latents and estimates are compared:
+
+- ``numpyro``: log p(x, z) - log q(z | x) by NumPyro's ``log_density``, under ``jax.vmap`` and
+  ``jax.jit``, in chunks of 1000 draws.
+- ``pythae``: ``VAE.get_nll``, in chunks of 1000 draws, which has no other prior than N(0, I), and
+  so less to compute.
+
+The peak is that of float32 matrix products: the best of any library at 2048^3 and at the shapes of
+the model's layers for a chunk. A fraction of it counts the products of ``bare``, or of pythae's
+own. At last come the products of one sample by themselves, in each library.
 """
 
+import argparse
 import math
 import resource
 import time
-from collections.abc import Callable
-from importlib.util import find_spec
+from collections import Counter
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyro
 import torch
@@ -33,7 +43,10 @@ from torch.nn.functional import binary_cross_entropy_with_logits
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._alternate import ratios
-from benchmarks._program import parse, write
+from benchmarks._handed import check_terms, hand_over
+from benchmarks._peers import Peer, PeerStep, interpreter, one_core
+from benchmarks._products import rates
+from benchmarks._program import beside_peer, parse, text, write
 from benchmarks.step import build
 from pyro_dpvae import VAE, AmortizedGaussian, StandardNormal
 from pyro_dpvae.importance import ImportanceSampler
@@ -106,51 +119,6 @@ def bare(
     return step
 
 
-def pythae_step(model: VAE, guide: AmortizedGaussian, x: Tensor, samples: int, chunk: int) -> Step:
-    """Return pythae's estimate on the same networks, refused if it is not ours."""
-    from pythae.models import VAE as PythaeVAE
-    from pythae.models import VAEConfig
-    from pythae.models.base.base_utils import (
-        ModelOutput,
-    )
-    from pythae.models.nn import (
-        BaseDecoder,
-        BaseEncoder,
-    )
-
-    class Encoder(BaseEncoder):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = guide.encoder.network
-
-        def forward(self, x: Tensor) -> ModelOutput:
-            mean, log_variance = self.network(x).chunk(2, -1)
-            return ModelOutput(embedding=mean, log_covariance=log_variance)
-
-    class Decoder(BaseDecoder):
-        def __init__(self) -> None:
-            super().__init__()
-            self.network = model.decoder.network
-
-        def forward(self, z: Tensor) -> ModelOutput:
-            return ModelOutput(reconstruction=self.network(z).sigmoid())
-
-    config = VAEConfig(
-        input_dim=tuple(x.shape[1:]),
-        latent_dim=guide.encoder.latent_dim,
-        reconstruction_loss="bce",
-    )
-    vae = PythaeVAE(config, encoder=Encoder(), decoder=Decoder())
-
-    @torch.no_grad()
-    def step() -> Tensor:
-        return torch.tensor(vae.get_nll(x, n_samples=samples, batch_size=chunk))
-
-    plain = VAE(StandardNormal(guide.encoder.latent_dim), model.decoder)
-    check({"eager": ours(plain, guide, x, samples, compiled=False), "pythae": step}, "eager")
-    return step
-
-
 def check(steps: dict[str, Step], base: str) -> None:
     """Refuse variants that give another estimate than the base under one seed."""
     found = {}
@@ -162,18 +130,80 @@ def check(steps: dict[str, Step], base: str) -> None:
             raise AssertionError(f"{variant} differs from {base}: {found}")
 
 
-def gemm_peak(model: VAE, chunk: int) -> float:
-    """Return the best rate of float32 matrix products, in GFLOP/s."""
-    layers = [layer for layer in model.decoder.modules() if isinstance(layer, nn.Linear)]
-    shapes = [(chunk, layer.in_features, layer.out_features) for layer in layers]
-    best = 0.0
-    for m, k, n in [(2048, 2048, 2048), *shapes]:
-        a, b, out = torch.randn(m, k), torch.randn(k, n), torch.empty(m, n)
-        for _ in range(10):
-            start = time.perf_counter()
-            torch.mm(a, b, out=out)
-            best = max(best, 2e-9 * m * k * n / (time.perf_counter() - start))
-    return best
+def check_peer(step: PeerStep, model: VAE, guide: AmortizedGaussian, x: Tensor) -> None:
+    """Refuse a peer whose estimate of log p(x) is not within six standard errors of ours."""
+    chunks = ImportanceSampler(model, guide).chunks(x, num_samples=step.arguments["samples"])
+    log_weights = torch.cat(list(chunks)).squeeze(1)
+    weights = (log_weights - log_weights.max()).exp()
+    value = float(log_weights.max() + weights.mean().log())
+    error = float(weights.std() / weights.mean()) / math.sqrt(len(weights))
+    found = step()
+    if not abs(found - value) <= 6 * math.sqrt(2) * error:
+        raise AssertionError(f"the peer's log p(x) is {found}, not {value} +- {error}")
+
+
+def beside_peers(
+    model: VAE,
+    guide: AmortizedGaussian,
+    x: Tensor,
+    *,
+    sizes: Mapping[str, int],
+    environments: Path,
+    until: ExitStack,
+) -> tuple[dict[str, PeerStep], Peer]:
+    """Return the peers' estimates, and the peer that computes products.
+
+    Args:
+        model: the model.
+        guide: the guide.
+        x: one image.
+        sizes: how many samples, and how many of them in a chunk.
+        environments: the folder of the peers' environments.
+        until: closes the peers.
+    """
+    plain = VAE(StandardNormal(guide.encoder.latent_dim), model.decoder)
+    folder = Path(until.enter_context(TemporaryDirectory()))
+    steps = {}
+    for name, one in {"numpyro": model, "pythae": plain}.items():
+        path = folder / f"{name}.npz"
+        hand_over(one, guide, x, path)
+        python = interpreter(name, environments)
+        peer = until.enter_context(Peer(python, f"{name}_vae.py", path))
+        check_terms(peer.call("terms"), one, guide, x, path)
+        steps[name] = PeerStep(peer, "log_evidence", **sizes)
+        check_peer(steps[name], one, guide, x)
+    python = interpreter("numpyro", environments)
+    return steps, until.enter_context(Peer(python, "products.py"))
+
+
+def product_rates(
+    model: VAE, chunk: int, peer: Peer | None
+) -> tuple[float, str, dict[str, float]]:
+    """Return the best rate of float32 products, its library, and what a sample takes in each.
+
+    Args:
+        model: whose linear layers have the shapes, besides 2048^3.
+        chunk: the number of samples in a product.
+        peer: the script ``products.py``, for NumPy and XLA.
+
+    Returns:
+        GFLOP/s, a name, and by library the microseconds of the products of one sample.
+    """
+    square = rates(torch.randn(2048, 2048), torch.randn(2048, 2048), peer=peer, seconds=0.0)
+    best = [(rate, library) for library, rate in square.items()]
+    counts = Counter((layer.in_features, layer.out_features) for layer in linear(model))
+    times = dict.fromkeys(square, 0.0)
+    for (k, n), count in counts.items():
+        measured = rates(torch.randn(chunk, k), torch.randn(n, k).T, peer=peer, seconds=0.0)
+        for library, rate in measured.items():
+            best.append((rate, library))
+            times[library] += 2e-3 * k * n * count / rate
+    return *max(best), times
+
+
+def linear(module: nn.Module) -> list[nn.Linear]:
+    """Return the linear layers of a module."""
+    return [layer for layer in module.modules() if isinstance(layer, nn.Linear)]
 
 
 def flops(step: Step) -> int:
@@ -185,13 +215,25 @@ def flops(step: Step) -> int:
 
 def main() -> None:
     """Measure, print and write."""
-    options = parse("importance", quick="a glance without compiled, for a test of this program")
+    options = parse(
+        "importance",
+        quick="a glance without compiled, for a test of this program",
+        peers="NumPyro and pythae",
+    )
+    with ExitStack() as until:
+        if options.peers:
+            until.enter_context(one_core())
+        measure(options, until)
+
+
+def measure(options: argparse.Namespace, until: ExitStack) -> None:
+    """Measure, print and write; peers run until the end of a block."""
     torch.set_num_threads(1)
     samples, chunk = (200, 100) if options.quick else (21_000, CHUNK)
     rounds, seconds = (2, 0.0) if options.quick else (15, 0.0)
     model, guide, batch = build("mlp")
     system = model, guide, batch[:1]
-    steps = {"eager": ours(*system, samples, compiled=False)}
+    steps: dict[str, Step] = {"eager": ours(*system, samples, compiled=False)}
     if not options.quick:
         steps["compiled"] = ours(*system, samples, compiled=True)
     for step in steps.values():
@@ -204,26 +246,34 @@ def main() -> None:
     steps["pyro"] = theirs(*system, samples, samples)
     steps["pyro_chunked"] = theirs(*system, samples, chunk)
     check(steps, "pyro")
-    counts = dict.fromkeys(steps, flops(steps["bare"]))
-    if find_spec("pythae") is None:
-        print("pythae is not installed, and so not measured")
-    else:
-        steps["pythae"] = pythae_step(*system, samples, chunk)
-        counts["pythae"] = flops(steps["pythae"])
-    peak = gemm_peak(model, chunk)
-    measured = ratios(steps, base="pyro", rounds=rounds, seconds=seconds)
-    peak = max(peak, gemm_peak(model, chunk))
+    counts = dict.fromkeys([*steps, "numpyro"], flops(steps["bare"]))
+    layers = [*linear(guide.encoder), *linear(model.decoder)]
+    counts["pythae"] = 2 * samples * sum(layer.weight.numel() for layer in layers)
+    products = None
+    if options.peers:
+        sizes = {"samples": samples, "chunk": chunk}
+        given = {"environments": options.environments, "until": until}
+        peers, products = beside_peers(*system, sizes=sizes, **given)
+        steps |= peers
+    before = product_rates(model, chunk, products)
+    measured = ratios(steps, base="pyro", rounds=rounds, seconds=seconds, clock=time.process_time)
+    after = product_rates(model, chunk, products)
+    peak, library, _ = max(before, after, key=lambda found: found[0])
+    times = {name: round(min(before[2][name], after[2][name]), 1) for name in after[2]}
     for variant, found in measured.items():
         duration = found["milliseconds"] / 1000
         found["samples_per_second"] = round(samples / duration)
         found["gemm_fraction"] = round(1e-9 * counts[variant] / duration / peak, 3)
         print(
-            f"{variant:14}{found['ratio']:.2f} [{found['q1']:.2f}, {found['q3']:.2f}]"
+            f"{variant:14}{text(found)}{beside_peer(found, measured)}"
             f"{found['samples_per_second']:8} samples/s{1e-9 * counts[variant] / duration:7.1f} "
             f"GFLOP/s, {found['gemm_fraction']:.0%} of the peak"
         )
-    print(f"peak {peak:.1f} GFLOP/s; memory {rss:.0f} MB")
+    alone = ", ".join(f"{time} µs in {name}" for name, time in times.items())
+    print(f"peak {peak:.1f} GFLOP/s, of {library}; memory {rss:.0f} MB")
+    print(f"the products of a sample, alone: {alone}")
     results = {"mlp": measured, "gemm_peak_gflops": round(peak, 1), "rss_mb": round(rss)}
+    results["products_microseconds"] = times
     write(results, options=options)
 
 

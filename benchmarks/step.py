@@ -1,13 +1,14 @@
 """The time of a training step: ours, stock Pyro's, and hand-written PyTorch.
 
-``python -m benchmarks.step [--quick] [--json FILE]`` measures on one thread. Every variant trains
-the same networks with the same objective; before anything is timed, losses and gradients are
-compared under one seed.
+``python -m benchmarks.step [--quick] [--json FILE]`` measures on one thread, by processor time.
+Every variant trains the same networks with the same objective; before anything is timed, losses
+and gradients are compared under one seed.
 
 - ``bare``: the mathematics written out in PyTorch, with one fused Adam: what others are
   divided by.
 - ``bare_compiled``: the same loss under ``torch.compile``.
-- ``stock``: ``pyro.infer.SVI`` with ``Trace_ELBO`` and ``pyro.optim.Adam``.
+- ``stock``: ``pyro.infer.SVI`` with ``Trace_ELBO`` and ``pyro.optim.Adam``. The system ``vae`` has
+  the divergence in closed form: ``TraceMeanField_ELBO``.
 - ``stock_fused``: the same with ``FusedOptim``.
 - ``eager``, ``fx``, ``compiled``: ``CapturedSVI`` with this library's objective,
   ``FusedOptim`` and the backends eager, fx and inductor.
@@ -18,20 +19,36 @@ The systems ``mlp``, ``conv28`` and ``conv64`` have the evidence lower bound, ``
 with the objective of beta-TCVAE, written out in ``bare`` over all pairs of the batch.
 ``optimizer`` times Adam alone, on the parameters of ``mlp``: torch's fused one is the base;
 ``data`` a batch of 60,000 images, on the step of ``mlp``.
+
+``--peers [--environments FOLDER]`` measures ``mlp`` and ``vae``, the same without couplings,
+beside other libraries. They run in environments of their own, which it creates at its first use,
+and take turns with this process on one core. They start from the same weights; their densities at
+the same latents are compared, and how their losses fall.
+
+- ``numpyro``: ``svi.update`` of NumPyro under ``jax.jit``, one call for each step.
+- ``numpyro_scan``: the same under ``jax.lax.scan``, one call for 20 steps.
+- ``pythae``: the training step of pythae's trainer, which has only the plain VAE.
+- ``floor``: like ``products``, but each product by the library that computes it fastest on this
+  machine: PyTorch's ``mm``, oneDNN, NumPy or XLA.
 """
 
 import copy
 import math
 from collections.abc import Callable
+from contextlib import ExitStack
 from functools import partial
-from typing import Any
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pyro
 import torch
-from pyro.infer import SVI, Trace_ELBO
+from pyro.infer import SVI, Trace_ELBO, TraceMeanField_ELBO
 from torch import Tensor
 from torch.nn.functional import binary_cross_entropy_with_logits
 
+from benchmarks._handed import STEPS, check_falls, check_terms, hand_over
+from benchmarks._peers import Peer, PeerStep, interpreter, one_core
+from benchmarks._products import Floor, Products
 from benchmarks._program import parse, report
 from pyro_dpvae import (
     VAE,
@@ -41,6 +58,7 @@ from pyro_dpvae import (
     Decoder,
     GaussianEncoder,
     RegularizedELBO,
+    StandardNormal,
 )
 from pyro_dpvae.data import Batches
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
@@ -55,31 +73,26 @@ SYSTEMS: dict[str, tuple[str, dict[str, object], tuple[int, int, int], int, int]
     "conv64": ("celeba", {}, (3, 64, 64), 64, 50),
     "tc": ("mlp", {"hidden": (400, 400)}, (1, 28, 28), 32, 100),
 }
+PLAIN = "vae"
+"""The system ``mlp`` with the prior N(0, I), measured beside peers."""
 RATE = {"lr": 1e-4}
 DATA, BETA = 60_000, 6.0
-
-_aten = torch.ops.aten
-PRODUCTS = (
-    _aten.mm.default,
-    _aten.addmm.default,
-    _aten.bmm.default,
-    _aten.convolution.default,
-    _aten.convolution_backward.default,
-)
 
 Step = Callable[[], object]
 
 
 def build(name: str, *, batch: int | None = None) -> tuple[VAE, AmortizedGaussian, Tensor]:
-    """Return a model and a guide with a coupling prior, and a batch of binary images."""
+    """Return a model and a guide, and a batch of binary images."""
     pyro.set_rng_seed(0)
-    architecture, options, shape, latent_dim, usual = SYSTEMS[name]
+    plain = name == PLAIN
+    architecture, options, shape, latent_dim, usual = SYSTEMS["mlp" if plain else name]
     batch = usual if batch is None else batch
     networks = ARCHITECTURES[architecture]
     likelihood = BernoulliLikelihood(shape)
     decoder = networks.decoder(latent_dim, likelihood.raw_shape, **options)
     encoder = networks.encoder(shape, **options)
-    model = VAE(CouplingPrior(latent_dim, hidden=(256, 256)), Decoder(decoder, likelihood))
+    prior = StandardNormal(latent_dim) if plain else CouplingPrior(latent_dim, hidden=(256, 256))
+    model = VAE(prior, Decoder(decoder, likelihood))
     guide = AmortizedGaussian(GaussianEncoder(encoder, latent_dim))
     return model, guide, torch.bernoulli(torch.rand(batch, *shape))
 
@@ -107,10 +120,13 @@ def bare_loss(name: str, model: VAE, guide: AmortizedGaussian) -> Callable[[Tens
         mean, log_variance = encoder(x).chunk(2, -1)
         scale = (log_variance / 2).exp()
         z = mean + scale * torch.randn_like(mean)
-        z0, log_det = prior.to_generation(z)
-        # log q(z | x) - log p(z), of which the constants of the two Gaussians cancel
-        log_q = -0.5 * ((z - mean) / scale).square().sum(-1) - scale.log().sum(-1)
-        rate = log_q + 0.5 * z0.square().sum(-1) - log_det
+        if name == PLAIN:  # KL(q(z | x) | N(0, I)) in closed form
+            rate = (0.5 * (scale.square() + mean.square() - 1) - scale.log()).sum(-1)
+        else:
+            z0, log_det = prior.to_generation(z)
+            # log q(z | x) - log p(z), of which the constants of the two Gaussians cancel
+            log_q = -0.5 * ((z - mean) / scale).square().sum(-1) - scale.log().sum(-1)
+            rate = log_q + 0.5 * z0.square().sum(-1) - log_det
         distortion = binary_cross_entropy_with_logits(
             decoder(z).reshape(x.shape), x, reduction="sum"
         )
@@ -138,11 +154,10 @@ def bare_step(
     return step
 
 
-def variants(name: str, *, quick: bool) -> dict[str, Step]:
+def variants(name: str, *, compiled: bool, batch: int | None = None) -> dict[str, Step]:
     """Return a step of each variant, each with modules of its own."""
     pyro.clear_param_store()
-    model, guide, x = build(name, batch=4 if quick else None)
-    compiled = not quick
+    model, guide, x = build(name, batch=batch)
     made: dict[str, Step] = {}
     for variant in ("bare", "bare_compiled") if compiled else ("bare",):
         pair = copy.deepcopy((model, guide))
@@ -165,41 +180,56 @@ def variants(name: str, *, quick: bool) -> dict[str, Step]:
             *pair, fused(), objective(name), backend="inductor"
         )
     if name != "tc":  # Pyro has no such objective
-        svis["stock"] = lambda *pair: SVI(*pair, pyro.optim.Adam(dict(RATE)), Trace_ELBO())
-        svis["stock_fused"] = lambda *pair: SVI(*pair, fused(), Trace_ELBO())
+        elbo = TraceMeanField_ELBO if name == PLAIN else Trace_ELBO
+        svis["stock"] = lambda *pair: SVI(*pair, pyro.optim.Adam(dict(RATE)), elbo())
+        svis["stock_fused"] = lambda *pair: SVI(*pair, fused(), elbo())
     built = {variant: make(*copy.deepcopy((model, guide))) for variant, make in svis.items()}
     for variant, svi in built.items():
         made[variant] = partial(svi.step, x)
     check_gradients(name, *copy.deepcopy((model, guide)), x)
     check_losses(made)
-    made["products"] = products(built["fx"], x)
+    made["products"] = Products(built["fx"], x)
     return made
 
 
-def products(svi: SVI, x: Tensor) -> Step:
-    """Return the products and convolutions of a recorded step, and its optimizer's step."""
-    (recorded,) = svi._recordings
-    calls: list[tuple[Callable[..., object], tuple[object, ...], dict[str, object]]] = []
+def beside_peers(
+    name: str, *, quick: bool, environments: Path, until: ExitStack
+) -> dict[str, Step]:
+    """Return a step of each variant, of the peers, and the floor.
 
-    class Products(torch.fx.Interpreter):
-        def call_function(self, target: Any, args: Any, kwargs: Any) -> Any:
-            if target in PRODUCTS:
-                calls.append((target, args, kwargs))
-            return super().call_function(target, args, kwargs)
+    Args:
+        name: of the system, one of perceptrons.
+        quick: whether nothing is compiled here, and the choice of the floor is hasty.
+        environments: the folder of the peers' environments.
+        until: closes the peers.
+    """
+    made = variants(name, compiled=not quick)
+    model, guide, x = build(name)
+    path = Path(until.enter_context(TemporaryDirectory())) / "handed.npz"
+    hand_over(model, guide, x, path)
 
-    with torch.no_grad():
-        Products(recorded.recording.graph).run(x, *recorded.recording.held)
-    optimizer = svi.optim.optimizer
-    for parameter in recorded.layout.parameters.values():
-        parameter.grad = torch.zeros_like(parameter)
+    def start(environment: str, script: str) -> Peer:
+        python = interpreter(environment, environments)
+        return until.enter_context(Peer(python, script, path))
 
-    @torch.no_grad()
-    def step() -> None:
-        for target, args, kwargs in calls:
-            target(*args, **kwargs)
-        optimizer.step()
-
-    return step
+    numpyro = start("numpyro", "numpyro_vae.py")
+    steps = {
+        "numpyro": PeerStep(numpyro, "update"),
+        "numpyro_scan": PeerStep(numpyro, "scan"),
+    }
+    if name == PLAIN:
+        steps["pythae"] = PeerStep(start("pythae", "pythae_vae.py"), "steps")
+    for step in steps.values():
+        check_terms(step.peer.call("terms"), model, guide, x, path)
+        pair = copy.deepcopy((model, guide))
+        parameters = [p for part in pair for p in part.parameters()]
+        ours = bare_step(bare_loss(name, *pair), parameters, x)
+        check_falls([float(ours().detach()) for _ in range(STEPS)], step.several(STEPS))
+    products = made["products"]
+    assert isinstance(products, Products)
+    floor = Floor(products, start("numpyro", "products.py"), seconds=0.0 if quick else 0.02)
+    print(floor.table())
+    return {**made, **steps, "floor": floor}
 
 
 def check_gradients(name: str, model: VAE, guide: AmortizedGaussian, x: Tensor) -> None:
@@ -273,10 +303,21 @@ def data() -> dict[str, Step]:
 
 def main() -> None:
     """Measure, print and write."""
-    options = parse("step", quick="small batches and nothing compiled, to test this program")
-    cases = {name: (partial(variants, name, quick=options.quick), "bare") for name in SYSTEMS}
-    more = {"optimizer": (optimizers, "torch_fused"), "data": (data, "bare")}
-    report({**cases, **more}, options=options)
+    quick = "small batches and nothing compiled, to test this program"
+    options = parse("step", quick=quick, peers="NumPyro and pythae")
+    with ExitStack() as until:
+        if options.peers:
+            until.enter_context(one_core())
+            given = {"environments": options.environments, "until": until}
+            make = partial(beside_peers, quick=options.quick, **given)
+            report(
+                {name: (partial(make, name), "bare") for name in ("mlp", PLAIN)}, options=options
+            )
+            return
+        make = partial(variants, compiled=not options.quick, batch=4 if options.quick else None)
+        cases = {name: (partial(make, name), "bare") for name in SYSTEMS}
+        more = {"optimizer": (optimizers, "torch_fused"), "data": (data, "bare")}
+        report({**cases, **more}, options=options)
 
 
 if __name__ == "__main__":
