@@ -60,7 +60,10 @@ def forked_rng(seed: int | None = None) -> Iterator[None]:
     devices = range(torch.cuda.device_count()) if torch.cuda.is_initialized() else ()
     with torch.random.fork_rng(devices=devices):
         if seed is not None:
-            torch.manual_seed(seed)
+            # torch.manual_seed would also seed devices that start later, after this context.
+            torch.default_generator.manual_seed(seed)
+            if devices:
+                torch.cuda.manual_seed_all(seed)
         yield
 
 

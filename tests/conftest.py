@@ -20,6 +20,10 @@ from tests.type_checks import forget_calls, use_cheapest_checks
 
 use_cheapest_checks()
 
+# Nothing that is imported or collected is garbage, and collections would look for it each time.
+gc.disable()
+gc.set_threshold(10_000, 20, 20)  # recordings make many objects that live
+
 # Bars of a process and its forks share a lock between processes, and one who is killed while a
 # bar is drawn never gives it back: all others would wait for it forever.
 os.register_at_fork(after_in_child=lambda: tqdm.set_lock(RLock()))
@@ -50,9 +54,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_collection_finish() -> None:
-    """Leave modules and tests out of garbage collections, which would visit them all each time."""
+    """Leave modules and tests out of garbage collections from now on."""
     gc.collect()
     gc.freeze()
+    gc.enable()
 
 
 @pytest.fixture(autouse=True)

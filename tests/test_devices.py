@@ -12,6 +12,7 @@ from torch import nn
 
 from pyro_dpvae import _devices
 from pyro_dpvae._devices import choose_device, own_device
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae._ranks import Ranks
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
@@ -161,3 +162,19 @@ def test_a_run_keeps_what_was_asked_and_resumes_elsewhere(
     assert "device: cpu (chosen by --device auto)\n" in capsys.readouterr().err
     assert main(["sample", str(run), "--number", "4", "--device", "cpu"]) == 0
     assert "device:" not in capsys.readouterr().err
+
+
+def test_a_fork_of_random_states_seeds_no_device_that_starts_later(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """PyTorch keeps a seed for CUDA until it starts, which would be the fork's for good."""
+    seeded: list[int] = []
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)
+    monkeypatch.setattr(torch.cuda, "manual_seed_all", seeded.append)
+    before = torch.get_rng_state()
+    for seed in (3, 2**64 - 1):
+        with forked_rng(seed):
+            drawn = torch.rand(4)
+        assert torch.equal(drawn, torch.rand(4, generator=torch.Generator().manual_seed(seed)))
+    assert torch.equal(torch.get_rng_state(), before)
+    assert seeded == []
