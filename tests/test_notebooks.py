@@ -1,6 +1,7 @@
 """The notebooks run from top to bottom, and are stored with the outputs of such a run."""
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -39,7 +40,13 @@ def client(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Any]:
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path: Path, client: Any) -> None:
+    """All cells run, with a tenth of the training, since the stored outputs have the whole."""
     client.nb = nbformat.read(path, as_version=4)
+    shortened = 0
+    for cell in client.nb.cells:
+        cell.source, count = re.subn(r"(epochs=\d|steps=\d+|--steps \d+)0\b", r"\1", cell.source)
+        shortened += count
+    assert shortened > 0
     # What an earlier notebook left: its names, and parameters that are registered in Pyro.
     clean = nbformat.v4.new_code_cell("import pyro\npyro.clear_param_store()\n%reset -f")
     client.nb.cells.insert(0, clean)

@@ -3,8 +3,8 @@
 Pytest's option --jaxtyping-packages wraps every function of the library in `jaxtyping.jaxtyped`,
 which binds the arguments of each call to keep the sizes of named axes, and checks parameters
 twice. Nine functions in ten have no shapes: beartype alone checks the same types of theirs at a
-tenth of the cost. Of functions with shapes, the first ten calls in each test are checked, and then
-every twentieth, because a training loop repeats the same shapes.
+tenth of the cost. Functions with shapes are checked in their first four calls in each test, and
+then in every twentieth, because a training loop repeats the same shapes.
 """
 
 from collections.abc import Callable, Iterator
@@ -19,12 +19,12 @@ _by_types: Callable[..., Any] = beartype(
     conf=BeartypeConf(violation_type=jaxtyping.TypeCheckError)
 )
 _by_shapes = jaxtyping.jaxtyped
-_FIRST, _EVERY = 10, 20
+_FIRST, _EVERY = 4, 20
 _calls: dict[int, int] = {}  # by number of the function, in the present test
 
 
 def forget_calls() -> None:
-    """Let the next ten calls of each function be checked again."""
+    """Let the next four calls of each function be checked again."""
     _calls.clear()
 
 
