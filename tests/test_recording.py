@@ -330,6 +330,8 @@ def test_one_hot_of_known_classes_is_recorded(options: dict[str, int]) -> None:
     recording = record(run, [torch.tensor([[0, 1], [1, 1]])])
     other = torch.tensor([[3, 0], [2, 1]])
     assert torch.equal(recording([other])[0], nn.functional.one_hot(other, 4))
+    with pytest.raises(RuntimeError, match="out of bounds"):
+        recording([torch.tensor([[4, 0], [2, 1]])])
 
 
 def test_a_tensor_with_a_graph_from_outside_is_used_up_by_no_trial() -> None:

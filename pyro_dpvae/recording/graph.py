@@ -299,8 +299,8 @@ class _Values(TorchFunctionMode):
 
 
 def _one_hot(classes: Tensor, num_classes: int) -> Tensor:
-    """Return PyTorch's ``one_hot``, which reads the range of the classes to check it."""
-    return (classes[..., None] == torch.arange(num_classes, device=classes.device)).long()
+    """Return PyTorch's ``one_hot`` without reading the classes; ``scatter`` checks their range."""
+    return classes.new_zeros(*classes.shape, num_classes).scatter(-1, classes[..., None], 1)
 
 
 @contextmanager
