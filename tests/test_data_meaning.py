@@ -230,6 +230,10 @@ def test_factors_in_all_forms(tmp_path: Path) -> None:
         assert data.held_out is not None
         assert data.test_factors is not None
         assert data.test_factors.tolist() == codes[data.held_out][:, [0, 2]].tolist()
+        assert data.places is not None
+        assert data.train_factors is not None
+        rows = data.places[: len(data.train_factors)]
+        assert data.train_factors.tolist() == codes[rows][:, [0, 2]].tolist()
     np.savez(
         tmp_path / "x.npz",
         images=np.zeros((600, 4, 4), np.uint8),

@@ -364,7 +364,7 @@ def test_fid_uses_the_inception_network(
     # The real network is tested by itself; here a small one takes its place.
     monkeypatch.setattr(rooms, "inception_weights", lambda path, download: path)
     monkeypatch.setattr(
-        rooms, "InceptionFeatures", lambda path: DomainFeatures("x", channels=1, classes=2)
+        rooms, "InceptionFeatures", lambda path: DomainFeatures("x", channels=1, classes=[2])
     )
     assert evaluate(run, "--metrics", "fid", "--inception", "weights.pth") == 0
     found = metrics_of(run)
@@ -403,9 +403,12 @@ def test_disentanglement_of_a_file_with_factors(tmp_path: Path) -> None:
     path = tmp_path / "data.npz"
     np.savez(path, images=images, factors=factors)
     run = train(tmp_path, "run", "--data", str(path), "--network", "mlp", "--latent-dim", "3")
-    assert evaluate(run, "--metrics", "disentanglement") == 0
+    cache = ("--cache", str(tmp_path / "cache"))
+    assert evaluate(run, "--metrics", "disentanglement,domain", "--images", "60", *cache) == 0
     names = {"mig", "sap", "modularity", "factor_vae_score"}
     names |= {"dci_disentanglement", "dci_completeness", "dci_informativeness"}
+    names |= {"frechet_domain", "frechet_low_posterior_domain", "kernel_domain"}
+    names |= {"precision_domain", "recall_domain"}
     assert set(metrics_of(run)) == names
     for found in metrics_of(run).values():
         assert all(map(setting_meaning, found["settings"]))

@@ -245,12 +245,33 @@ def test_the_domain_network_learns_and_is_named_by_its_weights(tmp_path: Path) -
     assert odd(images[:5, :, :2, :2]).shape == (5, 128)
     with pytest.raises(ValueError, match=r"needs at least two classes, got \[3\]"):
         train_domain_network("one", data.train[:9], torch.full((9,), 3))
-    with pytest.raises(ValueError, match="a label for each"):
+    with pytest.raises(ValueError, match="a label or a row of factors for each"):
         train_domain_network("digits", data.train, data.train_labels[:5])
 
 
+def test_a_domain_network_of_factors_classifies_each_of_them(tmp_path: Path) -> None:
+    data = load("digits")
+    assert isinstance(data.train, Tensor)
+    assert isinstance(data.test, Tensor)
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    factors = torch.stack([data.train_labels, data.train_labels % 2 * 5 - 3], 1)
+    network = train_domain_network("digits", data.train, factors, progress=False)
+    network.save(tmp_path / "network.safetensors")
+    again = DomainFeatures.load(tmp_path / "network.safetensors", "digits")
+    assert again.classes == (10, 2)
+    with torch.no_grad():
+        digit, parity = (one.argmax(-1) for one in again.logits(data.test.float() / 255))
+    digits = float((digit == data.test_labels).double().mean())
+    parities = float((parity == data.test_labels % 2).double().mean())
+    assert min(digits, parities) > 0.95
+    assert again.accuracy == pytest.approx((digits + parities) / 2, abs=0.04)
+    with pytest.raises(ValueError, match=r"at least two classes, got \[7\]"):
+        train_domain_network("one", data.train, torch.full_like(factors, 7))
+
+
 def test_images_outside_the_unit_interval_are_refused() -> None:
-    network = DomainFeatures("x", channels=1, classes=2)
+    network = DomainFeatures("x", channels=1, classes=[2])
     with pytest.raises(ValueError, match=r"values in \[0, 1\], got \[0, 255\]"):
         list(extract(network, [torch.tensor([0.0, 255.0]).reshape(1, 1, 1, 2)], progress=False))
     with pytest.raises(ValueError, match=r"features need images .* got \(3, 4\)"):

@@ -47,8 +47,9 @@ class DataSet:
         test: the held-out data.
         train_labels: the class of each training item, if known.
         test_labels: the class of each held-out item, if known.
-        test_factors: the factors of variation of each held-out item, of shape (count, factors), if
-            known. Constant factors are dropped with a warning.
+        train_factors: the factors of variation of each training item, of shape (count, factors),
+            if known. Factors that are constant over the held-out items are dropped with a warning.
+        test_factors: the same of each held-out item.
         valid: the split to evaluate during training instead of ``test``, if there is one.
         label_names: names of the classes.
         factor_names: names of the factors.
@@ -76,6 +77,7 @@ class DataSet:
     test: Split
     train_labels: Tensor | None = None
     test_labels: Tensor | None = None
+    train_factors: Tensor | None = None
     test_factors: Tensor | None = None
     valid: Split | None = None
     label_names: tuple[str, ...] | None = None
@@ -101,6 +103,7 @@ class DataSet:
         for part, labels, split in (
             ("train_labels", self.train_labels, self.train),
             ("test_labels", self.test_labels, self.test),
+            ("train_factors", self.train_factors, self.train),
             ("test_factors", self.test_factors, self.test),
         ):
             if labels is not None and len(labels) != split_size(split):
@@ -125,9 +128,13 @@ class DataSet:
             if isinstance(split, Tensor):  # remembered like the meaning of other splits
                 vars(split)["meaning"] = self.meaning
         if self.test_factors is not None:
-            factors, names = varying(self.test_factors, self.factor_names, repr(self.name))
-            object.__setattr__(self, "test_factors", factors)
-            object.__setattr__(self, "factor_names", names)
+            kept = varying(self.test_factors, self.factor_names, repr(self.name))
+            for part in ("train_factors", "test_factors"):
+                if (factors := getattr(self, part)) is not None:
+                    object.__setattr__(self, part, factors[:, kept] if kept else None)
+            if self.factor_names is not None:
+                names = tuple(self.factor_names[column] for column in kept)
+                object.__setattr__(self, "factor_names", names or None)
 
     @property
     def splits(self) -> dict[str, Split]:

@@ -115,27 +115,22 @@ def is_factors(labels: Array) -> bool:
     return labels.ndim == 2 and labels.shape[1] > 1 and not _is_one_hot(labels)
 
 
-def varying(
-    factors: Tensor, names: tuple[str, ...] | None, where: str
-) -> tuple[Tensor | None, tuple[str, ...] | None]:
-    """Return the factors that vary, and their names.
+def varying(factors: Tensor, names: tuple[str, ...] | None, where: str) -> list[int]:
+    """Return the columns of the factors that vary.
 
     Warns:
         UserWarning: if some are constant, which would leave disentanglement metrics undefined.
     """
-    varies = (factors != factors[:1]).any(0)
-    if varies.all():
-        return factors, names
-    still = [names[i] if names else f"number {i}" for i in (~varies).nonzero()[:, 0].tolist()]
-    warnings.warn(
-        f"factors of variation of {where} that have one value are left out: {', '.join(still)}",
-        category=DataWarning,
-        stacklevel=2,
-    )
-    if not varies.any():
-        return None, None
-    chosen = varies.nonzero()[:, 0].tolist()
-    return factors[:, varies], None if names is None else tuple(names[i] for i in chosen)
+    varies = (factors != factors[:1]).any(0).tolist()
+    still = [names[i] if names else f"number {i}" for i, one in enumerate(varies) if not one]
+    if still:
+        warnings.warn(
+            f"factors of variation of {where} that have one value are left out: "
+            f"{', '.join(still)}",
+            category=DataWarning,
+            stacklevel=2,
+        )
+    return [i for i, one in enumerate(varies) if one]
 
 
 def _flat(labels: Array) -> Array:

@@ -161,6 +161,7 @@ def data_set(
         splits["test"],
         labels.get("train"),
         labels.get("test"),
+        factors.get("train"),
         factors.get("test"),
         valid=splits.get("valid"),
         label_names=label_names,

@@ -25,6 +25,7 @@ from pyro_dpvae.evaluation import labelled
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
 from pyro_dpvae.evaluation.needs import (
+    CLASSES,
     CLUSTERS,
     FACTORS,
     IMAGES,
@@ -358,7 +359,7 @@ GROUPS: dict[str, _Group] = {
     "clusters": _Group(labelled.clusters, needs=(LABELS,)),
     "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERS)),
     "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
-    "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, LABELS, IN_MEMORY)),
+    "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, CLASSES, IN_MEMORY)),
     "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),
     "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }

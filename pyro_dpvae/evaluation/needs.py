@@ -10,6 +10,7 @@ from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
 __all__ = [
+    "CLASSES",
     "CLUSTERS",
     "FACTORS",
     "IMAGES",
@@ -45,6 +46,12 @@ IN_MEMORY = Need(
 LABELS = Need(
     "labels of both splits",
     lambda subject: subject.data.train_labels is not None and subject.data.test_labels is not None,
+)
+CLASSES = Need(
+    "labels or factors of the training split",
+    lambda subject: (
+        subject.data.train_labels is not None or subject.data.train_factors is not None
+    ),
 )
 FACTORS = Need(
     "factors of variation (the array 'factors' of a .npz file)",

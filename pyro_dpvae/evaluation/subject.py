@@ -168,16 +168,18 @@ class Subject:
         return InceptionFeatures(weights()).to(self.saved.device)
 
     def domain_network(self) -> AbstractFeatures:
-        """Return the classifier of the data set, from the cache or trained now.
+        """Return the classifier of labels or factors, from the cache or trained now.
 
         Raises:
-            ValueError: if the data have no labels, or are not in memory.
+            ValueError: if the data have neither labels nor factors, or are not in memory.
         """
         images, labels = self.data.train, self.data.train_labels
+        if labels is None:
+            labels = self.data.train_factors
         if labels is None or not isinstance(images, Tensor):
             raise ValueError(
-                f"a domain network needs labelled images in memory, and {self.data.name!r} has "
-                "none; use the group 'fid', with the Inception network"
+                "a domain network needs images in memory with labels or factors, and "
+                f"{self.data.name!r} has none; use the group 'fid', with the Inception network"
             )
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
         name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"

@@ -1,8 +1,9 @@
 """Domain network: features of a small classifier of the data set."""
 
 import hashlib
+import json
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import final
@@ -31,26 +32,30 @@ class DomainFeatures(AbstractFeatures):
     """The last hidden layer, of 128 units, of a convolutional classifier of images.
 
     Distances in its feature space measure how samples differ from the data in what distinguishes
-    the classes. They are not FID: the network is named after the data set and its weights.
+    the classes. They are not FID: the network is named after the data set and its weights. Data
+    with factors of variation instead of one label have a classifier of each factor; all share the
+    hidden layers.
 
     Args:
         data: name of the data set.
         channels: number of channels of the images.
-        classes: number of classes.
-        accuracy: its accuracy on held-out images, 0 before it is trained.
+        classes: number of classes of the label, or of each factor.
+        accuracy: its accuracy on held-out images, the mean over factors; 0 before it is trained.
     """
 
-    def __init__(self, data: str, *, channels: int, classes: int, accuracy: float = 0.0) -> None:
+    def __init__(
+        self, data: str, *, channels: int, classes: Sequence[int], accuracy: float = 0.0
+    ) -> None:
         super().__init__()
-        self.data, self.classes = data, check_positive_int("classes", classes)
-        self.accuracy = accuracy
+        self.data, self.accuracy = data, accuracy
+        self.classes = tuple(check_positive_int("classes", one) for one in classes)
         self.convolutions = nn.Sequential(
             *(nn.Conv2d(channels, 32, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()),
             *(nn.Conv2d(32, 64, 3, padding=1), nn.MaxPool2d(2, ceil_mode=True), nn.ReLU()),
             *(nn.Conv2d(64, 64, 3, padding=1), nn.ReLU(), nn.AdaptiveAvgPool2d(4)),
         )
         self.hidden = nn.Linear(64 * 16, _FEATURES)
-        self.classify = nn.Linear(_FEATURES, classes)
+        self.classify = nn.Linear(_FEATURES, sum(self.classes))
         self.to(memory_format=torch.channels_last)  # pooling is far faster so on a CPU
         self._named()
 
@@ -59,9 +64,14 @@ class DomainFeatures(AbstractFeatures):
         images = images.contiguous(memory_format=torch.channels_last)
         return relu(self.hidden(self.convolutions(images).flatten(1)))
 
+    def logits(self, images: Tensor) -> tuple[Tensor, ...]:
+        """Return the logits of each factor's classes, of shape (batch, classes)."""
+        logits: tuple[Tensor, ...] = self.classify(self(images)).split(self.classes, -1)
+        return logits
+
     def save(self, path: Path) -> None:
-        """Write the weights as safetensors, with the accuracy as metadata."""
-        metadata = {"data": self.data, "accuracy": str(self.accuracy)}
+        """Write the weights as safetensors, with classes and accuracy as metadata."""
+        metadata = {"classes": json.dumps(self.classes), "accuracy": str(self.accuracy)}
         state = {name: tensor.contiguous() for name, tensor in self.state_dict().items()}
         write_whole(path, save(state, metadata))
 
@@ -70,12 +80,12 @@ class DomainFeatures(AbstractFeatures):
         """Load a network that :meth:`save` wrote."""
         state = read_tensors(path)
         with safe_open(path, framework="pt") as file:
-            accuracy = float(file.metadata()["accuracy"])
+            metadata = file.metadata()
         network = cls(
             data,
             channels=state["convolutions.0.weight"].shape[1],
-            classes=len(state["classify.bias"]),
-            accuracy=accuracy,
+            classes=json.loads(metadata["classes"]),
+            accuracy=float(metadata["accuracy"]),
         )
         network.load_state_dict(state)
         network._named()
@@ -106,13 +116,15 @@ def train_domain_network(
 
     A tenth of the images, at most 2,000, is held out. After every 50 steps the classifier is
     tested on them, and training ends after six tests in a row without an accuracy that is better
-    by more than its standard error.
+    by more than its standard error. With several factors the loss is the sum of their losses, and
+    the accuracy the mean of their accuracies.
 
     Args:
         name: name of the data set.
         images: the training split, uint8 levels or float32 shades of shape (count, channels,
             height, width).
-        labels: the class of each image, of shape (count,); any integers.
+        labels: the class of each image, of shape (count,), or of each factor of each image, of
+            shape (count, factors); any integers.
         steps: the largest number of steps, with Adam at 1e-3 and batches of 128.
         seed: random seed of weights, order and held-out images.
         progress: show a progress bar.
@@ -123,18 +135,24 @@ def train_domain_network(
     if (
         images.dim() != 4
         or images.dtype not in (torch.uint8, torch.float32)
-        or labels.shape != (len(images),)
+        or labels.dim() not in (1, 2)
+        or len(labels) != len(images)
     ):
         raise ValueError(
             "a domain network needs uint8 or float32 images (count, channels, height, "
-            f"width) and a label for each, got {images.dtype} "
+            f"width) and a label or a row of factors for each, got {images.dtype} "
             f"{tuple(images.shape)} and {tuple(labels.shape)}"
         )
-    found, labels = labels.unique(return_inverse=True)
-    if len(found) < 2:
-        raise ValueError(f"a domain network needs at least two classes, got {found.tolist()}")
+    classes, targets = [], []
+    for column in labels.reshape(len(labels), -1).unbind(1):
+        found, target = column.unique(return_inverse=True)
+        if len(found) < 2:
+            raise ValueError(f"a domain network needs at least two classes, got {found.tolist()}")
+        classes.append(len(found))
+        targets.append(target)
+    labels = torch.stack(targets, 1)
     with forked_rng(seed):
-        network = DomainFeatures(name, channels=images.shape[1], classes=len(found))
+        network = DomainFeatures(name, channels=images.shape[1], classes=classes)
         optimizer = torch.optim.Adam(network.parameters(), lr=1e-3, fused=True)
         held_out = min(math.ceil(len(images) / 10), _HELD_OUT)
         test, train = torch.randperm(len(images)).split([held_out, len(images) - held_out])
@@ -145,10 +163,10 @@ def train_domain_network(
         for first in bar:
             network.train()
             for chosen in islice(batches, min(_STEPS, steps - first)):
-                logits = network.classify(network(shades(images[chosen])))
-                loss = cross_entropy(logits, labels[chosen])
+                logits = network.logits(shades(images[chosen]))
+                losses = map(cross_entropy, logits, labels[chosen].unbind(1))
                 optimizer.zero_grad()
-                loss.backward()
+                torch.stack([*losses]).sum().backward()
                 optimizer.step()
             network.eval().accuracy = accuracy = _accuracy(network, images, labels, test)
             tests += 1
@@ -168,7 +186,8 @@ def _endless(indices: Tensor) -> Iterator[Tensor]:
 def _accuracy(network: DomainFeatures, images: Tensor, labels: Tensor, chosen: Tensor) -> float:
     with torch.no_grad():
         right = [
-            network.classify(network(shades(images[some]))).argmax(-1) == labels[some]
+            torch.stack([one.argmax(-1) for one in network.logits(shades(images[some]))], 1)
+            == labels[some]
             for some in chosen.split(_BATCH)
         ]
     return float(torch.cat(right).double().mean())
