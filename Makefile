@@ -3,6 +3,7 @@ PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
 .PHONY: demo test lint docs notebooks clean mixtures-3000-steps
+.PHONY: tradeoff-3000-steps priors-10000-steps systems
 
 demo: .venv/ready
 	$(BIN)/dpvae demo
@@ -30,6 +31,21 @@ notebooks: .venv/ready
 mixtures-3000-steps: .venv/ready
 	mkdir -p runs
 	OMP_NUM_THREADS=1 $(BIN)/python -m papers.posteriors.mixtures --json runs/mixtures-3000-steps.json
+
+# Studies over grids of runs on data sets from DPVAE_DATA. An interrupted one continues.
+tradeoff-3000-steps: .venv/ready
+	@echo "174 runs, about four processor hours"
+	for weight in beta gamma lambda; do for data in mnist dsprites; do \
+	    $(BIN)/python -m papers.dpvae.tradeoff --weight $$weight --data $$data --out runs/tradeoff-$$weight-$$data; \
+	done; done
+
+priors-10000-steps: .venv/ready
+	@echo "24 runs, about 75 processor minutes"
+	$(BIN)/python -m papers.priors --out runs/priors
+
+systems: .venv/ready
+	@echo "36 runs, some processor hours"
+	$(BIN)/python -m papers.systems --out runs/systems
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

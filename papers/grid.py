@@ -1,0 +1,173 @@
+"""Studies over a grid of cases, priors and seeds: each run is trained, measured and kept.
+
+Every study has the options ``--out``, the folder of its runs and results, and ``--jobs``, the
+number of processes at once. An interrupted command continues when it is given again.
+"""
+
+import argparse
+import math
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from papers.dpvae.claims import Interval, mean_interval
+from papers.dpvae.jobs import Job, run_jobs
+from papers.dpvae.results import measured
+from pyro_dpvae._files import make_folder
+from pyro_dpvae.cli import exit_status
+from pyro_dpvae.evaluation import EvaluationConfig, numbers_of
+from pyro_dpvae.runs import RunFolder
+
+__all__ = [
+    "Case",
+    "Key",
+    "Measurement",
+    "Values",
+    "change",
+    "difference",
+    "flags",
+    "job_of",
+    "mean",
+    "of_seeds",
+    "results",
+    "run_command",
+]
+
+Case = tuple[str, str]
+"""A case and a prior, which the seeds repeat."""
+
+Key = tuple[str, str, int]
+"""Case, prior and seed of a run."""
+
+Values = Mapping[Key, Mapping[str, float]]
+"""The metrics of the runs that are finished."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Measurement:
+    """What is measured of each run of a study, and shown.
+
+    Attributes:
+        groups: groups of metrics.
+        columns: titles of the columns of tables, by metric.
+        amounts: numbers of samples and items, as in :class:`EvaluationConfig`.
+    """
+
+    groups: tuple[str, ...]
+    columns: Mapping[str, str]
+    amounts: Mapping[str, int] = field(default_factory=dict)
+
+
+def flags(options: Mapping[str, object]) -> tuple[str, ...]:
+    """Return the arguments of a command for options by name.
+
+    Example:
+        >>> flags({"data": "mnist", "steps": 5})
+        ('--data', 'mnist', '--steps', '5')
+    """
+    return tuple(part for name, one in options.items() for part in (f"--{name}", str(one)))
+
+
+def job_of(run: Path, train: Sequence[str], *, steps: int, measurement: Measurement) -> Job:
+    """Return the job of a run, which is trained and measured on a CPU.
+
+    Args:
+        run: the run folder.
+        train: arguments of ``dpvae train``, with the number of steps.
+        steps: the number of training steps.
+        measurement: what is measured.
+    """
+    numbers: dict[str, Any] = dict(measurement.amounts)
+    config = EvaluationConfig(**numbers)
+    amounts = {name.replace("_", "-"): number for name, number in measurement.amounts.items()}
+    return Job(
+        name=run.name,
+        run=run,
+        steps=steps,
+        train=tuple(train),
+        evaluate=("--metrics", ",".join(measurement.groups), *flags(amounts)),
+        numbers={group: numbers_of(group, config) for group in measurement.groups},
+        place=("--device", "cpu"),
+    )
+
+
+def results(
+    jobs: Mapping[Key, Job], measurement: Measurement, *, out: Path, at_once: int
+) -> tuple[dict[Key, dict[str, float]], int]:
+    """Train and measure what is missing; returns the metrics of each run, and an exit status.
+
+    A run that fails is named, and does not stop the others. A metric that a run lacks is NaN.
+    """
+    make_folder(out)
+    failures = run_jobs([*jobs.values()], at_once=at_once, out=out)
+    for one in failures:
+        print(f"failed: {one.name}: {one.reason}; log {one.log}")
+    values = {}
+    for key, job in jobs.items():
+        if metrics := measured(RunFolder(job.run), job.numbers):
+            values[key] = {
+                name: float(metrics[name]["value"]) if name in metrics else math.nan
+                for name in measurement.columns
+            }
+    return values, 1 if failures else 0
+
+
+def of_seeds(values: Values, case: Case, column: str) -> dict[int, float]:
+    """Return a metric of a case and prior by seed."""
+    return {seed: one[column] for (*which, seed), one in values.items() if tuple(which) == case}
+
+
+def mean(values: Values, case: Case, column: str) -> Interval:
+    """Return the mean of a metric over seeds."""
+    return mean_interval([*of_seeds(values, case, column).values()])
+
+
+def difference(values: Values, one: Case, other: Case, column: str) -> Interval:
+    """Return the mean of the differences of a metric, one minus other, paired by seed."""
+    first, second = (of_seeds(values, case, column) for case in (one, other))
+    return mean_interval([first[seed] - second[seed] for seed in first if seed in second])
+
+
+def change(values: Values, before: Case, after: Case, column: str) -> str:
+    """Return two means and the paired difference with its interval of 95 %, as text.
+
+    Example:
+        >>> one = {("a", "plain", seed): {"fd": 3.0 + seed} for seed in range(2)}
+        >>> two = {("a", "dp", seed): {"fd": 1.0} for seed in range(2)}
+        >>> change({**one, **two}, ("a", "plain"), ("a", "dp"), "fd")
+        '3.5 → 1, -2.5 [-8.85, +3.85]'
+    """
+    first, second = (mean(values, case, column).mean for case in (before, after))
+    paired = difference(values, after, before, column)
+    interval = f"[{paired.low:+.3g}, {paired.high:+.3g}]"
+    return f"{first:.4g} → {second:.4g}, {paired.mean:+.3g} {interval}"
+
+
+def run_command(
+    name: str,
+    description: str,
+    work: Callable[[argparse.Namespace], int],
+    arguments: Sequence[str] | None = None,
+    *,
+    choices: Mapping[str, Iterable[str]] | None = None,
+) -> int:
+    """Run a study as a command; returns its exit status.
+
+    Args:
+        name: the name of the command.
+        description: its help.
+        work: does the work with the parsed options; returns an exit status.
+        arguments: the arguments; None takes those of this process.
+        choices: further options, and what each may be; the first is the default.
+    """
+    parser = argparse.ArgumentParser(
+        prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
+    parser.add_argument("--out", type=Path, required=True, help="the folder of runs and results")
+    parser.add_argument("--jobs", type=int, default=2, help="number of processes at once")
+    for option, some in (choices or {}).items():
+        every = list(some)
+        parser.add_argument(f"--{option}", choices=every, default=every[0])
+    options = parser.parse_args(arguments)
+    return exit_status(name, lambda: work(options), arguments or ())

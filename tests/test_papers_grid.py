@@ -1,0 +1,115 @@
+"""Studies over a grid: jobs, paired differences, tables and figures."""
+
+import json
+import math
+import subprocess
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import torch
+
+from papers import priors, systems
+from papers.dpvae import jobs, tradeoff
+from papers.dpvae.studies import check_arguments
+from papers.grid import Key, Measurement, change, difference, flags, job_of, mean, results
+from pyro_dpvae.priors import ZukoPrior
+from tests.forked_jobs import ForkedProcess
+
+FORKS = SimpleNamespace(Popen=ForkedProcess, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
+MEASURED = Measurement(
+    groups=("elbo", "skl"),
+    columns={"skl": "sKL", "probe": "probe"},
+    amounts={"latent_samples": 50},
+)
+
+
+def test_differences_are_paired_by_seed() -> None:
+    values: dict[Key, dict[str, float]] = {
+        ("a", "plain", 0): {"fd": 1.0},
+        ("a", "plain", 1): {"fd": 2.0},
+        ("a", "plain", 2): {"fd": 9.0},
+        ("a", "dp", 0): {"fd": 3.0},
+        ("a", "dp", 1): {"fd": 5.0},
+    }
+    found = difference(values, ("a", "dp"), ("a", "plain"), "fd")
+    assert (found.mean, found.count) == (2.5, 2)
+    # Student's t of one degree of freedom is 12.7062; the standard error is 0.5.
+    assert found.high - found.mean == pytest.approx(6.3531, abs=1e-4)
+    assert mean(values, ("a", "plain"), "fd").mean == 4.0
+    assert math.isnan(mean(values, ("b", "plain"), "fd").mean)
+    assert change(values, ("a", "plain"), ("a", "dp"), "fd") == "4 → 4, +2.5 [-3.85, +8.85]"
+
+
+def test_a_grid_is_trained_measured_and_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(jobs, "subprocess", FORKS)
+    options = {"data": "two-moons", "network": "moons", "latent-dim": 2, "likelihood": "gaussian"}
+    options |= {"steps": 3, "backend": "eager"}
+    grid = {
+        ("moons", prior, 0): job_of(
+            tmp_path / "runs" / prior,
+            flags({**options, "prior": prior}),
+            steps=3,
+            measurement=MEASURED,
+        )
+        for prior in ("standard", "coupling", "none-such")
+    }
+    values, status = results(grid, MEASURED, out=tmp_path, at_once=2)
+    assert status == 1
+    assert "failed: none-such: " in capsys.readouterr().out
+    for prior in ("standard", "coupling"):
+        kept = json.loads((tmp_path / "runs" / prior / "evaluation.json").read_bytes())
+        found = values["moons", prior, 0]
+        assert found["skl"] == kept["metrics"]["skl"]["value"]
+        assert kept["metrics"]["skl"]["settings"]["samples"] == 50
+        assert math.isnan(found["probe"])  # was not measured
+    assert ("moons", "none-such", 0) not in values
+    monkeypatch.setattr(jobs, "_Process", lambda *_: pytest.fail("a process was started"))
+    del grid["moons", "none-such", 0]
+    assert results(grid, MEASURED, out=tmp_path, at_once=2) == (values, 0)
+
+
+def test_the_commands_of_all_studies_are_valid(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("DPVAE_DATA", str(tmp_path))
+    for weight, data in (("beta", "mnist"), ("gamma", "dsprites"), ("lambda", "mnist")):
+        grid = tradeoff.jobs_of(tmp_path, weight, tradeoff.DATA[data])
+        assert len({job.run for job in grid.values()}) == len(grid)
+        check_arguments([*grid.values()])
+    for study in (priors, systems):
+        grid = study.jobs_of(tmp_path)
+        assert len({job.run for job in grid.values()}) == len(grid)
+        check_arguments([*grid.values()])
+    spline = priors.neural_spline(3)
+    assert isinstance(spline, ZukoPrior)
+    assert spline().log_prob(torch.zeros(2, 3)).shape == (2,)
+
+
+def test_the_trade_off_has_a_row_per_weight_and_a_line_per_prior() -> None:
+    data = tradeoff.DATA["dsprites"]
+    columns = tradeoff.measurement_of(data).columns
+    values: dict[Key, dict[str, float]] = {
+        (f"{weight:g}", prior, seed): dict.fromkeys(
+            columns, 1.0 + seed + 10 * (prior != "standard")
+        )
+        for weight in tradeoff.WEIGHTS["gamma"].values
+        for prior in tradeoff.PRIORS
+        for seed in range(2)
+    }
+    header, _, *rows = tradeoff.table(values, "gamma", data).splitlines()
+    assert [cell.strip() for cell in header.split("|")[1:3]] == ["gamma", "FD"]
+    assert [row.split("|")[1].strip() for row in rows] == ["1", "5", "20", "80"]
+    assert "1.5 → 11.5, +10 [+10, +10]" in rows[0]
+    figure = tradeoff.tradeoff_figure(values, "gamma", data)
+    for panel, name in zip(figure.axes, ("FD", "FD(LP)", "precision"), strict=True):
+        assert (panel.get_xlabel(), panel.get_ylabel()) == ("MIG of z", name)
+        means = {
+            line.get_label(): line.get_xydata()
+            for line in panel.lines
+            if line.get_linestyle() == "-"
+        }
+        assert means["N(0, I)"].tolist() == [[1.5, 1.5]] * 4
+        assert means["decoupled"].tolist() == [[11.5, 11.5]] * 4
