@@ -24,6 +24,7 @@ __all__ = [
     "Key",
     "Measurement",
     "Values",
+    "beside",
     "change",
     "difference",
     "flags",
@@ -140,8 +141,28 @@ def change(values: Values, before: Case, after: Case, column: str) -> str:
     """
     first, second = (mean(values, case, column).mean for case in (before, after))
     paired = difference(values, after, before, column)
-    interval = f"[{paired.low:+.3g}, {paired.high:+.3g}]"
-    return f"{first:.4g} → {second:.4g}, {paired.mean:+.3g} {interval}"
+    return f"{first:.4g} → {second:.4g}, {_signed(paired)}"
+
+
+def beside(values: Values, case: Case, reference: Case, column: str) -> str:
+    """Return a mean and its paired difference from a reference, as text.
+
+    Example:
+        >>> values = {("a", name, 0): {"fd": fd} for name, fd in (("plain", 3.0), ("dp", 1.0))}
+        >>> beside(values, ("a", "plain"), ("a", "plain"), "fd")
+        '3'
+        >>> beside(values, ("a", "dp"), ("a", "plain"), "fd")
+        '1, -2'
+    """
+    own = f"{mean(values, case, column).mean:.4g}"
+    if case == reference:
+        return own
+    return f"{own}, {_signed(difference(values, case, reference, column))}"
+
+
+def _signed(one: Interval) -> str:
+    interval = f" [{one.low:+.3g}, {one.high:+.3g}]" if one.count > 1 else ""
+    return f"{one.mean:+.3g}{interval}"
 
 
 def run_command(

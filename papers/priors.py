@@ -21,10 +21,9 @@ from papers.grid import (
     Key,
     Measurement,
     Values,
-    difference,
+    beside,
     flags,
     job_of,
-    mean,
     of_seeds,
     results,
     run_command,
@@ -110,12 +109,7 @@ def table(values: Values, spent: dict[str, dict[str, float]], jobs: dict[Key, Jo
         seeds = of_seeds(values, case, "elbo")
         if not seeds:
             continue
-        cells = []
-        for column in columns:
-            cells.append(f"{mean(values, case, column).mean:.4g}")
-            if prior != reference:
-                paired = difference(values, case, ("mnist", reference), column)
-                cells[-1] += f", {paired.mean:+.3g} [{paired.low:+.3g}, {paired.high:+.3g}]"
+        cells = [beside(values, case, ("mnist", reference), column) for column in columns]
         own = [jobs[*case, seed] for seed in seeds]
         step = statistics.median(spent[job.name]["train"] for job in own) / STEPS
         samples = statistics.median(sampling_seconds(job.run) for job in own)

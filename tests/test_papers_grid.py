@@ -6,6 +6,7 @@ import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 
@@ -13,6 +14,8 @@ from papers import priors, systems
 from papers.dpvae import jobs, tradeoff
 from papers.dpvae.studies import check_arguments
 from papers.grid import Key, Measurement, change, difference, flags, job_of, mean, results
+from papers.posteriors import guides
+from pyro_dpvae.data import load
 from pyro_dpvae.priors import ZukoPrior
 from tests.forked_jobs import ForkedProcess
 
@@ -83,6 +86,8 @@ def test_the_commands_of_all_studies_are_valid(
         grid = study.jobs_of(tmp_path)
         assert len({job.run for job in grid.values()}) == len(grid)
         check_arguments([*grid.values()])
+    for likelihood, data in (("gaussian", "svhn"), ("bernoulli", "mnist")):
+        check_arguments([*guides.jobs_of(tmp_path, likelihood, data).values()])
     spline = priors.neural_spline(3)
     assert isinstance(spline, ZukoPrior)
     assert spline().log_prob(torch.zeros(2, 3)).shape == (2,)
@@ -113,3 +118,15 @@ def test_the_trade_off_has_a_row_per_weight_and_a_line_per_prior() -> None:
         }
         assert means["N(0, I)"].tolist() == [[1.5, 1.5]] * 4
         assert means["decoupled"].tolist() == [[11.5, 11.5]] * 4
+
+
+def test_a_decoder_starts_at_the_mean_image(tmp_path: Path) -> None:
+    images = torch.randint(0, 256, (30, 1, 4, 4), generator=torch.Generator().manual_seed(0))
+    np.savez(tmp_path / "x.npz", images=images.to(torch.uint8).numpy())
+    source = str(tmp_path / "x.npz")
+    seen = load(source).train
+    assert isinstance(seen, torch.Tensor)
+    grey = seen.double().flatten(1) / 255
+    network = guides.mean_image_perceptron((1, 4, 4), 2, (1, 4, 4), source=source)
+    *_, bias = network.decoder.parameters()
+    torch.testing.assert_close(bias.double(), grey.mean(0), atol=1e-6, rtol=0)
