@@ -2,8 +2,8 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: demo test lint docs notebooks clean mixtures-3000-steps
-.PHONY: tradeoff-3000-steps priors-10000-steps systems
+.PHONY: demo test lint docs notebooks clean
+.PHONY: tradeoff-3000-steps priors-10000-steps mixtures-10000-steps guides-40000-steps systems
 
 demo: .venv/ready
 	$(BIN)/dpvae demo
@@ -26,12 +26,6 @@ docs: .venv/ready
 notebooks: .venv/ready
 	$(BIN)/jupyter-execute --inplace notebooks/*.ipynb
 
-# Mixtures of encoders against one encoder, nine runs of 3,000 steps on MNIST from DPVAE_DATA; what
-# the file of results holds is not done again.
-mixtures-3000-steps: .venv/ready
-	mkdir -p runs
-	OMP_NUM_THREADS=1 $(BIN)/python -m papers.posteriors.mixtures --json runs/mixtures-3000-steps.json
-
 # Studies over grids of runs on data sets from DPVAE_DATA. An interrupted one continues.
 tradeoff-3000-steps: .venv/ready
 	@echo "174 runs, about four processor hours"
@@ -42,6 +36,16 @@ tradeoff-3000-steps: .venv/ready
 priors-10000-steps: .venv/ready
 	@echo "24 runs, about 75 processor minutes"
 	$(BIN)/python -m papers.priors --out runs/priors
+
+mixtures-10000-steps: .venv/ready
+	@echo "9 runs, about an hour of processor time"
+	$(BIN)/python -m papers.posteriors.mixtures --out runs/mixtures
+
+guides-40000-steps: .venv/ready
+	@echo "36 to 42 runs for each data set and likelihood, about two processor hours each"
+	for data in mnist svhn; do for likelihood in gaussian bernoulli; do \
+	    $(BIN)/python -m papers.posteriors.guides --data $$data --likelihood $$likelihood --out runs/guides-$$data-$$likelihood; \
+	done; done
 
 systems: .venv/ready
 	@echo "36 runs, some processor hours"

@@ -14,10 +14,12 @@ from papers import priors, systems
 from papers.dpvae import jobs, tradeoff
 from papers.dpvae.studies import check_arguments
 from papers.grid import Key, Measurement, change, difference, flags, job_of, mean, results
-from papers.posteriors import guides
+from papers.posteriors import guides, mixtures
 from pyro_dpvae.data import load
+from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.priors import ZukoPrior
 from tests.forked_jobs import ForkedProcess
+from tests.linear_gaussian import LinearGaussian
 
 FORKS = SimpleNamespace(Popen=ForkedProcess, PIPE=subprocess.PIPE, STDOUT=subprocess.STDOUT)
 MEASURED = Measurement(
@@ -82,7 +84,7 @@ def test_the_commands_of_all_studies_are_valid(
         grid = tradeoff.jobs_of(tmp_path, weight, tradeoff.DATA[data])
         assert len({job.run for job in grid.values()}) == len(grid)
         check_arguments([*grid.values()])
-    for study in (priors, systems):
+    for study in (priors, systems, mixtures):
         grid = study.jobs_of(tmp_path)
         assert len({job.run for job in grid.values()}) == len(grid)
         check_arguments([*grid.values()])
@@ -130,3 +132,24 @@ def test_a_decoder_starts_at_the_mean_image(tmp_path: Path) -> None:
     network = guides.mean_image_perceptron((1, 4, 4), 2, (1, 4, 4), source=source)
     *_, bias = network.decoder.parameters()
     torch.testing.assert_close(bias.double(), grey.mean(0), atol=1e-6, rtol=0)
+
+
+def test_own_posteriors_reach_the_likelihood_where_they_have_its_form(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(mixtures, "GAP_DRAWS", 100)
+    monkeypatch.setattr(mixtures, "GAP_STEPS", 200)
+    torch.manual_seed(0)
+    exact = LinearGaussian()  # p(z | x) is a diagonal normal distribution
+    x = exact.data(10)
+    with torch.no_grad():
+        posterior = exact.guide.posterior(x).base_dist
+    loc, scale = posterior.loc[:, None], posterior.scale[:, None]
+    encoded = DiagonalNormalMixture(loc.new_zeros(10, 1), loc + 0.5, 2 * scale)
+    found = mixtures.gap(exact.model, encoded, x)
+    truth = exact.log_prob(x)
+    first, gaussian, mixture = found.values()
+    assert (first < truth - 0.5).all()
+    for own in (gaussian, mixture):
+        assert float((own - truth).abs().max()) < 0.2
+        assert float((own - truth).mean()) == pytest.approx(0, abs=0.05)

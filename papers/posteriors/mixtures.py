@@ -1,142 +1,120 @@
-"""What mixtures of encoders are worth on MNIST, at 3,000 steps, and what they could be worth.
+"""What mixtures of encoders are worth on MNIST, and what they could be worth.
 
-``DPVAE_DATA=<root of data> python -m papers.posteriors.mixtures --json FILE`` trains one model
-with a single encoder and with recursive mixtures of two and three, for the same number of steps,
-and measures the bound and log p(x) of held-out images. For the single encoder it also measures the
-gap: decoder and prior stand, and q(z) of each image is optimised by itself, a Gaussian and a
-mixture of two. Results go to the file run by run: what it holds is not done again.
-``--table FILE`` prints the table of a file.
+    DPVAE_DATA=<root of data> python -m papers.posteriors.mixtures --out FOLDER
+
+It trains one model with a single encoder and with recursive mixtures of two and three, each for
+10,000 steps with those of growth, with three seeds, and measures ELBO and log p(x) of held-out
+images. For the single encoder it also measures the gap: decoder and prior stand, and q(z) of each
+image is optimised by itself, a Gaussian and a mixture of two. It writes ``mixtures.md`` to the
+folder. It takes about an hour of processor time; an interrupted command continues when it is given
+again.
 """
 
 import argparse
-import json
 import math
-import os
-import statistics
-import time
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
-import pyro
 import torch
 from torch import Tensor, nn
 
-from pyro_dpvae.data import Batches, load
+from papers.dpvae.jobs import Job, seconds_of
+from papers.grid import (
+    Key,
+    Measurement,
+    Values,
+    beside,
+    flags,
+    job_of,
+    of_seeds,
+    results,
+    run_command,
+)
+from pyro_dpvae import open_run
+from pyro_dpvae._bars import bar
+from pyro_dpvae._files import write_whole
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.metrics import log_likelihoods
+from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.objectives._draws import by_component
-from pyro_dpvae.recipes import System, build_system
-from pyro_dpvae.training import TrainConfig, evaluate_elbo, fit
 
-STEPS, SEEDS, COMPONENTS = 3000, 3, (1, 2, 3)
-LATENT, WIDTH, BATCH, GROWTH = 16, 200, 100, 0.005
-BOUND_DATA, LIKELIHOOD_DATA, LIKELIHOOD_DRAWS = 1000, 300, 200
+__all__ = ["bound", "gap", "gap_table", "jobs_of", "main", "optimised", "table"]
+
+STEPS, SEEDS, COMPONENTS, GROWTH = 10_000, 3, (1, 2, 3), 50
 GAP_DATA, GAP_STEPS, GAP_DRAWS = 200, 500, 200
 
-
-def train(
-    components: int, seed: int, *, steps: int, width: int = WIDTH, batch_size: int = BATCH
-) -> tuple[System, Batches]:
-    """Train a model with a mixture of encoders that grows; growth counts among the steps."""
-    pyro.clear_param_store()
-    pyro.set_rng_seed(seed)
-    data = load("mnist", root=os.environ["DPVAE_DATA"])
-    assert isinstance(data.train, Tensor)
-    assert isinstance(data.test, Tensor)
-    mixture = {"name": "recursive-mixture", "components": components}
-    system = build_system(
-        data.train.shape[1:],
-        latent_dim=LATENT,
-        dataset_size=len(data.train),
-        prior={"name": "standard"},
-        likelihood={"name": "bernoulli"},
-        network={"name": "mlp", "hidden": (width, width)},
-        guide={"name": "amortized"} if components == 1 else mixture,
-        objective={"name": "elbo"},
-    )
-    options: dict[str, Any] = {"preprocessing": "binary-dynamic"}
-    batches = Batches(data.train, batch_size=batch_size, seed=seed, **options)
-    test = Batches(data.test[:BOUND_DATA], batch_size=batch_size, shuffle=False, **options)
-    growth = max(1, round(GROWTH * steps))
-    config = TrainConfig(
-        steps=steps - (components - 1) * growth,
-        growth_steps=growth,
-        seed=seed,
-        evaluate_every=steps,
-        backend="fx",
-    )
-    fit(
-        system.model,
-        system.guide,
-        objective=system.objective,
-        train=batches,
-        test=test,
-        config=config,
-        progress=False,
-    )
-    system.model.eval()
-    system.guide.eval()
-    return system, test
+MEASUREMENT = Measurement(
+    groups=("elbo", "nll"),
+    columns={
+        "elbo": "ELBO, nats",
+        "nll": "-log p(x), nats",
+        "effective_components": "effective components",
+    },
+    amounts={"nll_samples": 500, "nll_data": 500},
+)
 
 
-def measure(components: int, seed: int, **budget: int) -> dict[str, Any]:
-    """Train one mixture and return what it reaches, in nats per image."""
-    start = time.monotonic()
-    system, test = train(components, seed, **budget)
-    seconds = time.monotonic() - start
-    bounds = [evaluate_elbo(system.model, system.guide, test, seed=s) for s in range(3)]
-    images = torch.cat(list(test.epoch(0)))[:LIKELIHOOD_DATA]
-    found = log_likelihoods(
-        system.model,
-        system.guide,
-        images.split(50),
-        num_samples=LIKELIHOOD_DRAWS,
-        progress=False,
-    )
-    run: dict[str, Any] = {
-        "components": components,
-        "seed": seed,
-        "elbo": statistics.fmean(bound["elbo"] for bound in bounds),
-        "log_p": float(found.log_likelihood.mean()),
-        "effective_components": bounds[0].get("effective_components", 1.0),
-        "seconds": round(seconds),
-    }
-    if components == 1 and seed == 0:
-        run["gap"] = gap(system, images[:GAP_DATA])
-    return run
+def jobs_of(out: Path) -> dict[Key, Job]:
+    """Return the job of each number of encoders and seed, one seed after the other."""
+    found = {}
+    for seed in range(SEEDS):
+        for components in COMPONENTS:
+            steps = STEPS - (components - 1) * GROWTH
+            options: dict[str, object] = {
+                "data": "mnist",
+                "preprocessing": "binary-dynamic",
+                "likelihood": "bernoulli",
+                "network": "mlp",
+                "network.hidden": "[200, 200]",
+                "latent-dim": 16,
+                "prior": "standard",
+                "learning-rate": "1e-3",
+                "learning-rate-schedule": "cosine",
+                "batch-size": 100,
+                "steps": steps,
+                "seed": seed,
+            }
+            if components > 1:
+                options |= {"guide": "recursive-mixture", "guide.components": components}
+                options["growth-steps"] = GROWTH
+            found[str(components), "standard", seed] = job_of(
+                out / "runs" / f"{components}-seed-{seed}",
+                flags(options),
+                steps=steps,
+                measurement=MEASUREMENT,
+            )
+    return found
 
 
-def gap(system: System, x: Tensor) -> dict[str, dict[str, float]]:
-    """Return the bound of the encoder and of each image's own Gaussian and mixture of two."""
-    system.model.requires_grad_(False)
-    with torch.no_grad():
-        q = system.guide.posterior(x).base_dist
-    encoded = DiagonalNormalMixture(q.loc.new_zeros(len(x), 1), q.loc[:, None], q.scale[:, None])
-    found = {"encoder": encoded, "own Gaussian": optimised(system.model, encoded, x)}
-    start = found["own Gaussian"]
-    found["own mixture of 2"] = optimised(
-        system.model,
+def gap(model: AbstractVAE, encoded: DiagonalNormalMixture, x: Tensor) -> dict[str, Tensor]:
+    """Return the bound of each image under q(z) of the encoder, and of its own q(z).
+
+    Args:
+        model: the model, which is not changed.
+        encoded: q(z | x) of the encoder.
+        x: the images.
+
+    Returns:
+        Bounds of shape (images,) by the kind of q(z).
+    """
+    found = {"from the encoder": encoded}
+    found["a Gaussian for each image"] = start = optimised(model, encoded, x)
+    found["a mixture of two for each image"] = optimised(
+        model,
         DiagonalNormalMixture(
             start.logits.repeat(1, 2),
-            start.loc.repeat(1, 2, 1) + 0.7 * start.scale * torch.randn(len(x), 2, LATENT),
+            start.loc.repeat(1, 2, 1)
+            + 0.7 * start.scale * torch.randn(len(x), 2, start.loc.shape[-1]),
             start.scale.repeat(1, 2, 1),
         ),
         x,
     )
     with torch.no_grad():
-        bounds = {
-            name: torch.stack([bound(system.model, q, x) for _ in range(GAP_DRAWS)]).mean(0)
+        return {
+            name: torch.stack([bound(model, q, x) for _ in range(GAP_DRAWS)]).mean(0)
             for name, q in found.items()
         }
-    return {
-        name: {
-            "elbo": float(one.mean()),
-            "gain": float((one - bounds["encoder"]).mean()),
-            "standard_error": float((one - bounds["encoder"]).std() / math.sqrt(len(x))),
-        }
-        for name, one in bounds.items()
-    }
 
 
 def optimised(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> DiagonalNormalMixture:
@@ -144,12 +122,12 @@ def optimised(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Diagon
     parts = [nn.Parameter(part.clone()) for part in (q.logits, q.loc, q.scale.log())]
     optimizer = torch.optim.Adam(parts, lr=0.02)
     schedule = torch.optim.lr_scheduler.CosineAnnealingLR(optimizer, GAP_STEPS)
-    for _ in range(GAP_STEPS):
+    for _ in bar(range(GAP_STEPS), description="q(z) of each image", unit="step"):
         logits, loc, log_scale = parts
         q = DiagonalNormalMixture(logits, loc, log_scale.exp())
-        loss = -sum(bound(model, q, x).sum() for _ in range(2))
+        loss = -torch.stack([bound(model, q, x).sum() for _ in range(2)]).sum()
         optimizer.zero_grad()
-        loss.backward()  # type: ignore[union-attr]
+        loss.backward(inputs=parts)
         optimizer.step()
         schedule.step()
     final = [part.detach() for part in parts]
@@ -165,72 +143,56 @@ def bound(model: AbstractVAE, q: DiagonalNormalMixture, x: Tensor) -> Tensor:
     return torch.stack(terms).mean(0)
 
 
-def table(path: Path) -> None:
-    """Print the results of a file in Markdown: means over seeds, and gains over one encoder."""
-    runs = json.loads(path.read_text())["runs"]
-    print("| encoders | ELBO | gain | log p(x) | gain | effective components | seconds |")
-    print("|---|---|---|---|---|---|---|")
-    alone = {run["seed"]: run for run in runs if run["components"] == 1}
-    for components in COMPONENTS:
-        own = [run for run in runs if run["components"] == components and run["seed"] in alone]
-        if not own:
-            continue
-        cells = [str(components)]
-        for name in ("elbo", "log_p"):
-            gains = [run[name] - alone[run["seed"]][name] for run in own]
-            cells += [_spread([run[name] for run in own]), _spread(gains)]
-        cells.append(f"{statistics.fmean(run['effective_components'] for run in own):.2f}")
-        cells.append(f"{statistics.fmean(run['seconds'] for run in own):.0f}")
-        print("| " + " | ".join(cells) + " |")
-    for run in alone.values():
-        for name, one in run.get("gap", {}).items():
-            error = one["standard_error"]
-            print(f"{name}: ELBO {one['elbo']:.2f}, gain {one['gain']:.2f} ± {error:.2f}")
+def gap_table(run: Path) -> str:
+    """Return the bounds of the encoder of a run, and of the own q(z) of held-out images."""
+    opened = open_run(run)
+    assert isinstance(opened.data.test, Tensor)
+    with forked_rng(0), torch.no_grad():
+        x = next(iter(opened.batches(opened.data.test[:GAP_DATA]).epoch(0)))
+        q = opened.guide.posterior(x).base_dist
+        one = q.loc.new_zeros(len(x), 1)
+        encoded = DiagonalNormalMixture(one, q.loc[:, None], q.scale[:, None])
+        with torch.enable_grad():
+            found = gap(opened.model, encoded, x)
+    rows = [["q(z)", "ELBO, nats", "gain over the encoder"]]
+    first, *_ = found.values()
+    for name, bounds in found.items():
+        gain = bounds - first
+        error = float(gain.std()) / math.sqrt(len(gain))
+        said = "" if bounds is first else f"{float(gain.mean()):.2f} ± {error:.2f}"
+        rows.append([name, f"{float(bounds.mean()):.2f}", said])
+    return markdown_table(rows)
 
 
-def _spread(values: list[float]) -> str:
-    if len(values) < 2:
-        return f"{values[0]:.2f}"
-    error = statistics.stdev(values) / math.sqrt(len(values))
-    return f"{statistics.fmean(values):.2f} ± {error:.2f}"
+def table(values: Values, spent: dict[str, dict[str, float]], jobs: dict[Key, Job]) -> str:
+    """Return means over seeds, and paired differences from one encoder with intervals of 95 %."""
+    columns = MEASUREMENT.columns
+    rows = [["encoders", *columns.values(), "training, minutes"]]
+    for components in map(str, COMPONENTS):
+        case, reference = (components, "standard"), ("1", "standard")
+        if seeds := of_seeds(values, case, "elbo"):
+            *cells, number = (beside(values, case, reference, column) for column in columns)
+            cells.append("1" if case == reference else number.partition(",")[0])
+            own = [spent[jobs[*case, seed].name]["train"] / 60 for seed in seeds]
+            rows.append([components, *cells, f"{sum(own) / len(own):.1f}"])
+    return markdown_table(rows)
 
 
-def main() -> None:
-    """Run what is missing from the file, and print the table."""
-    parser = argparse.ArgumentParser(prog="python -m papers.posteriors.mixtures")
-    parser.add_argument("--json", type=Path, help="the file of results, and of what is done")
-    parser.add_argument("--table", type=Path, help="print the table of this file")
-    parser.add_argument("--steps", type=int, default=STEPS, help="training steps of each run")
-    parser.add_argument("--width", type=int, default=WIDTH, help="units of each hidden layer")
-    parser.add_argument("--batch-size", type=int, default=BATCH, help="images in a step")
-    options = parser.parse_args()
-    if options.table:
-        table(options.table)
-        return
-    if options.json is None or "DPVAE_DATA" not in os.environ:
-        raise SystemExit("give --json FILE, and the root of MNIST in DPVAE_DATA")
-    torch.set_num_threads(1)
-    budget = {name: getattr(options, name) for name in ("steps", "width", "batch_size")}
-    content: dict[str, Any] = {"budget": budget, "runs": []}
-    if options.json.exists():
-        content = json.loads(options.json.read_text())
-        if content["budget"] != budget:
-            raise SystemExit(
-                f"a file holds runs of one budget, and {options.json} has {content['budget']}; "
-                "give another file"
-            )
-    done = {(run["components"], run["seed"]) for run in content["runs"]}
-    for seed in range(SEEDS):
-        for components in COMPONENTS:
-            if (components, seed) in done:
-                continue
-            content["runs"].append(measure(components, seed, **budget))
-            print(content["runs"][-1], flush=True)
-            written = options.json.with_suffix(".part")
-            written.write_text(json.dumps(content, indent=1))
-            written.replace(options.json)
-    table(options.json)
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Train and measure what is missing, and write the tables; returns the exit status."""
+
+    def work(options: argparse.Namespace) -> int:
+        jobs, out = jobs_of(options.out), options.out
+        values, status = results(jobs, MEASUREMENT, out=out, at_once=options.jobs)
+        text = table(values, seconds_of(out), jobs)
+        if ("1", "standard", 0) in values:
+            text += f"\n\n{gap_table(jobs['1', 'standard', 0].run)}"
+        write_whole(out / "mixtures.md", text.encode())
+        print(text)
+        return status
+
+    return run_command("python -m papers.posteriors.mixtures", __doc__ or "", work, arguments)
 
 
 if __name__ == "__main__":
-    main()
+    raise SystemExit(main())
