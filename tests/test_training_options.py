@@ -117,20 +117,22 @@ OPTIONS: dict[str, Any] = {
 }
 
 
-def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path) -> None:
+@pytest.mark.parametrize("optimizer", ["adam", "adamax"])
+def test_a_killed_run_goes_on_as_if_it_had_not_been(tmp_path: Path, optimizer: str) -> None:
     """Killed between two updates, with a step to come that is skipped, and all options on."""
+    options = {**OPTIONS, "optimizer": optimizer}
     runs = [RunFolder.create(tmp_path / name, {}) for name in ("whole", "killed")]
     whole = Watch()
     with pytest.warns(UserWarning, match="step 6 is skipped because"):
-        train(runs[0], watch=whole, bad=5, **OPTIONS)
+        train(runs[0], watch=whole, bad=5, **options)
     with (
         pytest.warns(UserWarning, match="step 6 is"),
         pytest.raises(Killed),
     ):
-        train(runs[1], watch=Watch(dies_at=7), bad=5, **OPTIONS)
+        train(runs[1], watch=Watch(dies_at=7), bad=5, **options)
     watch = Watch()
     with pytest.warns(UserWarning, match="is skipped"):
-        _, history = train(runs[1], watch=watch, resume=True, bad=5, **OPTIONS)
+        _, history = train(runs[1], watch=watch, resume=True, bad=5, **options)
     assert watch.calls[0] == "started at 5"
     assert watch.calls[-1] == whole.calls[-1] == "ended"
     assert [call for call in whole.calls if "checkpointed" in call] == [
@@ -210,6 +212,7 @@ def test_a_run_that_stops_at_nan_leaves_its_batch_and_its_last_checkpoint(tmp_pa
         ({"average_decay": 1.5}, "average_decay must lie between 0 and 1, got 1.5; use 0.999"),
         ({"nonfinite": "ignore"}, "nonfinite must be one of skip, stop; got 'ignore'"),
         ({"precision": "half"}, "precision must be one of bfloat16, float32; got 'half'"),
+        ({"optimizer": "sgd"}, "optimizer must be one of adam, adamax; got 'sgd'"),
         ({"monitor": "fid"}, "monitor must be one of elbo, loss; got 'fid'"),
         ({"patience": 0}, "patience must be at least 1"),
         ({"warmup_steps": 0}, "warmup_steps must be at least 1"),
@@ -224,7 +227,11 @@ def test_bad_options_are_refused(options: dict[str, Any], message: str) -> None:
         TrainConfig(steps=20, **options)
 
 
-def test_gradients_are_not_summed_within_a_cuda_graph(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cuda_graph_neither_sums_gradients_nor_takes_slow_optimizers(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     with pytest.raises(ValueError, match="a CUDA graph is of steps that all update, got"):
         TrainConfig(steps=20, backend="cudagraph", accumulate=2)
+    with pytest.raises(ValueError, match="needs an optimizer that has a fused kernel, got"):
+        TrainConfig(steps=20, backend="cudagraph", optimizer="adamax")

@@ -41,12 +41,12 @@ class FusedOptim(PyroOptim):
             module name and parameter name, as for Pyro's optimizers.
         max_norm: the largest norm of all gradients of a step together; longer gradients are scaled
             down. None does not clip.
-        skip_nonfinite: skip a step, moments included, if a gradient is not finite. The device
-            decides, and nothing waits for it. This needs a fused optimizer.
+        skip_nonfinite: skip a step, moments included, if a gradient is not finite. With a fused
+            optimizer the device decides, and nothing waits for it; with others each step waits.
 
     Raises:
-        ValueError: if ``max_norm`` is not positive; on a step, if ``skip_nonfinite`` is set and
-            the optimizer is not fused, or a parameter is not in Pyro's store.
+        ValueError: if ``max_norm`` is not positive; on a step, if a parameter is not in Pyro's
+            store.
 
     Attributes:
         optimizer: the torch optimizer; None before the first step.
@@ -119,6 +119,9 @@ class FusedOptim(PyroOptim):
                 clip(param)
         if self.skip_nonfinite or self.max_norm is not None:
             self._guard([param for param in present if param.grad is not None], nonfinite)
+            fused = all(group.get("fused") for group in self.optimizer.param_groups)
+            if not fused and getattr(self.optimizer, "found_inf", False):
+                return
         if args or kwargs or self._quick is None or not self._quick.step():
             self.optimizer.step(*args, **kwargs)
             self._quick = QuickAdam(self.optimizer) if QuickAdam.serves(self.optimizer) else None
@@ -207,7 +210,7 @@ class FusedOptim(PyroOptim):
             if self._skipped is None:
                 self._skipped = torch.zeros_like(found)
             self._skipped.add_(found)
-            # Fused kernels skip the step where it is 1; GradScaler also sets it.
+            # Fused kernels skip the step where it is 1, as for GradScaler.
             self.optimizer.found_inf = found  # type: ignore[union-attr]
 
     def _add(self, param: Tensor, name: str) -> None:
@@ -216,12 +219,6 @@ class FusedOptim(PyroOptim):
             options["lr"] = self._rate
         if self._fusible and not options.keys() & {"fused", "foreach", "differentiable"}:
             options["fused"] = True
-        if self.skip_nonfinite and not options.get("fused"):
-            raise ValueError(
-                "skip_nonfinite needs a fused optimizer, got "
-                f"{self.pt_optim_constructor.__name__} with {options}; use torch.optim.Adam, "
-                "AdamW or SGD, and do not set fused or foreach"
-            )
         for old in [one for one, known in self._names.items() if known == name]:
             self._remove(old)  # the store was cleared
         self._put(param, options)

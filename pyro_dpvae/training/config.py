@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol, runtime_checkable
 
+import torch
 from torch import Tensor
 
 from pyro_dpvae._checks import (
@@ -20,7 +21,10 @@ from pyro_dpvae.training.average import check_decay
 from pyro_dpvae.training.guard import POLICIES
 from pyro_dpvae.training.stopping import MONITORS
 
-__all__ = ["PRECISIONS", "Clustering", "Growing", "StepOptions", "TrainConfig"]
+__all__ = ["OPTIMIZERS", "PRECISIONS", "Clustering", "Growing", "StepOptions", "TrainConfig"]
+
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamax": torch.optim.Adamax}
+"""The optimizers of a training run (Kingma, Ba, 2015, algorithms 1 and 2)."""
 
 PRECISIONS = ("float32", "bfloat16")
 """In what networks may run in training."""
@@ -76,6 +80,7 @@ class StepOptions:
     """The options of a training run that ``TrainConfig`` and ``RunConfig`` share.
 
     Args:
+        optimizer: the optimizer, adam or adamax.
         warmup_steps: the number of steps in which the learning rate rises to its first value, in
             equal parts; None starts with that value.
         clip_norm: the largest norm of a step's gradient over all parameters; None does not clip.
@@ -109,6 +114,7 @@ class StepOptions:
             the backend does not work here, or gradients are to be accumulated within a CUDA graph.
     """
 
+    optimizer: str = "adam"
     warmup_steps: int | None = None
     clip_norm: float | None = None
     accumulate: int = 1
@@ -136,11 +142,17 @@ class StepOptions:
             check_positive("clip_norm", self.clip_norm)
         if self.average_decay is not None:
             check_decay(self.average_decay)
+        check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("nonfinite", self.nonfinite, POLICIES)
         check_choice("precision", self.precision, PRECISIONS)
         check_choice("monitor", self.monitor, MONITORS)
         if self.backend != AUTO:
             check_backend(self.backend)
+        if self.backend == "cudagraph" and self.optimizer != "adam":
+            raise ValueError(
+                "a CUDA graph needs an optimizer that has a fused kernel, got backend 'cudagraph' "
+                f"and optimizer {self.optimizer!r}; use backend 'inductor', or optimizer 'adam'"
+            )
         if self.backend == "cudagraph" and self.accumulate > 1:
             raise ValueError(
                 "a CUDA graph is of steps that all update, got backend 'cudagraph' and "
@@ -157,7 +169,7 @@ class TrainConfig(StepOptions):
 
     Args:
         steps: the number of steps.
-        learning_rate: Adam's learning rate: a number, or a schedule or any function of the step,
+        learning_rate: the learning rate: a number, or a schedule or any function of the step,
             counted from 0.
 
     Raises:

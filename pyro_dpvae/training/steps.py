@@ -19,7 +19,7 @@ from pyro_dpvae.inference import (
 )
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.average import Average
-from pyro_dpvae.training.config import TrainConfig
+from pyro_dpvae.training.config import OPTIMIZERS, TrainConfig
 from pyro_dpvae.training.guard import GuardedSteps
 
 __all__ = ["Steps"]
@@ -51,7 +51,10 @@ class Steps:
     ) -> None:
         self._config = config
         self.optim = FusedOptim(
-            {"lr": config.learning_rate_at(0)}, max_norm=config.clip_norm, skip_nonfinite=True
+            {"lr": config.learning_rate_at(0)},
+            constructor=OPTIMIZERS[config.optimizer],
+            max_norm=config.clip_norm,
+            skip_nonfinite=True,
         )
         optim: PyroOptim = AveragingOptim(self.optim) if ranks().count > 1 else self.optim
         self._accumulating = None
