@@ -48,8 +48,10 @@ guides-40000-steps: .venv/ready
 	done; done
 
 systems: .venv/ready
-	@echo "36 runs, some processor hours"
-	$(BIN)/python -m papers.systems --out runs/systems
+	@echo "159 runs in five tables, many processor hours"
+	for table in decoupled ladders clusters lossy mae; do \
+	    $(BIN)/python -m papers.systems --table $$table --out runs/systems-$$table; \
+	done
 
 .venv/ready: pyproject.toml
 	$(PYTHON) -m venv .venv

@@ -145,7 +145,7 @@ def change(values: Values, before: Case, after: Case, column: str) -> str:
 
 
 def beside(values: Values, case: Case, reference: Case, column: str) -> str:
-    """Return a mean and its paired difference from a reference, as text.
+    """Return a mean and its paired difference from a reference, as text; empty if unknown.
 
     Example:
         >>> values = {("a", name, 0): {"fd": fd} for name, fd in (("plain", 3.0), ("dp", 1.0))}
@@ -154,8 +154,9 @@ def beside(values: Values, case: Case, reference: Case, column: str) -> str:
         >>> beside(values, ("a", "dp"), ("a", "plain"), "fd")
         '1, -2'
     """
-    own = f"{mean(values, case, column).mean:.4g}"
-    if case == reference:
+    found = mean(values, case, column).mean
+    own = "" if math.isnan(found) else f"{found:.4g}"
+    if case == reference or not own:
         return own
     return f"{own}, {_signed(difference(values, case, reference, column))}"
 

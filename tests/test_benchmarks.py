@@ -6,7 +6,6 @@ import os
 import signal
 import sys
 import threading
-import warnings
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -25,7 +24,6 @@ from benchmarks import (
     soak,
     startup,
     step,
-    systems,
 )
 from benchmarks._alternate import ratios
 from tests.children import end_of, fork, wait_for
@@ -149,27 +147,6 @@ def test_the_study_of_likelihoods_goes_on_where_it_was(
     assert f"{runs[0]['log_p']:.1f}" in capsys.readouterr().out
     with pytest.raises(SystemExit, match="holds runs of one budget"):
         program(likelihoods.main, "--samples", "6", *options)
-
-
-def test_a_table_of_systems_goes_on_where_it_was(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = "--data digits --recipe vlac --steps 3 --cluster-step 1 --backend eager"
-    table = systems.Table(
-        evaluate="--metrics elbo,layer-clusters",
-        columns={"elbo": "ELBO", "held_out_rate": "rate", "absent": "-"},
-        runs={},
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "the schedule of")
-        first = systems.run("a, b", options, table, tmp_path)
-    written = (tmp_path / "a--b" / "metrics.jsonl").stat().st_mtime_ns
-    assert systems.run("a, b", options, table, tmp_path) == first
-    assert (tmp_path / "a--b" / "metrics.jsonl").stat().st_mtime_ns == written
-    capsys.readouterr()
-    elbo, rate = first["elbo"]["value"], first["held_out_rate"]["value"]
-    assert systems.row("a, b", first, table).startswith(f"| a, b | {elbo:.1f} ± ")
-    assert systems.row("a, b", first, table).endswith(f" | {rate:.{3 if rate < 10 else 1}f} |  |")
 
 
 def test_the_plan_of_a_run_is_from_what_its_step_sends_and_computes() -> None:

@@ -84,10 +84,15 @@ def test_the_commands_of_all_studies_are_valid(
         grid = tradeoff.jobs_of(tmp_path, weight, tradeoff.DATA[data])
         assert len({job.run for job in grid.values()}) == len(grid)
         check_arguments([*grid.values()])
-    for study in (priors, systems, mixtures):
+    for study in (priors, mixtures):
         grid = study.jobs_of(tmp_path)
         assert len({job.run for job in grid.values()}) == len(grid)
         check_arguments([*grid.values()])
+    for name, table in systems.TABLES.items():
+        grid = systems.jobs_of(table, tmp_path / name)
+        assert len({job.run for job in grid.values()}) == len(grid)
+        assert {row.beside for row in table.rows.values()} <= table.rows.keys()
+        check_arguments([*grid.values()][: len(table.rows)])
     for likelihood, data in (("gaussian", "svhn"), ("bernoulli", "mnist")):
         check_arguments([*guides.jobs_of(tmp_path, likelihood, data).values()])
     spline = priors.neural_spline(3)
@@ -153,3 +158,9 @@ def test_own_posteriors_reach_the_likelihood_where_they_have_its_form(
     for own in (gaussian, mixture):
         assert float((own - truth).abs().max()) < 0.2
         assert float((own - truth).mean()) == pytest.approx(0, abs=0.05)
+
+
+def test_a_decoder_that_ignores_z_leaves_all_to_the_pixels() -> None:
+    networks = systems.without_latents((1, 8, 8), 3, (4, 8, 8))
+    assert networks.decoder(torch.randn(2, 5, 3)).equal(torch.zeros(2, 5, 4, 8, 8))
+    assert networks.encoder(torch.rand(5, 1, 8, 8)).shape == (5, 10)

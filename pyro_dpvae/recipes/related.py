@@ -99,7 +99,7 @@ _LOSSY = Recipe(
         "model.channels": "no source has it; 4 maps of features",
         "network": _RESIDUAL,
         "batch_size": _OWN,
-        "learning_rate": f"{_CHEN} has Adamax at 2e-3, which is not here: Adam at 1e-3",
+        "learning_rate": f"Adam at 1e-3, where {_CHEN} has Adamax at 2e-3 (optimizer=adamax)",
     },
 )
 
