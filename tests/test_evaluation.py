@@ -512,7 +512,11 @@ def test_a_comparison_is_printed_as_it_is_asked_for(
     assert (nll["unit"], nll["better"]) == ("nats", "lower")
     assert [one["value"] for one in nll["values"]] == [one["nll"]["value"] for one in metrics]
     widths = [1.959964 * one["nll"]["standard_error"] for one in metrics]
-    assert [one["half_width"] for one in nll["values"]] == pytest.approx(widths)
+    for name, sign in (("low", -1), ("high", 1)):
+        ends = [
+            one["value"] + sign * width for one, width in zip(nll["values"], widths, strict=True)
+        ]
+        assert [one[name] for one in nll["values"]] == pytest.approx(ends)
     assert nll["differences"][0]["how"] == "paired data"
     assert found["differing"]["prior.name"] == ["standard", "coupling"]
     assert main(["compare", *paths, "--csv"]) == 0
@@ -520,6 +524,11 @@ def test_a_comparison_is_printed_as_it_is_asked_for(
     assert len(lines) == 2 * len(found["metrics"])
     (line,) = [one for one in lines if (one["metric"], one["runs"]) == ("nll", paths[1])]
     assert float(line["difference"]) == nll["differences"][0]["value"]
+    assert float(line["difference_low"]) == nll["differences"][0]["low"]
+    assert line["reliable"] == str(nll["differences"][0]["reliable"]).lower()
+    probe, own = found["metrics"]["probe"]["values"][0], metrics[0]["probe"]
+    oracle = share_interval(own["value"], 1.959964 * own["standard_error"])
+    assert (probe["low"], probe["high"]) == pytest.approx(oracle, rel=1e-5)
     assert main(["compare", *paths, "--latex"]) == 0
     table = capsys.readouterr().out.splitlines()
     assert table[0] == r"\begin{tabular}{lrrrrr}"

@@ -11,6 +11,7 @@ from pyro_dpvae.cli.measuring import measure
 from pyro_dpvae.evaluation import Comparison, Difference, compare_runs, compare_seeds
 from pyro_dpvae.evaluation.meanings import meaning_of
 from pyro_dpvae.evaluation.metric_rows import EXPLANATION, metric_rows
+from pyro_dpvae.evaluation.numbers import interval_ends
 from pyro_dpvae.evaluation.table import csv_table, latex_table, letter, text_table
 from pyro_dpvae.recipes import open_run
 from pyro_dpvae.runs import RunFolder
@@ -52,22 +53,31 @@ def _latex(comparison: Comparison) -> str:
 
 
 def _csv(comparison: Comparison) -> str:
-    header = "metric unit better runs value half_width"
-    header += " difference difference_half_width how reliable"
+    header = "metric unit better runs value low high"
+    header += " difference difference_low difference_high how reliable"
     rows: list[list[object]] = [list(header.split())]
     for name, values in comparison.intervals().items():
         gaps = [None, *comparison.differences[name]]
         for members, value, gap in zip(comparison.members, values, gaps, strict=True):
             meaning = meaning_of(name)
             row: list[object] = [name, meaning.unit, meaning.better, " ".join(members)]
-            row += ["", ""] if value is None else map(_known, value)
-            row += [""] * 4 if gap is None else _gap(gap)
+            row += [""] * 3 if value is None else _with_ends(name, *value).values()
+            found = [""] * 5 if gap is None else _gap(gap).values()
+            row += (str(one).lower() if isinstance(one, bool) else one for one in found)
             rows.append(row)
     return csv_table(rows)
 
 
-def _gap(gap: Difference) -> list[object]:
-    return [gap.value, _known(gap.half_width), gap.how, str(gap.reliable).lower()]
+def _gap(gap: Difference) -> dict[str, object]:
+    ends = _with_ends("", gap.value, gap.half_width)
+    return {**ends, "how": gap.how, "reliable": gap.reliable}
+
+
+def _with_ends(metric: str, value: float, half_width: float) -> dict[str, object]:
+    """Return a value and the ends of its 95 % interval; None if they are unknown."""
+    share = bool(metric) and meaning_of(metric).unit == "share"
+    low, high = interval_ends(value, half_width, share=share)
+    return {"value": value, "low": _known(low), "high": _known(high)}
 
 
 def _json(comparison: Comparison) -> str:
@@ -77,20 +87,9 @@ def _json(comparison: Comparison) -> str:
         metrics[name] = {
             "unit": meaning.unit or None,
             "better": meaning.better or None,
-            "values": [
-                None if one is None else {"value": one[0], "half_width": _known(one[1])}
-                for one in values
-            ],
+            "values": [None if one is None else _with_ends(name, *one) for one in values],
             "differences": [
-                None
-                if gap is None
-                else {
-                    "value": gap.value,
-                    "half_width": _known(gap.half_width),
-                    "how": gap.how,
-                    "reliable": gap.reliable,
-                }
-                for gap in comparison.differences[name]
+                None if gap is None else _gap(gap) for gap in comparison.differences[name]
             ],
         }
     content = {

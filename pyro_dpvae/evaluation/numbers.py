@@ -4,7 +4,7 @@ import math
 
 import numpy as np
 
-__all__ = ["plain_number", "share_interval", "with_interval"]
+__all__ = ["interval_ends", "plain_number", "share_interval", "with_interval"]
 
 _MINUS = "\N{MINUS SIGN}"
 _DIGITS = 4  # of a number whose error is not known
@@ -58,6 +58,16 @@ def share_interval(value: float, half_width: float) -> tuple[float, float]:
     return max(0.0, (middle - reach) / (1 + k)), min(1.0, (middle + reach) / (1 + k))
 
 
+def interval_ends(value: float, half_width: float, *, share: bool) -> tuple[float, float]:
+    """Return the ends of a 95 % interval, that of :func:`share_interval` for a share.
+
+    They are NaN if the half width is.
+    """
+    if share and math.isfinite(half_width) and half_width > 0:
+        return share_interval(value, half_width)
+    return value - half_width, value + half_width
+
+
 def with_interval(
     value: int | float, half_width: int | float, *, signed: bool = False, share: bool = False
 ) -> str:
@@ -86,7 +96,7 @@ def with_interval(
         return plus + plain_number(value)
     decimals = min(max(0, 1 - _order(half_width)), 8)
     if share:
-        ends = share_interval(value, half_width)
+        ends = interval_ends(value, half_width, share=True)
         middle, low, high = (plain_number(one, decimals=decimals) for one in (value, *ends))
         return f"{middle} [{low}, {high}]"
     if signed and abs(value) != half_width:
