@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from papers.dpvae.claims import Interval, mean_interval
-from papers.dpvae.jobs import Job, run_jobs
+from papers.dpvae.jobs import Job, run_jobs, seconds_of
 from papers.dpvae.results import measured
-from pyro_dpvae._files import make_folder
+from pyro_dpvae._files import make_folder, write_whole
 from pyro_dpvae.cli import exit_status
 from pyro_dpvae.evaluation import EvaluationConfig, numbers_of
 from pyro_dpvae.runs import RunFolder
@@ -23,6 +23,7 @@ __all__ = [
     "Case",
     "Key",
     "Measurement",
+    "Spent",
     "Values",
     "beside",
     "change",
@@ -30,9 +31,10 @@ __all__ = [
     "flags",
     "job_of",
     "mean",
+    "minutes",
     "of_seeds",
     "results",
-    "run_command",
+    "run_study",
 ]
 
 Case = tuple[str, str]
@@ -43,6 +45,9 @@ Key = tuple[str, str, int]
 
 Values = Mapping[Key, Mapping[str, float]]
 """The metrics of the runs that are finished."""
+
+Spent = Mapping[str, Mapping[str, float]]
+"""The processor seconds of each command by the name of the job."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -166,23 +171,40 @@ def _signed(one: Interval) -> str:
     return f"{one.mean:+.3g}{interval}"
 
 
-def run_command(
-    name: str,
+def minutes(jobs: Mapping[Key, Job], case: Case, spent: Spent) -> str:
+    """Return the mean processor time of training runs of a case, in minutes, as text."""
+    own = [spent.get(jobs[key].name, {}).get("train") for key in jobs if key[:2] == case]
+    known = [one for one in own if one is not None]
+    return f"{sum(known) / len(known) / 60:.1f}" if known else ""
+
+
+def run_study(
+    module: str,
     description: str,
-    work: Callable[[argparse.Namespace], int],
-    arguments: Sequence[str] | None = None,
     *,
+    jobs_of: Callable[[argparse.Namespace], Mapping[Key, Job]],
+    measurement_of: Callable[[argparse.Namespace], Measurement],
+    text_of: Callable[[argparse.Namespace, Values, Mapping[Key, Job], Spent], str],
+    arguments: Sequence[str] | None = None,
     choices: Mapping[str, Iterable[str]] | None = None,
 ) -> int:
-    """Run a study as a command; returns its exit status.
+    """Run a study as a command: train and measure what is missing, then write and print a text.
+
+    The text goes to ``NAME.md`` in the folder, after the last part of the module's name.
 
     Args:
-        name: the name of the command.
-        description: its help.
-        work: does the work with the parsed options; returns an exit status.
+        module: the module of the study, by its dotted name.
+        description: the help of the command.
+        jobs_of: returns the jobs for parsed options.
+        measurement_of: returns what is measured.
+        text_of: returns the text for options, metrics, jobs, and processor seconds of each job.
         arguments: the arguments; None takes those of this process.
         choices: further options, and what each may be; the first is the default.
+
+    Returns:
+        The exit status: 1 if a run failed.
     """
+    name = f"python -m {module}"
     parser = argparse.ArgumentParser(
         prog=name, description=description, formatter_class=argparse.RawDescriptionHelpFormatter
     )
@@ -192,4 +214,13 @@ def run_command(
         every = list(some)
         parser.add_argument(f"--{option}", choices=every, default=every[0])
     options = parser.parse_args(arguments)
-    return exit_status(name, lambda: work(options), arguments or ())
+
+    def work() -> int:
+        jobs, out = jobs_of(options), options.out
+        values, status = results(jobs, measurement_of(options), out=out, at_once=options.jobs)
+        text = text_of(options, values, jobs, seconds_of(out))
+        write_whole(out / f"{module.rpartition('.')[2]}.md", text.encode())
+        print(text)
+        return status
+
+    return exit_status(name, work, arguments or ())

@@ -8,28 +8,16 @@ It writes ``priors.md`` to the folder. A run takes about three processor minutes
 An interrupted command continues when it is given again.
 """
 
-import argparse
 import statistics
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 
-from papers.dpvae.jobs import Job, seconds_of
-from papers.grid import (
-    Key,
-    Measurement,
-    Values,
-    beside,
-    flags,
-    job_of,
-    of_seeds,
-    results,
-    run_command,
-)
+from papers import grid
+from papers.dpvae.jobs import Job
 from pyro_dpvae import open_run
-from pyro_dpvae._files import write_whole
 from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.priors import AbstractPrior, ZukoPrior
 
@@ -57,7 +45,7 @@ PRIORS: dict[str, dict[str, object]] = {
 }
 """The priors, and their options."""
 
-MEASUREMENT = Measurement(
+MEASUREMENT = grid.Measurement(
     groups=("elbo", "nll", "split", "skl", "domain"),
     columns={
         "elbo": "ELBO, nats",
@@ -70,7 +58,7 @@ MEASUREMENT = Measurement(
 )
 
 
-def jobs_of(out: Path) -> dict[Key, Job]:
+def jobs_of(out: Path) -> dict[grid.Key, Job]:
     """Return the job of each prior and seed, all priors of a seed before the next seed."""
     found = {}
     for seed in range(SEEDS):
@@ -90,26 +78,26 @@ def jobs_of(out: Path) -> dict[Key, Job]:
                 "steps": STEPS,
                 "seed": seed,
             }
-            found["mnist", prior, seed] = job_of(
+            found["mnist", prior, seed] = grid.job_of(
                 out / "runs" / f"{prior.rpartition('.')[2]}-seed-{seed}",
-                flags(options),
+                grid.flags(options),
                 steps=STEPS,
                 measurement=MEASUREMENT,
             )
     return found
 
 
-def table(values: Values, spent: dict[str, dict[str, float]], jobs: dict[Key, Job]) -> str:
+def table(values: grid.Values, jobs: Mapping[grid.Key, Job], spent: grid.Spent) -> str:
     """Return means with intervals of 95 %, differences from the first prior, and times."""
     reference, *_ = PRIORS
     columns = MEASUREMENT.columns
     rows = [["prior", *columns.values(), "ms per step", f"ms per {SAMPLES:,} samples"]]
     for prior in PRIORS:
         case = ("mnist", prior)
-        seeds = of_seeds(values, case, "elbo")
+        seeds = grid.of_seeds(values, case, "elbo")
         if not seeds:
             continue
-        cells = [beside(values, case, ("mnist", reference), column) for column in columns]
+        cells = [grid.beside(values, case, ("mnist", reference), column) for column in columns]
         own = [jobs[*case, seed] for seed in seeds]
         step = statistics.median(spent[job.name]["train"] for job in own) / STEPS
         samples = statistics.median(sampling_seconds(job.run) for job in own)
@@ -135,16 +123,14 @@ def sampling_seconds(run: Path) -> float:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and measure what is missing, and write the table; returns the exit status."""
-
-    def work(options: argparse.Namespace) -> int:
-        jobs, out = jobs_of(options.out), options.out
-        values, status = results(jobs, MEASUREMENT, out=out, at_once=options.jobs)
-        text = table(values, seconds_of(out), jobs)
-        write_whole(out / "priors.md", text.encode())
-        print(text)
-        return status
-
-    return run_command("python -m papers.priors", __doc__ or "", work, arguments)
+    return grid.run_study(
+        "papers.priors",
+        __doc__ or "",
+        jobs_of=lambda options: jobs_of(options.out),
+        measurement_of=lambda _: MEASUREMENT,
+        text_of=lambda _, *found: table(*found),
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":

@@ -5,11 +5,10 @@
 ``decoupled`` compares each system with its own prior and with the decoupled prior; ``ladders``,
 ``clusters``, ``lossy`` and ``mae`` compare variants of one system. Each run is a line of ``dpvae
 train``, repeated with three seeds, and the table has means, and differences from the row that it
-is compared with, paired by seed, with intervals of 95 %. ``TABLE.md`` in the folder has the table
-and the commands. An interrupted command continues when it is given again.
+is compared with, paired by seed, with intervals of 95 %. ``systems.md`` in the folder has the
+table and the commands. An interrupted command continues when it is given again.
 """
 
-import argparse
 import os
 import shlex
 from collections.abc import Mapping, Sequence
@@ -18,23 +17,12 @@ from pathlib import Path
 
 from torch import Tensor, nn
 
-from papers.dpvae.jobs import Job, seconds_of
-from papers.grid import (
-    Key,
-    Measurement,
-    Values,
-    beside,
-    flags,
-    job_of,
-    of_seeds,
-    results,
-    run_command,
-)
-from pyro_dpvae._files import write_whole
+from papers import grid
+from papers.dpvae.jobs import Job
 from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.nn import ARCHITECTURES
 
-__all__ = ["TABLES", "Row", "Table", "jobs_of", "main", "table_of", "without_latents"]
+__all__ = ["TABLES", "Row", "Table", "jobs_of", "main", "text_of", "without_latents"]
 
 SEEDS = 3
 
@@ -63,7 +51,7 @@ class Table:
         rows: the rows by title.
     """
 
-    measurement: Measurement
+    measurement: grid.Measurement
     rows: Mapping[str, Row]
 
 
@@ -113,7 +101,7 @@ _SMALL = "--network mlp --pixels.width 12 --pixels.kernels [7,5,5,5,3]"
 
 TABLES = {
     "decoupled": Table(
-        measurement=Measurement(
+        measurement=grid.Measurement(
             groups=("elbo", "nll", "split", "skl", "domain"),
             columns={**_NUMBERS, **_WHOLE},
             amounts=_AMOUNTS,
@@ -128,7 +116,7 @@ TABLES = {
         },
     ),
     "ladders": Table(
-        measurement=Measurement(
+        measurement=grid.Measurement(
             groups=("elbo", "layers", "probe", "skl"),
             columns={"elbo": "ELBO, nats", **_LAYERS, "probe": "probe", "skl": "sKL, nats"},
             amounts=_AMOUNTS,
@@ -147,7 +135,7 @@ TABLES = {
         ),
     ),
     "clusters": Table(
-        measurement=Measurement(
+        measurement=grid.Measurement(
             groups=("elbo", "layer-clusters"),
             columns={
                 "elbo": "ELBO, nats",
@@ -186,7 +174,7 @@ TABLES = {
         },
     ),
     "lossy": Table(
-        measurement=Measurement(
+        measurement=grid.Measurement(
             groups=("elbo", "nll", "split"),
             columns={name: _NUMBERS[name] for name in ("elbo", "nll", "rate")},
             amounts={"nll_samples": 500, "nll_data": 200},
@@ -214,7 +202,7 @@ TABLES = {
         },
     ),
     "mae": Table(
-        measurement=Measurement(
+        measurement=grid.Measurement(
             groups=("elbo", "nll", "split", "probe"),
             columns={
                 **{name: _NUMBERS[name] for name in ("elbo", "nll", "rate")},
@@ -258,56 +246,48 @@ def without_latents(
     return networks
 
 
-def jobs_of(table: Table, out: Path) -> dict[Key, Job]:
+def jobs_of(table: Table, out: Path) -> dict[grid.Key, Job]:
     """Return the job of each row and seed, one seed after the other."""
     found = {}
     for seed in range(SEEDS):
         for title, row in table.rows.items():
             name = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
             line = row.line.replace("$DPVAE_DATA", os.environ.get("DPVAE_DATA", "."))
-            found[title, "", seed] = job_of(
+            found[title, "", seed] = grid.job_of(
                 out / "runs" / f"{name}-seed-{seed}",
-                (*shlex.split(line), *flags({"steps": row.steps, "seed": seed})),
+                (*shlex.split(line), *grid.flags({"steps": row.steps, "seed": seed})),
                 steps=row.steps,
                 measurement=table.measurement,
             )
     return found
 
 
-def table_of(
-    values: Values, table: Table, spent: Mapping[str, Mapping[str, float]], jobs: Mapping[Key, Job]
+def text_of(
+    table: Table, values: grid.Values, jobs: Mapping[grid.Key, Job], spent: grid.Spent
 ) -> str:
-    """Return means over seeds, differences from another row, and processor time of a run."""
+    """Return means over seeds, differences from another row, and the commands."""
     columns = table.measurement.columns
     rows = [["", "steps", *columns.values(), "training, minutes"]]
     for title, row in table.rows.items():
-        seeds = of_seeds(values, (title, ""), next(iter(columns)))
-        if not seeds:
-            continue
-        cells = [beside(values, (title, ""), (row.beside, ""), column) for column in columns]
-        minutes = [spent[jobs[title, "", seed].name]["train"] / 60 for seed in seeds]
-        mean = f"{sum(minutes) / len(minutes):.1f}"
-        rows.append([title, f"{row.steps:,}", *cells, mean])
-    return markdown_table(rows)
+        case, other = (title, ""), (row.beside, "")
+        if grid.of_seeds(values, case, next(iter(columns))):
+            cells = [grid.beside(values, case, other, column) for column in columns]
+            rows.append([title, f"{row.steps:,}", *cells, grid.minutes(jobs, case, spent)])
+    lines = [f"dpvae train {row.line} --steps {row.steps}" for row in table.rows.values()]
+    return "\n".join([markdown_table(rows), "", "```text", *lines, "```"])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and measure what is missing, and write the table; returns the exit status."""
-
-    def work(options: argparse.Namespace) -> int:
-        table, out = TABLES[options.table], options.out
-        jobs = jobs_of(table, out)
-        values, status = results(jobs, table.measurement, out=out, at_once=options.jobs)
-        lines = "\n".join(
-            f"dpvae train {row.line} --steps {row.steps}" for row in table.rows.values()
-        )
-        text = f"{table_of(values, table, seconds_of(out), jobs)}\n\n```text\n{lines}\n```"
-        write_whole(out / f"{options.table}.md", text.encode())
-        print(text)
-        return status
-
-    choices = {"table": TABLES}
-    return run_command("python -m papers.systems", __doc__ or "", work, arguments, choices=choices)
+    return grid.run_study(
+        "papers.systems",
+        __doc__ or "",
+        jobs_of=lambda options: jobs_of(TABLES[options.table], options.out),
+        measurement_of=lambda options: TABLES[options.table].measurement,
+        text_of=lambda options, *found: text_of(TABLES[options.table], *found),
+        arguments=arguments,
+        choices={"table": TABLES},
+    )
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ information gap, MIG, and about 70. An interrupted command continues when it is 
 
 import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -22,20 +22,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator
 
+from papers import grid
 from papers.dpvae.jobs import Job
-from papers.grid import (
-    Key,
-    Measurement,
-    Values,
-    change,
-    flags,
-    job_of,
-    mean,
-    of_seeds,
-    results,
-    run_command,
-)
-from pyro_dpvae._files import write_whole
 from pyro_dpvae.evaluation.table import markdown_table
 
 __all__ = ["DATA", "WEIGHTS", "jobs_of", "main", "table", "tradeoff_figure"]
@@ -112,9 +100,9 @@ DATA = {
 """The data sets by name."""
 
 
-def measurement_of(data: Data) -> Measurement:
+def measurement_of(data: Data) -> grid.Measurement:
     """Return what is measured of the runs on a data set."""
-    return Measurement(
+    return grid.Measurement(
         groups=("elbo", "skl", data.group, "domain"),
         columns={
             "frechet_domain": "FD",
@@ -129,7 +117,7 @@ def measurement_of(data: Data) -> Measurement:
     )
 
 
-def jobs_of(out: Path, weight: str, data: Data) -> dict[Key, Job]:
+def jobs_of(out: Path, weight: str, data: Data) -> dict[grid.Key, Job]:
     """Return the job of each prior, weight and seed, all values of a seed before the next seed."""
     chosen, found = WEIGHTS[weight], {}
     source = data.source
@@ -154,26 +142,26 @@ def jobs_of(out: Path, weight: str, data: Data) -> dict[Key, Job]:
                     "steps": STEPS,
                     "seed": seed,
                 }
-                found[f"{value:g}", prior, seed] = job_of(
+                found[f"{value:g}", prior, seed] = grid.job_of(
                     out / "runs" / f"{prior}-{weight}-{value:g}-seed-{seed}",
-                    flags(options),
+                    grid.flags(options),
                     steps=STEPS,
                     measurement=measurement_of(data),
                 )
     return found
 
 
-def table(values: Values, weight: str, data: Data) -> str:
+def table(values: grid.Values, weight: str, data: Data) -> str:
     """Return means over seeds, and the paired differences with intervals of 95 %."""
     columns = measurement_of(data).columns
     rows = [[weight, *columns.values()]]
     for value in (f"{one:g}" for one in WEIGHTS[weight].values):
         pair = (value, "standard"), (value, "coupling")
-        rows.append([value, *(change(values, *pair, column) for column in columns)])
+        rows.append([value, *(grid.change(values, *pair, column) for column in columns)])
     return markdown_table(rows)
 
 
-def tradeoff_figure(values: Values, weight: str, data: Data) -> Figure:
+def tradeoff_figure(values: grid.Values, weight: str, data: Data) -> Figure:
     """Draw FD, FD(LP) and precision against the representation, a line per prior."""
     columns = measurement_of(data).columns
     shown = ("frechet_domain", "frechet_low_posterior_domain", "precision_domain")
@@ -183,14 +171,14 @@ def tradeoff_figure(values: Values, weight: str, data: Data) -> Figure:
             points = []
             for value in (f"{one:g}" for one in WEIGHTS[weight].values):
                 case = (value, prior)
-                x, y = (of_seeds(values, case, one) for one in (data.representation, column))
+                x, y = (grid.of_seeds(values, case, one) for one in (data.representation, column))
                 if not x:
                     continue
                 panel.plot(
                     [*x.values()], [*y.values()], mark, color=color, alpha=0.35, markersize=4
                 )
                 points.append(
-                    [mean(values, case, one).mean for one in (data.representation, column)]
+                    [grid.mean(values, case, one).mean for one in (data.representation, column)]
                 )
                 panel.annotate(
                     value,
@@ -214,19 +202,21 @@ def tradeoff_figure(values: Values, weight: str, data: Data) -> Figure:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and measure what is missing, and write table and figure; returns the exit status."""
 
-    def work(options: argparse.Namespace) -> int:
-        data, weight, out = DATA[options.data], options.weight, options.out
-        jobs = jobs_of(out, weight, data)
-        values, status = results(jobs, measurement_of(data), out=out, at_once=options.jobs)
-        text = table(values, weight, data)
-        write_whole(out / "tradeoff.md", text.encode())
-        tradeoff_figure(values, weight, data).savefig(out / "tradeoff.png", dpi=120)
-        print(text)
-        return status
+    def text_of(options: argparse.Namespace, values: grid.Values, *_: object) -> str:
+        data = DATA[options.data]
+        figure = tradeoff_figure(values, options.weight, data)
+        figure.savefig(options.out / "tradeoff.png", dpi=120)
+        return table(values, options.weight, data)
 
-    choices: dict[str, Iterable[str]] = {"weight": WEIGHTS, "data": DATA}
-    name = "python -m papers.dpvae.tradeoff"
-    return run_command(name, __doc__ or "", work, arguments, choices=choices)
+    return grid.run_study(
+        "papers.dpvae.tradeoff",
+        __doc__ or "",
+        jobs_of=lambda options: jobs_of(options.out, options.weight, DATA[options.data]),
+        measurement_of=lambda options: measurement_of(DATA[options.data]),
+        text_of=text_of,
+        arguments=arguments,
+        choices={"weight": WEIGHTS, "data": DATA},
+    )
 
 
 if __name__ == "__main__":

@@ -14,27 +14,15 @@ It writes ``guides.md`` to the folder. The runs of one data set and one likeliho
 processor hours; an interrupted command continues when it is given again.
 """
 
-import argparse
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from papers.dpvae.jobs import Job, seconds_of
-from papers.grid import (
-    Key,
-    Measurement,
-    Values,
-    beside,
-    flags,
-    job_of,
-    of_seeds,
-    results,
-    run_command,
-)
-from pyro_dpvae._files import write_whole
+from papers import grid
+from papers.dpvae.jobs import Job
 from pyro_dpvae.data import load
 from pyro_dpvae.evaluation.table import markdown_table
 from pyro_dpvae.nn import ARCHITECTURES
@@ -64,7 +52,7 @@ GUIDES: dict[str, tuple[float, dict[str, object]]] = {
 _STARTED = ("amortized", "Laplace, T=4")
 _MEAN = "mean image"  # what the name of a guide ends with that starts there
 
-MEASUREMENT = Measurement(
+MEASUREMENT = grid.Measurement(
     groups=("elbo", "nll"),
     columns={"elbo": "ELBO, nats", "nll": "-log p(x), nats"},
     amounts={"nll_samples": 5000, "nll_data": 200},
@@ -93,7 +81,7 @@ def cases(likelihood: str) -> dict[str, str]:
     return {**{guide: guide for guide in GUIDES}, **started}
 
 
-def jobs_of(out: Path, likelihood: str, data: str) -> dict[Key, Job]:
+def jobs_of(out: Path, likelihood: str, data: str) -> dict[grid.Key, Job]:
     """Return the job of each guide, budget and seed, one seed after the other."""
     source = DATA[data]
     if Path(source).suffix:
@@ -126,46 +114,40 @@ def jobs_of(out: Path, likelihood: str, data: str) -> dict[Key, Job]:
                         "network.source": source,
                     }
                 words = "-".join(row.replace(",", "").replace("=", "").split())
-                found[row, budget, seed] = job_of(
+                found[row, budget, seed] = grid.job_of(
                     out / "runs" / f"{words}-{budget}-seed-{seed}",
-                    flags(options),
+                    grid.flags(options),
                     steps=steps,
                     measurement=MEASUREMENT,
                 )
     return found
 
 
-def table(values: Values, spent: dict[str, dict[str, float]], jobs: dict[Key, Job]) -> str:
+def table(values: grid.Values, jobs: Mapping[grid.Key, Job], spent: grid.Spent) -> str:
     """Return means, differences from the amortized Gaussian with intervals of 95 %, and times."""
     columns = MEASUREMENT.columns
     rows = [["guide", "equal", "steps", *columns.values(), "training, minutes"]]
     for budget in ("steps", "time"):
         for row in dict.fromkeys(row for row, *_ in jobs):
             case, reference = (row, budget), ("amortized", budget)
-            seeds = of_seeds(values, case, "elbo")
-            if not seeds:
-                continue
-            cells = [beside(values, case, reference, column) for column in columns]
-            own = [jobs[*case, seed] for seed in seeds]
-            minutes = sum(spent[job.name]["train"] for job in own) / len(own) / 60
-            rows.append([row, budget, f"{own[0].steps:,}", *cells, f"{minutes:.1f}"])
+            if grid.of_seeds(values, case, "elbo"):
+                cells = [grid.beside(values, case, reference, column) for column in columns]
+                steps = f"{jobs[*case, 0].steps:,}"
+                rows.append([row, budget, steps, *cells, grid.minutes(jobs, case, spent)])
     return markdown_table(rows)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and measure what is missing, and write the table; returns the exit status."""
-
-    def work(options: argparse.Namespace) -> int:
-        jobs, out = jobs_of(options.out, options.likelihood, options.data), options.out
-        values, status = results(jobs, MEASUREMENT, out=out, at_once=options.jobs)
-        text = table(values, seconds_of(out), jobs)
-        write_whole(out / "guides.md", text.encode())
-        print(text)
-        return status
-
-    choices: dict[str, Iterable[str]] = {"likelihood": LIKELIHOODS, "data": DATA}
-    name = "python -m papers.posteriors.guides"
-    return run_command(name, __doc__ or "", work, arguments, choices=choices)
+    return grid.run_study(
+        "papers.posteriors.guides",
+        __doc__ or "",
+        jobs_of=lambda options: jobs_of(options.out, options.likelihood, options.data),
+        measurement_of=lambda _: MEASUREMENT,
+        text_of=lambda _, *found: table(*found),
+        arguments=arguments,
+        choices={"likelihood": LIKELIHOODS, "data": DATA},
+    )
 
 
 if __name__ == "__main__":

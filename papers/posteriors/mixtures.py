@@ -10,29 +10,17 @@ folder. It takes about an hour of processor time; an interrupted command continu
 again.
 """
 
-import argparse
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import torch
 from torch import Tensor, nn
 
-from papers.dpvae.jobs import Job, seconds_of
-from papers.grid import (
-    Key,
-    Measurement,
-    Values,
-    beside,
-    flags,
-    job_of,
-    of_seeds,
-    results,
-    run_command,
-)
+from papers import grid
+from papers.dpvae.jobs import Job
 from pyro_dpvae import open_run
 from pyro_dpvae._bars import bar
-from pyro_dpvae._files import write_whole
 from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.evaluation.table import markdown_table
@@ -44,7 +32,7 @@ __all__ = ["bound", "gap", "gap_table", "jobs_of", "main", "optimised", "table"]
 STEPS, SEEDS, COMPONENTS, GROWTH = 10_000, 3, (1, 2, 3), 50
 GAP_DATA, GAP_STEPS, GAP_DRAWS = 200, 500, 200
 
-MEASUREMENT = Measurement(
+MEASUREMENT = grid.Measurement(
     groups=("elbo", "nll"),
     columns={
         "elbo": "ELBO, nats",
@@ -55,7 +43,7 @@ MEASUREMENT = Measurement(
 )
 
 
-def jobs_of(out: Path) -> dict[Key, Job]:
+def jobs_of(out: Path) -> dict[grid.Key, Job]:
     """Return the job of each number of encoders and seed, one seed after the other."""
     found = {}
     for seed in range(SEEDS):
@@ -78,9 +66,9 @@ def jobs_of(out: Path) -> dict[Key, Job]:
             if components > 1:
                 options |= {"guide": "recursive-mixture", "guide.components": components}
                 options["growth-steps"] = GROWTH
-            found[str(components), "standard", seed] = job_of(
+            found[str(components), "standard", seed] = grid.job_of(
                 out / "runs" / f"{components}-seed-{seed}",
-                flags(options),
+                grid.flags(options),
                 steps=steps,
                 measurement=MEASUREMENT,
             )
@@ -164,34 +152,31 @@ def gap_table(run: Path) -> str:
     return markdown_table(rows)
 
 
-def table(values: Values, spent: dict[str, dict[str, float]], jobs: dict[Key, Job]) -> str:
-    """Return means over seeds, and paired differences from one encoder with intervals of 95 %."""
+def table(values: grid.Values, jobs: Mapping[grid.Key, Job], spent: grid.Spent) -> str:
+    """Return means over seeds, paired differences from one encoder, and the gap of one run."""
     columns = MEASUREMENT.columns
     rows = [["encoders", *columns.values(), "training, minutes"]]
     for components in map(str, COMPONENTS):
         case, reference = (components, "standard"), ("1", "standard")
-        if seeds := of_seeds(values, case, "elbo"):
-            *cells, number = (beside(values, case, reference, column) for column in columns)
+        if grid.of_seeds(values, case, "elbo"):
+            *cells, number = (grid.beside(values, case, reference, one) for one in columns)
             cells.append("1" if case == reference else number.partition(",")[0])
-            own = [spent[jobs[*case, seed].name]["train"] / 60 for seed in seeds]
-            rows.append([components, *cells, f"{sum(own) / len(own):.1f}"])
-    return markdown_table(rows)
+            rows.append([components, *cells, grid.minutes(jobs, case, spent)])
+    first = ("1", "standard", 0)
+    below = [gap_table(jobs[first].run)] if first in values else []
+    return "\n\n".join([markdown_table(rows), *below])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Train and measure what is missing, and write the tables; returns the exit status."""
-
-    def work(options: argparse.Namespace) -> int:
-        jobs, out = jobs_of(options.out), options.out
-        values, status = results(jobs, MEASUREMENT, out=out, at_once=options.jobs)
-        text = table(values, seconds_of(out), jobs)
-        if ("1", "standard", 0) in values:
-            text += f"\n\n{gap_table(jobs['1', 'standard', 0].run)}"
-        write_whole(out / "mixtures.md", text.encode())
-        print(text)
-        return status
-
-    return run_command("python -m papers.posteriors.mixtures", __doc__ or "", work, arguments)
+    return grid.run_study(
+        "papers.posteriors.mixtures",
+        __doc__ or "",
+        jobs_of=lambda options: jobs_of(options.out),
+        measurement_of=lambda _: MEASUREMENT,
+        text_of=lambda _, *found: table(*found),
+        arguments=arguments,
+    )
 
 
 if __name__ == "__main__":
