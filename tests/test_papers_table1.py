@@ -17,9 +17,11 @@ import pytest
 from papers.dpvae import child as child_of_jobs
 from papers.dpvae import jobs
 from papers.dpvae.__main__ import main
+from papers.dpvae.claims import claims_of
 from papers.dpvae.markdown import as_markdown
 from papers.dpvae.study import Study, alone, remember
-from papers.dpvae.table import table_of
+from papers.dpvae.table import over_all, table_of
+from papers.dpvae.words import verdict_line
 from pyro_dpvae import cli
 from pyro_dpvae.recipes import REGULARIZERS
 from pyro_dpvae.runs import RunFolder
@@ -325,7 +327,29 @@ def test_a_table_without_any_result_says_so(tmp_path: Path) -> None:
     )
     table = table_of(study, tmp_path)
     assert [claim["undecided"] for claim in table["claims"]] == [6] * 5
+    assert {claim["mean"]["reason"] for claim in table["claims"]} == {"not known of seed 0"}
     assert table["rows"][0]["model"] == "VAE"
     document = as_markdown(table, "python -m papers.dpvae table1")
     assert "| VAE | - (0/1) | 137.4 | - (0/1) | 165 | - (0/1) | - (0/1) | 1.26 |" in document
     assert "another scale" in document
+
+
+def test_a_claim_is_also_tested_on_the_mean_over_the_pairs() -> None:
+    claim = claims_of("fid")[0]
+    differences = ([-1.0, 2.0, -3.0], [-2.0, -6.0, 0.0])  # means -1.5, -2 and -1.5
+    pairs = [
+        {"differences": {claim.name: {"seeds": ones, "verdict": "undecided", "reason": ""}}}
+        for ones in differences
+    ]
+    found = over_all(claim, pairs)
+    assert (found["undecided"], found["mean"]["verdict"]) == (2, "holds")
+    # The standard error is 1 / 6, and Student's t of two degrees of freedom is 4.302653.
+    assert found["mean"]["mean"] == pytest.approx(-5 / 3)
+    assert found["mean"]["high"] == pytest.approx(-5 / 3 + 4.302653 / 6, abs=1e-5)
+    assert "over the pairs -1.667 [-2.384, -0.9496], holds" in verdict_line(found)
+    pairs[0]["differences"][claim.name]["seeds"] = [-1.0, None, -3.0]
+    found = over_all(claim, pairs)
+    assert (found["mean"]["verdict"], found["mean"]["reason"]) == (
+        "undecided",
+        "not known of seed 1",
+    )

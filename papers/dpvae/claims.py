@@ -11,6 +11,7 @@ from scipy import stats
 from pyro_dpvae.evaluation.compare import half_width
 
 __all__ = [
+    "ABSENT",
     "COLUMNS",
     "FAILS",
     "HOLDS",
@@ -28,6 +29,7 @@ PROBE_MARGIN = 0.02
 """The largest loss of a probe's accuracy that counts as keeping the representation."""
 
 HOLDS, FAILS, OPEN = "holds", "does not hold", "undecided"
+ABSENT = "exactly 0 in all runs of both"
 
 Values = Mapping[str, float | None]
 
@@ -138,7 +140,7 @@ class Claim:
         if unknown:
             return Verdict(OPEN, f"not known of seed {', '.join(unknown)}")
         if absent:
-            return Verdict(OPEN, "exactly 0 in all runs of both")
+            return Verdict(OPEN, ABSENT)
         interval = mean_interval(differences)
         if interval.count < 2:
             return Verdict(OPEN, "one seed has no interval")

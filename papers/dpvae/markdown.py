@@ -39,7 +39,7 @@ def as_markdown(table: Mapping[str, Any], command: str) -> str:
         f"```console\n$ {command}\n```",
         _rows(table),
         "Means over seeds, ± half of the 95 % interval.",
-        "## With the decoupled prior less without",
+        "## With the decoupled prior minus without",
         _differences(table),
         "## Claims",
         "\n".join(f"- {verdict_line(claim)}" for claim in table["claims"]),

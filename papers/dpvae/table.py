@@ -1,19 +1,20 @@
 """The reproduced Table 1: rows, paired differences and verdicts, as plain data."""
 
 import math
-import statistics
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from papers.dpvae.claims import FAILS, HOLDS, OPEN, Claim, claims_of, mean_interval
+import numpy as np
+
+from papers.dpvae.claims import ABSENT, FAILS, HOLDS, OPEN, Claim, claims_of, mean_interval
 from papers.dpvae.paper import SOURCE, TABLE_1
 from papers.dpvae.results import COMMON, SAMPLES, Result, results_of
 from papers.dpvae.study import Study
 from pyro_dpvae.recipes import REGULARIZERS
 
-__all__ = ["table_of"]
+__all__ = ["over_all", "table_of"]
 
 # Differences that are shown without a verdict: the paper claims nothing about them.
 _SHOWN = (
@@ -51,7 +52,7 @@ def table_of(study: Study, out: Path) -> dict[str, Any]:
             for decoupled in (False, True)
         ],
         "pairs": pairs,
-        "claims": [_over_all(claim, pairs) for claim in claims_of(study.features)],
+        "claims": [over_all(claim, pairs) for claim in claims_of(study.features)],
     }
 
 
@@ -99,12 +100,14 @@ def _pair(
     return found
 
 
-def _over_all(claim: Claim, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+def over_all(claim: Claim, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
+    """Return how many pairs have which verdict on a claim, and the test of the pairs' mean."""
     entries = [pair["differences"][claim.name] for pair in pairs]
     verdicts = Counter(entry["verdict"] for entry in entries)
-    # Pairs with a failed seed would bias the median to seeds that went well.
-    whole = [entry["mean"] for entry in entries if entry["known"] == entry["of"]]
-    known = [float(mean) for mean in whole if mean is not None]
+    by_seed = zip(*(entry["seeds"] for entry in entries), strict=True)
+    means = [float(np.mean([math.nan if d is None else float(d) for d in ds])) for ds in by_seed]
+    absent = all(entry["reason"] == ABSENT for entry in entries)
+    verdict = claim.verdict(means, absent=absent)
     return {
         "name": claim.name,
         "statement": claim.statement,
@@ -112,8 +115,7 @@ def _over_all(claim: Claim, pairs: Sequence[dict[str, Any]]) -> dict[str, Any]:
         "holds": verdicts[HOLDS],
         "does_not_hold": verdicts[FAILS],
         "undecided": verdicts[OPEN],
-        "median": _plain(statistics.median(known)) if known else None,
-        "known": len(known),
+        "mean": {**_interval(means), "verdict": verdict.verdict, "reason": verdict.reason},
     }
 
 

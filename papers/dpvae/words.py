@@ -69,22 +69,24 @@ def features_in_words(table: Mapping[str, Any]) -> str:
     return {
         "fid": f"FID is in Inception features ({network}).",
         "domain": "FD is the Frechet distance in the features of a small classifier of the data "
-        f"set ({network}), as the weights of FID's Inception network were not at hand: the "
-        "paper's FID beside it is on another scale, and differences compare by their sign alone.",
-        "distance": "distance is that of decoded samples to the nearest training datum; the paper "
-        "has no such row.",
+        f"set ({network}), because the weights of the Inception network of FID were not "
+        "available. The paper's FID beside it has another scale: only the signs of differences "
+        "are comparable.",
+        "distance": "The distance is that of decoded samples to the nearest training datum; the "
+        "paper has no such row.",
     }[table["study"]["features"]]
 
 
 def verdict_line(claim: Mapping[str, Any]) -> str:
-    """Return the verdicts on a claim over all pairs."""
-    over = counted(claim["known"], "pair")
-    if claim["known"] < claim["pairs"]:
-        over += " with all seeds known"
+    """Return the verdicts on a claim over all pairs, and on the mean over the pairs."""
+    mean = claim["mean"]
+    found = number(mean["mean"])
+    if mean["low"] is not None:
+        found += f" [{number(mean['low'])}, {number(mean['high'])}]"
     return (
         f"{claim['statement']}: holds in {claim['holds']} of {counted(claim['pairs'], 'pair')}, "
-        f"does not in {claim['does_not_hold']}, undecided in {claim['undecided']}; median "
-        f"difference of {over} {number(claim['median'])}"
+        f"does not in {claim['does_not_hold']}, undecided in {claim['undecided']}; mean "
+        f"difference over the pairs {found}, {mean['verdict']}"
     )
 
 
@@ -94,30 +96,27 @@ def notes(table: Mapping[str, Any]) -> list[str]:
     first, low = COLUMNS[study["features"]]
     found = [
         features_in_words(table),
-        f"Differences are of the model with the decoupled prior less the one without, paired over "
-        f"{counted(study['seeds'], 'seed')}; intervals are Student's t, 95 %. A claim holds for a "
-        "pair if its whole interval is on the claim's side, does not if the whole is on the other "
-        "side, and is undecided otherwise. The median difference is of the pairs' means, of pairs "
-        "with all seeds known: it has no interval, as pairs are of several scales and no sample "
-        "of anything.",
+        "Differences are those of the model with the decoupled prior minus the model without, "
+        f"paired over {counted(study['seeds'], 'seed')}, with 95 % intervals (Student's t). A "
+        "claim holds for a pair if the whole interval is on its side, does not hold if the whole "
+        "interval is on the other side, and is undecided otherwise. The mean difference over the "
+        "pairs is the mean of all pairs for each seed, with the interval over seeds.",
         f"The gap is |{low} - {first}|, per run.",
-        "sKL is of exact densities, by draws, and has the verdict. sKL 1-NN is the estimate by "
-        "nearest neighbours, which the paper's numbers are of: it alone stands beside them.",
+        "sKL uses exact densities and has the verdict. sKL 1-NN is the nearest-neighbour "
+        "estimate, which the paper reports: only these two are comparable.",
         "Leakage at t is E_q[log q(z) - log p(z)] over the aggregate posterior where the density "
-        "of z mapped to generation space, log p0(g(z)), is below t, as a part of the whole: draws "
-        "above the threshold count as 0. The threshold is the same for all latent sizes, but the "
-        "density is not: of N(0, I) in L dimensions the mean of its logarithm is "
-        "-1.42 L, so that for L of 8 or more nearly all draws count, and it is nearly the "
-        "whole KL(q(z) || p(z)) and says nothing of pockets.",
-        "NLL is -log p(x) per held-out datum in nats, by importance sampling. Its differences "
-        "have no verdict: the paper's NLL is of a unit that it does not say, and is not lower in "
-        "every row.",
+        "of z mapped to generation space, log p0(g(z)), is below t; samples above the threshold "
+        "count as 0. The threshold is the same for all latent sizes, but the density is not: "
+        "under N(0, I) in L dimensions the mean of its logarithm is -1.42 L. For L of 8 or more "
+        "nearly all samples count, and the score is nearly the whole KL(q(z) || p(z)) and says "
+        "nothing about pockets.",
+        "NLL is -log p(x) per held-out datum in nats, by importance sampling. It has no verdict: "
+        "the paper does not state the unit of its NLL, and does not report it lower in every row.",
     ]
     if study["variant"] == AUTHORS_CODE:
         found.append(
-            "These configurations differ within pairs in more than the prior. They keep their own "
-            f"learning rates and proportions of steps: {study['steps']} are those of a "
-            "configuration of 100,000."
+            "The two configurations of a pair differ in more than the prior. Each keeps its own "
+            f"learning rate, and its share of the steps: {study['steps']} stand for 100,000."
         )
     if unknown := _unknown(table["pairs"]):
         found.append(f"Undecided for another reason than the interval: {unknown}.")
