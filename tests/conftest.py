@@ -1,7 +1,9 @@
 """A clean room for each test: empty param store, validation on, fixed seed, untouched defaults."""
 
+import copy
 import gc
 import os
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from threading import RLock
@@ -9,9 +11,11 @@ from typing import Any
 
 import pyro
 import pytest
+import sklearn.datasets
 import torch
 import torch._dynamo  # imported by each torch optimizer, and so else by each forked child anew
 from hypothesis import HealthCheck, settings
+from torch._inductor import config as inductor_config
 from tqdm import tqdm
 
 from tests.browser import Browser, chromium
@@ -33,6 +37,10 @@ os.fsync = lambda _file: None
 
 # PyTorch gives processes that read data 5 seconds to end, and those of failed loaders use them.
 torch.utils.data._utils.MP_STATUS_CHECK_INTERVAL = 0.5
+
+# Each command loads its data anew, and scikit-learn would parse the table of digits each time.
+_DIGITS = sklearn.datasets.load_digits(return_X_y=True)
+sklearn.datasets.load_digits = lambda **_: copy.deepcopy(_DIGITS)
 
 # Few examples and always the same; for many and new ones: pytest --hypothesis-profile many
 _ALIKE = {"deadline": None, "database": None, "suppress_health_check": [HealthCheck.too_slow]}
@@ -69,6 +77,17 @@ def clean_room() -> Iterator[None]:
     yield
     torch.set_default_dtype(torch.float32)
     pyro.clear_param_store()
+
+
+@pytest.fixture
+def inductor() -> Iterator[None]:
+    """Compilations by Inductor at half their cost: without the instructions for vectors.
+
+    It would also compile some programs first to learn which of them the processor has.
+    """
+    with warnings.catch_warnings(), inductor_config.patch({"cpp.vec_isa_ok": False}):
+        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the compiler's own
+        yield
 
 
 @pytest.fixture(scope="session")

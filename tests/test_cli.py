@@ -1,9 +1,9 @@
 """The commands, called as a user calls them."""
 
 import json
+import os
 import re
 import signal
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,8 +13,7 @@ import torch
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.runs import RunFolder
-from tests.children import wait_for
-from tests.waiting import TIME_LIMIT
+from tests.children import end_of, fork, wait_for
 
 FAST = ["--steps", "3", "--batch-size", "20", "--latent-dim", "2"]
 EAGER = ["--backend", "eager"]  # to record a step takes longer than three of them do
@@ -302,24 +301,21 @@ def test_a_folder_in_a_file_is_refused_by_name(out: str, tmp_path: Path) -> None
 def test_ctrl_c_leaves_a_usable_run(tmp_path: Path) -> None:
     out, told = tmp_path / "run", tmp_path / "told"
     metrics = out / "metrics.jsonl"
-    command = [sys.executable, "-m", "pyro_dpvae", "train", "--data", "two-moons"]
-    with (
-        told.open("w") as file,
-        subprocess.Popen(
-            [*command, *EAGER, "--steps", "1000000", "--log-every", "1", "--out", str(out)],
-            stdout=file,
-            stderr=file,
-            # A shell ignores Ctrl-C on behalf of what it runs in the background, tests included.
-            preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-        ) as process,
-    ):
-        try:
-            wait_for(lambda: metrics.exists() and '"loss"' in metrics.read_text(), process.pid)
-            process.send_signal(signal.SIGINT)
-            process.wait(TIME_LIMIT)
-        finally:
-            process.kill()
-    assert process.returncode == 130, told.read_text()
+    steps = ["--steps", "1000000", "--log-every", "1"]
+
+    def command() -> None:
+        # A shell ignores Ctrl-C on behalf of what it runs in the background, tests included.
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+        with told.open("w", buffering=1) as sys.stdout, told.open("a", buffering=1) as sys.stderr:
+            status = main(["train", "--data", "two-moons", *EAGER, *steps, "--out", str(out)])
+        os._exit(status)
+
+    child = fork(command)
+    try:
+        wait_for(lambda: metrics.exists() and '"loss"' in metrics.read_text(), child)
+    finally:
+        os.kill(child, signal.SIGINT)
+    assert end_of(child) == 130, told.read_text()
     assert "the run is usable" in told.read_text()
     assert main(["sample", str(out)]) == 0
 

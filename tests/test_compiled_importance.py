@@ -1,7 +1,6 @@
 """The compiled importance sampler against the eager one under one seed."""
 
 import shutil
-import warnings
 from collections.abc import Callable, Iterable
 from typing import Any
 
@@ -53,12 +52,11 @@ def check_against_eager(
 
 
 @pytest.mark.skipif(shutil.which("g++") is None, reason="Inductor needs a C++ compiler, g++")
+@pytest.mark.usefixtures("inductor")
 def test_compiled_weights_are_the_eager_ones(system: tuple[VAE, Any]) -> None:
     x = torch.randn(19, 3, dtype=torch.float64)
     compiled = ImportanceSampler(*system, chunk=16, compile=True)
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", category=DeprecationWarning)  # of the compiler's own
-        check_against_eager(compiled, x.split(8))
+    check_against_eager(compiled, x.split(8))
     with torch.no_grad():
         for parameter in system[0].parameters():
             parameter.mul_(1.3)

@@ -346,10 +346,19 @@ def test_a_pipe_that_is_closed_is_no_failure_of_a_command(tmp_path: Path) -> Non
     where = ["--data", str(tmp_path / "data.npy"), "--out", str(tmp_path / "run")]
     reading, writing = os.pipe()
     os.close(reading)
-    for command in (["train", *TINY, *where, "--steps=6"], ["data", where[1]]):
-        program = [sys.executable, "-m", "pyro_dpvae", *command]
-        done = subprocess.run(program, stdout=writing, stderr=writing, cwd=tmp_path)
-        assert done.returncode == 0
+    program = [sys.executable, "-m", "pyro_dpvae", "data", where[1]]
+    done = subprocess.run(program, stdout=writing, stderr=writing, cwd=tmp_path)
+    assert done.returncode == 0
+
+    def train() -> None:
+        for end in (1, 2):
+            os.dup2(writing, end)
+        sys.stdout, sys.stderr = (open(end, "w", closefd=False) for end in (1, 2))  # noqa: SIM115
+        assert main(["train", *TINY, *where, "--steps=6"]) == 0
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()  # as an interpreter does at its end
+
+    assert end_of(fork(train)) == 0
     os.close(writing)
     assert RunFolder.open(tmp_path / "run").steps()[-1] == 6
 

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from pyro_dpvae.metrics import clustering
 from pyro_dpvae.priors import StandardNormal
+from tests.type_checks import forget_calls
 
 checked: Callable[..., Any] = jaxtyping.jaxtyped(typechecker=beartype)  # as in the library's files
 
@@ -49,6 +50,21 @@ def test_shapes_inside_of_other_types_are_checked() -> None:
     assert stacked({"all": [torch.ones(2, 3)]}).shape == (2, 3)
     with pytest.raises(TypeCheckError):
         stacked({"all": [torch.ones(2, 3), torch.ones(2, 3)]})  # four rows
+
+
+def test_a_function_in_another_is_checked_where_it_is_defined_first_in_a_test() -> None:
+    def define() -> Callable[[int], int]:
+        @checked
+        def double(number: int) -> int:
+            return 2 * number
+
+        return double
+
+    for _ in range(2):
+        with pytest.raises(TypeCheckError):
+            define()("2")  # type: ignore[arg-type]
+        assert define()("2") == "22"  # type: ignore[arg-type, comparison-overlap]
+        forget_calls()
 
 
 def test_the_library_is_checked() -> None:

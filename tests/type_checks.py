@@ -4,12 +4,16 @@ Pytest's option --jaxtyping-packages wraps every function of the library in `jax
 which binds the arguments of each call to keep the sizes of named axes, and checks parameters
 twice. Nine functions in ten have no shapes: beartype alone checks the same types of theirs at a
 tenth of the cost. Functions with shapes are checked in their first four calls in each test, and
-then in every twentieth, because a training loop repeats the same shapes.
+then in every twentieth, because a training loop repeats the same shapes. A function that another
+defines anew in each call is checked where it is defined first in a test, and then in every
+twentieth: to write its checks takes longer than a hundred calls of it.
 """
 
+from collections import Counter
 from collections.abc import Callable, Iterator
 from functools import wraps
 from itertools import count
+from types import CodeType, FunctionType
 from typing import Any, get_args
 
 import jaxtyping
@@ -21,11 +25,13 @@ _by_types: Callable[..., Any] = beartype(
 _by_shapes = jaxtyping.jaxtyped
 _FIRST, _EVERY = 4, 20
 _calls: dict[int, int] = {}  # by number of the function, in the present test
+_definitions: Counter[CodeType] = Counter()  # of functions in functions, in the present test
 
 
 def forget_calls() -> None:
-    """Let the next four calls of each function be checked again."""
+    """Let the next calls and definitions of each function be checked again."""
     _calls.clear()
+    _definitions.clear()
 
 
 def use_cheapest_checks() -> None:
@@ -36,6 +42,10 @@ def use_cheapest_checks() -> None:
 def _checked(*, typechecker: Callable[..., Any]) -> Callable[[Any], Any]:
     def decorate(target: Any) -> Any:
         annotations = getattr(target, "__annotations__", None)
+        if isinstance(target, FunctionType) and "<locals>" in target.__qualname__:
+            _definitions[target.__code__] += 1
+            if _definitions[target.__code__] % _EVERY != 1:
+                return target
         if isinstance(target, type) or annotations is None:
             return _by_shapes(target, typechecker=typechecker)
         if _have_shapes(annotations.values()):
