@@ -15,12 +15,13 @@ from pyro_dpvae.decoders import AbstractDecoder, Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.nn.linearization import Linearizer
+from pyro_dpvae.nn.some_rows import at_some_rows
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["LaplaceGuide"]
 
-# Fractions of a step, tried until log p(x, z) does not fall. Each costs a pass of the decoder.
-_SHORTER = tuple(4.0**-power for power in reversed(range(6)))
+# Fractions of a step, tried where log p(x, z) falls over the whole step.
+_SHORTER = tuple(4.0**-power for power in range(1, 6))
 
 
 @final
@@ -180,12 +181,17 @@ class _Expansion:
     @torch.no_grad()
     def ascending(self, step: Tensor) -> Float[Tensor, "batch 1"]:
         """Return the factor on each datum's step for which log p(x, z) does not fall."""
-        view, z = self._view, self._z
-        shorter = z.new_tensor(_SHORTER)
-        tried = z + shorter[:, None, None] * step
+        view, z, network = self._view, self._z, self._view.linearizer.network
         here = view.log_joint(z, self._raw.value)
-        ascends = view.log_joint(tried, view.linearizer.network(tried)) >= here
-        return torch.where(ascends, shorter[:, None], 0.0).amax(0).unsqueeze(-1).to(z.dtype)
+        ascends = view.log_joint(z + step, network(z + step)) >= here
+        shorter = z.new_tensor(_SHORTER).unsqueeze(-1)
+        tried = z + shorter.unsqueeze(-1) * step
+        needed = (~ascends).expand(tried.shape[:2])
+        raw = at_some_rows(
+            network, tried.flatten(0, 1), needed.flatten(), like=self._raw.value
+        ).unflatten(0, tried.shape[:2])
+        largest = torch.where(view.log_joint(tried, raw) >= here, shorter, 0.0).amax(0)
+        return torch.where(ascends, 1.0, largest).unsqueeze(-1).to(z.dtype)
 
     def _residual(self, step: Tensor) -> Tensor:
         """Return grad_z log p(x, z) - Lambda step."""
