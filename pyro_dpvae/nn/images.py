@@ -24,6 +24,7 @@ class UnflattenImage(nn.Unflatten):
         super().__init__(1, (channels, height, width))
 
     def forward(self, input: Float[Tensor, "n units"]) -> Float[Tensor, "n c h w"]:
+        """Return the images."""
         image = super().forward(input)
         if image.device.type == "cpu":
             # Not by ``memory_format``, which ``torch.func.vmap`` refuses.
@@ -38,6 +39,7 @@ class FewChannelsTranspose2d(nn.ConvTranspose2d):
     def forward(
         self, input: Float[Tensor, "n channels h w"], output_size: list[int] | None = None
     ) -> Float[Tensor, "n few up across"]:
+        """Return the convolution, as ``nn.ConvTranspose2d`` defines it."""
         if output_size is not None or not _has_few(self, input):
             return super().forward(input, output_size)
         image = transposed(self, input)

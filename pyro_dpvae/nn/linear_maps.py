@@ -113,7 +113,7 @@ class _Fixed(AbstractLinearMap):
         if isinstance(layer, nn.Linear):
             return tangents @ layer.weight.T
         if isinstance(layer, nn.Conv2d):
-            return F.conv2d(tangents, layer.weight, None, *_strides(layer))
+            return _convolved(layer, tangents)
         if isinstance(layer, nn.ConvTranspose2d):
             return transposed(layer, tangents)
         return layer(tangents)
@@ -123,10 +123,23 @@ class _Fixed(AbstractLinearMap):
         if isinstance(layer, nn.Linear):
             return cotangents @ layer.weight
         if isinstance(layer, nn.ConvTranspose2d):
-            return F.conv2d(cotangents, layer.weight, None, *_strides(layer))
+            return _convolved(layer, cotangents)
         if isinstance(layer, nn.Conv2d):
             return _conv2d_adjoint(layer, cotangents, size=self._in_shape[1:])
         return cotangents.reshape(len(cotangents), *self._in_shape)
+
+
+def _convolved(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor) -> Tensor:
+    """Return the convolution of images with the weight of a layer."""
+    return F.conv2d(
+        images,
+        layer.weight,
+        None,
+        stride=layer.stride,
+        padding=layer.padding,  # type: ignore[arg-type]
+        dilation=layer.dilation,
+        groups=layer.groups,
+    )
 
 
 def _conv2d_adjoint(layer: nn.Conv2d, cotangents: Tensor, *, size: torch.Size) -> Tensor:
@@ -146,12 +159,8 @@ def _conv2d_adjoint(layer: nn.Conv2d, cotangents: Tensor, *, size: torch.Size) -
         layer.weight,
         None,
         stride=stride,
-        padding=padding,
+        padding=padding,  # type: ignore[arg-type]
         output_padding=rest,
         groups=layer.groups,
         dilation=dilation,
     )
-
-
-def _strides(layer: nn.Conv2d | nn.ConvTranspose2d) -> tuple[object, ...]:
-    return layer.stride, layer.padding, layer.dilation, layer.groups

@@ -4,6 +4,7 @@ import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import final
 
 import torch
@@ -128,14 +129,21 @@ class Linearizer:
             place -= 1
         return place if isinstance(self.layers[place], nn.Linear) else None
 
+    def last_layer(self) -> nn.Linear:
+        """Return the layer at the place ``last``."""
+        assert self.layers is not None
+        assert self.last is not None
+        layer = self.layers[self.last]
+        assert isinstance(layer, nn.Linear)
+        return layer
+
     @cached_property
     def gram(self) -> Tensor:
         """W'W of the last layer of a perceptron, of shape (width, width)."""
-        assert self.layers is not None and self.last is not None
-        weight = self.layers[self.last].weight
+        weight = self.last_layer().weight
         # The first call may be without gradients, and later ones with.
         with torch.enable_grad():
-            return weight.T @ weight  # type: ignore[no-any-return, operator, union-attr]
+            return weight.T @ weight
 
 
 @final
@@ -178,7 +186,7 @@ class _Layered(AbstractLinearization):
     def curvature(self, weights: Tensor) -> Tensor:
         if not self._takes_gram(weights):
             return super().curvature(weights)
-        half = push_through(self._maps[: self._linearizer.last], self._directions())
+        half = push_through(self._maps[: self._linearizer.last], self._directions()).flatten(2)
         return weights * ((half @ self._linearizer.gram) @ half.mT)
 
     def normal_equations(self, weights: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
@@ -195,9 +203,9 @@ class _Layered(AbstractLinearization):
         last = self._linearizer.last
         if weights.dim() or not last:
             return False
-        assert self._linearizer.layers is not None
-        outputs, width = self._linearizer.layers[last].weight.shape  # type: ignore[union-attr, misc]
-        return 2 * len(self.value) * self._inputs * (outputs - width) > outputs * width
+        outputs, width = self._linearizer.last_layer().weight.shape
+        spared = 2 * len(self.value) * self._inputs * (outputs - width)
+        return outputs == prod(self.value.shape[1:]) and spared > outputs * width
 
 
 def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:
