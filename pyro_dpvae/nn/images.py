@@ -58,15 +58,14 @@ def transposed(layer: nn.ConvTranspose2d, image: Float[Tensor, "n channels h w"]
             layer.weight,
             None,
             stride=layer.stride,
-            padding=layer.padding,
+            padding=layer.padding,  # type: ignore[arg-type]
             output_padding=layer.output_padding,
             groups=layer.groups,
             dilation=layer.dilation,
         )
     stride, kernel, padding = layer.stride, layer.kernel_size, layer.padding
     size = [
-        (inputs - 1) * by + width - 2 * int(less)
-        for inputs, by, width, less in zip(image.shape[2:], stride, kernel, padding, strict=True)
+        (image.shape[2 + d] - 1) * stride[d] + kernel[d] - 2 * int(padding[d]) for d in range(2)
     ]
     patches = layer.weight.flatten(1).T @ image.flatten(2)
     return F.fold(patches, size, kernel, padding=padding, stride=stride)  # type: ignore[arg-type]

@@ -136,7 +136,7 @@ def _convolved(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor) -> Tensor:
         layer.weight,
         None,
         stride=layer.stride,
-        padding=layer.padding,  # type: ignore[arg-type]
+        padding=layer.padding,
         dilation=layer.dilation,
         groups=layer.groups,
     )
