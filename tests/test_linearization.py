@@ -176,13 +176,14 @@ def test_a_transposed_convolution_to_few_channels_is_torchs(channels: int) -> No
 
 
 def test_rows_that_need_no_value_are_zeros_in_replays_too() -> None:
-    network = nn.Sequential(nn.Linear(2, 3), nn.ReLU())
+    linear = nn.Linear(2, 3)
+    network = nn.Sequential(linear, nn.ReLU())
     rows, like = torch.randn(6, 2), torch.zeros(1, 3)
     recording = record(
         lambda tensors: [at_some_rows(network, tensors[0], tensors[1], like=like)],
         [rows, torch.tensor([True] * 6)],
     )
-    nn.init.constant_(network[0].bias, 7.0)  # replays see the current parameters
+    nn.init.constant_(linear.bias, 7.0)  # replays see the current parameters
     for needed in ([False] * 6, [True, False, False, True, False, True], [True] * 6):
         (found,) = recording([rows, torch.tensor(needed)])
         expected = torch.where(torch.tensor(needed).unsqueeze(-1), network(rows), 0.0)

@@ -7,7 +7,6 @@ from torch import nn
 
 from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import UnflattenImage
 
 __all__ = ["celeba_decoder", "celeba_encoder"]
 
@@ -62,7 +61,7 @@ def celeba_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, 1024),
         nn.LeakyReLU(_SLOPE),
-        UnflattenImage(256, 2, 2),
+        nn.Unflatten(1, (256, 2, 2)),
     ]
     for inputs, outputs in pairwise([256, 256, 128, 64, 32]):
         layers += [

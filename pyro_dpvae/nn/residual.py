@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn._sizes import check_image_shape
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import UnflattenImage
 
 __all__ = ["residual_decoder", "residual_encoder"]
 
@@ -78,7 +77,7 @@ def residual_decoder(
     start = (channels[0], *sizes[0])
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, start[0] * start[1] * start[2]),
-        UnflattenImage(*start),
+        nn.Unflatten(1, start),
         *_blocks(channels[0], depth),
     ]
     for size, (inputs, outputs) in zip(sizes[1:], pairwise(channels), strict=True):
