@@ -1,13 +1,15 @@
 """The time of a training step under guides of every kind, over that of the amortized Gaussian.
 
-``python -m benchmarks.guides [--quick] [--json FILE]`` measures on one thread: perceptrons of
-2 x 500 units, L = 16, a batch of 128 images, the backend fx. The cases are the likelihoods, each
-with the standard normal and the coupling prior. A guide's ``floor`` is the time of its step if
+``python -m benchmarks.guides [--quick] [--json FILE]`` measures processor time on
+one thread: perceptrons of 2 x 500 units, L = 16, a batch of 128 images, the backend fx. The cases
+are likelihoods and priors, and ``conv28``, the convolutional networks for MNIST with L = 10 and a
+batch of 100. A guide's ``floor`` is the time of its step if
 it were matrix products alone, at the rate of the amortized step's: the ratio of the numbers of
 operations in the products of the two recorded steps.
 """
 
 import argparse
+import time
 from collections.abc import Callable
 from functools import partial
 from typing import Any
@@ -24,10 +26,13 @@ from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.recipes import build_system
 
 BASE = "amortized"
-CASES = {
-    "gaussian": ("gaussian-learned", {"name": "standard"}),
-    "bernoulli": ("bernoulli", {"name": "standard"}),
-    "gaussian-dp": ("gaussian-learned", {"name": "coupling"}),
+MLP: dict[str, Any] = {"network": {"name": "mlp", "hidden": (WIDTH, WIDTH)}, "latent_dim": LATENT}
+CONV28: dict[str, Any] = {"network": {"name": "mnist"}, "latent_dim": 10}
+CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
+    "gaussian": ("gaussian-learned", {"name": "standard"}, MLP, 128),
+    "bernoulli": ("bernoulli", {"name": "standard"}, MLP, 128),
+    "gaussian-dp": ("gaussian-learned", {"name": "coupling"}, MLP, 128),
+    "conv28": ("bernoulli", {"name": "standard"}, CONV28, 100),
 }
 VARIANTS = {
     **{name: GUIDES[name] for name in GUIDES if not name.startswith("recursive")},
@@ -35,21 +40,22 @@ VARIANTS = {
 }
 
 
-def recorded_step(guide: dict[str, Any], case: str, *, batch: int) -> tuple[CapturedSVI, Tensor]:
+def recorded_step(
+    guide: dict[str, Any], case: str, *, batch: int | None = None
+) -> tuple[CapturedSVI, Tensor]:
     """Return SVI with a recorded step, and its batch."""
-    likelihood, prior = CASES[case]
+    likelihood, prior, sizes, usual = CASES[case]
     pyro.set_rng_seed(0)
     system = build_system(
         (1, 28, 28),
-        latent_dim=LATENT,
         dataset_size=60_000,
         prior=prior,
         likelihood={"name": likelihood},
-        network={"name": "mlp", "hidden": (WIDTH, WIDTH)},
         guide=guide,
         objective={"name": "elbo"},
+        **sizes,
     )
-    x = torch.bernoulli(torch.rand(batch, 1, 28, 28))
+    x = torch.bernoulli(torch.rand(batch or usual, 1, 28, 28))
     svi = CapturedSVI(system.model, system.guide, FusedOptim({"lr": 1e-4}), system.objective)
     for _ in range(3):
         svi.step(x)
@@ -68,7 +74,7 @@ def operations(svi: CapturedSVI, x: Tensor) -> int:
 
 def case(name: str, *, options: argparse.Namespace) -> dict[str, dict[str, float]]:
     """Return the ratios of a case."""
-    rounds, seconds, batch = (2, 0.0, 4) if options.quick else (9, 0.3, 128)
+    rounds, seconds, batch = (2, 0.0, 4) if options.quick else (9, 0.3, None)
     variants = [BASE, "Laplace, T=1"] if options.quick else list(VARIANTS)
     steps: dict[str, Callable[[], object]] = {}
     counts = {}
@@ -76,7 +82,7 @@ def case(name: str, *, options: argparse.Namespace) -> dict[str, dict[str, float
         svi, x = recorded_step(VARIANTS[variant], name, batch=batch)
         steps[variant] = partial(svi.step, x)
         counts[variant] = operations(svi, x)
-    found = ratios(steps, base=BASE, rounds=rounds, seconds=seconds)
+    found = ratios(steps, base=BASE, rounds=rounds, seconds=seconds, clock=time.process_time)
     for variant, count in counts.items():
         found[variant]["floor"] = round(count / counts[BASE], 2)
         print(

@@ -119,12 +119,12 @@ def test_the_guides_benchmark_runs(
     program: Callable[..., dict[str, Any]], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     few_couplings = {"name": "coupling", "blocks": 1, "hidden": (8,)}
+    small = {"network": {"name": "mlp", "hidden": (50, 50)}, "latent_dim": 16}
     cases = {
-        "bernoulli": guides.CASES["bernoulli"],
-        "gaussian-dp": ("gaussian-learned", few_couplings),
+        "bernoulli": ("bernoulli", {"name": "standard"}, small, 4),
+        "gaussian-dp": ("gaussian-learned", few_couplings, small, 4),
     }
     monkeypatch.setattr(guides, "CASES", cases)
-    monkeypatch.setattr(guides, "WIDTH", 50)
     report = program(guides.main, "--quick")
     for case in cases:
         assert set(report[case]) == {"amortized", "Laplace, T=1"}

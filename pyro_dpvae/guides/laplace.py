@@ -15,12 +15,13 @@ from pyro_dpvae.decoders import AbstractDecoder, Decoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide, check_latent_dims
 from pyro_dpvae.nn.linearization import Linearizer
+from pyro_dpvae.nn.some_rows import at_some_rows
 from pyro_dpvae.priors import AbstractPrior
 
 __all__ = ["LaplaceGuide"]
 
-# Fractions of a step, tried until log p(x, z) does not fall. Each costs a pass of the decoder.
-_SHORTER = tuple(4.0**-power for power in reversed(range(6)))
+# Fractions of a step, tried where log p(x, z) falls over the whole step.
+_SHORTER = tuple(4.0**-power for power in range(1, 6))
 
 
 @final
@@ -126,8 +127,9 @@ class LaplaceGuide(AbstractGuide):
                 mode = mean
                 for t in range(self.steps):
                     size = (1 - self.damping) / (t + 1) ** self.decay
-                    step = size * view.at(mode).newton_step()
-                    mode = mode + view.ascending(mode, step) * step
+                    here = view.at(mode)
+                    step = size * here.newton_step()
+                    mode = mode + here.ascending(step) * step
             if self.detached:
                 mode = mean + (mode - mean).detach()
             scale_tril = _scale_tril(view.at(mode).precision())
@@ -146,17 +148,8 @@ class _View:
     def at(self, z: Tensor) -> "_Expansion":
         return _Expansion(self, z)
 
-    @torch.no_grad()
-    def ascending(self, z: Tensor, step: Tensor) -> Float[Tensor, "batch 1"]:
-        """Return the factor on each datum's step for which log p(x, z) does not fall."""
-        here = self._log_joint(z)
-        factor = torch.zeros_like(here)
-        for shorter in _SHORTER:
-            factor = torch.where(self._log_joint(z + shorter * step) >= here, shorter, factor)
-        return factor.unsqueeze(-1).to(z.dtype)
-
-    def _log_joint(self, z: Tensor) -> Tensor:
-        raw = self.linearizer.network(z)
+    def log_joint(self, z: Tensor, raw: Tensor) -> Tensor:
+        """Return log p(x, z) for z of shape (..., batch, L), with the decoder's raw values."""
         return self.likelihood(raw).log_prob(self.x) + self.p_z.log_prob(z)
 
 
@@ -165,6 +158,7 @@ class _Expansion:
     """log p(x, z) around points z, (batch, L): its gradient and minus its curvature."""
 
     def __init__(self, view: _View, z: Tensor) -> None:
+        self._view, self._z = view, z
         self._raw = view.linearizer.at(z)
         self._gradient, self._weights = view.likelihood.expansion(view.x, self._raw.value)
         self._prior = view.prior.linearize_density(z)
@@ -175,17 +169,32 @@ class _Expansion:
 
     def newton_step(self) -> Float[Tensor, "batch latent"]:
         """Return Lambda^-1 grad_z log p(x, z)."""
+        prior = self._prior
         with torch.no_grad():
-            factor = _cholesky(self.precision())
-            step = _solve(factor, self._residual(None))
+            curvature, gradient = self._raw.normal_equations(self._weights, self._gradient)
+            factor = _cholesky(curvature + prior.factor @ prior.factor.mT)
+            step = _solve(factor, gradient + prior.gradient)
         if torch.is_grad_enabled():
             step = step + _solve(factor, self._residual(step))
         return step
 
-    def _residual(self, step: Tensor | None) -> Tensor:
+    @torch.no_grad()
+    def ascending(self, step: Tensor) -> Float[Tensor, "batch 1"]:
+        """Return the factor on each datum's step for which log p(x, z) does not fall."""
+        view, z, network = self._view, self._z, self._view.linearizer.network
+        here = view.log_joint(z, self._raw.value)
+        ascends = view.log_joint(z + step, network(z + step)) >= here
+        shorter = z.new_tensor(_SHORTER).unsqueeze(-1)
+        tried = z + shorter.unsqueeze(-1) * step
+        needed = (~ascends).expand(tried.shape[:2])
+        raw = at_some_rows(
+            network, tried.flatten(0, 1), needed.flatten(), like=self._raw.value
+        ).unflatten(0, tried.shape[:2])
+        largest = torch.where(view.log_joint(tried, raw) >= here, shorter, 0.0).amax(0)
+        return torch.where(ascends, 1.0, largest).unsqueeze(-1).to(z.dtype)
+
+    def _residual(self, step: Tensor) -> Tensor:
         """Return grad_z log p(x, z) - Lambda step."""
-        if step is None:
-            return self._raw.pull(self._gradient) + self._prior.gradient
         of_data = self._raw.pull(self._gradient - self._weights * self._raw.push(step))
         factor = self._prior.factor
         of_prior = self._prior.gradient - (factor @ (factor.mT @ step.unsqueeze(-1))).squeeze(-1)

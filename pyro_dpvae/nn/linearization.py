@@ -2,8 +2,9 @@
 
 import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from functools import cached_property
+from math import prod
 from typing import final
 
 import torch
@@ -11,16 +12,9 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.linear_maps import is_known, linearized, push_through
 
-__all__ = [
-    "AbstractLinearization",
-    "Linearizer",
-    "batch_jacobian",
-    "push_through",
-    "with_slopes",
-]
-
-_SMOOTH = (nn.SiLU, nn.Softplus, nn.Tanh)
+__all__ = ["AbstractLinearization", "Linearizer", "batch_jacobian"]
 
 
 def batch_jacobian(
@@ -78,19 +72,32 @@ class AbstractLinearization(ABC):
         """Return J' u for u of shape (batch, *out)."""
 
     @abstractmethod
+    def transposed_jacobian(self) -> Float[Tensor, "batch latent outputs"]:
+        """Return J'."""
+
     def curvature(self, weights: Float[Tensor, "..."]) -> Float[Tensor, "batch latent latent"]:
         """Return J' R J, with R diagonal: of shape (batch, *out), or () for a multiple of I."""
+        return _weighted_square(self.transposed_jacobian(), weights)
+
+    def normal_equations(
+        self, weights: Float[Tensor, "..."], cotangents: Float[Tensor, "batch ..."]
+    ) -> tuple[Float[Tensor, "batch latent latent"], Float[Tensor, "batch latent"]]:
+        """Return J' R J and J' u, both from one J."""
+        jacobian = self.transposed_jacobian()
+        pulled = jacobian @ cotangents.flatten(1).unsqueeze(-1)
+        return _weighted_square(jacobian, weights), pulled.squeeze(-1)
 
 
 @final
 class Linearizer:
     """Make linearizations of a network.
 
-    That of a perceptron is made of products of its weights with the slopes of its units. Slopes of
-    ReLUs and leaky ReLUs are masks: what they depend on has no gradient, and the linearization is
-    exact around z. Those of SiLUs, softpluses and tanhs have their gradient. Any other network is
-    differentiated by ``torch.func``. For R a multiple of I, the curvature of a perceptron takes
-    W'W of its last layer, once for all points: a product of width^2 in place of width x outputs.
+    That of a stack of linear layers, convolutions, reshapings and activations is the product of
+    those of its layers. Slopes of ReLUs and leaky ReLUs are masks: what they depend on has no
+    gradient, and the linearization is exact around z. Those of SiLUs, softpluses and tanhs have
+    their gradient. Any other network is differentiated by ``torch.func``. For R a multiple of I,
+    the curvature of a perceptron takes W'W of its last layer, once for all points: a product of
+    width^2 in place of width x outputs.
 
     Args:
         network: (batch, L) -> (batch, *out), row by row, so without batch norm in training mode.
@@ -105,19 +112,35 @@ class Linearizer:
 
     def __init__(self, network: Batched) -> None:
         self.network = network
-        self.layers = _perceptron(network)
+        self.layers = _layers(network)
 
     def at(self, z: Float[Tensor, "batch latent"]) -> AbstractLinearization:
         """Return the linearization at z."""
         if self.layers is None:
             return _Functional(self.network, z)
-        return _Perceptron(self, self.layers, z)
+        return _Layered(self, self.layers, z)
+
+    @cached_property
+    def last(self) -> int | None:
+        """The place of the last layer, if it is linear, besides reshapings of its outputs."""
+        assert self.layers is not None
+        place = len(self.layers) - 1
+        while place > 0 and isinstance(self.layers[place], nn.Flatten | nn.Unflatten):
+            place -= 1
+        return place if isinstance(self.layers[place], nn.Linear) else None
+
+    def last_layer(self) -> nn.Linear:
+        """Return the layer at the place ``last``."""
+        assert self.layers is not None
+        assert self.last is not None
+        layer = self.layers[self.last]
+        assert isinstance(layer, nn.Linear)
+        return layer
 
     @cached_property
     def gram(self) -> Tensor:
         """W'W of the last layer of a perceptron, of shape (width, width)."""
-        assert self.layers is not None
-        weight = _linear(self.layers[-1]).weight
+        weight = self.last_layer().weight
         # The first call may be without gradients, and later ones with.
         with torch.enable_grad():
             return weight.T @ weight
@@ -137,79 +160,52 @@ class _Functional(AbstractLinearization):
     def pull(self, cotangents: Tensor) -> Tensor:
         return self._pull(cotangents.contiguous())[0]
 
-    def curvature(self, weights: Tensor) -> Tensor:
-        jacobian = batch_jacobian(self._network, self._z).flatten(2).movedim(0, 1)
-        return _weighted_square(jacobian, weights)
+    def transposed_jacobian(self) -> Tensor:
+        return batch_jacobian(self._network, self._z).flatten(2).movedim(0, 1)
 
 
 @final
-class _Perceptron(AbstractLinearization):
-    """By products with slopes, for perceptrons."""
+class _Layered(AbstractLinearization):
+    """The product of the linearizations of layers."""
 
     def __init__(self, linearizer: Linearizer, layers: list[nn.Module], z: Tensor) -> None:
-        self._linearizer, self._layers = linearizer, layers
-        value, self._slopes = with_slopes(layers, z)
-        self._out_shape = linearizer.network.out_shape
-        self.value = value.unflatten(-1, self._out_shape)
+        self._linearizer, self._inputs = linearizer, z.shape[-1]
+        self.value, self._maps = linearized(layers, z)
 
     def push(self, tangents: Tensor) -> Tensor:
-        return push_through(self._layers, self._slopes, tangents).unflatten(-1, self._out_shape)
+        return push_through(self._maps, tangents.unsqueeze(1)).squeeze(1)
 
     def pull(self, cotangents: Tensor) -> Tensor:
-        u = cotangents.flatten(1)
-        slopes = iter(reversed(self._slopes))
-        for layer in reversed(self._layers):
-            u = u @ layer.weight if isinstance(layer, nn.Linear) else u * next(slopes)
-        return u
+        for layer in reversed(self._maps):
+            cotangents = layer.pull(cotangents)
+        return cotangents
+
+    def transposed_jacobian(self) -> Tensor:
+        return push_through(self._maps, self._directions()).flatten(2)
 
     def curvature(self, weights: Tensor) -> Tensor:
-        inputs = _linear(self._layers[0]).in_features
-        directions = torch.eye(inputs, dtype=self.value.dtype, device=self.value.device)
-        directions = directions.expand(len(self.value), -1, -1)
-        last = _linear(self._layers[-1])
-        outputs, width = last.out_features, last.in_features
-        # W'W pays off if it costs less than the products it saves in two or more curvatures.
-        spared = 2 * len(directions) * inputs * (outputs - width)
-        if weights.dim() == 0 and len(self._layers) > 1 and spared > outputs * width:
-            half = push_through(self._layers[:-1], self._slopes, directions)
-            return weights * ((half @ self._linearizer.gram) @ half.mT)
-        jacobian = push_through(self._layers, self._slopes, directions)
-        return _weighted_square(jacobian, weights)
+        if not self._takes_gram(weights):
+            return super().curvature(weights)
+        half = push_through(self._maps[: self._linearizer.last], self._directions()).flatten(2)
+        return weights * ((half @ self._linearizer.gram) @ half.mT)
 
+    def normal_equations(self, weights: Tensor, cotangents: Tensor) -> tuple[Tensor, Tensor]:
+        if not self._takes_gram(weights):
+            return super().normal_equations(weights, cotangents)
+        return self.curvature(weights), self.pull(cotangents)
 
-def with_slopes(layers: Iterable[nn.Module], z: Tensor) -> tuple[Tensor, list[Tensor]]:
-    """Return a perceptron at z, and the slopes of its units, layer by layer."""
-    slopes = []
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            z = layer(z)
-        elif isinstance(layer, _SMOOTH):
-            z, pull = torch.func.vjp(layer, z)[:2]
-            slopes.append(pull(torch.ones_like(z))[0])
-        else:
-            slope = getattr(layer, "negative_slope", 0.0)
-            # As tensors: torch would store the numbers in float32.
-            slopes.append(torch.where(z.detach() > 0, z.new_ones(()), z.new_full((), slope)))
-            z = layer(z)
-    return z, slopes
+    def _directions(self) -> Tensor:
+        directions = torch.eye(self._inputs, dtype=self.value.dtype, device=self.value.device)
+        return directions.expand(len(self.value), -1, -1)
 
-
-def push_through(layers: Iterable[nn.Module], slopes: list[Tensor], tangents: Tensor) -> Tensor:
-    """Return J t of a perceptron with these slopes.
-
-    Args:
-        layers: linear ones and activations.
-        slopes: of the units, from :func:`with_slopes`.
-        tangents: t, of shape (batch, inputs) or (batch, directions, inputs).
-    """
-    of_layer = iter(slopes)
-    for layer in layers:
-        if isinstance(layer, nn.Linear):
-            tangents = tangents @ layer.weight.T
-        else:
-            slope = next(of_layer)
-            tangents = tangents * (slope if tangents.dim() == 2 else slope.unsqueeze(-2))
-    return tangents
+    def _takes_gram(self, weights: Tensor) -> bool:
+        """Return True if W'W of the last layer costs less than it saves in two curvatures."""
+        last = self._linearizer.last
+        if weights.dim() or not last:
+            return False
+        outputs, width = self._linearizer.last_layer().weight.shape
+        spared = 2 * len(self.value) * self._inputs * (outputs - width)
+        return outputs == prod(self.value.shape[1:]) and spared > outputs * width
 
 
 def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:
@@ -218,13 +214,8 @@ def _weighted_square(jacobian: Tensor, weights: Tensor) -> Tensor:
     return weighted @ jacobian.mT
 
 
-def _linear(layer: nn.Module) -> nn.Linear:
-    assert isinstance(layer, nn.Linear)
-    return layer
-
-
-def _perceptron(network: Batched) -> list[nn.Module] | None:
-    """Return linear layers with activations between, if that is what the network is."""
+def _layers(network: Batched) -> list[nn.Module] | None:
+    """Return the layers of a network, if it is a stack of known ones."""
     body = network.body
     layers = list(body) if isinstance(body, nn.Sequential) else [body]
     # Hooks and parametrizations change what a module computes.
@@ -232,12 +223,4 @@ def _perceptron(network: Batched) -> list[nn.Module] | None:
         m._forward_hooks or m._forward_pre_hooks or hasattr(m, "parametrizations")
         for m in (network, body, *layers)
     )
-    if layers and type(layers[0]) is nn.Flatten:
-        layers = layers[1:]
-    if layers and type(layers[-1]) in (nn.Flatten, nn.Unflatten):
-        layers = layers[:-1]
-    kinds = [type(layer) for layer in layers]
-    ends_are_linear = bool(kinds) and kinds[0] is nn.Linear and kinds[-1] is nn.Linear
-    if plain and ends_are_linear and set(kinds) <= {nn.Linear, nn.ReLU, nn.LeakyReLU, *_SMOOTH}:
-        return layers
-    return None
+    return layers if plain and all(map(is_known, layers)) else None

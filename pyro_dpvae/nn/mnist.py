@@ -6,6 +6,7 @@ from torch import nn
 
 from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage
 from pyro_dpvae.nn.starting import he_start
 
 __all__ = [
@@ -69,14 +70,14 @@ def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.Linear(256, 512),
         nn.ReLU(),
-        nn.Unflatten(1, (32, 4, 4)),
+        UnflattenImage(32, 4, 4),
         nn.ConvTranspose2d(32, 32, 3),  # 6
         nn.ReLU(),
         nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 12
         nn.ReLU(),
         nn.ConvTranspose2d(32, 32, 3),  # 14
         nn.ReLU(),
-        nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
+        FewChannelsTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
 
@@ -128,7 +129,7 @@ def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     body = nn.Sequential(
         nn.Linear(latent_dim, 256),
         nn.ReLU(),
-        nn.Unflatten(1, (256, 1, 1)),
+        UnflattenImage(256, 1, 1),
         nn.ConvTranspose2d(256, 256, 4),  # 4
         nn.ReLU(),
         nn.ConvTranspose2d(256, 64, 3),  # 6
@@ -137,6 +138,6 @@ def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         nn.ReLU(),
         nn.ConvTranspose2d(64, 32, 3),  # 14
         nn.ReLU(),
-        nn.ConvTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
+        FewChannelsTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)

@@ -6,6 +6,7 @@ from torch import nn
 
 from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.images import UnflattenImage
 from pyro_dpvae.nn.starting import he_start
 
 __all__ = ["svhn_decoder", "svhn_encoder"]
@@ -58,7 +59,7 @@ def svhn_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     body = nn.Sequential(
         nn.Linear(latent_dim, 512),
         nn.ReLU(),
-        nn.Unflatten(1, (32, 4, 4)),
+        UnflattenImage(32, 4, 4),
         nn.ConvTranspose2d(32, 32, 3),  # 6
         nn.ReLU(),
         nn.Conv2d(32, 32, 3, padding=1),

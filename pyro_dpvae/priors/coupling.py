@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32, has_kinks
 from pyro_dpvae.nn.activations import Activation
-from pyro_dpvae.nn.linearization import push_through, with_slopes
+from pyro_dpvae.nn.linear_maps import linearized, push_through
 from pyro_dpvae.nn.mlp import perceptron
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap, Matrices, Points, Values
 from pyro_dpvae.priors.fixed import FixedPrior
@@ -261,11 +261,11 @@ class _ScaleAndShift(nn.Module):
         """Return t and s, and their derivatives along tangents (batch, directions, kept)."""
         values, derivatives = [], []
         for network in (self.shift, self.scale):
-            raw, slopes = with_slopes(network, kept)
+            raw, maps = linearized(network, kept)
             value, pull = torch.func.vjp(self.bound, at_least_float32(raw))[:2]
             (gradient,) = pull(torch.ones_like(value))
             values.append(value)
-            derivatives.append(push_through(network, slopes, tangents) * gradient.unsqueeze(-2))
+            derivatives.append(push_through(maps, tangents) * gradient.unsqueeze(-2))
         return (values[0], values[1]), (derivatives[0], derivatives[1])
 
 
