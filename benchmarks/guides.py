@@ -21,11 +21,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks._alternate import ratios
 from benchmarks._program import parse, write
-from benchmarks.likelihoods import GUIDES, LATENT, WIDTH
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.recipes import build_system
 
 BASE = "amortized"
+LATENT, WIDTH = 16, 500
 MLP: dict[str, Any] = {"network": {"name": "mlp", "hidden": (WIDTH, WIDTH)}, "latent_dim": LATENT}
 CONV28: dict[str, Any] = {"network": {"name": "mnist"}, "latent_dim": 10}
 CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
@@ -34,8 +34,12 @@ CASES: dict[str, tuple[str, dict[str, Any], dict[str, Any], int]] = {
     "gaussian-dp": ("gaussian-learned", {"name": "coupling"}, MLP, 128),
     "conv28": ("bernoulli", {"name": "standard"}, CONV28, 100),
 }
-VARIANTS = {
-    **{name: GUIDES[name] for name in GUIDES if not name.startswith("recursive")},
+VARIANTS: dict[str, dict[str, Any]] = {
+    "amortized": {"name": "amortized"},
+    "semi-amortized, T=4": {"name": "semi-amortized", "steps": 4},
+    "flow (IAF)": {"name": "flow", "kind": "iaf", "blocks": 4, "hidden": (WIDTH,)},
+    **{f"Laplace, T={t}": {"name": "laplace", "steps": t} for t in (1, 2, 4, 8)},
+    "mixture, 4": {"name": "recursive-mixture", "components": 4, "recursive": False},
     "Laplace, T=4, detached": {"name": "laplace", "steps": 4, "detached": True},
 }
 

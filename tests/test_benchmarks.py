@@ -18,7 +18,6 @@ from benchmarks import (
     coupling,
     guides,
     importance,
-    likelihoods,
     mixture,
     scale,
     soak,
@@ -130,23 +129,6 @@ def test_the_guides_benchmark_runs(
         assert set(report[case]) == {"amortized", "Laplace, T=1"}
         assert report[case]["amortized"]["floor"] == 1.0
         assert report[case]["Laplace, T=1"]["floor"] > 1.0
-
-
-@pytest.mark.skipif("DPVAE_DATA" not in os.environ, reason="DPVAE_DATA names no data sets")
-def test_the_study_of_likelihoods_goes_on_where_it_was(
-    program: Callable[..., dict[str, Any]], capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ["--seeds", "1", "--steps", "12", "--batch-size", "8", "--test", "4"]
-    options += ["--backend", "eager", "--guides", "amortized"]
-    first = program(likelihoods.main, "--samples", "5", *options)["runs"]
-    capsys.readouterr()
-    mixture = "recursive mixture, 2"
-    runs = program(likelihoods.main, "--samples", "5", *options, mixture)["runs"]
-    assert runs[: len(first)] == first
-    assert [run["guide"] for run in runs] == ["amortized"] * 2 + [mixture] * 2
-    assert f"{runs[0]['log_p']:.1f}" in capsys.readouterr().out
-    with pytest.raises(SystemExit, match="holds runs of one budget"):
-        program(likelihoods.main, "--samples", "6", *options)
 
 
 def test_the_plan_of_a_run_is_from_what_its_step_sends_and_computes() -> None:
