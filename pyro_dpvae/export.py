@@ -3,6 +3,7 @@
 import inspect
 from collections import defaultdict
 from collections.abc import Callable
+from importlib import import_module
 from typing import Any
 
 import torch
@@ -48,7 +49,7 @@ def to_arviz(
     Raises:
         ValueError: if ``num_samples`` is below 1, or model and guide have different latent sites.
     """
-    import arviz  # only here: its first import of a day warns about its next version
+    arviz = _arviz()
 
     check_positive_int("num_samples", num_samples)
     draws: dict[str, dict[str, list[Tensor]]] = {
@@ -85,3 +86,15 @@ def to_arviz(
 
 def _sites(trace: Trace) -> list[dict[str, Any]]:
     return [site for site in sample_sites(trace) if not isinstance(site["fn"], Unit)]  # factors
+
+
+def _arviz() -> Any:
+    """Import ArviZ, whose first import of a day warns about its next version.
+
+    ArviZ 0.23 notes in its cache that it has warned, in all processes through one temporary file.
+    If two processes import it at once, one of them finds that file gone, and tries again.
+    """
+    try:
+        return import_module("arviz")
+    except FileNotFoundError:
+        return import_module("arviz")

@@ -4,7 +4,6 @@ import dataclasses
 import math
 from typing import Any
 
-import arviz
 import numpy as np
 import pyro
 import pyro.distributions as dist
@@ -15,6 +14,7 @@ from pyro.infer import RenyiELBO, Trace_ELBO
 from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 
+from pyro_dpvae.export import _arviz as import_arviz
 from pyro_dpvae.importance import (
     ImportanceSampler,
     effective_sample_size,
@@ -109,6 +109,7 @@ def test_the_chunk_size_changes_nothing(exact: LinearGaussian, chunk: int | None
 
 def arviz_pareto_k(weights: np.ndarray) -> np.ndarray:
     """From ArviZ up to 0.23, or from the package that ArviZ 1 has it in."""
+    arviz = import_arviz()
     if hasattr(arviz, "psislw"):
         return arviz.psislw(weights)[1]
     from arviz_stats.base import array_stats
