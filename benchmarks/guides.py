@@ -2,10 +2,10 @@
 
 ``python -m benchmarks.guides [--quick] [--json FILE]`` measures processor time on one thread:
 perceptrons of 2 x 500 units, L = 16, a batch of 128 images, the backend fx. The cases are
-likelihoods and priors, and ``conv28``, the convolutional networks for MNIST with L = 10 and a batch
-of 100. A guide's ``floor`` is the time of its step if it were matrix products alone, at the rate of
-the amortized step's: the ratio of the numbers of operations in the products of the two recorded
-steps.
+likelihoods and priors, and ``conv28``, the convolutional networks for MNIST with L = 10 and a
+batch of 100. A guide's ``floor`` is the time of its step if it were matrix products alone, at the
+rate of the amortized step's: the ratio of the numbers of operations in the products of the two
+recorded steps.
 """
 
 import argparse

@@ -9,8 +9,10 @@ from torch import nn
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.runs.identity import run_id
 from pyro_dpvae.training import History, NonFiniteError
 from pyro_dpvae.training.guard import GuardedSteps
+from pyro_dpvae.training.settings import check_settings
 from tests.test_training_options import Killed, Watch, train
 
 EAGER: dict[str, Any] = {"backend": "eager"}
@@ -167,3 +169,13 @@ def test_all_callbacks_hear_of_the_end_and_the_first_error_stays() -> None:
         train(None, watch=[failing, dying], **EAGER)
     assert dying.calls[-1] == "ended"
     assert "disk full" in caught.value.__notes__[0]
+
+
+def test_a_run_from_before_an_option_was_added_goes_on_with_its_usual_value() -> None:
+    old: dict[str, Any] = {"data": "two-moons", "latent_dim": 2, "steps": 5}
+    assert run_id({**old, "optimizer": "adam"}) == run_id(old)
+    assert run_id({**old, "optimizer": "adamax"}) != run_id(old)
+    settings = {"seed": 0, "accumulate": 1}
+    check_settings(settings, {**settings, "optimizer": "adam"}, where="x")
+    with pytest.raises(ValueError, match="optimizer from 'adam' to 'adamax'"):
+        check_settings(settings, {**settings, "optimizer": "adamax"}, where="x")

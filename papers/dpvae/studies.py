@@ -14,7 +14,7 @@ from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae._devices import choose_device
 from pyro_dpvae.cli.train_options import parsed
 from pyro_dpvae.runs import RunFolder
-from pyro_dpvae.runs.changes import changes
+from pyro_dpvae.runs.changes import ADDED, changes
 
 __all__ = [
     "at_once_of",
@@ -115,9 +115,13 @@ def check_runs(jobs: Sequence[Job]) -> None:
         asked, config = _configuration(job.train), _config(RunFolder(job.run))
         # Its default depends on the data; the configuration of a run holds the resolved value.
         left_out = _PLACE if asked["preprocessing"] else _PLACE | {"preprocessing"}
-        # An entry that is null counts as none, as for the identity of a run.
+        # Null counts as absent, and older runs lack some entries, as for the identity of a run.
         before, after = (
-            {key: value for key, value in one.items() if not (value is None or key in left_out)}
+            {
+                key: value
+                for key, value in {**ADDED, **one}.items()
+                if not (value is None or key in left_out)
+            }
             for one in (asked if config is None else config, asked)
         )
         if differing := ", ".join(changes(before, after)):

@@ -3,7 +3,7 @@
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-__all__ = ["CHANGEABLE", "changes", "fixed_entries", "option"]
+__all__ = ["ADDED", "CHANGEABLE", "changes", "fixed_entries", "option"]
 
 CHANGEABLE = frozenset(
     {
@@ -28,10 +28,20 @@ CHANGEABLE = frozenset(
 )
 """Entries of a configuration that may change when a run is resumed."""
 
+ADDED: Mapping[str, Any] = {"optimizer": "adam"}
+"""Entries that older runs lack, with the value by which these runs were trained."""
+
 
 def fixed_entries(config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the entries that identify a run; null counts as absent, as in older versions."""
-    return {k: v for k, v in config.items() if k not in CHANGEABLE and v is not None}
+    """Return the entries that identify a run.
+
+    Null counts as absent, and so does the value of an entry that older runs lack.
+    """
+    return {
+        key: value
+        for key, value in config.items()
+        if not (key in CHANGEABLE or value is None or ADDED.get(key) == value)
+    }
 
 
 def changes(old: Mapping[str, Any], new: Mapping[str, Any], within: str = "") -> Iterator[str]:

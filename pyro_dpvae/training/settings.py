@@ -13,6 +13,7 @@ from pyro_dpvae._devices import device_of
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import CHANGEABLE
+from pyro_dpvae.runs.changes import ADDED
 from pyro_dpvae.training.config import TrainConfig
 
 __all__ = ["check_settings", "differences", "environment", "settings_of"]
@@ -58,8 +59,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, t
         >>> differences({"patience": 2, "seed": 0}, {"patience": 3, "seed": 0})
         {'patience': (2, 3)}
     """
-    names = dict.fromkeys([*saved, *now])
-    return {n: (saved.get(n), now.get(n)) for n in names if saved.get(n) != now.get(n)}
+    before, after = {**ADDED, **saved}, {**ADDED, **now}
+    names = dict.fromkeys([*before, *after])
+    return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
 
 
 def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: str) -> None:
