@@ -104,18 +104,31 @@ def results(
     """Train and measure what is missing; returns the metrics of each run, and an exit status.
 
     A run that fails is named, and does not stop the others. A metric that a run lacks is NaN.
+
+    Raises:
+        ValueError: if runs on one data set were measured with several feature networks.
     """
     make_folder(out)
     failures = run_jobs([*jobs.values()], at_once=at_once, out=out)
     for one in failures:
         print(f"failed: {one.name}: {one.reason}; log {one.log}")
-    values = {}
+    values: dict[Key, dict[str, float]] = {}
+    networks: dict[str, set[str]] = {}
     for key, job in jobs.items():
-        if metrics := measured(RunFolder(job.run), job.numbers):
+        run = RunFolder(job.run)
+        if metrics := measured(run, job.numbers):
+            used = {one["settings"].get("network") for one in metrics.values()} - {None}
+            networks.setdefault(run.config["data"], set()).update(used)
             values[key] = {
                 name: float(metrics[name]["value"]) if name in metrics else math.nan
                 for name in measurement.columns
             }
+    for data, used in networks.items():
+        if len(used) > 1:
+            raise ValueError(
+                f"runs on {data} must be measured with one feature network, got {sorted(used)} in "
+                f"{out}; remove their evaluation.json, and give the command again"
+            )
     return values, 1 if failures else 0
 
 

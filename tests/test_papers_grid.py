@@ -74,6 +74,13 @@ def test_a_grid_is_trained_measured_and_kept(
     monkeypatch.setattr(jobs, "_Process", lambda *_: pytest.fail("a process was started"))
     del grid["moons", "none-such", 0]
     assert results(grid, MEASURED, out=tmp_path, at_once=2) == (values, 0)
+    for number, prior in enumerate(("standard", "coupling")):
+        path = tmp_path / "runs" / prior / "evaluation.json"
+        kept = json.loads(path.read_bytes())
+        kept["metrics"]["skl"]["settings"]["network"] = f"classifier-{number}"
+        path.write_text(json.dumps(kept))
+    with pytest.raises(ValueError, match=r"one feature network, got \['classifier-0', "):
+        results(grid, MEASURED, out=tmp_path, at_once=2)
 
 
 def test_the_commands_of_all_studies_are_valid(
