@@ -6,6 +6,7 @@ number of processes at once. An interrupted command continues when it is given a
 
 import argparse
 import math
+import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -33,8 +34,10 @@ __all__ = [
     "mean",
     "minutes",
     "of_seeds",
+    "perceptrons",
     "results",
     "run_study",
+    "source_of",
 ]
 
 Case = tuple[str, str]
@@ -73,6 +76,39 @@ def flags(options: Mapping[str, object]) -> tuple[str, ...]:
         ('--data', 'mnist', '--steps', '5')
     """
     return tuple(part for name, one in options.items() for part in (f"--{name}", str(one)))
+
+
+def source_of(data: str) -> str:
+    """Return the name of a data set, or the path of a file in the root of data, DPVAE_DATA."""
+    return str(Path(os.environ.get("DPVAE_DATA", ".")) / data) if Path(data).suffix else data
+
+
+def perceptrons(
+    options: Mapping[str, object], *, hidden: int, latent_dim: int, steps: int, seed: int
+) -> tuple[str, ...]:
+    """Return the arguments of ``dpvae train`` for a VAE of perceptrons with two hidden layers.
+
+    Where the options say nothing else, it has a Bernoulli likelihood of the pixels of MNIST, drawn
+    anew for each batch, and Adam at 1e-3 with a cosine schedule and batches of 100.
+
+    Args:
+        options: further options, and those that replace others, by name.
+        hidden: the width of each hidden layer, where the options name no network.
+        latent_dim: the size of z.
+        steps: the number of training steps.
+        seed: the seed.
+    """
+    network = {"network": "mlp", "network.hidden": [hidden, hidden]}
+    usual = {
+        "data": "mnist",
+        "preprocessing": "binary-dynamic",
+        "likelihood": "bernoulli",
+        "learning-rate": "1e-3",
+        "learning-rate-schedule": "cosine",
+        "batch-size": 100,
+        **({} if "network" in options else network),
+    }
+    return flags({**usual, "latent-dim": latent_dim, **options, "steps": steps, "seed": seed})
 
 
 def job_of(run: Path, train: Sequence[str], *, steps: int, measurement: Measurement) -> Job:

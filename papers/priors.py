@@ -63,24 +63,11 @@ def jobs_of(out: Path) -> dict[grid.Key, Job]:
     found = {}
     for seed in range(SEEDS):
         for prior, own in PRIORS.items():
-            options = {
-                "data": "mnist",
-                "preprocessing": "binary-dynamic",
-                "likelihood": "bernoulli",
-                "network": "mlp",
-                "network.hidden": "[400, 400]",
-                "latent-dim": 16,
-                "prior": prior,
-                **own,
-                "learning-rate": "1e-3",
-                "learning-rate-schedule": "cosine",
-                "batch-size": 100,
-                "steps": STEPS,
-                "seed": seed,
-            }
             found["mnist", prior, seed] = grid.job_of(
                 out / "runs" / f"{prior.rpartition('.')[2]}-seed-{seed}",
-                grid.flags(options),
+                grid.perceptrons(
+                    {"prior": prior, **own}, hidden=400, latent_dim=16, steps=STEPS, seed=seed
+                ),
                 steps=STEPS,
                 measurement=MEASUREMENT,
             )

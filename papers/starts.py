@@ -14,7 +14,6 @@ file.
 
 import argparse
 import json
-import os
 import tempfile
 from collections.abc import Sequence
 from itertools import islice, product
@@ -22,6 +21,7 @@ from pathlib import Path
 
 from torch import nn
 
+from papers import grid
 from pyro_dpvae._bars import bar
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.evaluation.table import markdown_table
@@ -31,13 +31,19 @@ from pyro_dpvae.training import evaluate_elbo
 
 STEPS, SEEDS, HELD_OUT, LEAST_RATE = 300, 3, 500, 0.5
 DATA = {"mnist": "mnist", "fashion-mnist": "mnist", "svhn-10k": "svhn"}
+FILES = {"svhn-10k": "svhn_10k.npz"}
 STARTS = ("he", "pytorch")
 
 
 def rate_after(data: str, regularizer: str, decoupled: bool, start: str, seed: int) -> float:
     """Train a recipe, and return its rate on held-out data, in nats per datum."""
     recipe = dpvae_recipe(DATA[data], regularizer, decoupled=decoupled)
-    options = {"data": source_of(data), "steps": STEPS, "learning_rate": 1e-3, "seed": seed}
+    options = {
+        "data": grid.source_of(FILES.get(data, data)),
+        "steps": STEPS,
+        "learning_rate": 1e-3,
+        "seed": seed,
+    }
     config = RunConfig.from_recipe(recipe, **options, device="cpu", log_every=STEPS)
     with tempfile.TemporaryDirectory() as folder:
         run = prepare(config, out=f"{folder}/run")
@@ -49,11 +55,6 @@ def rate_after(data: str, regularizer: str, decoupled: bool, start: str, seed: i
         run.fit(progress=False)
         x = list(islice(run.batches[1].epoch(0), HELD_OUT // run.batches[1].batch_size))
         return evaluate_elbo(system.model, system.guide, x)["rate"]
-
-
-def source_of(data: str) -> str:
-    """Return a data set's name, or the path of the sample of SVHN."""
-    return data if data != "svhn-10k" else str(Path(os.environ["DPVAE_DATA"]) / "svhn_10k.npz")
 
 
 def table(found: dict[str, float]) -> str:

@@ -13,7 +13,6 @@ information gap, MIG, and about 70. An interrupted command continues when it is 
 """
 
 import argparse
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -120,31 +119,18 @@ def measurement_of(data: Data) -> grid.Measurement:
 def jobs_of(out: Path, weight: str, data: Data) -> dict[grid.Key, Job]:
     """Return the job of each prior, weight and seed, all values of a seed before the next seed."""
     chosen, found = WEIGHTS[weight], {}
-    source = data.source
-    if Path(source).suffix:
-        source = str(Path(os.environ.get("DPVAE_DATA", ".")) / source)
     for seed in range(SEEDS):
         for value in chosen.values:
             for prior in PRIORS:
                 options = {
-                    "data": source,
-                    "preprocessing": "binary-dynamic",  # pixels of dSprites are 0 and 1 already
-                    "likelihood": "bernoulli",
-                    "network": "mlp",
-                    "network.hidden": "[400, 400]",
-                    "latent-dim": 10,
+                    "data": grid.source_of(data.source),
                     "prior": prior,
                     **chosen.objective,
                     f"objective.{chosen.option}": f"{value:g}",
-                    "learning-rate": "1e-3",
-                    "learning-rate-schedule": "cosine",
-                    "batch-size": 100,
-                    "steps": STEPS,
-                    "seed": seed,
                 }
                 found[f"{value:g}", prior, seed] = grid.job_of(
                     out / "runs" / f"{prior}-{weight}-{value:g}-seed-{seed}",
-                    grid.flags(options),
+                    grid.perceptrons(options, hidden=400, latent_dim=10, steps=STEPS, seed=seed),
                     steps=STEPS,
                     measurement=measurement_of(data),
                 )

@@ -29,7 +29,7 @@ from pyro_dpvae.nn import ARCHITECTURES
 
 __all__ = ["GUIDES", "jobs_of", "main", "mean_image_perceptron", "table"]
 
-LATENT, HIDDEN, SEEDS = 50, (500, 500), 3
+LATENT, HIDDEN, SEEDS = 50, 500, 3
 STEPS, TIME = 2000, 40_000  # of every guide, and of the amortized Gaussian at equal time
 DATA = {"mnist": "mnist", "svhn": "svhn_10k.npz"}
 LIKELIHOODS = {
@@ -65,8 +65,8 @@ def mean_image_perceptron(
     """Return the perceptrons of the study; the decoder's bias is the mean image of a data set."""
     family = ARCHITECTURES["mlp"]
     networks = nn.Module()
-    networks.encoder = family.encoder(shape, hidden=HIDDEN)
-    networks.decoder = family.decoder(latent_dim, raw_shape, hidden=HIDDEN)
+    networks.encoder = family.encoder(shape, hidden=(HIDDEN, HIDDEN))
+    networks.decoder = family.decoder(latent_dim, raw_shape, hidden=(HIDDEN, HIDDEN))
     last = [module for module in networks.decoder.modules() if isinstance(module, nn.Linear)][-1]
     images = load(source, root=os.environ.get("DPVAE_DATA")).train
     assert isinstance(images, Tensor)
@@ -83,9 +83,7 @@ def cases(likelihood: str) -> dict[str, str]:
 
 def jobs_of(out: Path, likelihood: str, data: str) -> dict[grid.Key, Job]:
     """Return the job of each guide, budget and seed, one seed after the other."""
-    source = DATA[data]
-    if Path(source).suffix:
-        source = str(Path(os.environ.get("DPVAE_DATA", ".")) / source)
+    source = grid.source_of(DATA[data])
     name, preprocessing = LIKELIHOODS[likelihood]
     found = {}
     for seed in range(SEEDS):
@@ -96,27 +94,20 @@ def jobs_of(out: Path, likelihood: str, data: str) -> dict[grid.Key, Job]:
                     "data": source,
                     "preprocessing": preprocessing,
                     "likelihood": name,
-                    "network": "mlp",
-                    "network.hidden": f"[{', '.join(map(str, HIDDEN))}]",
-                    "latent-dim": LATENT,
                     "prior": "standard",
                     **own,
                     "learning-rate": "5e-4",
-                    "learning-rate-schedule": "cosine",
                     "batch-size": 128,
-                    "steps": steps,
-                    "seed": seed,
                 }
                 if row.endswith(_MEAN):
-                    del options["network.hidden"]
-                    options |= {
-                        "network": f"{__package__}.guides.mean_image_perceptron",
-                        "network.source": source,
-                    }
+                    options["network"] = f"{__package__}.guides.mean_image_perceptron"
+                    options["network.source"] = source
                 words = "-".join(row.replace(",", "").replace("=", "").split())
                 found[row, budget, seed] = grid.job_of(
                     out / "runs" / f"{words}-{budget}-seed-{seed}",
-                    grid.flags(options),
+                    grid.perceptrons(
+                        options, hidden=HIDDEN, latent_dim=LATENT, steps=steps, seed=seed
+                    ),
                     steps=steps,
                     measurement=MEASUREMENT,
                 )

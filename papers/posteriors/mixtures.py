@@ -49,26 +49,13 @@ def jobs_of(out: Path) -> dict[grid.Key, Job]:
     for seed in range(SEEDS):
         for components in COMPONENTS:
             steps = STEPS - (components - 1) * GROWTH
-            options: dict[str, object] = {
-                "data": "mnist",
-                "preprocessing": "binary-dynamic",
-                "likelihood": "bernoulli",
-                "network": "mlp",
-                "network.hidden": "[200, 200]",
-                "latent-dim": 16,
-                "prior": "standard",
-                "learning-rate": "1e-3",
-                "learning-rate-schedule": "cosine",
-                "batch-size": 100,
-                "steps": steps,
-                "seed": seed,
-            }
+            options: dict[str, object] = {"prior": "standard"}
             if components > 1:
                 options |= {"guide": "recursive-mixture", "guide.components": components}
                 options["growth-steps"] = GROWTH
             found[str(components), "standard", seed] = grid.job_of(
                 out / "runs" / f"{components}-seed-{seed}",
-                grid.flags(options),
+                grid.perceptrons(options, hidden=200, latent_dim=16, steps=steps, seed=seed),
                 steps=steps,
                 measurement=MEASUREMENT,
             )
