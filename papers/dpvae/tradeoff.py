@@ -151,7 +151,7 @@ def tradeoff_figure(values: grid.Values, weight: str, data: Data) -> Figure:
     """Draw FD, FD(LP) and precision against the representation, a line per prior."""
     columns = measurement_of(data).columns
     shown = ("frechet_domain", "frechet_low_posterior_domain", "precision_domain")
-    figure = Figure(figsize=(11, 3.6), layout="constrained")
+    figure = Figure(figsize=(11, 4), layout="constrained")
     for panel, column in zip(figure.subplots(1, len(shown)), shown, strict=True):
         for prior, color, mark in (("standard", "#777777", "o"), ("coupling", "#1f77b4", "s")):
             points = []
@@ -181,7 +181,16 @@ def tradeoff_figure(values: grid.Values, weight: str, data: Data) -> Figure:
             panel.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
             panel.yaxis.set_major_formatter("{x:g}")
             panel.minorticks_off()
-    figure.axes[0].legend(title=f"prior; numbers are {weight}", frameon=False, fontsize=8)
+    handles, labels = figure.axes[0].get_legend_handles_labels()
+    figure.legend(
+        handles,
+        labels,
+        title=f"prior; numbers are {weight}",
+        loc="outside upper center",
+        ncols=len(labels),
+        frameon=False,
+        fontsize=8,
+    )
     return figure
 
 
