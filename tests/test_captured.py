@@ -17,6 +17,7 @@ from pyro.nn import PyroModule, PyroParam
 from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
+from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.inference import CapturedSVI, FusedOptim, steps_together
 from pyro_dpvae.inference import _graphed as graphed_module
 from pyro_dpvae.inference import captured as captured_module
@@ -717,6 +718,17 @@ def test_graphed_steps_are_those_of_svi(graphs: list[int], name: str) -> None:
     assert len(graphs) == 1
     assert isinstance(losses[-1], Tensor)
     assert isinstance(svi.optim.optimizer.param_groups[0]["lr"], float)
+
+
+def test_an_optimizer_that_waits_for_the_device_is_in_no_graph(graphs: list[int]) -> None:
+    def optim() -> FusedOptim:
+        return FusedOptim({"lr": 1e-2}, constructor=torch.optim.Adamax, skip_nonfinite=True)
+
+    expected, _ = run(SVI, parts(), batches(8), optim=optim)
+    with pytest.warns(EagerWarning, match=r"only a fused optimizer skips.*Adamax.*use Adam"):
+        found, _ = run(graphed, parts(), batches(8), optim=optim)
+    assert [float(loss) for loss in found] == pytest.approx(expected)
+    assert not graphs
 
 
 def test_several_steps_are_one_launch(graphs: list[int]) -> None:

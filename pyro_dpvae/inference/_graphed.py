@@ -30,8 +30,8 @@ class Member:
         inputs: example inputs of K steps, each of shape (K, ...).
 
     Raises:
-        NotRecordableError: if the recording reads tensors on another device, or the loss is not
-            one tensor.
+        NotRecordableError: if the recording reads tensors on another device, the loss is not one
+            tensor, or the optimizer waits for the device to skip a step.
     """
 
     def __init__(self, svi: Any, recorded: RecordedStep, inputs: Sequence[Tensor]) -> None:
@@ -49,6 +49,12 @@ class Member:
         self.svi, self.recorded = svi, recorded
         self.inputs = [tensor.detach().clone() for tensor in inputs]
         self.groups: list[dict[str, Any]] = svi.optim.optimizer.param_groups
+        if svi.optim.skip_nonfinite and not all(group.get("fused") for group in self.groups):
+            raise NotRecordableError(
+                "only a fused optimizer skips steps on the device, got "
+                f"{type(svi.optim.optimizer).__name__} with skip_nonfinite=True; use Adam, or "
+                "skip_nonfinite=False"
+            )
         self._rates = [float(group["lr"]) for group in self.groups]
         self.rates = [torch.tensor(rate, device=device) for rate in self._rates]
         self._weights = torch.zeros(self.steps, len(self._schedules(0)), device=device)
