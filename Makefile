@@ -38,7 +38,7 @@ priors-10000-steps: .venv/ready
 	$(BIN)/python -m papers.priors --out runs/priors
 
 mixtures-10000-steps: .venv/ready
-	@echo "9 runs, about an hour of processor time"
+	@echo "9 runs, about 15 processor minutes"
 	$(BIN)/python -m papers.posteriors.mixtures --out runs/mixtures
 
 guides-40000-steps: .venv/ready
