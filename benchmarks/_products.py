@@ -13,6 +13,7 @@ from torch import Tensor
 from benchmarks._alternate import time_of
 from benchmarks._peers import Peer, PeerStep
 from pyro_dpvae.inference import CapturedSVI
+from pyro_dpvae.recording.products import ONEDNN
 
 __all__ = ["HERE", "Floor", "Product", "Products", "rates", "shape_of"]
 
@@ -20,6 +21,7 @@ _aten = torch.ops.aten
 _MATRICES = {_aten.mm.default: 0, _aten.addmm.default: 1}  # with the place of the first factor
 _RECORDED = (
     *_MATRICES,
+    ONEDNN,
     _aten.bmm.default,
     _aten.convolution.default,
     _aten.convolution_backward.default,
@@ -61,8 +63,13 @@ class Products:
     @property
     def factors(self) -> list[tuple[Tensor, Tensor]]:
         """The factors of each product of two matrices."""
-        places = [(_MATRICES.get(target), args) for target, args, _ in self._calls]
-        return [args[place : place + 2] for place, args in places if place is not None]
+        found = []
+        for target, args, _ in self._calls:
+            if target is ONEDNN:  # which takes the second factor transposed
+                found.append((args[0], args[1].t()))
+            elif (place := _MATRICES.get(target)) is not None:
+                found.append(args[place : place + 2])
+        return found
 
 
 Product = tuple[int, int, int, bool, bool]

@@ -12,6 +12,7 @@ from pyro_dpvae._checks import (
     check_seed,
     hint_at_fields,
 )
+from pyro_dpvae._files import cache_folder
 from pyro_dpvae.errors import EvaluationWarning
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
@@ -31,11 +32,8 @@ def default_cache() -> Path:
     Warns:
         UserWarning: if the user has no home, with the folder used instead.
     """
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "pyro-dpvae"
-    try:
-        return Path.home() / ".cache" / "pyro-dpvae"
-    except RuntimeError:  # neither HOME nor an entry in the system's list of users
+    folder = cache_folder()
+    if folder is None:
         folder = Path(tempfile.gettempdir()) / f"pyro-dpvae-{os.getuid()}"
         warnings.warn(
             f"the user has no home folder, so caches are kept in {folder}; set HOME or "
@@ -43,7 +41,7 @@ def default_cache() -> Path:
             category=EvaluationWarning,
             stacklevel=2,
         )
-        return folder
+    return folder
 
 
 @hint_at_fields

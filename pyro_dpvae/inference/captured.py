@@ -236,7 +236,7 @@ class CapturedSVI(SVI):
                 stack.enter_context(rehearsal())
                 stack.enter_context(rollback_modules(recorded.modules))
             expected = evaluate(self, self.objective, args, kwargs)
-        wrong = difference(replayed, expected, compiled=self.backend == "inductor")
+        wrong = difference(replayed, expected, exact=recorded.recording.exact)
         if wrong is not None:
             self._recordings.refuse(recorded.key)
             self._warn(

@@ -19,6 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_dpvae.recording.layout import with_channels_last
+from pyro_dpvae.recording.products import choose_products, layout_of, with_opaque_products
 from pyro_dpvae.recording.replay import replay_of
 from pyro_dpvae.recording.simplify import simplify
 
@@ -48,13 +49,16 @@ class Recording:
     Args:
         graph: the graph, which takes the inputs and the held tensors.
         held: the held tensors.
+        exact: whether the graph has the function's own operations.
 
     Attributes:
         generators: the random generators it uses besides PyTorch's default ones.
     """
 
-    def __init__(self, graph: fx.GraphModule, held: Sequence[Tensor]) -> None:
-        self.graph = graph
+    def __init__(
+        self, graph: fx.GraphModule, held: Sequence[Tensor], *, exact: bool = True
+    ) -> None:
+        self.graph, self._exact = graph, exact
         self.held = list(held)
         attributes = [getattr(graph, n.target) for n in graph.graph.nodes if n.op == "get_attr"]
         self.generators = [one for one in attributes if isinstance(one, torch.Generator)]
@@ -65,6 +69,11 @@ class Recording:
         """Return the function's results for inputs of the captured shapes and dtypes."""
         with torch.no_grad(), _casts_off():
             return list(self._run(*inputs, *self.held))
+
+    @property
+    def exact(self) -> bool:
+        """True if replays have the function's results to the last bit."""
+        return self._exact and self._run is self._replay
 
     def compile(self, inputs: Sequence[Tensor], *, channels_last: bool) -> None:
         """Compile the graph with Inductor for inputs like these; random draws stay the same.
@@ -77,7 +86,8 @@ class Recording:
         from torch._inductor import compile as compile_graph  # slow to import, rarely needed
 
         tensors: list[Any] = [*inputs, *self.held]
-        graph = with_channels_last(self.graph, tensors) if channels_last else self.graph
+        graph = with_opaque_products(self.graph)
+        graph = with_channels_last(graph, tensors) if channels_last else graph
         with torch.no_grad(), _casts_off():
             self._run = compile_graph(graph, tensors, options={"fallback_random": True})
 
@@ -113,7 +123,8 @@ def record(
         traced = make_fx(lambda *tensors: function(list(tensors)))(*inputs)
     held = _lift(traced)
     simplify(traced)
-    return Recording(traced, held)
+    exact = not choose_products(traced)
+    return Recording(traced, held, exact=exact)
 
 
 def compile_checked(
@@ -172,6 +183,7 @@ def _lift(traced: fx.GraphModule) -> list[Tensor]:
         if id(tensor) not in held:
             with graph.inserting_before(first):
                 held[id(tensor)] = tensor, graph.placeholder(f"held_{len(held)}")
+            held[id(tensor)][1].meta["layout"] = layout_of(tensor)
         node.replace_all_uses_with(held[id(tensor)][1])
         lifted.append(node)
     for node in lifted:  # at the end, since placeholders are inserted before the first of them
@@ -193,7 +205,7 @@ def _recording() -> Iterator[None]:
     optimizers = register_optimizer_step_pre_hook(_refuse_optimizer)
     # The tracer describes each result by a fake tensor, which takes longer than all else it does.
     describe = getattr(proxy_tensor, "set_meta", None)
-    proxy_tensor.set_meta = _keep_shape  # type: ignore[assignment]
+    proxy_tensor.set_meta = _keep_layout  # type: ignore[assignment]
     try:
         with _Operations(), _Values():
             yield
@@ -205,10 +217,10 @@ def _recording() -> Iterator[None]:
         Distribution._validate_sample = validate  # type: ignore[method-assign]
 
 
-def _keep_shape(proxy: fx.Proxy, value: Any) -> fx.Proxy:
-    """Keep the shape of a result, for ``simplify``."""
+def _keep_layout(proxy: fx.Proxy, value: Any) -> fx.Proxy:
+    """Keep the layout of a result, for ``simplify`` and ``choose_products``."""
     if isinstance(value, Tensor):
-        proxy.node.meta["shape"] = value.shape
+        proxy.node.meta["layout"] = layout_of(value)
     return proxy
 
 

@@ -70,8 +70,9 @@ def _sum_in_place_of_view(node: fx.Node) -> None:
         node.graph.erase_node(node)
 
 
-def _shape(node: Any) -> torch.Size | None:
-    return node.meta.get("shape")
+def _shape(node: Any) -> tuple[int, ...] | None:
+    layout = node.meta.get("layout")
+    return None if layout is None else layout.shape
 
 
 def _is_pure(node: fx.Node) -> bool:
