@@ -34,7 +34,7 @@ tradeoff-3000-steps: .venv/ready
 	done; done
 
 priors-10000-steps: .venv/ready
-	@echo "24 runs, about 75 processor minutes"
+	@echo "24 runs, about 100 processor minutes"
 	$(BIN)/python -m papers.priors --out runs/priors
 
 mixtures-10000-steps: .venv/ready

@@ -4,8 +4,8 @@
 
 It trains perceptrons with 16 latents for 10,000 steps with each prior and three seeds, and
 measures held-out ELBO, log p(x), rate, the symmetric KL and the Frechet distance of prior samples.
-It writes ``priors.md`` to the folder. A run takes about three processor minutes, all 24 about 75.
-An interrupted command continues when it is given again.
+It writes ``priors.md`` to the folder. All 24 runs take about 100 processor minutes. An interrupted
+command continues when it is given again.
 """
 
 import statistics
