@@ -6,7 +6,8 @@ It trains one model with a single encoder and with recursive mixtures of two and
 10,000 steps with those of growth, with three seeds, and measures ELBO and log p(x) of held-out
 images. For the single encoder it also measures the gap: decoder and prior stand, and q(z) of each
 image is optimised by itself, a Gaussian and a mixture of two. It writes ``mixtures.md`` to the
-folder. It takes about 15 processor minutes; an interrupted command continues when it is given again.
+folder. It takes about 15 processor minutes. An interrupted command continues when it is given
+again.
 """
 
 import math
