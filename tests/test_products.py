@@ -114,6 +114,24 @@ def test_of_other_precisions_and_sizes_all_stay(monkeypatch: pytest.MonkeyPatch)
         torch.set_float32_matmul_precision(before)
 
 
+def test_a_bias_that_is_broadcast_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, times=FAST)
+    x, y = torch.randn(64, 128), torch.randn(128, 64)
+    for bias, count in ((torch.randn(64), 1), (torch.randn(1), 0), (torch.randn(64, 64), 0)):
+        recording = record(lambda tensors: [torch.addmm(*tensors)], [bias, x, y])
+        assert by_onednn(recording) == count
+        torch.testing.assert_close(recording([bias, x, y]), [torch.addmm(bias, x, y)])
+
+
+def test_factors_of_any_layout_are_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, times=FAST)
+    x, y = torch.randn(64, 128), torch.randn(128, 64)
+    for a in (x, torch.randn(128, 64).t(), torch.randn(128, 256)[::2, ::2], x[:1].expand(64, -1)):
+        for b in (y, torch.randn(64, 128).t(), y[:, :1].expand(-1, 64)):
+            recording = record(lambda tensors: [tensors[0] @ tensors[1]], [a, b])
+            torch.testing.assert_close(recording([a, b]), [a @ b], rtol=1e-4, atol=1e-4)
+
+
 def test_measuring_leaves_the_random_state() -> None:
     torch.manual_seed(5)
     state = torch.get_rng_state()
