@@ -417,6 +417,9 @@ def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     path.write_text("0,0\n1.5,2\n2.5,3\n")
     with pytest.raises(ValueError, match=r"must have the names of its columns"):
         load(path)
+    path.write_text("a,b\n")
+    with pytest.raises(ValueError, match="must have rows below its header, got none"):
+        load(path)
     path.write_text("a;b\n1.5;2\n2.5;3\n")
     with pytest.raises(ValueError, match=r"must be separated by commas, got 'a;b'"):
         load(path)

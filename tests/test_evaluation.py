@@ -26,7 +26,7 @@ from pyro_dpvae.evaluation import (
     compare_seeds,
     evaluate_run,
 )
-from pyro_dpvae.evaluation.compare import half_width
+from pyro_dpvae.evaluation.compare import differing, half_width
 from pyro_dpvae.evaluation.evaluate import _spread
 from pyro_dpvae.evaluation.kept import read_kept
 from pyro_dpvae.evaluation.meanings import setting_meaning
@@ -644,6 +644,21 @@ def test_seeds_are_repetitions(evaluated: Path, capsys: pytest.CaptureFixture[st
     assert error == pytest.approx(abs(both[0] - both[1]) / 2)
     assert main(["compare", "--seeds", *paths]) == 0
     assert "paired seeds" in capsys.readouterr().out
+
+
+def test_runs_from_before_an_option_are_of_the_same_group(evaluated: Path, tmp_path: Path) -> None:
+    names = ("standard-0", "standard-1", "coupling-0", "coupling-1")
+    for name in names:
+        shutil.copytree(evaluated / name, tmp_path / name)
+    old = tmp_path / "standard-1" / "config.json"
+    config = json.loads(old.read_text())
+    assert config.pop("optimizer") == "adam"
+    assert config.pop("warmup_steps") is None
+    old.write_text(json.dumps({**config, "data": "elsewhere/two-moons"}))
+    paths = [str(tmp_path / name) for name in names]
+    assert compare_seeds(paths).members == [paths[:2], paths[2:]]
+    assert set(compare_runs(paths[:2]).differing) == {"seed", "data"}
+    assert differing([{"optimizer": "adamax"}, {}]) == {"optimizer": ["adamax", "adam"]}
 
 
 def test_what_cannot_be_compared_is_refused(

@@ -119,6 +119,12 @@ def test_a_layer_that_is_more_than_its_class_says_is_differentiated() -> None:
         [nn.Unflatten(1, (1, LATENT)), nn.Linear(LATENT, 4)],
         [nn.Unflatten(1, (1, 1, LATENT)), nn.Conv2d(1, 4, (1, 3), padding="same"), nn.ReLU()],
         [nn.Linear(LATENT, 4), nn.ELU(), nn.Linear(4, 3)],
+        [nn.Linear(LATENT, 4), nn.SiLU(inplace=True), nn.Linear(4, 3)],
+        [
+            nn.Linear(LATENT, 8),
+            nn.Unflatten(1, (2, 2, 2)),
+            nn.ConvTranspose2d(2, 1, 3, dilation=3, output_padding=2),
+        ],
     ],
 )
 def test_stacks_of_other_orders_are_differentiated(layers: list[nn.Module]) -> None:
@@ -130,6 +136,8 @@ def test_stacks_of_other_orders_are_differentiated(layers: list[nn.Module]) -> N
     jacobian = exact_jacobian(network, z)
     expected = torch.einsum("b...l,b...m->blm", jacobian, jacobian)
     torch.testing.assert_close(there.curvature(torch.ones((), dtype=z.dtype)), expected)
+    u = torch.randn_like(there.value)
+    torch.testing.assert_close(there.pull(u), torch.einsum("b...l,b...->bl", jacobian, u))
 
 
 @pytest.mark.parametrize(

@@ -63,6 +63,9 @@ def test_data_of_other_types_are_the_same_data_and_levels_as_real_numbers_are_re
     assert levels.dtype == torch.uint8
     shades = levels.double() / 255
     torch.testing.assert_close(run.encode(shades).mean, run.encode(levels).mean)
+    torch.testing.assert_close(run.encode(levels.numpy()).mean, run.encode(levels).mean)
+    path = run.interpolate(levels[0].numpy(), levels[1].numpy())
+    torch.testing.assert_close(path, run.interpolate(levels[0], levels[1]))
     for wrong in (levels.float(), levels.long()):
         with pytest.raises(ValueError, match=r"from 0 to 1, got 0 to 255; divide levels by 255"):
             run.encode(wrong)

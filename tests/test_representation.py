@@ -221,3 +221,18 @@ def test_errors_are_the_spread_of_repetitions() -> None:
     spread = float(torch.tensor([one.value for one in found]).std())
     stated = float(torch.tensor([one.standard_error for one in found]).mean())
     assert stated == pytest.approx(spread, rel=0.4)
+
+
+def test_a_value_that_halves_of_the_data_may_lack_is_scored() -> None:
+    def entropy(p: float) -> float:
+        return -(p * math.log(p) + (1 - p) * math.log(1 - p))
+
+    rare, even = torch.arange(64) == 5, torch.arange(64) % 2
+    factors, z = torch.stack([rare.long(), even], 1), even.double()
+    gap = mig(torch.stack([z, torch.zeros(64)], 1), factors)
+    # Half of the items have the value of ``even`` of the rare one.
+    informed = 1 - entropy(1 / 32) / 2 / entropy(1 / 64)
+    assert gap.value == pytest.approx((informed + 1) / 2)
+    assert 0 < gap.standard_error < (1 - informed) / 2
+    alike = sap(torch.stack([z, z], 1), factors)
+    assert (alike.value, alike.standard_error) == (0.0, 0.0)

@@ -12,6 +12,7 @@ from scipy import stats
 
 from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept, value_of
 from pyro_dpvae.runs import RunFolder
+from pyro_dpvae.runs.changes import ADDED
 
 __all__ = [
     "Comparison",
@@ -27,7 +28,8 @@ __all__ = [
 _LEVEL = 0.95
 
 # Options that may differ between repetitions of a run.
-_INCIDENTAL = ("seed", "out", "device", "root", "download", "workers")
+# Options that do not make groups of seeds; that the data are the same, their digest shows.
+_INCIDENTAL = ("seed", "out", "device", "data", "root", "download", "workers")
 
 _UNRELIABLE = 0.05  # the share of data of k-hat above 0.7 from which likelihoods do not compare
 
@@ -209,13 +211,14 @@ def differing(configs: Sequence[Mapping[str, Any]]) -> dict[str, list[Any]]:
     """Return the options in which configurations differ, except the run's folder ``out``.
 
     Returns:
-        By dotted name, the value in each configuration, None if it has no such option.
+        By dotted name, the value in each configuration; if it has no such option, that by which
+        the run was trained, or None.
 
     Example:
         >>> differing([{"prior": {"name": name}, "seed": 0, "out": name} for name in ("a", "b")])
         {'prior.name': ['a', 'b']}
     """
-    options = [flat(config) for config in configs]
+    options = [flat({**ADDED, **config}) for config in configs]
     names = dict.fromkeys(name for one in options for name in one if name != "out")
     found = {name: [one.get(name) for one in options] for name in names}
     return {name: values for name, values in found.items() if any(v != values[0] for v in values)}
@@ -283,7 +286,8 @@ class _Evaluated:
 
     @property
     def essential(self) -> dict[str, Any]:
-        return {key: value for key, value in self.config.items() if key not in _INCIDENTAL}
+        options = {**ADDED, **self.config}
+        return {k: v for k, v in options.items() if not (k in _INCIDENTAL or v is None)}
 
 
 def _check_data(runs: Sequence[_Evaluated]) -> None:

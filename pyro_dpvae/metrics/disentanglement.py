@@ -1,5 +1,6 @@
 """Disentanglement: scores of z against known factors of variation."""
 
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -63,7 +64,10 @@ def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         information = _information(codes, values)
         top = np.sort(information, 0)[-2:]
         entropies = np.array([mutual_info_score(v, v) for v in values.T])
-        return float(((top[1] - top[0]) / entropies).mean())
+        # A rare value may be missing in a half of the data.
+        varying = [len(np.unique(v)) > 1 for v in values.T]
+        gaps = (top[1] - top[0])[varying] / entropies[varying]
+        return float(gaps.mean()) if len(gaps) else math.nan
 
     return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
 
@@ -117,9 +121,12 @@ def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         half = len(codes) // 2
         scales = codes.std(0) + 1e-12
         accuracies = np.zeros((codes.shape[1], values.shape[1]))
-        for d in range(codes.shape[1]):
-            column = codes[:, d : d + 1] / scales[d]
-            for f in range(values.shape[1]):
+        for f in range(values.shape[1]):
+            if len(np.unique(values[:half, f])) < 2:  # all that a classifier can predict
+                accuracies[:, f] = (values[half:, f] == values[0, f]).mean()
+                continue
+            for d in range(codes.shape[1]):
+                column = codes[:, d : d + 1] / scales[d]
                 machine = LinearSVC(C=0.01, class_weight="balanced", dual=False)
                 machine.fit(column[:half], values[:half, f])
                 accuracies[d, f] = machine.score(column[half:], values[half:, f])

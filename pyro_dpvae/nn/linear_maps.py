@@ -34,10 +34,14 @@ class AbstractLinearMap(ABC):
 
 def is_known(layer: nn.Module) -> bool:
     """Return True for a layer that :func:`linearized` supports."""
-    if type(layer) not in _KNOWN:
+    if type(layer) not in _KNOWN or (isinstance(layer, nn.SiLU) and layer.inplace):
         return False
     if isinstance(layer, nn.Flatten | nn.Unflatten):
         return (layer.start_dim if isinstance(layer, nn.Flatten) else layer.dim) == 1
+    if isinstance(layer, nn.ConvTranspose2d):  # else its adjoint has more values than its input
+        return all(
+            more < step for more, step in zip(layer.output_padding, layer.stride, strict=True)
+        )
     return not isinstance(layer, nn.Conv2d) or (
         layer.padding_mode == "zeros" and not isinstance(layer.padding, str)
     )

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from jaxtyping import Float
+from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_choice, check_positive_int
@@ -45,14 +46,15 @@ __all__ = ["Run", "open_run"]
 _BATCH = 500
 # Every point is scored under the flow of every datum: with all 60,000 of MNIST that takes hours.
 _FLOWS = 2000
+Items = Tensor | NDArray[Any]
 
 
 @dataclass(frozen=True)
 class Run:
     """A run with its trained system, in evaluation mode.
 
-    Data that methods take are items as ``data`` holds them: images as uint8 levels or as shades
-    in [0, 1], vectors as they are. Images that methods return have shades in [0, 1].
+    Data that methods take are tensors or arrays of items as ``data`` holds them: images as uint8
+    levels or as shades in [0, 1], vectors as they are. Images that methods return are shades.
 
     Attributes:
         folder: the run folder.
@@ -116,19 +118,16 @@ class Run:
         """The data set of the run."""
         return self.load_data()
 
-    def encode(self, x: Tensor) -> Any:
+    def encode(self, x: Items) -> Any:
         """Return q(z | x), of batch shape (batch,) and event shape (L,).
 
         Args:
             x: data, of shape (batch, *item_shape).
-
-        Raises:
-            ValueError: if they have another shape.
         """
         with torch.no_grad():
             return self.guide.posterior(self._seen(x))
 
-    def reconstruct(self, x: Tensor) -> Tensor:
+    def reconstruct(self, x: Items) -> Tensor:
         """Return the mean of p(x | z) at the mean z of q(z | x), of the shape of x.
 
         An autoregressive decoder gives a sample instead of the mean.
@@ -152,7 +151,7 @@ class Run:
             return self.decode(self.model.prior().sample((count,)), draw=draw)
 
     def interpolate(
-        self, a: Tensor, b: Tensor, *, steps: int = 8, space: str = "generation"
+        self, a: Items, b: Items, *, steps: int = 8, space: str = "generation"
     ) -> Tensor:
         """Return the decoded path from one datum to another, of shape (steps, *item_shape).
 
@@ -170,7 +169,8 @@ class Run:
             raise ValueError("steps must be at least 2, for both ends of the path, got 1")
         prior = self.model.prior
         with torch.no_grad():
-            ends = posterior_means(self.guide.posterior, [self._seen(torch.stack([a, b]))])
+            pair = self._seen(torch.stack([*map(torch.as_tensor, (a, b))]))
+            ends = posterior_means(self.guide.posterior, [pair])
             if space == "generation":
                 ends = prior.to_generation(ends)[0]
             along = torch.linspace(0, 1, steps, device=ends.device)[:, None]
@@ -183,15 +183,15 @@ class Run:
             x = self.model.decoder(z).sample() if draw else images(self.model.decoder, z)
         return to_unit(x, self.preprocessing).cpu()
 
-    def in_file_units(self, x: Tensor) -> Tensor:
+    def in_file_units(self, x: Items) -> Tensor:
         """Return items of the run's data, or samples, as before the columns were standardised."""
         centre, scale = self._units or (0.0, 1.0)
-        return x * scale + centre
+        return torch.as_tensor(x) * scale + centre
 
-    def from_file_units(self, x: Tensor) -> Tensor:
+    def from_file_units(self, x: Items) -> Tensor:
         """Return rows of numbers, as a file has them, standardised like the run's data."""
         centre, scale = self._units or (0.0, 1.0)
-        return (x - centre) / scale
+        return (torch.as_tensor(x) - centre) / scale
 
     @property
     def _units(self) -> tuple[Tensor, Tensor] | None:
@@ -200,7 +200,7 @@ class Run:
         return None if units is None else (torch.tensor(units[0]), torch.tensor(units[1]))
 
     def log_likelihood(
-        self, x: Tensor, num_samples: int = 1000, *, seed: int = 0
+        self, x: Items, num_samples: int = 1000, *, seed: int = 0
     ) -> LikelihoodEstimates:
         """Estimate log p(x) of each datum by importance sampling.
 
@@ -219,9 +219,9 @@ class Run:
         """Return q(z), the mean of q(z | x) over the training data."""
         return self.aggregate(self.data.train)
 
-    def _seen(self, x: Tensor) -> Tensor:
+    def _seen(self, x: Items) -> Tensor:
         """Return items after preprocessing, with the noise of the first batch."""
-        shape = tuple(self.checkpoint.state["item_shape"])
+        x, shape = torch.as_tensor(x), tuple(self.checkpoint.state["item_shape"])
         if x.shape[1:] != shape or not len(x):
             raise DataError(
                 f"data must have the shape (batch, {', '.join(map(str, shape))}), got "

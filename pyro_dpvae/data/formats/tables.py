@@ -50,6 +50,8 @@ def read_table(path: Path, labels: str | None = None) -> Source:
         notes.append(f"columns that name rows are no data: {', '.join(map(repr, index))}")
     if not columns:
         raise DataError(f"a table must have columns of numbers, got {names} in {path}")
+    if not table.num_rows:
+        raise DataError(f"a table must have rows below its header, got none in {path}; add data")
     array = np.empty((table.num_rows, len(columns)), np.float64)
     for place, name in enumerate(columns):
         array[:, place] = _numbers(table.column(name), name, path)
