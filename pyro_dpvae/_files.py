@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 __all__ = [
-    "cache_folder",
     "make_folder",
     "read_bytes",
     "read_metadata",
@@ -20,15 +19,6 @@ __all__ = [
     "remove_leftovers",
     "write_whole",
 ]
-
-
-def cache_folder() -> Path | None:
-    """Return the user's cache folder for this library; None if the user has no home."""
-    if given := os.environ.get("XDG_CACHE_HOME"):
-        return Path(given) / "pyro-dpvae"
-    with suppress(RuntimeError):  # neither HOME nor an entry in the system's list of users
-        return Path.home() / ".cache" / "pyro-dpvae"
-    return None
 
 
 def make_folder(path: Path) -> None:

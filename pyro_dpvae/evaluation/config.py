@@ -6,13 +6,13 @@ import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from pyro_dpvae._caches import cache_folder
 from pyro_dpvae._checks import (
     check_positive_int,
     check_repeated,
     check_seed,
     hint_at_fields,
 )
-from pyro_dpvae._files import cache_folder
 from pyro_dpvae.errors import EvaluationWarning
 
 __all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]

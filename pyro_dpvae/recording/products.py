@@ -14,7 +14,8 @@ from typing import Any, NamedTuple, final
 import torch
 from torch import Tensor, fx
 
-from pyro_dpvae._files import cache_folder, write_whole
+from pyro_dpvae._caches import cache_folder
+from pyro_dpvae._files import write_whole
 
 __all__ = ["ONEDNN", "Layout", "choose_products", "layout_of", "with_opaque_products"]
 
