@@ -101,7 +101,8 @@ def choose_products(traced: fx.GraphModule) -> bool:
             graph.erase_node(b)
         replaced = True
     choices.save()
-    traced.recompile()
+    if replaced:
+        traced.recompile()
     return replaced
 
 
