@@ -280,7 +280,10 @@ def test_one_layer_varies_over_quantiles_of_generation_space() -> None:
     prior = ProductPrior([CouplingPrior(2), StandardNormal(3)])
     origin = prior().sample()
     codes = layer_codes(prior, origin, side=4)
-    assert list(codes) == ["layer 1: quantiles of its two coordinates", "layer 2: draws"]
+    assert list(codes) == [
+        "layer 1: quantiles of its two coordinates",
+        "layer 2: samples of its prior",
+    ]
     below, above = codes.values()
     assert torch.equal(below[:, 2:], origin[2:].expand(16, 3))
     assert torch.equal(above[:, :2], origin[:2].expand(16, 2))
@@ -297,7 +300,7 @@ def test_a_layer_of_another_base_is_drawn() -> None:
     with torch.no_grad():
         far.loc.fill_(50.0)
     codes = layer_codes(ProductPrior([far, CouplingPrior(2, base=far)]), torch.zeros(4), side=3)
-    assert list(codes) == ["layer 1: draws", "layer 2: draws"]
+    assert list(codes) == ["layer 1: samples of its prior", "layer 2: samples of its prior"]
     below, _ = codes.values()
     torch.testing.assert_close(below[:, :2], torch.full((9, 2), 50.0), atol=0.1, rtol=0)
 

@@ -49,7 +49,7 @@ def layer_codes(prior: ProductPrior, origin: Tensor, *, side: int = 8) -> dict[s
         >>> prior = ProductPrior([StandardNormal(2), StandardNormal(3)])
         >>> codes = layer_codes(prior, torch.zeros(5), side=3)
         >>> list(codes)
-        ['layer 1: quantiles of its two coordinates', 'layer 2: draws']
+        ['layer 1: quantiles of its two coordinates', 'layer 2: samples of its prior']
         >>> codes["layer 1: quantiles of its two coordinates"][4]  # the middle of the grid
         tensor([0., 0., 0., 0., 0.])
     """
@@ -99,7 +99,7 @@ def layers_figure(layers: Mapping[str, Tensor]) -> Figure:
 def _varied(prior: AbstractPrior, like: Tensor, side: int) -> tuple[Tensor, str]:
     """Return codes of one layer, of shape (side^2, its size), and how they vary."""
     if prior.latent_dim != 2 or not _is_standard_normal(prior.base()):
-        return prior().sample((side**2,)), "draws"
+        return prior().sample((side**2,)), "samples of its prior"
     quantiles = torch.special.ndtri((torch.arange(side).to(like) + 0.5) / side)
     codes = prior.to_representation(torch.cartesian_prod(quantiles, quantiles))
     return codes, "quantiles of its two coordinates"

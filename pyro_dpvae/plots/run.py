@@ -27,7 +27,7 @@ _CLOUD, _EXTREME = 2000, 200  # points in latent space
 _STEPS, _PAIRS = 11, 5  # of pair traversals
 _FACTORS, _REACH, _FACTOR_STEPS = 5, 3.0, 7  # of factor traversals; in standard deviations
 _THRESHOLDS = 25
-_OF_CLUSTER = 12  # draws of each cluster
+_OF_CLUSTER = 12  # samples of each cluster
 
 
 def drawings_of(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]:
@@ -194,7 +194,7 @@ def _clusters(
         f"$y_{{{layer}}}$ = {number} ({100 * share:.0f} %)"
         for number, share in enumerate(shares.tolist())
     ]
-    title = f"draws of the clusters of layer {layer}, and their shares of the training data"
+    title = f"samples of the clusters of layer {layer}, and their shares of the training data"
     columns = subject.data.columns
     return traversal_figure(rows, labels, title=title, data=_points(subject), columns=columns)
 
