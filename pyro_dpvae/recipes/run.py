@@ -169,7 +169,7 @@ class Run:
             raise ValueError("steps must be at least 2, for both ends of the path, got 1")
         prior = self.model.prior
         with torch.no_grad():
-            pair = self._seen(torch.stack([*map(torch.as_tensor, (a, b))]))
+            pair = self._seen(torch.stack([torch.as_tensor(a), torch.as_tensor(b)]))
             ends = posterior_means(self.guide.posterior, [pair])
             if space == "generation":
                 ends = prior.to_generation(ends)[0]

@@ -108,12 +108,14 @@ def choose_products(traced: fx.GraphModule) -> bool:
 
 def with_opaque_products(graph: fx.GraphModule) -> fx.GraphModule:
     """Return a graph whose products by oneDNN are operations that a compiler leaves alone."""
+    if all(node.target is not ONEDNN for node in graph.graph.nodes):
+        return graph
     changed = copy.deepcopy(graph.graph)
-    found = [node for node in changed.nodes if node.target is ONEDNN]
-    for node in found:
-        node.target = torch.ops.pyro_dpvae.onednn_linear.default
-        node.args = node.args[:3]
-    return fx.GraphModule(graph, changed) if found else graph
+    for node in changed.nodes:
+        if node.target is ONEDNN:
+            node.target = torch.ops.pyro_dpvae.onednn_linear.default
+            node.args = node.args[:3]
+    return fx.GraphModule(graph, changed)
 
 
 def _factors(node: fx.Node) -> tuple[Layout, Layout] | None:
@@ -136,7 +138,7 @@ class _Choices:
 
     def __init__(self, path: Path | None, *, here: str) -> None:
         self._path, self._here = path, here
-        self._known, self._measured = self._read(), False
+        self._known, self._measured = self._known_in(self._stored()), False
 
     def onednn_is_faster(self, a: Layout, b: Layout) -> bool:
         key = f"{a.shape} {a.stride} x {b.shape} {b.stride}"
@@ -150,17 +152,18 @@ class _Choices:
         """Write what was measured since the last time, where the folder can be written."""
         if self._path is None or not self._measured:
             return
+        stored = self._stored()
         # What another process has written meanwhile stands.
-        self._known, self._measured = self._known | self._read(), False
+        self._known, self._measured = self._known | self._known_in(stored), False
         with suppress(OSError):
-            content = self._all() | {self._here: self._known}
+            content = stored | {self._here: self._known}
             write_whole(self._path, json.dumps(content, indent=1).encode())
 
-    def _read(self) -> dict[str, bool]:
-        found = self._all().get(self._here)
+    def _known_in(self, stored: dict[str, Any]) -> dict[str, bool]:
+        found = stored.get(self._here)
         return {} if not isinstance(found, dict) else {k: v is True for k, v in found.items()}
 
-    def _all(self) -> dict[str, Any]:
+    def _stored(self) -> dict[str, Any]:
         """Return the content of the file; nothing where it is absent or damaged."""
         content = None
         if self._path is not None:
