@@ -8,6 +8,7 @@ import pytest
 from torch import nn
 
 from pyro_dpvae.cli import main
+from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.identity import run_id
 from pyro_dpvae.training import History, NonFiniteError
@@ -179,3 +180,19 @@ def test_a_run_from_before_an_option_was_added_goes_on_with_its_usual_value() ->
     check_settings(settings, {**settings, "optimizer": "adam"}, where="x")
     with pytest.raises(ValueError, match="optimizer from 'adam' to 'adamax'"):
         check_settings(settings, {**settings, "optimizer": "adamax"}, where="x")
+
+
+def test_a_checkpoint_is_of_its_run_by_its_configuration_whatever_options_are_added_later(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    run = RunFolder.create(tmp_path / "run", {"latent_dim": 2, "gain": 1})
+    run.save({"model": nn.Linear(2, 2)}, {"step": 5})
+    earlier = run.id
+    monkeypatch.setattr("pyro_dpvae.runs.changes.ADDED", {"gain": 1})
+    assert run.id != earlier
+    assert run.checkpoint().run == run.id
+    run.write("config.json", {"latent_dim": 2})
+    assert run.checkpoint().step == 5
+    run.write("config.json", {"latent_dim": 3})
+    with pytest.raises(CheckpointError, match="latent-dim from 2 to 3"):
+        run.checkpoint()

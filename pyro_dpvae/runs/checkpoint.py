@@ -13,6 +13,7 @@ from torch import Tensor
 
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.errors import CheckpointError
+from pyro_dpvae.runs.identity import parsed_object, run_id
 from pyro_dpvae.runs.packing import pack, unpack
 
 __all__ = ["AVERAGE", "SUFFIX", "Checkpoint", "Stateful", "write_checkpoint"]
@@ -47,15 +48,13 @@ class Checkpoint:
 
     Attributes:
         path: its file.
-        run: the id of the run that wrote it.
-        config: the content of ``config.json`` at that time.
+        config: the content of ``config.json`` at that time, which identifies the run.
         state: further values in JSON, such as the step.
         digest: a digest of weights and run.
         averaged: whether it contains a moving average of weights.
     """
 
     path: Path
-    run: str
     config: str = field(repr=False)
     state: dict[str, Any]
     digest: str
@@ -80,7 +79,6 @@ class Checkpoint:
             )
         return cls(
             path,
-            run=entries["run"],
             config=entries["config"],
             state=state,
             digest=entries["digest"],
@@ -88,6 +86,11 @@ class Checkpoint:
             _training=entries["training"],
             _sha256=entries["sha256"],
         )
+
+    @property
+    def run(self) -> str:
+        """The id of the run that wrote it."""
+        return run_id(parsed_object(self.config))
 
     @property
     def step(self) -> int:
@@ -135,7 +138,6 @@ def write_checkpoint(
     path: Path,
     modules: Mapping[str, Stateful],
     *,
-    run: str,
     config: str,
     state: Mapping[str, Any],
     training: Mapping[str, Any],
@@ -151,12 +153,11 @@ def write_checkpoint(
         for name, module in modules.items()
         for key, tensor in module.state_dict().items()
     }
-    digest = hashlib.sha256(run.encode())
+    digest = hashlib.sha256(run_id(parsed_object(config)).encode())
     for name in sorted(tensors):
         digest.update(save({name: tensors[name]}))
     entries = {
         "format": _FORMAT,
-        "run": run,
         "config": config,
         "state": json.dumps(state, allow_nan=False),
         "training": json.dumps(rest, allow_nan=False),

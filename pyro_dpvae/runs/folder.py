@@ -266,14 +266,7 @@ class RunFolder:
         if records.exists():  # synced, since their length is part of the training state
             with refusing(records), records.open("r+b") as file:
                 os.fsync(file.fileno())
-        write_checkpoint(
-            path,
-            modules,
-            run=identity.id,
-            config=identity.text,
-            state=state,
-            training=training or {},
-        )
+        write_checkpoint(path, modules, config=identity.text, state=state, training=training or {})
         identity.look_at(self.path / _CONFIG)
         steps = self.steps()
         for step in steps[:-_NEWEST]:
@@ -374,7 +367,7 @@ class RunFolder:
         )
 
     def _present(self) -> Identity:
-        _ = self.config  # raises if the file is damaged
+        _ = self.id  # raises if the file is damaged
         return Identity.of(self.path / _CONFIG, self.path / LOCK)
 
     def _path(self, step: int) -> Path:

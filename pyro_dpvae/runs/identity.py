@@ -23,20 +23,17 @@ class Identity:
     """The run that a process trains, as of the time when the process locked its folder.
 
     Attributes:
-        id: the run's id.
         text: the content of ``config.json``.
         lock: device and inode of the process's lock file.
     """
 
-    id: str
     text: str
     lock: tuple[int, int] | None
 
     @classmethod
     def of(cls, config: Path, lock: Path) -> "Identity":
         """Return the identity of a run from its configuration file and lock file."""
-        content = config.read_bytes().decode()
-        return cls(run_id(parsed_object(content)), content, _number(lock))
+        return cls(config.read_bytes().decode(), _number(lock))
 
     def check_folder(self, lock: Path) -> None:
         """Raise if the folder was replaced or moved since the process locked it.
