@@ -108,7 +108,7 @@ TABLES = {
         ),
         rows={
             **_pair("vlae-laplace", 2000),
-            **_pair("rme", 10_000),
+            **_pair("rme", 10_000, _NETWORK),
             **_pair("ladder-vae", 6000, _LADDER_MNIST),
             **_pair("vlac", 6000),
             **_pair("mae", 2000, _SMALL),
@@ -247,10 +247,10 @@ def without_latents(
 
 
 def jobs_of(table: Table, out: Path) -> dict[grid.Key, Job]:
-    """Return the job of each row and seed, one seed after the other."""
+    """Return the job of each row and seed; rows follow one another, and so are whole early."""
     found = {}
-    for seed in range(SEEDS):
-        for title, row in table.rows.items():
+    for title, row in table.rows.items():
+        for seed in range(SEEDS):
             name = "".join(letter if letter.isalnum() else "-" for letter in title.lower())
             line = row.line.replace("$DPVAE_DATA", os.environ.get("DPVAE_DATA", "."))
             found[title, "", seed] = grid.job_of(
