@@ -16,19 +16,11 @@ from torch.distributions import (
 )
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.mixture.exponents import diagonal_exponents, full_exponents
+from pyro_dpvae.mixture.exponents import Exponents, diagonal_exponents, full_exponents
 from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.nn.modes import in_evaluation
 
-__all__ = [
-    "AbstractComponents",
-    "FullNormals",
-    "Mixtures",
-    "Normals",
-    "Others",
-    "components_of",
-    "has_product",
-]
+__all__ = ["AbstractComponents", "Normals", "components_of", "has_product"]
 
 _DRAWS = 1000
 # Number of pairs of points and data at once, without a matrix product.
@@ -64,16 +56,29 @@ class AbstractComponents(ABC):
 
 
 class AbstractStacked(AbstractComponents):
-    """Posteriors whose parameters are stacked, so that any of them can be selected."""
+    """Posteriors whose parameters are stacked, with q(z) by a matrix product.
 
+    Attributes:
+        parameters: the parameters of ``family``, with the data in their first dimension.
+    """
+
+    parameters: tuple[Tensor, ...]
+    exponents: Exponents
+
+    @staticmethod
     @abstractmethod
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
-        """Return the posteriors of the data ``chosen`` as one batch."""
+    def family(*parameters: Tensor) -> Any:
+        """Return a batch of posteriors."""
+
+    @final
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) by a matrix product."""
+        return self.exponents.log_prob(points)
 
     @final
     def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
-        q = self.select(chosen, dtype)
+        q = self.family(*(one[chosen].to(dtype) for one in self.parameters))
         z = q.sample()
         return z, q.log_prob(z)
 
@@ -83,17 +88,13 @@ class Normals(AbstractStacked):
     """N(z; mu_n, diag sigma_n^2), with parameters of shape (N, L)."""
 
     def __init__(self, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64) -> None:
-        self.loc, self.scale = loc, scale
-        self._exponents = diagonal_exponents(loc, scale, -math.log(len(loc)), dtype=dtype)
+        self.parameters = self.loc, self.scale = loc, scale
+        self.exponents = diagonal_exponents(loc, scale, -math.log(len(loc)), dtype=dtype)
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return independent normals."""
-        loc, scale = self.loc[chosen].to(dtype), self.scale[chosen].to(dtype)
-        return dist.Normal(loc, scale, validate_args=False).to_event(1)
+        return dist.Normal(*parameters, validate_args=False).to_event(1)
 
 
 @final
@@ -103,28 +104,23 @@ class Mixtures(AbstractStacked):
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64
     ) -> None:
-        self._parts = logits, loc, scale
-        whole = DiagonalNormalMixture(logits, loc, scale, validate_args=False)
+        self.parameters = logits, loc, scale
+        whole = self.family(*self.parameters)
         self.loc, self.scale = whole.mean, whole.variance.sqrt()
         log_weights = whole.logits.double().flatten() - math.log(len(loc))
-        self._exponents = diagonal_exponents(
+        self.exponents = diagonal_exponents(
             loc.flatten(0, 1), scale.flatten(0, 1), log_weights, dtype=dtype
         )
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product over N K normals."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return mixtures."""
-        parts = (part[chosen].to(dtype) for part in self._parts)
-        return DiagonalNormalMixture(*parts, validate_args=False)
+        return DiagonalNormalMixture(*parameters, validate_args=False)
 
     def marginal(self, coordinate: int) -> AbstractComponents:
         """Return the mixtures of one coordinate."""
-        logits, *others = self._parts
-        loc, scale = (part[..., coordinate : coordinate + 1] for part in others)
-        return Mixtures(logits, loc, scale)
+        logits, *others = self.parameters
+        return Mixtures(logits, *(one[..., coordinate : coordinate + 1] for one in others))
 
 
 @final
@@ -135,16 +131,13 @@ class FullNormals(AbstractStacked):
         self, loc: Tensor, scale_tril: Tensor, dtype: torch.dtype = torch.float64
     ) -> None:
         self.loc, self.scale = loc, scale_tril.square().sum(-1).sqrt()
-        self._scale_tril = scale_tril
-        self._exponents = full_exponents(loc, scale_tril, -math.log(len(loc)), dtype=dtype)
+        self.parameters = loc, scale_tril
+        self.exponents = full_exponents(loc, scale_tril, -math.log(len(loc)), dtype=dtype)
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product over L (L + 3) / 2 features."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return normals of full covariance."""
-        loc, scale_tril = self.loc[chosen].to(dtype), self._scale_tril[chosen].to(dtype)
+        loc, scale_tril = parameters
         return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
 
