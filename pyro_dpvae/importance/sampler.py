@@ -16,9 +16,14 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.importance.memory import draws_that_fit
-from pyro_dpvae.importance.summation import Summation, summable
-from pyro_dpvae.importance.traces import checked_plates, paired_traces
-from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
+from pyro_dpvae.importance.weights import (
+    Summation,
+    check_vectorized,
+    checked_plates,
+    chunk_weights,
+    paired_traces,
+    summable,
+)
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.recording import (
     Guards,
@@ -146,21 +151,13 @@ class ImportanceSampler:
             forked_rng(),
         ):
             pairs = [paired_traces(self.model, self.guide, *args, **kwargs) for _ in range(2)]
-            plate, nesting = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
-            summation = summable(
-                self.guide, pairs[0][1], args, kwargs, plate=plate, nesting=nesting
-            )
+            plates = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
+            summation = summable(self.guide, pairs[0][1], args, kwargs, plates)
             if summation.names:
                 summing = summation.enumerated(self.guide)
                 pairs = [paired_traces(self.model, summing, *args, **kwargs) for _ in range(2)]
             check_vectorized(
-                self.model,
-                self.guide,
-                args,
-                kwargs,
-                batch=len(x),
-                summation=summation,
-                singles=pairs,
+                self.model, self.guide, args, kwargs, summation=summation, singles=pairs
             )
         size = self.chunk or self._default_size(args, kwargs, num_samples, summation)
         size = min(num_samples, size)
@@ -200,7 +197,7 @@ class ImportanceSampler:
             plate = pyro.plate("importance", size, dim=-summation.nesting - 1)
             guide = summation.enumerated(plate(self.guide))
             traces = paired_traces(plate(self.model), guide, *args, **kwargs)
-            return chunk_weights(*traces, summation, size, len(_data(args, kwargs)))
+            return chunk_weights(*traces, summation, size)
 
     def _recording(
         self, args: Any, kwargs: Any, size: int, chunks: int, summation: Summation
