@@ -22,7 +22,7 @@ from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows
 
-__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
+__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging"]
 
 POLICIES = ("stop", "skip")
 """Policies for a step that is not finite: stop the run, or skip the step."""
@@ -226,21 +226,6 @@ class GuardedSteps:
             except OSError as error:
                 return f", and the batch could not be written ({error})"
         return f", and the batch is in {path}"
-
-
-@contextmanager
-def finite_parameters(done: int, advice: str) -> Iterator[None]:
-    """Raise NonFiniteError for errors caused by parameters out of bounds.
-
-    Args:
-        done: the number of steps taken.
-        advice: the remedies to name.
-
-    Raises:
-        NonFiniteError: for such errors; other errors are re-raised.
-    """
-    with diverging(lambda cause: f"training has diverged after {done} steps: {cause}; {advice}"):
-        yield
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pyro
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dpvae._randomness import forked_rng
-from pyro_dpvae._ranks import map_over_ranks
+from pyro_dpvae._ranks import average_, map_over_ranks
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
@@ -21,7 +21,7 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Sites
 from pyro_dpvae.training.guard import diverging
 
-__all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
+__all__ = ["aside", "average_norms", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
 
 _FEW_COMPONENTS = 1.05  # of which one has some 99 % of the weight
 
@@ -130,10 +130,9 @@ def evaluate_loss(
     return sum(loss for _, loss in found) / count
 
 
-@contextmanager
 def finite_evaluation(
     model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, after: int
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Raise NonFiniteError for errors caused by parameters out of bounds, naming the site.
 
     Args:
@@ -145,14 +144,13 @@ def finite_evaluation(
     Raises:
         NonFiniteError: for such errors; other errors are re-raised.
     """
-    with diverging(
+    return diverging(
         lambda cause: (
             f"the held-out evaluation after step {after} is not finite: {cause}"
             f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or lower "
             "learning_rate"
         )
-    ):
-        yield
+    )
 
 
 def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches) -> str:
@@ -171,3 +169,18 @@ def aside(*modules: nn.Module) -> Iterator[None]:
     """Use evaluation mode; restore modes and random state at the end."""
     with forked_rng(), in_evaluation(*modules):
         yield
+
+
+def average_norms(*modules: nn.Module) -> None:
+    """Average batch-norm running statistics over ranks (each rank has seen only its own shard).
+
+    Their updates are linear, so that averaging now equals averaging after every step.
+    """
+    norms = {
+        layer: None
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+    }
+    statistics = [(layer.running_mean, layer.running_var) for layer in norms]
+    average_([one for pair in statistics for one in pair if one is not None])

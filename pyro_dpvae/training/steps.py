@@ -38,6 +38,7 @@ class Steps:
     Attributes:
         svi: takes the steps.
         optim: the optimizer, which updates once for all ranks and accumulated batches.
+        guarded: its steps, checked to be finite.
         average: the weight average, if there is one.
     """
 
@@ -57,13 +58,12 @@ class Steps:
             skip_nonfinite=True,
         )
         optim: PyroOptim = AveragingOptim(self.optim) if ranks().count > 1 else self.optim
-        self._accumulating = None
         if config.accumulate > 1:
-            optim = self._accumulating = AccumulatingOptim(optim, config.accumulate)
+            optim = AccumulatingOptim(optim, config.accumulate)
         model, guide = modules["model"], modules["guide"]
         backend = backend_for(config.backend, model, guide, objective)
         self.svi = CapturedSVI(model, guide, optim, objective, backend=backend)
-        self._guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
+        self.guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
         self._updated = False
         self.average = None
         if config.average_decay is not None:
@@ -81,30 +81,11 @@ class Steps:
         cast = self._config.precision == "bfloat16"
         args = as_arguments(batch)
         with torch.autocast(args[0].device.type, torch.bfloat16, enabled=cast):
-            finite = self._guarded.take(done + 1, *args)
-        waits = self._accumulating is not None and self._accumulating.pending > 0
-        self._updated = finite and not waits
+            finite = self.guarded.take(done + 1, *args)
+        self._updated = finite and not getattr(self.svi.optim, "pending", 0)
         if self._updated and self.average is not None:
             self.average.update()
         return finite
-
-    def check(self, done: int) -> None:
-        """Raise if an earlier step was not finite and was not noticed yet.
-
-        Raises:
-            NonFiniteError: if so.
-        """
-        self._guarded.check(done)
-
-    @property
-    def advice(self) -> str:
-        """Remedies for a run that is not finite."""
-        return self._guarded.advice
-
-    def settle(self) -> None:
-        """Share the accumulated gradients between ranks before a checkpoint."""
-        if self._accumulating is not None:
-            self._accumulating.share()
 
     def changed(self) -> None:
         """Restart the weight average after weights changed without a step."""
@@ -115,21 +96,21 @@ class Steps:
     def notes(self) -> dict[str, Any]:
         """The entries of a step's record besides its terms."""
         notes: dict[str, Any] = {}
-        if self._guarded.left_out:
-            notes["left_out"] = self._guarded.left_out
+        if self.guarded.left_out:
+            notes["left_out"] = self.guarded.left_out
         if self._updated and self.optim.gradient_norm is not None:
             notes["gradient_norm"] = self.optim.gradient_norm
         return notes
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, besides weights, averages and the optimizer."""
-        state: dict[str, Any] = {"guard": self._guarded.state_dict()}
+        state: dict[str, Any] = {"guard": self.guarded.state_dict()}
         if self.average is not None:
             state["averaged"] = self.average.updates
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state of :meth:`state_dict`."""
-        self._guarded.load_state_dict(state["guard"])
+        self.guarded.load_state_dict(state["guard"])
         if self.average is not None:
             self.average.updates = state["averaged"]

@@ -22,16 +22,20 @@ from pyro_dpvae._ranks import (
 )
 from pyro_dpvae.data import Batches
 from pyro_dpvae.errors import CheckpointError
-from pyro_dpvae.inference import synchronize
+from pyro_dpvae.inference import AccumulatingOptim, synchronize
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, end_all
 from pyro_dpvae.training.checks import check_resumed, hold_together
 from pyro_dpvae.training.config import TrainConfig
-from pyro_dpvae.training.events import average_norms
 from pyro_dpvae.training.guard import NonFiniteError
-from pyro_dpvae.training.guide_changes import GuideChanges
-from pyro_dpvae.training.held_out import evaluate_elbo, evaluate_loss, finite_evaluation
+from pyro_dpvae.training.guide_changes import guide_changes
+from pyro_dpvae.training.held_out import (
+    average_norms,
+    evaluate_elbo,
+    evaluate_loss,
+    finite_evaluation,
+)
 from pyro_dpvae.training.history import History
 from pyro_dpvae.training.interrupts import Interrupts
 from pyro_dpvae.training.loop import take_steps
@@ -56,6 +60,7 @@ class Trainer:
         history: the records so far.
         weights: the parts whose weights a checkpoint stores, by name.
         stateful: further parts with a state in the checkpoint, by name.
+        interrupts: the signals; one ends a change of the guide at once.
     """
 
     def __init__(
@@ -95,17 +100,7 @@ class Trainer:
         self._environment = environment(model)
         self._settings = settings_of(config, objective)
         self._callbacks = list(callbacks) if ranks().index == 0 else []
-        self._interrupts = Interrupts(never=self.several)
-        self._changes = GuideChanges(
-            model,
-            guide,
-            objective,
-            train=train,
-            config=config,
-            place=self.place,
-            steps=self.steps,
-            interrupts=self._interrupts,
-        )
+        self.interrupts = Interrupts(never=self.several)
         self._signal: Signals | None = None  # agreed on by all ranks
         self._saved: int | None = None
         self._recordings = 0
@@ -159,7 +154,7 @@ class Trainer:
             self._bar.set_description("compiling the step")
         self._start = time.monotonic() - place.seconds
         self._recordings = self.svi.recordings  # a resumed run has earlier ones
-        with self._bar, self._interrupts, warnings.catch_warnings():
+        with self._bar, self.interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN: loss")  # the guard handles it
             try:
                 if place.concluded < place.step < steps:
@@ -208,7 +203,7 @@ class Trainer:
         average_norms(self.model, self.guide)
         step, config = self.place.step, self.config
         average = self.steps.average
-        self.steps.check(step)
+        self.steps.guarded.check(step)
         try:
             with (
                 nullcontext() if average is None else average.in_use(),
@@ -234,12 +229,13 @@ class Trainer:
         """Write a checkpoint; all ranks must call it."""
         if self.run is None:
             return
-        self.steps.check(self.place.step)
+        self.steps.guarded.check(self.place.step)
         self._saved = self.place.step
         self.place.seconds = time.monotonic() - self._start
         average_norms(self.model, self.guide)
         hold_together(self.model, self.guide, self.objective)
-        self.steps.settle()
+        if isinstance(self.svi.optim, AccumulatingOptim):
+            self.svi.optim.share()
         training: dict[str, Any] = {n: part.state_dict() for n, part in self.stateful.items()}
         training["random"] = {"ranks": gather_objects(random_state())}
         on_first_rank(lambda: self._write(training))
@@ -339,7 +335,7 @@ class Trainer:
 
     def _listen(self) -> None:
         """Note a signal; with several ranks only every few steps, so that all end at the same."""
-        signal = self._interrupts.signal
+        signal = self.interrupts.signal
         if self.several:
             if self.place.step % _STEPS_TO_AGREE:
                 return
@@ -349,7 +345,7 @@ class Trainer:
 
     def _log(self, finite: bool) -> None:
         step = self.place.step
-        self.steps.check(step)
+        self.steps.guarded.check(step)
         terms = {name: float(term) for name, term in self.objective.terms.items()}
         entry: dict[str, Any] = {"step": step, **(terms if finite else {}), **self.steps.notes}
         if self.config.rate_moves:
@@ -362,12 +358,12 @@ class Trainer:
         """Apply the guide's own changes, evaluate and write checkpoints, where due."""
         place, config = self.place, self.config
         try:
-            for changed in self._changes.make(progress=not self._bar.disable):
+            for changed in guide_changes(self, progress=not self._bar.disable):
                 self.record({"step": place.step, **changed})
                 words = (f"{name} {value}" for name, value in changed.items())
                 self._bar.set_description(", ".join(words))
         except KeyboardInterrupt:
-            self._interrupts.note()  # the change was rolled back; a resumed run makes it
+            self.interrupts.note()  # the change was rolled back; a resumed run makes it
             return
         place.concluded = place.step
         if place.step % config.evaluate_every == 0:
