@@ -50,7 +50,9 @@ class Average:
         self.modules = dict(modules)
         self.decay = check_decay(decay)
         self.updates = 0
-        every = [weight for module in modules.values() for weight in module.parameters()]
+        every: list[Tensor] = [
+            weight for module in modules.values() for weight in module.parameters()
+        ]
         self._weights = list({id(weight): weight for weight in every}.values())
         self._averages = [weight.detach().clone() for weight in self._weights]
 

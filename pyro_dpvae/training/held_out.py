@@ -51,8 +51,14 @@ def evaluate_elbo(
     def sums(batch: Any) -> tuple[int, list[float], Tensor | None]:
         args = as_arguments(batch)
         objective.loss(model, guide, *args)
-        size = len(args[0])
-        return size, [float(objective.terms[name]) * size for name in names], _weights(guide, args)
+        size, weights = len(args[0]), None
+        totals = [float(objective.terms[name]) * size for name in names]
+        if isinstance(guide, AbstractGuide) and len(args) == 1:
+            with torch.no_grad():
+                q = guide.posterior(*args)
+            # The weights a(x), (batch, K), where q(z | x) is a mixture.
+            weights = q.logits.exp().cpu() if isinstance(q, DiagonalNormalMixture) else None
+        return size, totals, weights
 
     with aside(model, guide):
         found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
@@ -75,22 +81,11 @@ def evaluate_elbo(
     return bound
 
 
-def _weights(guide: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
-    """Return the weights a(x), (batch, K), of a guide whose q(z | x) is a mixture."""
-    if not isinstance(guide, AbstractGuide) or len(args) != 1:
-        return None
-    with torch.no_grad():
-        q = guide.posterior(*args)
-    return q.logits.exp().cpu() if isinstance(q, DiagonalNormalMixture) else None
-
-
 def evaluate_loss(
     model: nn.Module,
     guide: nn.Module,
     objective: RegularizedELBO,
     batches: Iterable[Any] | Batches,
-    *,
-    seed: int = 0,
 ) -> float:
     """Return the objective's loss on held-out data, per datum, with its current weights.
 
@@ -102,7 +97,6 @@ def evaluate_loss(
         guide: q(z | x).
         objective: the loss.
         batches: all the data, on every rank; of ``Batches``, the first epoch.
-        seed: random seed of the samples of z.
 
     Raises:
         ValueError: if every batch is too small.
@@ -118,7 +112,7 @@ def evaluate_loss(
         return size, float(objective.terms["loss"]) * size
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=0)
     objective.terms = before
     count = sum(size for size, _ in found)
     if not count:

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from signal import Signals
 from typing import Any, final
@@ -36,14 +36,11 @@ from pyro_dpvae.training.held_out import (
     evaluate_loss,
     finite_evaluation,
 )
-from pyro_dpvae.training.history import History
 from pyro_dpvae.training.interrupts import Interrupts
 from pyro_dpvae.training.loop import take_steps
-from pyro_dpvae.training.place import Place
+from pyro_dpvae.training.progress import History, Place, Progress
 from pyro_dpvae.training.settings import differences, environment, settings_of
-from pyro_dpvae.training.steps import Steps
-from pyro_dpvae.training.stopping import Progress
-from pyro_dpvae.training.updates import Updates
+from pyro_dpvae.training.steps import Steps, Updates
 
 __all__ = ["Trainer"]
 
@@ -73,7 +70,9 @@ class Trainer:
         test: Batches,
         config: TrainConfig,
         run: RunFolder | None,
-        callbacks: Sequence[AbstractCallback] = (),
+        state: Mapping[str, Any],
+        callbacks: Sequence[AbstractCallback],
+        growth: Iterable[int],
     ) -> None:
         self.model, self.guide, self.objective = model, guide, objective
         self.train, self.test, self.config, self.run = train, test, config, run
@@ -82,9 +81,10 @@ class Trainer:
         folder = None if run is None else run.path / "nonfinite"
         self.steps = Steps(modules, objective, config=config, folder=folder)
         self.svi = self.steps.svi
-        self.place = Place(cluster_step=config.cluster_step)
+        self.place = Place(cluster_step=config.cluster_step, growth=sorted(growth))
         self.history = History()
-        begins = max([0, *objective.unfinished(0).values(), config.cluster_step or 0])
+        lengths = objective.unfinished(0).values()
+        begins = max([0, *lengths, config.cluster_step or 0, *self.place.growth])
         self.progress = Progress(config.monitor, patience=config.patience, begins=begins)
         self.weights: dict[str, Stateful] = {**modules, "objective": objective}
         if self.steps.average is not None:
@@ -103,21 +103,15 @@ class Trainer:
         self.interrupts = Interrupts(never=self.several)
         self._signal: Signals | None = None  # agreed on by all ranks
         self._saved: int | None = None
-        self._recordings = 0
-        self._extra: dict[str, Any] = {}
-        self._bar = progress_bar(disable=True)
-        self._start = 0.0
+        self._extra = dict(state)
 
-    def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
+    def start(self, resume: bool | Checkpoint) -> None:
         """Begin the run, or resume it from a checkpoint; all ranks must call it.
 
         Args:
             resume: True resumes from the last checkpoint, if there is one; or the checkpoint to
                 resume.
-            state: further entries for the states of checkpoints.
         """
-        self._extra = dict(state)
-        self.progress.begins = max([self.progress.begins, *self.place.growth])
         if self.several:
             self.objective.across_ranks()
         pyro.set_rng_seed(noise_seed(self.config.seed, ranks().index))
@@ -156,29 +150,23 @@ class Trainer:
         self._recordings = self.svi.recordings  # a resumed run has earlier ones
         with self._bar, self.interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN: loss")  # the guard handles it
+            failed: BaseException | None = None
             try:
                 if place.concluded < place.step < steps:
                     self._follow()
                 self._listen()
                 if self._goes_on:
-                    take_steps(
-                        self.steps,
-                        self.train,
-                        place=place,
-                        until=steps,
-                        after_step=self.after_step,
-                        unread=self._keep_what_is_trained,
-                    )
+                    take_steps(self)
                 self._end()
             except BaseException as error:  # including KeyboardInterrupt
-                self.history.step = self.place.step
-                end_all(self._callbacks, self.history, failed=error)
+                failed = error
                 raise
-            self.history.step = self.place.step
-            end_all(self._callbacks, self.history)
+            finally:
+                self.history.step = self.place.step
+                end_all(self._callbacks, self.history, failed=failed)
         return self.history
 
-    def _keep_what_is_trained(self, error: Exception) -> None:
+    def keep_what_is_trained(self, error: Exception) -> None:
         """Write a checkpoint between two steps, before an error of the data ends training."""
         # Other ranks wait for a step, not for a checkpoint.
         if self.run is None or self.several or not self.place.step:
@@ -218,7 +206,7 @@ class Trainer:
             raise
         except (OSError, ValueError) as error:  # such as data that cannot be read
             self.place.concluded = step - 1  # a resumed run repeats the evaluation
-            self._keep_what_is_trained(error)
+            self.keep_what_is_trained(error)
             raise
         weights = {} if average is None else {"weights": "average"}
         self.record({"step": step, "held_out": held_out, **weights})

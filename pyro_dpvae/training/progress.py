@@ -1,11 +1,13 @@
-"""The best evaluation of a run, and early stopping."""
+"""The progress of a run: its place, its records, its best evaluation, and early stopping."""
 
 import math
+from dataclasses import asdict, dataclass, field
+from signal import Signals
 from typing import Any, final
 
 from pyro_dpvae._checks import check_choice, check_positive_int
 
-__all__ = ["MONITORS", "Progress"]
+__all__ = ["MONITORS", "History", "Place", "Progress"]
 
 MONITORS = ("elbo", "loss")
 """Values to monitor on held-out data: the evidence lower bound, or the objective's loss."""
@@ -89,3 +91,78 @@ class Progress:
         if self.best is None or not math.isfinite(self.best):
             return True
         return value > self.best if self.monitor == "elbo" else value < self.best
+
+
+@dataclass
+class Place:
+    """The progress of a run: all that decides what comes next, besides tensors and random states.
+
+    Attributes:
+        step: number of steps done.
+        epoch: number of the current epoch.
+        batch: number of batches done in this epoch.
+        concluded: the last step whose evaluation, checkpoint and guide changes are done too.
+        growth: the steps after which the guide will grow.
+        cluster_step: the step after which clusters will be initialised from data, if any.
+        seconds: training time so far.
+    """
+
+    step: int = 0
+    epoch: int = 0
+    batch: int = 0
+    concluded: int = 0
+    growth: list[int] = field(default_factory=list)
+    cluster_step: int | None = None
+    seconds: float = 0.0
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the attributes."""
+        return asdict(self)
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Set the attributes."""
+        for name, value in state.items():
+            setattr(self, name, value)
+
+
+@dataclass
+class History:
+    """The history of a training run.
+
+    Attributes:
+        records: all records in order.
+        step: the number of steps taken.
+        signal: the signal that ended the run early; None at its regular end.
+        stopped: True if early stopping ended the run.
+    """
+
+    records: list[dict[str, Any]] = field(default_factory=list)
+    step: int = 0
+    signal: Signals | None = None
+    stopped: bool = False
+
+    def __repr__(self) -> str:
+        parts = [f"{self.step} steps", f"{len(self.records)} records"]
+        if self.evaluated is not None:
+            parts.append(f"held out at step {self.evaluated}: {self.held_out}")
+        if self.signal is not None:
+            parts.append(f"ended by {self.signal.name}")
+        if self.stopped:
+            parts.append("stopped early")
+        return f"History({', '.join(parts)})"
+
+    @property
+    def interrupted(self) -> bool:
+        """True if a signal ended the run early."""
+        return self.signal is not None
+
+    @property
+    def held_out(self) -> dict[str, float]:
+        """The terms of the last held-out evaluation, per datum, in nats."""
+        terms = next(r["held_out"] for r in reversed(self.records) if "held_out" in r)
+        return {name: float(term) for name, term in terms.items()}  # "nan" is a string in JSON
+
+    @property
+    def evaluated(self) -> int | None:
+        """The step of the last held-out evaluation; None before the first."""
+        return next((r["step"] for r in reversed(self.records) if "held_out" in r), None)
