@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._randomness import forked_rng
@@ -25,19 +25,9 @@ from pyro_dpvae.importance.weights import (
     summable,
 )
 from pyro_dpvae.nn.modes import in_evaluation
-from pyro_dpvae.recording import (
-    Guards,
-    NotRecordableError,
-    Recording,
-    State,
-    agree,
-    compile_checked,
-    differences,
-    reason,
-    record,
-    rollback_modules,
-    surroundings,
-)
+from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason, record
+from pyro_dpvae.recording.guards import Guards, State, differences, surroundings
+from pyro_dpvae.recording.rollback import agree, rollback_modules
 
 __all__ = ["ImportanceSampler", "log_weight_chunks", "log_weights"]
 
@@ -238,13 +228,11 @@ class ImportanceSampler:
     def _recorded(self, args: Any, kwargs: Any, size: int, summation: Summation) -> "_Recorded":
         modules = self._guards.modules()
         parameters: dict[str, Tensor] = {}
-        leaves, structure = tree_flatten((args, kwargs))
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
             rest = iter(tensors)
-            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            own_args, own_kwargs = tree_map_only(Tensor, lambda _: next(rest), (args, kwargs))
             with poutine.trace(param_only=True) as used:
-                own_args, own_kwargs = tree_unflatten(filled, structure)
                 weights = self._eager_chunk(own_args, own_kwargs, size, summation)
             sites = used.trace.nodes.items()
             parameters.update({name: site["value"].unconstrained() for name, site in sites})
@@ -268,7 +256,7 @@ class ImportanceSampler:
                 )
 
         check()
-        uncompiled = compile_checked(recording, inputs, check=check)
+        uncompiled = recording.compile(inputs, check=check)
         if uncompiled is not None:
             self._warn(
                 f"the importance sampler is captured but not compiled, because {uncompiled}"

@@ -273,6 +273,3 @@ def check_vectorized(
 
 def _stacked(pads: tuple[int, ...], *draws: Tensor) -> Tensor:
     return torch.stack([draw.reshape(pads + draw.shape) for draw in draws])
-
-
-Site = dict[str, Any]
