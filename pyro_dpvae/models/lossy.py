@@ -6,7 +6,7 @@ import pyro
 from torch import Tensor
 
 from pyro_dpvae.decoders import AutoregressiveDecoder
-from pyro_dpvae.models._base import AbstractVAE, plate_size
+from pyro_dpvae.models.vae import AbstractVAE, plate_size
 from pyro_dpvae.ownership import plain
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE

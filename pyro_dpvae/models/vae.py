@@ -1,15 +1,67 @@
-"""The variational autoencoder: any prior, any decoder."""
+"""The base class of models, and the variational autoencoder: any prior, any decoder."""
 
 from typing import final
 
 import pyro
 from torch import Tensor
 
-from pyro_dpvae.models._base import AbstractVAE, plate_size
-from pyro_dpvae.ownership import plain
+from pyro_dpvae._checks import check_kind, check_positive_int
+from pyro_dpvae.decoders import AbstractDecoder
+from pyro_dpvae.ownership import OwnedModule, plain
+from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
 
-__all__ = ["VAE"]
+__all__ = ["VAE", "AbstractVAE", "plate_size"]
+
+
+class AbstractVAE(OwnedModule):
+    """A model p(x, z) = p(z) p(x | z) of a prior and a decoder.
+
+    A subclass is the Pyro program. Its latents may be at several sites; concatenated to one vector
+    z they have the distribution ``prior()``, and ``decoder(z)`` is the distribution of the data.
+    Metrics, plots and sampling use only these two.
+
+    Args:
+        prior: p(z).
+        decoder: p(x | z).
+
+    Raises:
+        TypeError: if an argument has another type.
+        ValueError: if prior and decoder differ in the size of z.
+    """
+
+    def __init__(self, prior: AbstractPrior, decoder: AbstractDecoder) -> None:
+        check_kind(
+            "prior",
+            prior,
+            AbstractPrior,
+            rule="a prior of this library, such as StandardNormal(2); wrap a distribution in "
+            "FixedPrior",
+        )
+        check_kind(
+            "decoder",
+            decoder,
+            AbstractDecoder,
+            rule="a decoder, such as Decoder(network, likelihood), or your own subclass of "
+            "AbstractDecoder",
+        )
+        if prior.latent_dim != decoder.latent_dim:
+            raise ValueError(
+                "prior and decoder must agree on latent_dim, "
+                f"got {prior.latent_dim} and {decoder.latent_dim}"
+            )
+        super().__init__()
+        self.prior = prior
+        self.decoder = decoder
+
+
+def plate_size(x: Tensor | None, size: int) -> int:
+    """Return the batch size: that of x, or else ``size``.
+
+    Raises:
+        ValueError: if there is no x, and ``size`` is below 1.
+    """
+    return check_positive_int("size", size) if x is None else len(x)
 
 
 @final
