@@ -17,9 +17,9 @@ __all__ = ["VAE", "AbstractVAE", "plate_size"]
 class AbstractVAE(OwnedModule):
     """A model p(x, z) = p(z) p(x | z) of a prior and a decoder.
 
-    A subclass is the Pyro program. Its latents may be at several sites; concatenated to one vector
-    z they have the distribution ``prior()``, and ``decoder(z)`` is the distribution of the data.
-    Metrics, plots and sampling use only these two.
+    The Pyro program samples z at one site. A model with latents at several sites overrides
+    ``forward``; concatenated to one vector z they have the distribution ``prior()``, and
+    ``decoder(z)`` is the distribution of the data. Metrics, plots and sampling use only these two.
 
     Args:
         prior: p(z).
@@ -53,6 +53,13 @@ class AbstractVAE(OwnedModule):
         super().__init__()
         self.prior = prior
         self.decoder = decoder
+
+    @plain
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
+        """Run the model on a batch x of shape (batch, *data), or sample ``size`` items."""
+        with pyro.plate(PLATE, plate_size(x, size)):
+            z = pyro.sample(LATENT, self.prior())
+            return pyro.sample(OBSERVED, self.decoder(z), obs=x)
 
 
 def plate_size(x: Tensor | None, size: int) -> int:
@@ -90,10 +97,3 @@ class VAE(AbstractVAE):
         >>> model(size=5).shape
         torch.Size([5, 2])
     """
-
-    @plain
-    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, *data), or sample ``size`` items."""
-        with pyro.plate(PLATE, plate_size(x, size)):
-            z = pyro.sample(LATENT, self.prior())
-            return pyro.sample(OBSERVED, self.decoder(z), obs=x)
