@@ -1,6 +1,7 @@
 """Fits to the data's representations between two steps: a mixture's next component, clusters."""
 
 import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
@@ -41,6 +42,10 @@ Mixture = Callable[[Tensor], tuple[TorchDistributionMixin, Tensor]]
 """x -> Q(z | x), and the log of the sum of its unnormalised weights."""
 
 
+_STARTS = 3
+_LEAST_VARIANCE = 1e-3  # relative to the variance of all data
+
+
 def descend(
     module: nn.Module,
     loss: Callable[[Tensor], Tensor],
@@ -60,7 +65,7 @@ def descend(
     bar.set_description(title)
     try:
         with bar, torch.enable_grad():
-            for x in first_batches(steps, batches):
+            for x in itertools.islice(_epochs(batches), steps):
                 # Not backward(), which would leave gradients on fixed parameters.
                 gradients = torch.autograd.grad(loss(x), parameters, allow_unused=True)
                 for parameter, gradient in zip(parameters, gradients, strict=True):
@@ -167,27 +172,18 @@ def check_passes(batches: Any) -> None:
         )
 
 
-def first_batches(steps: int, batches: Passes) -> Iterator[Tensor]:
-    """Yield a number of batches, epoch after epoch."""
-    number = 0
-    while True:
+def _epochs(batches: Passes) -> Iterator[Tensor]:
+    """Yield batches without end, epoch after epoch."""
+    for number in itertools.count():
         empty = True
         for x in batches(number) if callable(batches) else batches:
             yield x
             empty = False
-            steps -= 1
-            if steps == 0:
-                return
         if empty:
             raise ValueError(
                 f"every epoch must have at least one batch, got none in epoch {number}; pass a "
                 "list of tensors, or a function from the number of an epoch to its batches"
             )
-        number += 1
-
-
-_STARTS = 3
-_LEAST_VARIANCE = 1e-3  # relative to the variance of all data
 
 
 def mixture_of(prior: AbstractPrior) -> MixturePrior:

@@ -5,8 +5,6 @@ from dataclasses import asdict, dataclass, field
 from signal import Signals
 from typing import Any, final
 
-from pyro_dpvae._checks import check_choice, check_positive_int
-
 __all__ = ["MONITORS", "History", "Place", "Progress"]
 
 MONITORS = ("elbo", "loss")
@@ -14,6 +12,7 @@ MONITORS = ("elbo", "loss")
 
 
 @final
+@dataclass
 class Progress:
     """Track the best evaluation, and count evaluations without improvement.
 
@@ -27,9 +26,6 @@ class Progress:
         patience: the number of evaluations without improvement after which training stops; None
             never stops early.
         begins: the step from which evaluations are compared.
-
-    Raises:
-        ValueError: if ``monitor`` is unknown, or ``patience`` is below 1.
 
     Attributes:
         best_step: the step of the best evaluation; None before the first.
@@ -45,13 +41,12 @@ class Progress:
         (False, True)
     """
 
-    def __init__(self, monitor: str, *, patience: int | None, begins: int) -> None:
-        self.monitor = check_choice("monitor", monitor, MONITORS)
-        self.patience = None if patience is None else check_positive_int("patience", patience)
-        self.begins = begins
-        self.best: float | None = None
-        self.best_step: int | None = None
-        self.without = 0
+    monitor: str
+    patience: int | None = field(kw_only=True)
+    begins: int = field(kw_only=True)
+    best_step: int | None = None
+    best: float | None = None
+    without: int = 0
 
     def observe(self, step: int, value: float) -> bool:
         """Add the value of an evaluation; return True if it is the best so far.
@@ -82,8 +77,8 @@ class Progress:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state of :meth:`state_dict`."""
-        self.best, self.best_step = state["best"], state["best_step"]
-        self.without, self.begins = state["without"], state["begins"]
+        for name, value in state.items():
+            setattr(self, name, value)
 
     def _better(self, value: float) -> bool:
         if not math.isfinite(value):
