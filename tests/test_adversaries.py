@@ -18,8 +18,7 @@ from pyro_dpvae.objectives import (
     RegularizedELBO,
 )
 from pyro_dpvae.objectives.penalties import adversarial
-from pyro_dpvae.objectives.penalties.adversarial import permute_coordinates
-from pyro_dpvae.objectives.penalties.adversary import Adversary
+from pyro_dpvae.objectives.penalties.adversarial import Adversary, permute_coordinates
 from pyro_dpvae.priors import CouplingPrior
 from tests.gaussian_latents import latents_of
 from tests.linear_gaussian import LATENT, LinearGaussian

@@ -34,7 +34,7 @@ from pyro_dpvae.priors import (
     StandardNormal,
 )
 from pyro_dpvae.recipes import Run, System
-from pyro_dpvae.recording import Recording
+from pyro_dpvae.recording.graph import Recording
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.sites import PLATE, layer_site
 

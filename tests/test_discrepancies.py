@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae.objectives import MMD, AbstractPenalty, Latents, SteinDiscrepancy
 from pyro_dpvae.objectives.penalties import mmd
-from pyro_dpvae.objectives.penalties.kernels import KERNELS, Kernel, squared_distances
+from pyro_dpvae.objectives.penalties.mmd import KERNELS, Kernel, squared_distances
 from pyro_dpvae.objectives.penalties.stein import stein_squared
 from pyro_dpvae.priors import CouplingPrior, ZukoPrior
 from tests.gaussian_latents import latents_of, site_of

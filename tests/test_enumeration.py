@@ -11,7 +11,7 @@ from pyro.infer import SVI, TraceEnum_ELBO
 from torch import Tensor, nn
 
 from pyro_dpvae.importance import log_weights
-from pyro_dpvae.importance.summation import summable, summed_out
+from pyro_dpvae.importance.weights import Summation, summable, summed_out
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import MMD, FreeBitsRate, RegularizedELBO, SteinDiscrepancy
 from pyro_dpvae.objectives._enumeration import Marginal
@@ -336,14 +336,14 @@ def test_weights_sum_over_clusters_of_observations_in_inner_plates() -> None:
 def test_a_cluster_is_drawn_where_a_draw_depends_on_it(model: Clusters) -> None:
     guide, x = Guide(model, "given"), data()
     trace = poutine.trace(guide).get_trace(x)
-    assert not summable(guide, trace, (x,), {}, plate="data", nesting=1).names
+    assert not summable(guide, trace, (x,), {}, Summation("data", 1, len(x))).names
     pyro.set_rng_seed(2)
     weights = log_weights(model, guide, x, num_samples=6, chunk=3)
     pyro.set_rng_seed(2)
     drawn = poutine.infer_config(guide, lambda site: {"enumerate": None})
     assert torch.equal(weights, log_weights(model, drawn, x, num_samples=6, chunk=3))
     trace = poutine.trace(Guide(model, "before")).get_trace(x)
-    found = summable(Guide(model, "before"), trace, (x,), {}, plate="data", nesting=1)
+    found = summable(Guide(model, "before"), trace, (x,), {}, Summation("data", 1, len(x)))
     assert found.names == {"y_1", "y_2"}
 
 

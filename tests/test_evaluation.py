@@ -36,7 +36,7 @@ from pyro_dpvae.metrics.estimate import share_estimate
 from pyro_dpvae.plots import LatentSpace, latent_figure, traversal_figure
 from pyro_dpvae.plots.samples import image_grid
 from pyro_dpvae.recipes import open_run
-from pyro_dpvae.recording import Recording
+from pyro_dpvae.recording.graph import Recording
 from pyro_dpvae.runs import RunFolder
 
 QUICK = ["--nll-samples", "60", "--nll-data", "40", "--latent-samples", "300", "--images", "120"]

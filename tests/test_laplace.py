@@ -21,7 +21,7 @@ from pyro_dpvae import (
 from pyro_dpvae.data import Batches
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.guides import LaplaceGuide, SemiAmortizedGuide
-from pyro_dpvae.guides.laplace import _View
+from pyro_dpvae.guides.laplace import _Expansion, _View
 from pyro_dpvae.importance import log_weights
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.likelihoods import (
@@ -248,7 +248,7 @@ def test_no_step_lowers_the_joint_where_a_plain_one_would(prior: str) -> None:
     with torch.no_grad():
         mode = guide.encoder(x).mean
         before = log_joint(model, x, mode)
-        plain = mode + _View(guide.decoder, guide.prior, x).at(mode).newton_step()
+        plain = mode + _Expansion(_View(guide.decoder, guide.prior, x), mode).newton_step()
         assert (log_joint(model, x, plain) < before).any()
         assert (log_joint(model, x, guide.posterior(x).mean) >= before).all()
 

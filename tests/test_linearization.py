@@ -8,7 +8,7 @@ from pyro_dpvae.nn import ARCHITECTURES, Batched
 from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage
 from pyro_dpvae.nn.linearization import Linearizer, batch_jacobian
 from pyro_dpvae.nn.some_rows import at_some_rows
-from pyro_dpvae.recording import record
+from pyro_dpvae.recording.graph import record
 
 LATENT, BATCH = 3, 9
 

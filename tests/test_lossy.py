@@ -24,7 +24,7 @@ from pyro_dpvae.models import LossyVAE
 from pyro_dpvae.nn import ARCHITECTURES, PIXEL_NETWORKS, Batched
 from pyro_dpvae.objectives import MutualDivergenceELBO, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
-from pyro_dpvae.recording import Recording
+from pyro_dpvae.recording.graph import Recording
 from tests.pixels import PlainNetwork, PlainSampler, binary_images, plain_decoder
 
 SHAPE = (1, 3, 3)

@@ -89,7 +89,7 @@ def signalled(out: Path, folder: Path, number: signal.Signals, *, step: int) -> 
         def after_step(trainer: Trainer, finite: bool) -> bool:
             if trainer.place.step == step:
                 (folder / f"held-{os.getpid()}").touch()
-                wait_until(lambda: trainer._interrupts.signal is not None)
+                wait_until(lambda: trainer.interrupts.signal is not None)
             return follow(trainer, finite)
 
         Trainer.after_step = after_step  # type: ignore[method-assign]

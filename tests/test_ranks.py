@@ -18,7 +18,7 @@ from pyro_dpvae._ranks import ranks
 from pyro_dpvae.inference import AveragingOptim, CapturedSVI, FusedOptim, captured
 from pyro_dpvae.inference._recorded import record_step
 from pyro_dpvae.recipes import System
-from pyro_dpvae.recording import NotRecordableError
+from pyro_dpvae.recording.graph import NotRecordableError
 from tests.rank_cases import (
     CASES,
     Of,

@@ -16,8 +16,8 @@ from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
 from pyro_dpvae.guides import AmortizedGaussian, RecursiveMixtureGuide
-from pyro_dpvae.guides._growth import check_passes, gain, skewed_log_ratio
-from pyro_dpvae.guides._growth import log_joint as joint_of_data
+from pyro_dpvae.guides._fitting import check_passes, gain, skewed_log_ratio
+from pyro_dpvae.guides._fitting import log_joint as joint_of_data
 from pyro_dpvae.inference import CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import FreeBitsRate, RegularizedELBO
 from pyro_dpvae.recipes import System, build_system, open_run

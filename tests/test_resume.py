@@ -23,7 +23,7 @@ from pyro_dpvae.objectives import OBJECTIVES
 from pyro_dpvae.recipes import System, build_system
 from pyro_dpvae.runs import Checkpoint, RunFolder, pack, unpack
 from pyro_dpvae.training import History, TrainConfig, fit
-from pyro_dpvae.training.events import average_norms
+from pyro_dpvae.training.held_out import average_norms
 from tests.children import end_of, fork, wait_for
 from tests.processes import on_ranks
 from tests.saved import last_file, saved_tensors, saved_weights

@@ -12,7 +12,7 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training import AbstractCallback, TensorBoard, TrainConfig
 from pyro_dpvae.training.average import Average
 from pyro_dpvae.training.callbacks import Context
-from pyro_dpvae.training.stopping import Progress
+from pyro_dpvae.training.progress import Progress
 
 
 def test_the_average_is_the_weighted_sum_that_its_recursion_means() -> None:

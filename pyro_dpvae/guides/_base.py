@@ -1,13 +1,15 @@
 """The base class of guides, q(z | x) for each datum of a batch."""
 
 import pyro
+import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
+from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
-from pyro_dpvae.guides._clusters import mixture_of, start_clusters
-from pyro_dpvae.guides._growth import Passes
+from pyro_dpvae.guides._fitting import Passes, check_passes, mixture_of, place_components
+from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.ownership import OwnedModule, plain
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.priors.product import layers_of
@@ -83,7 +85,17 @@ class AbstractGuide(OwnedModule):
             >>> guide = AmortizedGaussian(GaussianEncoder(ARCHITECTURES["moons"].encoder((2,)), 2))
             >>> guide.initialise_clusters(MixturePrior(2, components=3), [torch.randn(20, 2)])
         """
-        start_clusters(self, prior, batches, seed=seed)
+        check_passes(batches)
+        layers = layers_of(prior)
+        sizes = [part.latent_dim for part in layers]
+        with torch.no_grad(), in_evaluation(self), forked_rng(seed):
+            first = batches(0) if callable(batches) else batches
+            pairs = [(q.mean, q.sample()) for q in map(self.posterior, first)]
+            self.check_clusters(prior, sum(len(mean) for mean, _ in pairs))
+            means, draws = (torch.cat(kind).split(sizes, -1) for kind in zip(*pairs, strict=True))
+            for part, mean, draw in zip(layers, means, draws, strict=True):
+                z0 = part.to_generation(mean)[0], part.to_generation(draw)[0]
+                place_components(mixture_of(part), *z0, seed=seed)
 
     def check_clusters(self, prior: AbstractPrior, data: int) -> None:
         """Raise if :meth:`initialise_clusters` cannot use a prior.

@@ -12,8 +12,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.encoders import ClusteringEncoder, GaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.guides._clusters import fit_logits
-from pyro_dpvae.guides._growth import Passes
+from pyro_dpvae.guides._fitting import Passes, fit_logits
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.priors.product import layers_of

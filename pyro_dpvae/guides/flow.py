@@ -93,42 +93,9 @@ class FlowGuide(AbstractGuide):
         """Return q(z | x), for x of shape (batch, *data)."""
         sizes = [self.latent_dim, self.latent_dim, self.context]
         mean, log_variance, h = self.network(x).split(sizes, -1)
-        flow = _Flow(cast(list[AbstractStep], list(self.steps)))
-        transform = FlowTransform(_LastDraw(flow) if self.kind == "iaf" else flow, context=h)
+        steps = cast(list[AbstractStep], list(self.steps))
+        transform = FlowTransform(_Flow(steps, remembers=self.kind == "iaf"), context=h)
         return FlowDistribution(diagonal_normal(mean, log_variance), transform)
-
-
-@final
-class _Flow:
-    """The steps with contexts h, (*batch, context), as a flow."""
-
-    def __init__(self, steps: Sequence[AbstractStep]) -> None:
-        self.steps = steps
-
-    def to_representation(self, z0: Tensor, h: Tensor) -> Tensor:
-        return self.forward(z0, h)[0]
-
-    def forward(self, z0: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        """Return z and log |det dz0/dz|."""
-        z = _for_each_datum(z0, h)
-        log_det = z.new_zeros(z.shape[:-1])
-        for step in self.steps:
-            z, stretch = step(z, h)
-            log_det = log_det - stretch
-        return z, log_det
-
-    def to_generation(self, z: Tensor, h: Tensor) -> tuple[Tensor, Tensor]:
-        z0 = _for_each_datum(z, h)
-        log_det = z0.new_zeros(z0.shape[:-1])
-        for step in reversed(self.steps):
-            z0, stretch = step.inverse(z0, h)
-            log_det = log_det - stretch
-        return z0, log_det
-
-
-def _for_each_datum(z: Tensor, h: Tensor) -> Tensor:
-    batch = torch.broadcast_shapes(z.shape[:-1], h.shape[:-1])
-    return z.expand(*batch, z.shape[-1])
 
 
 class _Draw(NamedTuple):
@@ -141,17 +108,27 @@ class _Draw(NamedTuple):
 
 
 @final
-class _LastDraw:
-    """A flow that inverts its last sample without a pass, if nothing has changed since."""
+class _Flow:
+    """The steps with contexts h, (*batch, context), as a flow.
 
-    def __init__(self, flow: _Flow) -> None:
-        self.flow = flow
+    Args:
+        steps: the steps.
+        remembers: invert the last sample without a pass, if nothing has changed since.
+    """
+
+    def __init__(self, steps: Sequence[AbstractStep], *, remembers: bool) -> None:
+        self.steps, self._remembers = steps, remembers
         self._drawn: _Draw | None = None
 
     def to_representation(self, z0: Tensor, h: Tensor) -> Tensor:
-        z, log_det = self.flow.forward(z0, h)
+        z = _for_each_datum(z0, h)
+        log_det = z.new_zeros(z.shape[:-1])
+        for step in self.steps:
+            z, stretch = step(z, h)
+            log_det = log_det - stretch
         self._drawn = None
-        if not z.is_inference():  # in-place changes of inference tensors are not counted
+        # In-place changes of inference tensors are not counted.
+        if self._remembers and not z.is_inference():
             self._drawn = _Draw(z, h, z0, log_det, torch.is_grad_enabled(), self._state(z))
         return z
 
@@ -165,8 +142,18 @@ class _LastDraw:
             and drawn.state == self._state(z)
         ):
             return drawn.z0, drawn.log_det
-        return self.flow.to_generation(z, h)
+        z0 = _for_each_datum(z, h)
+        log_det = z0.new_zeros(z0.shape[:-1])
+        for step in reversed(self.steps):
+            z0, stretch = step.inverse(z0, h)
+            log_det = log_det - stretch
+        return z0, log_det
 
     def _state(self, z: Tensor) -> object:
-        parameters = [one for step in self.flow.steps for one in step.parameters()]
+        parameters = [one for step in self.steps for one in step.parameters()]
         return z.requires_grad, z._version, [(id(one), one._version) for one in parameters]
+
+
+def _for_each_datum(z: Tensor, h: Tensor) -> Tensor:
+    batch = torch.broadcast_shapes(z.shape[:-1], h.shape[:-1])
+    return z.expand(*batch, z.shape[-1])

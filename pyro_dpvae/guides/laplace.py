@@ -127,12 +127,12 @@ class LaplaceGuide(AbstractGuide):
                 mode = mean
                 for t in range(self.steps):
                     size = (1 - self.damping) / (t + 1) ** self.decay
-                    here = view.at(mode)
+                    here = _Expansion(view, mode)
                     step = size * here.newton_step()
                     mode = mode + here.ascending(step) * step
             if self.detached:
                 mode = mean + (mode - mean).detach()
-            scale_tril = _scale_tril(view.at(mode).precision())
+            scale_tril = _scale_tril(_Expansion(view, mode).precision())
         return dist.MultivariateNormal(mode, scale_tril=scale_tril)
 
 
@@ -144,9 +144,6 @@ class _View:
         self.likelihood, self.prior, self.x = decoder.likelihood, prior, x
         self.p_z = prior()
         self.linearizer = Linearizer(decoder.network)
-
-    def at(self, z: Tensor) -> "_Expansion":
-        return _Expansion(self, z)
 
     def log_joint(self, z: Tensor, raw: Tensor) -> Tensor:
         """Return log p(x, z) for z of shape (..., batch, L), with the decoder's raw values."""

@@ -11,7 +11,7 @@ from pyro_dpvae._checks import check_choice, check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.encoders import WeightedGaussianEncoder
 from pyro_dpvae.guides._base import AbstractGuide
-from pyro_dpvae.guides._growth import Passes, fit_component
+from pyro_dpvae.guides._fitting import Passes, check_passes, descend, gain
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["RecursiveMixtureGuide"]
@@ -191,16 +191,28 @@ class RecursiveMixtureGuide(AbstractGuide):
             with in_evaluation(self, model, others=False):
                 component.train(training)
                 self._start_from(last, component)
-                fit_component(
+                check_passes(batches)
+                parameters = [one for one in component.parameters() if one.requires_grad]
+                if not parameters:
+                    raise ValueError(
+                        "the new component has no parameters that require gradients; call "
+                        "requires_grad_() on its encoder"
+                    )
+                descend(
                     component,
-                    self._mixture,
-                    model,
+                    lambda x: -gain(component, self._mixture, model, x, bound=bound).mean(),
                     batches,
                     steps=steps,
                     learning_rate=learning_rate,
-                    bound=bound,
+                    title="growing a component",
                     progress=progress,
                 )
+                # Checked once at the end, since each check waits for the device.
+                if not all(bool(parameter.isfinite().all()) for parameter in parameters):
+                    raise ValueError(
+                        "parameters of the new component must stay finite, got NaN or infinity; "
+                        "lower learning_rate or bound"
+                    )
         except BaseException:  # an interrupt as well
             component.load_state_dict(before)
             raise

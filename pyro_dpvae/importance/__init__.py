@@ -14,7 +14,7 @@ from pyro_dpvae.importance.statistics import (
     pareto_k_of_tail,
     tail_length,
 )
-from pyro_dpvae.importance.traces import check_latents, paired_traces, sample_sites
+from pyro_dpvae.importance.weights import check_latents, paired_traces, sample_sites
 
 __all__ = [
     "ImportanceSampler",

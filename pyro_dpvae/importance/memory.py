@@ -2,8 +2,7 @@
 
 import gc
 import weakref
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any, final
 
 from torch import Tensor
@@ -57,9 +56,14 @@ def peak_bytes(run: Callable[[], object]) -> int:
         >>> peak_bytes(lambda: (torch.zeros(100) + 1).sum())
         800
     """
-    meter = _Meter()
-    with _no_collection(), meter:
-        run()
+    meter, enabled = _Meter(), gc.isenabled()
+    gc.disable()
+    try:
+        with meter:
+            run()
+    finally:
+        if enabled:
+            gc.enable()
     return meter.peak
 
 
@@ -95,14 +99,3 @@ class _Meter(TorchDispatchMode):
 
     def _forget(self, key: int) -> None:
         self._total -= self._alive.pop(key, 0)
-
-
-@contextmanager
-def _no_collection() -> Iterator[None]:
-    enabled = gc.isenabled()
-    gc.disable()
-    try:
-        yield
-    finally:
-        if enabled:
-            gc.enable()

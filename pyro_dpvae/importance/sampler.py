@@ -10,29 +10,24 @@ import torch
 from jaxtyping import Float
 from pyro import poutine
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_leaves, tree_unflatten
+from torch.utils._pytree import tree_flatten, tree_leaves, tree_map_only
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.errors import EagerWarning
 from pyro_dpvae.importance.memory import draws_that_fit
-from pyro_dpvae.importance.summation import Summation, summable
-from pyro_dpvae.importance.traces import checked_plates, paired_traces
-from pyro_dpvae.importance.weights import check_vectorized, chunk_weights
-from pyro_dpvae.nn.modes import in_evaluation
-from pyro_dpvae.recording import (
-    Guards,
-    NotRecordableError,
-    Recording,
-    State,
-    agree,
-    compile_checked,
-    differences,
-    reason,
-    record,
-    rollback_modules,
-    surroundings,
+from pyro_dpvae.importance.weights import (
+    Summation,
+    check_vectorized,
+    checked_plates,
+    chunk_weights,
+    paired_traces,
+    summable,
 )
+from pyro_dpvae.nn.modes import in_evaluation
+from pyro_dpvae.recording.graph import NotRecordableError, Recording, reason, record
+from pyro_dpvae.recording.guards import Guards, State, differences, surroundings
+from pyro_dpvae.recording.rollback import agree, rollback_modules
 
 __all__ = ["ImportanceSampler", "log_weight_chunks", "log_weights"]
 
@@ -146,21 +141,13 @@ class ImportanceSampler:
             forked_rng(),
         ):
             pairs = [paired_traces(self.model, self.guide, *args, **kwargs) for _ in range(2)]
-            plate, nesting = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
-            summation = summable(
-                self.guide, pairs[0][1], args, kwargs, plate=plate, nesting=nesting
-            )
+            plates = checked_plates(*pairs[0], batch=len(x), plate=self.plate)
+            summation = summable(self.guide, pairs[0][1], args, kwargs, plates)
             if summation.names:
                 summing = summation.enumerated(self.guide)
                 pairs = [paired_traces(self.model, summing, *args, **kwargs) for _ in range(2)]
             check_vectorized(
-                self.model,
-                self.guide,
-                args,
-                kwargs,
-                batch=len(x),
-                summation=summation,
-                singles=pairs,
+                self.model, self.guide, args, kwargs, summation=summation, singles=pairs
             )
         size = self.chunk or self._default_size(args, kwargs, num_samples, summation)
         size = min(num_samples, size)
@@ -200,7 +187,7 @@ class ImportanceSampler:
             plate = pyro.plate("importance", size, dim=-summation.nesting - 1)
             guide = summation.enumerated(plate(self.guide))
             traces = paired_traces(plate(self.model), guide, *args, **kwargs)
-            return chunk_weights(*traces, summation, size, len(_data(args, kwargs)))
+            return chunk_weights(*traces, summation, size)
 
     def _recording(
         self, args: Any, kwargs: Any, size: int, chunks: int, summation: Summation
@@ -241,13 +228,11 @@ class ImportanceSampler:
     def _recorded(self, args: Any, kwargs: Any, size: int, summation: Summation) -> "_Recorded":
         modules = self._guards.modules()
         parameters: dict[str, Tensor] = {}
-        leaves, structure = tree_flatten((args, kwargs))
 
         def run(tensors: list[Tensor]) -> list[Tensor]:
             rest = iter(tensors)
-            filled = [next(rest) if isinstance(leaf, Tensor) else leaf for leaf in leaves]
+            own_args, own_kwargs = tree_map_only(Tensor, lambda _: next(rest), (args, kwargs))
             with poutine.trace(param_only=True) as used:
-                own_args, own_kwargs = tree_unflatten(filled, structure)
                 weights = self._eager_chunk(own_args, own_kwargs, size, summation)
             sites = used.trace.nodes.items()
             parameters.update({name: site["value"].unconstrained() for name, site in sites})
@@ -271,7 +256,7 @@ class ImportanceSampler:
                 )
 
         check()
-        uncompiled = compile_checked(recording, inputs, check=check)
+        uncompiled = recording.compile(inputs, check=check)
         if uncompiled is not None:
             self._warn(
                 f"the importance sampler is captured but not compiled, because {uncompiled}"

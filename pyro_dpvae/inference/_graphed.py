@@ -8,14 +8,10 @@ from typing import Any, final
 import torch
 from torch import Tensor
 
-from pyro_dpvae.inference._evaluation import Evaluation, is_ours
-from pyro_dpvae.inference._recorded import RecordedStep
-from pyro_dpvae.recording import NotRecordableError, reason
+from pyro_dpvae.inference._recorded import Evaluation, RecordedStep, is_ours
+from pyro_dpvae.recording.graph import NotRecordableError, reason
 
 __all__ = ["GraphedSteps", "Member", "capture_on_cuda", "graphed_steps"]
-
-Capture = Callable[[Callable[[], None], Callable[[], None]], Callable[[], None]]
-"""Captures a body, after trials that change nothing; returns a function that replays the body."""
 
 _TRIALS = 3  # PyTorch recommends warm-up runs, so that libraries allocate their workspaces
 
@@ -121,18 +117,17 @@ class GraphedSteps:
 
     Args:
         members: the programs.
-        capture: makes a graph of a function.
 
     Raises:
         RuntimeError: if an operation cannot be captured.
     """
 
-    def __init__(self, members: Sequence[Member], *, capture: Capture) -> None:
+    def __init__(self, members: Sequence[Member]) -> None:
         self.members = list(members)
         with ExitStack() as stack:
             for member in self.members:
                 stack.enter_context(_capturable(member))
-            self._replay = capture(self._body, self._trial)
+            self._replay = capture_on_cuda(self._body, self._trial)
 
     def __call__(self, inputs: Sequence[Sequence[Tensor]]) -> Tensor:
         """Take the steps on inputs of shape (K, ...) for each program; return losses (M, K)."""
@@ -180,7 +175,7 @@ def graphed_steps(
         start = time.monotonic()
         try:
             members = [Member(*each) for each in zip(svis, recordings, inputs, strict=True)]
-            graphs[key] = GraphedSteps(members, capture=capture_on_cuda)
+            graphs[key] = GraphedSteps(members)
         except Exception as error:  # whatever CUDA refuses to capture
             graphs[key] = None
             svis[0]._warn(

@@ -10,25 +10,120 @@ from typing import Any
 import numpy as np
 import pyro
 import torch
-from pyro.infer import SVI
+from pyro import poutine
 from torch import Tensor, nn
-from torch.utils._pytree import tree_flatten, tree_unflatten
+from torch.utils._pytree import TreeSpec, tree_flatten, tree_unflatten
 
-from pyro_dpvae.inference._evaluation import Evaluation, Layout, evaluate, is_ours
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.recording import (
-    Attributes,
-    NotRecordableError,
-    Recording,
-    agree,
-    compile_checked,
-    record,
-    rollback,
-    rollback_modules,
-    surroundings,
-)
+from pyro_dpvae.recording.graph import NotRecordableError, Recording, record
+from pyro_dpvae.recording.guards import surroundings
+from pyro_dpvae.recording.rollback import Attributes, agree, rollback, rollback_modules
 
-__all__ = ["RecordedStep", "describe", "difference", "inputs_of", "record_step"]
+__all__ = [
+    "Evaluation",
+    "Layout",
+    "RecordedStep",
+    "describe",
+    "difference",
+    "evaluate",
+    "inputs_of",
+    "is_ours",
+    "record_step",
+]
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The meaning of the tensors of an evaluation, in their order.
+
+    Attributes:
+        loss: the structure of the loss.
+        terms: the names of the objective's terms.
+        parameters: all parameters that the programs used, by name.
+        moved: the parameters that have a gradient.
+        owned: the parameters of the objective, such as an adversary's, that have a gradient.
+    """
+
+    loss: TreeSpec
+    terms: list[str]
+    parameters: dict[str, Tensor]
+    moved: list[Tensor]
+    owned: list[Tensor]
+
+    @property
+    def meaning(self) -> tuple[Any, ...]:
+        """The layout without the parameters that have no gradient, for comparison."""
+        return self.loss, self.terms, [*map(id, self.moved)], [*map(id, self.owned)]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """The tensors of the loss, the terms and the gradients of a step."""
+
+    layout: Layout
+    tensors: list[Tensor]
+
+    @property
+    def losses(self) -> list[Tensor]:
+        """The tensors of the loss."""
+        return self.tensors[: self.layout.loss.num_leaves]
+
+    @property
+    def loss(self) -> Any:
+        """The loss in its original structure."""
+        return tree_unflatten(self.losses, self.layout.loss)
+
+    @property
+    def terms(self) -> dict[str, Tensor]:
+        """The terms by name."""
+        names, first = self.layout.terms, self.layout.loss.num_leaves
+        return dict(zip(names, self.tensors[first : first + len(names)], strict=True))
+
+    def leave_gradients(self) -> None:
+        """Add the gradients to the parameters' ``grad``."""
+        layout = self.layout
+        parameters = [*layout.moved, *layout.owned]
+        gradients = self.tensors[len(self.tensors) - len(parameters) :]
+        for parameter, gradient in zip(parameters, gradients, strict=True):
+            known = parameter.grad
+            parameter.grad = gradient if known is None else known + gradient
+
+
+def is_ours(loss: Any) -> bool:
+    """Return True for this library's objectives, which separate the phases of a step."""
+    return isinstance(loss, RegularizedELBO)
+
+
+def evaluate(svi: Any, args: Any, kwargs: Any) -> Evaluation:
+    """Evaluate the loss of a ``CapturedSVI``'s step and its gradients, without updates."""
+    objective = svi.objective
+    terms: dict[str, Tensor] = {}
+    with poutine.trace(param_only=True) as used:
+        if is_ours(objective):
+            loss, terms = objective.evaluate(svi.model, svi.guide, *args, **kwargs)
+            if loss.requires_grad:
+                loss.backward()
+        else:
+            loss = svi.loss_and_grads(svi.model, svi.guide, *args, **kwargs)
+    parameters = {name: site["value"].unconstrained() for name, site in used.trace.nodes.items()}
+    # One parameter may have two names.
+    distinct = {id(parameter): parameter for parameter in parameters.values()}.values()
+    moved = [parameter for parameter in distinct if parameter.grad is not None]
+    owned = [
+        parameter
+        for part in (objective.parts() if is_ours(objective) else [])
+        for parameter in part.parameters()
+        if parameter.grad is not None
+    ]
+    losses, structure = tree_flatten(loss)
+    gradients = [parameter.grad for parameter in (*moved, *owned)]
+    for parameter in (*moved, *owned):
+        parameter.grad = None
+    return Evaluation(
+        Layout(structure, list(terms), parameters, moved, owned),
+        [torch.as_tensor(value).detach() for value in (*losses, *terms.values(), *gradients)],
+    )
+
 
 # Tolerances relative to the norm, for values of loss and terms, and for gradients. Compiled
 # kernels and oneDNN sum in another order, which changes gradients at the kink of a rectifier.
@@ -87,40 +182,35 @@ class RecordedStep:
 
 
 def record_step(
-    svi: SVI,
-    objective: Any,
-    args: Any,
-    kwargs: Any,
-    *,
-    modules: Sequence[nn.Module],
-    floats: bool,
-    compiled: bool,
+    svi: Any, args: Any, kwargs: Any, *, modules: list[nn.Module], floats: bool
 ) -> RecordedStep:
     """Capture the evaluation of a step, and roll back its changes.
 
     Args:
-        svi: has the model, guide and loss.
-        objective: the loss.
+        svi: a ``CapturedSVI``; with the backend ``"inductor"`` the graph is compiled.
         args: arguments of the step.
         kwargs: keyword arguments of the step.
         modules: the modules that the programs may change.
         floats: pass float arguments as inputs of the graph.
-        compiled: compile the graph.
 
     Raises:
         NotRecordableError: if the step cannot be captured.
         Exception: whatever else the programs raise while they are captured.
     """
     _check_hooks(modules)
-    _check_overrides(objective)
+    _check_overrides(svi.objective)
     leaves, structure = tree_flatten((args, kwargs))
-    inputs = [_copy(x) for x in inputs_of(args, kwargs, floats=floats)]
+    # Copies with the same strides.
+    inputs = [
+        torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
+        for x in inputs_of(args, kwargs, floats=floats)
+    ]
     evaluations: list[Evaluation] = []
 
     def run(tensors: list[Tensor]) -> list[Tensor]:
         rest = iter(tensors)
         filled = [next(rest) if _is_input(leaf, floats) else leaf for leaf in leaves]
-        evaluations.append(evaluate(svi, objective, *tree_unflatten(filled, structure)))
+        evaluations.append(evaluate(svi, *tree_unflatten(filled, structure)))
         return evaluations[0].tensors
 
     drawn = random.getstate(), np.random.get_state()
@@ -132,38 +222,35 @@ def record_step(
     finally:
         random.setstate(drawn[0])
         np.random.set_state(drawn[1])
-    layout, uncompiled = evaluations[0].layout, None
-    if compiled:
-        expected = evaluations[0].tensors
-        tolerances = layout.tolerances(*(_UNDER_AUTOCAST if _casts() else _ROUNDED))
+    made = RecordedStep(recording, evaluations[0].layout, modules)
 
-        def check() -> None:
-            with rollback(recording.held, generators=recording.generators):
-                found = recording(inputs)
-            if not all(agree(found, expected, tolerances=tolerances)):
-                raise NotRecordableError("the compiled step differs from the captured one")
+    def check() -> None:
+        if difference(made.aside(inputs), evaluations[0], exact=False) is not None:
+            raise NotRecordableError("the compiled step differs from the captured one")
 
-        uncompiled = compile_checked(recording, inputs, check=check)
-    return RecordedStep(recording, layout, list(modules), uncompiled)
+    if svi.backend == "inductor":
+        made.uncompiled = recording.compile(inputs, check=check)
+    return made
 
 
 def difference(found: Evaluation, expected: Evaluation, *, exact: bool) -> str | None:
     """Describe how a replay differs from the program; None if it agrees."""
-    if not found.layout.matches(expected.layout):
+    layout = found.layout
+    if layout.meaning != expected.layout.meaning:
         return "it has other terms or other parameters"
-    bounds = _UNDER_AUTOCAST if _casts() else _REPLAYED if exact else _ROUNDED
-    tolerances = found.layout.tolerances(*bounds)
+    casts = any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
+    of_values, of_gradients = _UNDER_AUTOCAST if casts else _REPLAYED if exact else _ROUNDED
+    names = ["loss"] * layout.loss.num_leaves + layout.terms
+    tolerances = [of_values] * len(names) + [of_gradients] * (len(found.tensors) - len(names))
     same = agree(found.tensors, expected.tensors, tolerances=tolerances)
     if all(same):
         return None
-    wrong = [
-        (name, one, other)
-        for name, alike, one, other in zip(
-            found.layout.names, same, found.tensors, expected.tensors, strict=True
-        )
-        if not alike
-    ]
-    name, one, other = next((each for each in wrong if each[0] != "loss"), wrong[0])
+    stored = {id(parameter): name for name, parameter in layout.parameters.items()}
+    names += [f"the gradient of {stored[id(parameter)]}" for parameter in layout.moved]
+    names += ["a gradient of the objective's own"] * len(layout.owned)
+    wrong = [index for index, alike in enumerate(same) if not alike]
+    index = next((index for index in wrong if names[index] != "loss"), wrong[0])
+    name, one, other = names[index], found.tensors[index], expected.tensors[index]
     if one.numel() > 1:
         return f"{name} is off by {float((one - other).norm() / other.norm()):.1%} of its norm"
     return f"{name} is {float(one):.6g} and should be {float(other):.6g}"
@@ -208,15 +295,6 @@ def describe(args: Any, kwargs: Any, *, floats: bool) -> Hashable:
 
 def _is_input(leaf: Any, floats: bool) -> bool:
     return isinstance(leaf, Tensor) or (floats and type(leaf) is float)
-
-
-def _casts() -> bool:
-    return any(torch.is_autocast_enabled(kind) for kind in ("cpu", "cuda"))
-
-
-def _copy(x: Tensor) -> Tensor:
-    """Return a copy with the same strides."""
-    return torch.empty_strided(x.shape, x.stride(), dtype=x.dtype, device=x.device).copy_(x)
 
 
 def _check_argument(x: Tensor) -> None:

@@ -4,7 +4,7 @@ from collections.abc import Hashable
 from typing import Any, final
 
 from pyro_dpvae.inference._recorded import RecordedStep
-from pyro_dpvae.recording import State, differences
+from pyro_dpvae.recording.guards import State, differences
 
 __all__ = ["Key", "Recordings"]
 

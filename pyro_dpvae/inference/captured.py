@@ -18,26 +18,24 @@ from torch.utils._pytree import tree_leaves, tree_map
 
 from pyro_dpvae._ranks import ranks, rehearsal
 from pyro_dpvae.errors import EagerWarning
-from pyro_dpvae.inference._evaluation import Evaluation, evaluate, is_ours
 from pyro_dpvae.inference._graphed import graphed_steps
 from pyro_dpvae.inference._recorded import (
+    Evaluation,
     RecordedStep,
     describe,
     difference,
+    evaluate,
     inputs_of,
+    is_ours,
     record_step,
 )
 from pyro_dpvae.inference._recordings import Key, Recordings
 from pyro_dpvae.inference.averaging import AveragingOptim
 from pyro_dpvae.inference.backends import check_backend
 from pyro_dpvae.inference.fused import FusedOptim
-from pyro_dpvae.recording import (
-    Guards,
-    NotRecordableError,
-    State,
-    reason,
-    rollback_modules,
-)
+from pyro_dpvae.recording.graph import NotRecordableError, reason
+from pyro_dpvae.recording.guards import Guards, State
+from pyro_dpvae.recording.rollback import rollback_modules
 
 __all__ = ["CapturedSVI", "steps_together"]
 
@@ -123,14 +121,11 @@ class CapturedSVI(SVI):
         self.objective = loss
         self.backend = check_backend(backend)
         if backend == "cudagraph" and not isinstance(optim, FusedOptim):
+            several = isinstance(optim, AveragingOptim)
             raise ValueError(
                 "backend 'cudagraph' needs FusedOptim, since the graph includes the optimizer, "
                 f"got {type(optim).__name__}"
-                + (
-                    "; with several ranks, use 'inductor'"
-                    if isinstance(optim, AveragingOptim)
-                    else ""
-                )
+                f"{'; with several ranks, use' if several else '; or use'} 'inductor'"
             )
         self.recorded_seconds = 0.0
         parts = loss.parts() if is_ours(loss) else []
@@ -154,9 +149,8 @@ class CapturedSVI(SVI):
 
         With ``"cudagraph"`` the loss is a tensor, which the device may not have computed yet.
         """
-        key = None if self.backend == "eager" else self._key(args, kwargs)
-        recorded = None if key is None else self._recorded_step(key, args, kwargs)
-        if key is None or recorded is None:
+        recorded = self._recorded_step(args, kwargs)
+        if recorded is None:
             return self._step_eagerly(args, kwargs)
         inputs = inputs_of(args, kwargs, floats=self._floats)
         due = recorded.is_due()
@@ -235,7 +229,7 @@ class CapturedSVI(SVI):
             if not alone:
                 stack.enter_context(rehearsal())
                 stack.enter_context(rollback_modules(recorded.modules))
-            expected = evaluate(self, self.objective, args, kwargs)
+            expected = evaluate(self, args, kwargs)
         wrong = difference(replayed, expected, exact=recorded.recording.exact)
         if wrong is not None:
             self._recordings.refuse(recorded.key)
@@ -246,9 +240,7 @@ class CapturedSVI(SVI):
                 "a change"
             )
         if not alone:
-            expected = (
-                recorded(inputs) if wrong is None else evaluate(self, self.objective, args, kwargs)
-            )
+            expected = recorded(inputs) if wrong is None else evaluate(self, args, kwargs)
         for parameter, gradient in gradients:
             parameter.grad = gradient
         return expected
@@ -290,21 +282,18 @@ class CapturedSVI(SVI):
             attributes["ranks"] = ranks().count
         return self._guards.state(objective=attributes)
 
-    def _key(self, args: Any, kwargs: Any) -> Key | None:
-        """Return the key of this step's recording; None if it cannot be captured."""
+    def _recorded_step(self, args: Any, kwargs: Any) -> RecordedStep | None:
+        """Return the recording for this step, captured now if it is time; None runs eagerly."""
+        recordings = self._recordings
+        if self.backend == "eager" or (recordings.given_up and not recordings):
+            return None
         if pyro.poutine.runtime._PYRO_STACK or not torch.is_grad_enabled():
             return None  # inside a Pyro handler, or without gradients
-        if self._recordings.given_up and not self._recordings:
-            return None
         try:
-            return describe(args, kwargs, floats=self._floats), self._state()
+            key = describe(args, kwargs, floats=self._floats), self._state()
         except NotRecordableError as error:
             self._warn(f"the step runs eagerly, because {reason(error)}")
             return None
-
-    def _recorded_step(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
-        """Return the recording for this step, captured now if it is time; None runs eagerly."""
-        recordings = self._recordings
         recorded = recordings.find(key)
         if recorded is not None:
             return recorded
@@ -324,25 +313,14 @@ class CapturedSVI(SVI):
             recorded.replays = replays or 0
         return recorded
 
-    def _recording_of(self, x: Tensor) -> RecordedStep | None:
-        key = self._key((x,), {})
-        return None if key is None else self._recorded_step(key, (x,), {})
-
     def _record(self, key: Key, args: Any, kwargs: Any) -> RecordedStep | None:
         start = time.monotonic()
         self._begin()
         try:
             # Alone: other ranks may capture at another step, or not at all.
             with rehearsal(), self._guards.watching():
-                recorded = record_step(
-                    self,
-                    self.objective,
-                    args,
-                    kwargs,
-                    modules=self._guards.modules(),
-                    floats=self._floats,
-                    compiled=self.backend == "inductor",
-                )
+                modules = self._guards.modules()
+                recorded = record_step(self, args, kwargs, modules=modules, floats=self._floats)
         except Exception as error:  # whatever a program raises while it is captured
             if self._floats and any(type(leaf) is float for leaf in tree_leaves((args, kwargs))):
                 self._floats = False  # perhaps it needs their values: capture each value
@@ -383,7 +361,8 @@ def steps_together(svis: Sequence[CapturedSVI], batches: Sequence[Tensor]) -> Te
         )
     if all(svi.backend == "cudagraph" for svi in svis):
         count = len(batches[0])
-        recordings = [svi._recording_of(own[0]) for svi, own in zip(svis, batches, strict=True)]
+        firsts = zip(svis, batches, strict=True)
+        recordings = [svi._recorded_step((own[0],), {}) for svi, own in firsts]
         ready = [one for one in recordings if one is not None and not one.is_due(count)]
         if len(ready) == len(svis):
             inputs = [[own] for own in batches]

@@ -228,18 +228,19 @@ class FusedOptim(PyroOptim):
         if waiting is not None:
             self._load(param, waiting)
 
-    def _put(self, param: Tensor, options: Options) -> None:
-        """Put a parameter into the group of its options."""
+    def _put(self, param: Tensor, options: Options) -> Options:
+        """Put a parameter into the group of its options; return the group."""
         self._quick = None
         if self.optimizer is None:
             self.optimizer = self.pt_optim_constructor([{"params": [param], **options}])
-            return
+            return self.optimizer.param_groups[0]
         full = {**self.optimizer.defaults, **options}
         for group in self.optimizer.param_groups:
             if all(group[key] == value for key, value in full.items()):
                 group["params"].append(param)
-                return
+                return group
         self.optimizer.add_param_group({"params": [param], **options})
+        return self.optimizer.param_groups[-1]
 
     def _remove(self, param: Tensor) -> None:
         """Remove a parameter whose name now belongs to another."""
@@ -260,10 +261,14 @@ class FusedOptim(PyroOptim):
                     f"the state of {self._names[param]!r} has the wrong shape: {name} must have "
                     f"shape {tuple(param.shape)}, got {tuple(value.shape)}"
                 )
-        self._regroup(param, state["param_groups"][0])
-        group = next(
-            g for g in self.optimizer.param_groups if any(p is param for p in g["params"])
-        )
+        groups, saved = self.optimizer.param_groups, state["param_groups"][0]
+        group = next(g for g in groups if any(p is param for p in g["params"]))
+        options = {key: value for key, value in group.items() if key != "params"}
+        kept = {key: saved[key] for key in saved.keys() & options.keys() - _IMPLEMENTATION}
+        if any(options[key] != value for key, value in kept.items()):
+            group["params"] = [one for one in group["params"] if one is not param]
+            group = self._put(param, {**options, **kept})
+            groups[:] = [each for each in groups if each["params"]]
         self.optimizer.state[param] = {
             name: _beside(param, value, group) if isinstance(value, Tensor) else value
             for name, value in entries.items()
@@ -271,18 +276,6 @@ class FusedOptim(PyroOptim):
         if isinstance(entries.get("step"), int):  # as in Pyro's ClippedAdam
             step = torch.tensor(float(entries["step"]), device=param.device)
             self.optimizer.state[param]["step"] = step
-
-    def _regroup(self, param: Tensor, saved: Options) -> None:
-        """Put a parameter into the group with its saved options, except for the implementation."""
-        assert self.optimizer is not None
-        own = next(g for g in self.optimizer.param_groups if any(p is param for p in g["params"]))
-        options = {key: value for key, value in own.items() if key != "params"}
-        kept = {key: saved[key] for key in saved.keys() & options.keys() - _IMPLEMENTATION}
-        if any(options[key] != value for key, value in kept.items()):
-            own["params"] = [one for one in own["params"] if one is not param]
-            self._put(param, {**options, **kept})
-            groups = self.optimizer.param_groups
-            groups[:] = [group for group in groups if group["params"]]
 
 
 def _total_norm(gradients: list[Tensor]) -> Tensor:

@@ -1,4 +1,4 @@
-"""The components of an aggregate posterior: q(z | x_n) of all data, by family."""
+"""The components of an aggregate posterior, q(z | x_n) of all data, and their log-densities."""
 
 import math
 from abc import ABC, abstractmethod
@@ -16,19 +16,116 @@ from torch.distributions import (
 )
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.mixture.exponents import diagonal_exponents, full_exponents
 from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = [
+    "NEGLIGIBLE",
     "AbstractComponents",
-    "FullNormals",
-    "Mixtures",
+    "Exponents",
     "Normals",
-    "Others",
     "components_of",
+    "diagonal_exponents",
+    "full_exponents",
     "has_product",
 ]
+
+# A tile of log-densities in float64 then takes 1 MB, which fits a core's cache.
+_POINTS, _COMPONENTS = 128, 1024
+
+NEGLIGIBLE = -80.0
+"""Log ratio to the largest term below which a term cannot change a sum. Clamping to it avoids slow
+denormal numbers."""
+
+
+@final
+class Exponents:
+    """log sum_m exp(features(z - center) . weights_m + offset_m), with quadratic features.
+
+    Features are [z^2, z] or, with products, [z_i z_j (i <= j), z]. Exponents are computed to base
+    2, because ``exp2`` takes less than half the time of ``exp`` on a CPU.
+
+    Args:
+        center: the point subtracted from z and means, of shape (L,).
+        weights: of shape (components, 2 L) or, with products, (components, L (L + 3) / 2).
+        offsets: of shape (components,).
+        products: whether features include products of different coordinates.
+    """
+
+    def __init__(
+        self, center: Tensor, weights: Tensor, offsets: Tensor, *, products: bool = False
+    ) -> None:
+        self.center, self.products = center, products
+        self._weights, self._offsets = weights / math.log(2), offsets / math.log(2)
+
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return the log-density at points, (points, L) in float64, of shape (points,)."""
+        points = points - self.center
+        densities = [self._log_prob(tile) for tile in points.split(_POINTS)]
+        return math.log(2) * torch.cat(densities) if densities else points.sum(-1)
+
+    def _log_prob(self, points: Tensor) -> Tensor:
+        features = torch.cat([self._squares(points), points], -1).to(self._weights.dtype)
+        total = points.new_full(points.shape[:1], -math.inf)
+        for weights, offsets in zip(
+            self._weights.split(_COMPONENTS), self._offsets.split(_COMPONENTS), strict=True
+        ):
+            exponents = torch.addmm(offsets, features, weights.T)
+            largest = exponents.detach().amax(-1, keepdim=True)
+            # Differences from the largest are exact enough in float32, whose exp2 is faster.
+            terms = exponents.sub_(largest).float().clamp_(min=NEGLIGIBLE / math.log(2)).exp2_()
+            total = torch.logaddexp2(total, largest.squeeze(-1) + terms.sum(-1).double().log2())
+        return total
+
+    def _squares(self, points: Tensor) -> Tensor:
+        if not self.products:
+            return points.square()
+        rows, columns = _pairs(points.shape[-1], points.device)
+        return points[:, rows] * points[:, columns]
+
+
+def diagonal_exponents(
+    loc: Tensor, scale: Tensor, log_weights: Tensor | float, *, dtype: torch.dtype
+) -> Exponents:
+    """Return the exponents of sum_m w_m N(z; mu_m, diag sigma_m^2), with mu (components, L)."""
+    precision = scale.double().square().reciprocal()
+    center = loc.double().mean(0)
+    mean = loc.double() - center
+    weights = torch.cat([-0.5 * precision, mean * precision], -1).to(dtype)
+    offsets = (
+        -0.5 * (mean.square() * precision).sum(-1)
+        - scale.double().log().sum(-1)
+        - 0.5 * loc.shape[1] * math.log(2 * math.pi)
+        + log_weights
+    )
+    return Exponents(center, weights, offsets.to(dtype))
+
+
+def full_exponents(
+    loc: Tensor, scale_tril: Tensor, log_weights: Tensor | float, *, dtype: torch.dtype
+) -> Exponents:
+    """Return the exponents of sum_m w_m N(z; mu_m, A_m A_m'), with A (components, L, L)."""
+    center = loc.double().mean(0)
+    rows, columns = _pairs(loc.shape[1], loc.device)
+    halves = torch.where(rows == columns, -0.5, -1.0).double()
+    weights, offsets = [], []
+    for mean, factor in zip(
+        (loc.double() - center).split(_COMPONENTS), scale_tril.split(_COMPONENTS), strict=True
+    ):
+        precision = torch.cholesky_inverse(factor.double())
+        along = (precision @ mean.unsqueeze(-1)).squeeze(-1)
+        weights.append(torch.cat([halves * precision[:, rows, columns], along], -1).to(dtype))
+        diagonal = factor.double().diagonal(dim1=-2, dim2=-1)
+        offsets.append(-0.5 * (mean * along).sum(-1) - diagonal.log().sum(-1))
+    constant = -0.5 * loc.shape[1] * math.log(2 * math.pi)
+    offset = (torch.cat(offsets) + constant + log_weights).to(dtype)
+    return Exponents(center, torch.cat(weights), offset, products=True)
+
+
+def _pairs(latent_dim: int, device: torch.device) -> tuple[Tensor, Tensor]:
+    rows, columns = torch.triu_indices(latent_dim, latent_dim, device=device)
+    return rows, columns
+
 
 _DRAWS = 1000
 # Number of pairs of points and data at once, without a matrix product.
@@ -64,16 +161,29 @@ class AbstractComponents(ABC):
 
 
 class AbstractStacked(AbstractComponents):
-    """Posteriors whose parameters are stacked, so that any of them can be selected."""
+    """Posteriors whose parameters are stacked, with q(z) by a matrix product.
 
+    Attributes:
+        parameters: the parameters of ``family``, with the data in their first dimension.
+    """
+
+    parameters: tuple[Tensor, ...]
+    exponents: Exponents
+
+    @staticmethod
     @abstractmethod
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
-        """Return the posteriors of the data ``chosen`` as one batch."""
+    def family(*parameters: Tensor) -> Any:
+        """Return a batch of posteriors."""
+
+    @final
+    def log_prob(self, points: Tensor) -> Tensor:
+        """Return log q(z) by a matrix product."""
+        return self.exponents.log_prob(points)
 
     @final
     def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
-        q = self.select(chosen, dtype)
+        q = self.family(*(one[chosen].to(dtype) for one in self.parameters))
         z = q.sample()
         return z, q.log_prob(z)
 
@@ -83,17 +193,13 @@ class Normals(AbstractStacked):
     """N(z; mu_n, diag sigma_n^2), with parameters of shape (N, L)."""
 
     def __init__(self, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64) -> None:
-        self.loc, self.scale = loc, scale
-        self._exponents = diagonal_exponents(loc, scale, -math.log(len(loc)), dtype=dtype)
+        self.parameters = self.loc, self.scale = loc, scale
+        self.exponents = diagonal_exponents(loc, scale, -math.log(len(loc)), dtype=dtype)
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return independent normals."""
-        loc, scale = self.loc[chosen].to(dtype), self.scale[chosen].to(dtype)
-        return dist.Normal(loc, scale, validate_args=False).to_event(1)
+        return dist.Normal(*parameters, validate_args=False).to_event(1)
 
 
 @final
@@ -103,28 +209,24 @@ class Mixtures(AbstractStacked):
     def __init__(
         self, logits: Tensor, loc: Tensor, scale: Tensor, dtype: torch.dtype = torch.float64
     ) -> None:
-        self._parts = logits, loc, scale
-        whole = DiagonalNormalMixture(logits, loc, scale, validate_args=False)
+        self.parameters = logits, loc, scale
+        whole = self.family(*self.parameters)
         self.loc, self.scale = whole.mean, whole.variance.sqrt()
         log_weights = whole.logits.double().flatten() - math.log(len(loc))
-        self._exponents = diagonal_exponents(
+        self.exponents = diagonal_exponents(
             loc.flatten(0, 1), scale.flatten(0, 1), log_weights, dtype=dtype
         )
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product over N K normals."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return mixtures."""
-        parts = (part[chosen].to(dtype) for part in self._parts)
-        return DiagonalNormalMixture(*parts, validate_args=False)
+        return DiagonalNormalMixture(*parameters, validate_args=False)
 
     def marginal(self, coordinate: int) -> AbstractComponents:
         """Return the mixtures of one coordinate."""
-        logits, *others = self._parts
-        loc, scale = (part[..., coordinate : coordinate + 1] for part in others)
-        return Mixtures(logits, loc, scale)
+        logits, loc, scale = self.parameters
+        one = slice(coordinate, coordinate + 1)
+        return Mixtures(logits, loc[..., one], scale[..., one])
 
 
 @final
@@ -135,16 +237,13 @@ class FullNormals(AbstractStacked):
         self, loc: Tensor, scale_tril: Tensor, dtype: torch.dtype = torch.float64
     ) -> None:
         self.loc, self.scale = loc, scale_tril.square().sum(-1).sqrt()
-        self._scale_tril = scale_tril
-        self._exponents = full_exponents(loc, scale_tril, -math.log(len(loc)), dtype=dtype)
+        self.parameters = loc, scale_tril
+        self.exponents = full_exponents(loc, scale_tril, -math.log(len(loc)), dtype=dtype)
 
-    def log_prob(self, points: Tensor) -> Tensor:
-        """Return log q(z) by a matrix product over L (L + 3) / 2 features."""
-        return self._exponents.log_prob(points)
-
-    def select(self, chosen: Tensor, dtype: torch.dtype) -> Any:
+    @staticmethod
+    def family(*parameters: Tensor) -> Any:
         """Return normals of full covariance."""
-        loc, scale_tril = self.loc[chosen].to(dtype), self._scale_tril[chosen].to(dtype)
+        loc, scale_tril = parameters
         return dist.MultivariateNormal(loc, scale_tril=scale_tril, validate_args=False)
 
 

@@ -6,10 +6,9 @@ if __name__ != "pyro_dpvae.models":
         "repository only links to it; write 'from pyro_dpvae.models import ...'"
     )
 
-from pyro_dpvae.models._base import AbstractVAE
 from pyro_dpvae.models.clustering_ladder import ClusteringLadderVAE
 from pyro_dpvae.models.ladder import LadderVAE
 from pyro_dpvae.models.lossy import LossyVAE
-from pyro_dpvae.models.vae import VAE
+from pyro_dpvae.models.vae import VAE, AbstractVAE
 
 __all__ = ["VAE", "AbstractVAE", "ClusteringLadderVAE", "LadderVAE", "LossyVAE"]

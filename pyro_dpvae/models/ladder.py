@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
-from pyro_dpvae.models._base import AbstractVAE, plate_size
+from pyro_dpvae.models.vae import AbstractVAE, plate_size
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.sites import OBSERVED, PLATE, layer_site

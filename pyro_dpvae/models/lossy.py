@@ -2,14 +2,7 @@
 
 from typing import final
 
-import pyro
-from torch import Tensor
-
-from pyro_dpvae.decoders import AutoregressiveDecoder
-from pyro_dpvae.models._base import AbstractVAE, plate_size
-from pyro_dpvae.ownership import plain
-from pyro_dpvae.priors import AbstractPrior
-from pyro_dpvae.sites import LATENT, OBSERVED, PLATE
+from pyro_dpvae.models.vae import AbstractVAE
 
 __all__ = ["LossyVAE"]
 
@@ -39,7 +32,7 @@ class LossyVAE(AbstractVAE):
 
     Args:
         prior: p(z).
-        decoder: p(x | z).
+        decoder: p(x | z), an ``AutoregressiveDecoder``.
 
     Raises:
         ValueError: if prior and decoder differ in the size of z.
@@ -48,6 +41,7 @@ class LossyVAE(AbstractVAE):
         Chen et al. (2017), Variational lossy autoencoder, sections 2 and 3.
 
     Example:
+        >>> from pyro_dpvae.decoders import AutoregressiveDecoder
         >>> from pyro_dpvae.likelihoods import BernoulliLikelihood
         >>> from pyro_dpvae.nn import ARCHITECTURES, LocalPixelNetwork
         >>> from pyro_dpvae.priors import CouplingPrior
@@ -58,13 +52,3 @@ class LossyVAE(AbstractVAE):
         >>> LossyVAE(CouplingPrior(2), decoder)(size=5).shape
         torch.Size([5, 1, 8, 8])
     """
-
-    def __init__(self, prior: AbstractPrior, decoder: AutoregressiveDecoder) -> None:
-        super().__init__(prior, decoder)
-
-    @plain
-    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
-        """Run the model on a batch x of shape (batch, C, H, W), or sample ``size`` images."""
-        with pyro.plate(PLATE, plate_size(x, size)):
-            z = pyro.sample(LATENT, self.prior())
-            return pyro.sample(OBSERVED, self.decoder(z), obs=x)

@@ -15,7 +15,7 @@ from pyro_dpvae._plates import PARTICLES
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.objectives._enumeration import Enumerating, enumerated_trace
 
-__all__ = ["Draw", "by_component", "draw"]
+__all__ = ["Draw", "by_component", "check_draws", "draw"]
 
 _LEAST_WEIGHT = 1e-6  # so that gradients stay finite
 
@@ -92,6 +92,16 @@ def by_component(q: DiagonalNormalMixture) -> list[tuple[Tensor, Tensor]]:
     values = draws.detach()
     divided = values + (draws - values) / weights.detach().clamp(min=_LEAST_WEIGHT).unsqueeze(-1)
     return list(zip(divided.unbind(-2), weights.unbind(-1), strict=True))
+
+
+def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:
+    """Raise for a guide's site that is neither reparameterised nor enumerated."""
+    if not q.has_rsample and not enumerated:
+        raise ValueError(
+            "every guide site must be reparameterised or enumerated for this objective, got "
+            f"{type(q).__name__} at {name!r}; use pyro.infer.TraceGraph_ELBO, or mark a discrete "
+            'site with infer={"enumerate": "parallel"} to have it summed out'
+        )
 
 
 def _mixture(guide_trace: Trace) -> str | None:

@@ -118,13 +118,12 @@ class Enumeration:
 
     def __init__(self, guide_trace: Trace) -> None:
         self.names: dict[int, str] = {}
-        log_probs = {}
+        self._probs: dict[int, Tensor] = {}
         for name, site in guide_trace.nodes.items():
             dim = enumerated_dim(site) if site["type"] == "sample" else None
             if dim is not None:
                 self.names[dim] = name
-                log_probs[dim] = site["unscaled_log_prob"]
-        self._probs = {dim: log_prob.exp() for dim, log_prob in log_probs.items()}
+                self._probs[dim] = site["unscaled_log_prob"].exp()
         self.first = max(self._probs, default=0)  # dimensions to its left are enumerated too
 
     def expected(self, term: Tensor) -> Tensor:

@@ -1,6 +1,6 @@
 """Rebuild distributions with other parameters, such as those of all ranks' data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from functools import partial, singledispatch
 from typing import Any
 
@@ -73,7 +73,24 @@ def _by_parameters(
     return type(distribution)(**parameters, validate_args=False)
 
 
-for _kind in (
+def _inside(over: Over, dims: int) -> Over:
+    """Return an ``Over`` for parts whose batch has ``dims`` more dimensions on the right."""
+    return lambda tensor, event: over(tensor, event + dims)
+
+
+def _flow(distribution: FlowDistribution, over: Over) -> FlowDistribution:
+    transform = distribution.transforms[0]
+    context = None if transform.context is None else over(transform.context, 1)
+    base = rebuild(distribution.base_dist, over)
+    return FlowDistribution(base, FlowTransform(transform.flow, context=context))
+
+
+def _expanded(distribution: ExpandedDistribution, over: Over) -> Any:
+    base = rebuild(distribution.base_dist, over)
+    return base.expand(distribution.batch_shape[:-1] + base.batch_shape[-1:])
+
+
+_BY_PARAMETERS = (
     torch_dist.Beta,
     torch_dist.Cauchy,
     torch_dist.Dirichlet,
@@ -93,93 +110,43 @@ for _kind in (
     torch_dist.Uniform,
     torch_dist.VonMises,
     torch_dist.Weibull,
-):
-    rebuild.register(_kind, _by_parameters)
+)
 
-# Event dimensions of the parameters to use, where there are several parametrisations.
-_EVENTS: dict[type, dict[str, int]] = {
-    torch_dist.Categorical: {"logits": 1},
-    DiagonalNormalMixture: {"logits": 1, "loc": 2, "scale": 2},
-    torch_dist.MultivariateNormal: {"loc": 1, "scale_tril": 2},
+_RULES: dict[type, Callable[..., Any]] = {
+    **dict.fromkeys(_BY_PARAMETERS, _by_parameters),
+    # The event dimensions of the parameters to use, where there are several parametrisations.
+    torch_dist.Categorical: partial(_by_parameters, events={"logits": 1}),
+    DiagonalNormalMixture: partial(_by_parameters, events={"logits": 1, "loc": 2, "scale": 2}),
+    torch_dist.MultivariateNormal: partial(_by_parameters, events={"loc": 1, "scale_tril": 2}),
+    torch_dist.Independent: lambda d, over: type(d)(
+        rebuild(d.base_dist, _inside(over, d.reinterpreted_batch_ndims)),
+        d.reinterpreted_batch_ndims,
+        validate_args=False,
+    ),
+    torch_dist.MixtureSameFamily: lambda d, over: type(d)(
+        rebuild(d.mixture_distribution, over),
+        rebuild(d.component_distribution, _inside(over, 1)),
+        validate_args=False,
+    ),
+    ExpandedDistribution: _expanded,
+    MixtureOfDiagNormals: lambda d, over: MixtureOfDiagNormals(
+        over(d.locs, 2), over(d.coord_scale, 2), over(d.component_logits, 1)
+    ),
+    Delta: lambda d, over: Delta(
+        over(d.v, d.event_dim), over(d.log_density, 0), event_dim=d.event_dim
+    ),
+    FlowDistribution: _flow,
+    Joined: lambda d, over: Joined([rebuild(part, over) for part in d.parts]),
+    Resampled: lambda d, over: Resampled(
+        rebuild(d.proposal, over),
+        log_acceptance=d.log_acceptance,
+        share=over(d.share, 0),  # each rank has estimated its own
+        truncation=d.truncation,
+    ),
+    Marginal: lambda d, over: Marginal(
+        over(d.log_weights, 0), rebuild(d.components, over), enumerated=d.enumerated
+    ),
 }
 
-for _kind, _events in _EVENTS.items():
-    rebuild.register(_kind, partial(_by_parameters, events=_events))
-
-
-@rebuild.register
-def _(
-    distribution: torch_dist.Independent,  # type: ignore[type-arg]  # generic in stubs alone
-    over: Over,
-) -> Any:
-    dims = distribution.reinterpreted_batch_ndims
-    return type(distribution)(
-        rebuild(distribution.base_dist, _inside(over, dims)), dims, validate_args=False
-    )
-
-
-@rebuild.register
-def _(distribution: torch_dist.MixtureSameFamily, over: Over) -> Any:
-    return type(distribution)(
-        rebuild(distribution.mixture_distribution, over),
-        rebuild(distribution.component_distribution, _inside(over, 1)),
-        validate_args=False,
-    )
-
-
-@rebuild.register
-def _(distribution: ExpandedDistribution, over: Over) -> Any:
-    base = rebuild(distribution.base_dist, over)
-    return base.expand(distribution.batch_shape[:-1] + base.batch_shape[-1:])
-
-
-@rebuild.register
-def _(distribution: MixtureOfDiagNormals, over: Over) -> Any:
-    return MixtureOfDiagNormals(
-        over(distribution.locs, 2),
-        over(distribution.coord_scale, 2),
-        over(distribution.component_logits, 1),
-    )
-
-
-@rebuild.register
-def _(distribution: Delta, over: Over) -> Any:
-    dims = distribution.event_dim
-    return Delta(over(distribution.v, dims), over(distribution.log_density, 0), event_dim=dims)
-
-
-@rebuild.register
-def _(distribution: FlowDistribution, over: Over) -> Any:
-    transform = distribution.transforms[0]
-    context = None if transform.context is None else over(transform.context, 1)
-    base = rebuild(distribution.base_dist, over)
-    return FlowDistribution(base, FlowTransform(transform.flow, context=context))
-
-
-@rebuild.register
-def _(distribution: Joined, over: Over) -> Any:
-    return Joined([rebuild(part, over) for part in distribution.parts])
-
-
-@rebuild.register
-def _(distribution: Resampled, over: Over) -> Any:
-    return Resampled(
-        rebuild(distribution.proposal, over),
-        log_acceptance=distribution.log_acceptance,
-        share=over(distribution.share, 0),  # each rank has estimated its own
-        truncation=distribution.truncation,
-    )
-
-
-@rebuild.register
-def _(distribution: Marginal, over: Over) -> Any:
-    return Marginal(
-        over(distribution.log_weights, 0),
-        rebuild(distribution.components, over),
-        enumerated=distribution.enumerated,
-    )
-
-
-def _inside(over: Over, dims: int) -> Over:
-    """Return an ``Over`` for parts whose batch has ``dims`` more dimensions on the right."""
-    return lambda tensor, event: over(tensor, event + dims)
+for _kind, _rule in _RULES.items():
+    rebuild.register(_kind, _rule)

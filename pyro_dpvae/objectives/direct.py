@@ -1,7 +1,6 @@
 """Terms of this library's systems, from q(z | x), p(z) and p(x | z), without Pyro's handlers."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 from weakref import WeakSet
 
@@ -15,13 +14,12 @@ from torch import Tensor
 
 from pyro_dpvae._plates import refuse_single_datum
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.objectives._batch import check_draws
 from pyro_dpvae.objectives._divergence import (
     coordinate_divergence,
     expected_log_density,
     known_divergence,
 )
-from pyro_dpvae.objectives._draws import by_component
+from pyro_dpvae.objectives._draws import by_component, check_draws
 from pyro_dpvae.objectives.penalties import Latents, LatentSite
 from pyro_dpvae.objectives.rates import SiteRate
 from pyro_dpvae.objectives.terms import Terms, averaged
@@ -63,66 +61,48 @@ def direct_terms(
         q = _distribution(guide, "posterior", LATENT, x, size=len(x))
         check_draws(LATENT, q)
         z = q()
-        if isinstance(q, DiagonalNormalMixture):
-            draws = [_Draw.of(model, q, x, each, weight) for each, weight in by_component(q)]
-        else:
-            draws = [_Draw.of(model, q, x, z)]
+        components = by_component(q) if isinstance(q, DiagonalNormalMixture) else [(z, 1.0)]
+        draws = [_drawn(model, q, x, each, weight) for each, weight in components]
         whole = draws
         if penalties and isinstance(q, DiagonalNormalMixture):
-            whole = [_Draw.of(model, q, x, z)]
-    except _NotPlainError as error:
-        _TRACED.add(error.program)
+            whole = [_drawn(model, q, x, z)]
+    except _NotPlainError:
         return None
-    terms = [(-draw.likelihood_term, [draw.rate(coordinates=coordinates)]) for draw in draws]
-    distortions, rates = zip(*terms, strict=True)
-    latents = tuple(draw.latents() for draw in whole) if penalties else ()
+    distortions, rates = [], []
+    for (site, likelihood, prior), (_, weight) in zip(draws, components, strict=True):
+        total = known_divergence(q, site.prior)
+        if total is None:
+            expected = expected_log_density(q, site.log_posterior)
+            total = scale_and_mask(expected, weight) - prior
+        by_coordinate = coordinate_divergence(q, site.prior) if coordinates else None
+        distortions.append(-likelihood)
+        rates.append([SiteRate(LATENT, total, by_coordinate)])
+    latents = tuple(Latents((site,)) for site, *_ in whole) if penalties else ()
     return Terms(*averaged(distortions, rates), latents, count * len(x))
 
 
-@dataclass(frozen=True)
-class _Draw:
-    """One sample z of each datum, its distributions and log-densities, and weighted terms."""
-
-    q: Any
-    p: Any
-    z: Tensor
-    log_prior: Tensor
-    prior_term: Tensor
-    likelihood_term: Tensor
-    log_posterior: Tensor
-    weight: Tensor | float
-
-    @classmethod
-    def of(cls, model: Any, q: Any, x: Tensor, z: Tensor, weight: Any = 1.0) -> "_Draw":
-        p = _distribution(model, "prior", LATENT, size=len(x))
-        likelihood = _distribution(model, "decoder", OBSERVED, z, size=len(x))
-        if x.dim() == likelihood.event_dim:
-            refuse_single_datum({OBSERVED: tuple(x.shape)}, plate=PLATE, size=len(x))
-        # In the order of the traces, since gradients are summed in it.
-        log_prior = p.log_prob(z)
-        prior_term = scale_and_mask(log_prior, weight)
-        likelihood_term = scale_and_mask(likelihood.log_prob(x), weight)
-        log_posterior = q.log_prob(z)
-        for term in (prior_term, likelihood_term, log_posterior):
-            if term.shape != x.shape[:1]:
-                raise ValueError(
-                    f"a batch of {len(x)} items of this model must have the shape "
-                    f"{(len(x), *likelihood.event_shape)}, got {tuple(x.shape)}, with "
-                    f"log-densities of shape {tuple(term.shape)}"
-                )
-        return cls(q, p, z, log_prior, prior_term, likelihood_term, log_posterior, weight)
-
-    def rate(self, *, coordinates: bool) -> SiteRate:
-        total = known_divergence(self.q, self.p)
-        if total is None:
-            expected = expected_log_density(self.q, self.log_posterior)
-            total = scale_and_mask(expected, self.weight) - self.prior_term
-        by_coordinate = coordinate_divergence(self.q, self.p) if coordinates else None
-        return SiteRate(LATENT, total, by_coordinate)
-
-    def latents(self) -> Latents:
-        site = LatentSite(LATENT, self.q, self.p, self.z, self.log_posterior, self.log_prior)
-        return Latents((site,))
+def _drawn(
+    model: Any, q: Any, x: Tensor, z: Tensor, weight: Any = 1.0
+) -> tuple[LatentSite, Tensor, Tensor]:
+    """Return a sample z of each datum, and the weighted terms of likelihood and prior."""
+    p = _distribution(model, "prior", LATENT, size=len(x))
+    likelihood = _distribution(model, "decoder", OBSERVED, z, size=len(x))
+    if x.dim() == likelihood.event_dim:
+        refuse_single_datum({OBSERVED: tuple(x.shape)}, plate=PLATE, size=len(x))
+    # In the order of the traces, since gradients are summed in it.
+    log_prior = p.log_prob(z)
+    prior_term = scale_and_mask(log_prior, weight)
+    likelihood_term = scale_and_mask(likelihood.log_prob(x), weight)
+    log_posterior = q.log_prob(z)
+    for term in (prior_term, likelihood_term, log_posterior):
+        if term.shape != x.shape[:1]:
+            raise ValueError(
+                f"a batch of {len(x)} items of this model must have the shape "
+                f"{(len(x), *likelihood.event_shape)}, got {tuple(x.shape)}, with "
+                f"log-densities of shape {tuple(term.shape)}"
+            )
+    site = LatentSite(LATENT, q, p, z, log_posterior, log_prior)
+    return site, likelihood_term, prior_term
 
 
 def _distribution(program: Any, part: str, site: str, *args: Any, size: int) -> Any:
@@ -150,9 +130,7 @@ def _handled() -> bool:
 
 
 class _NotPlainError(Exception):
-    def __init__(self, program: Any) -> None:
-        super().__init__()
-        self.program = program
+    """A part of a model or a guide is a Pyro program itself."""
 
 
 class _Watch(Messenger):
@@ -163,4 +141,5 @@ class _Watch(Messenger):
         self.program = program
 
     def _pyro_sample(self, msg: Any) -> None:
-        raise _NotPlainError(self.program)
+        _TRACED.add(self.program)
+        raise _NotPlainError

@@ -3,7 +3,8 @@
 import itertools
 import math
 import warnings
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import pyro.infer
@@ -15,15 +16,14 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.errors import TrainingWarning
-from pyro_dpvae.objectives._batch import explained
 from pyro_dpvae.objectives._draws import Draw, draw
 from pyro_dpvae.objectives._gathering import check_equal_shapes
 from pyro_dpvae.objectives.direct import direct_terms
 from pyro_dpvae.objectives.penalties import AbstractPenalty
 from pyro_dpvae.objectives.rates import AbstractRate, BetaRate
+from pyro_dpvae.objectives.schedules import WeightedModule
 from pyro_dpvae.objectives.terms import Terms, TermValues, of_all_ranks
 from pyro_dpvae.objectives.traced import traced_terms
-from pyro_dpvae.objectives.weights import WeightedModule
 from pyro_dpvae.sites import PLATE
 
 __all__ = ["RegularizedELBO"]
@@ -182,7 +182,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         This part of a training step can be captured as one graph, between :meth:`begin_step` and
         :meth:`update`. With gradients, penalties leave gradients on their own parameters.
         """
-        with explained(args):
+        with _explained(args):
             terms = self.terms_of(model, guide, *args, **kwargs)
         # Densities use float32 even if networks run in lower precision.
         with torch.autocast(terms.distortion.device.type, enabled=False):
@@ -240,7 +240,11 @@ class RegularizedELBO(pyro.infer.ELBO):
                 for name in evaluations[0]
             }
             loss = sum((terms.scale * term for term in penalty.weighted(found)), start=loss)
-            values.update({_unused(name, values): term for name, term in found.items()})
+            for name, term in found.items():
+                # Two penalties may share a term's name.
+                numbered = (f"{name}_{number}" for number in itertools.count(2))
+                free = (one for one in itertools.chain([name], numbered) if one not in values)
+                values[next(free)] = term
             if torch.is_grad_enabled():
                 penalty.learn(terms.latents)
         return loss, {**values, "loss": loss}
@@ -268,7 +272,7 @@ class RegularizedELBO(pyro.infer.ELBO):
     def state_dict(self) -> dict[str, Tensor]:
         """Return the training state as tensors by name: the step, adversaries, and optimizers."""
         state = {_STEP: torch.tensor(self.step)}
-        for name, part in self._named_parts():
+        for name, part in self._named_parts().items():
             state.update(part.state_dict(prefix=f"{name}."))
         return state
 
@@ -285,14 +289,14 @@ class RegularizedELBO(pyro.infer.ELBO):
                 "pass the result of state_dict()"
             )
         rest = {key: tensor for key, tensor in state.items() if key != _STEP}
-        for name, part in self._named_parts():
+        for name, part in self._named_parts().items():
             start = f"{name}."
             own = [key for key in rest if key.startswith(start)]
             part.load_state_dict({key.removeprefix(start): rest.pop(key) for key in own})
         if rest:
             raise RuntimeError(
                 f"the state belongs to an objective with other parts, got {sorted(rest)[:5]}; "
-                f"this one has {dict(self._named_parts())}"
+                f"this one has {self._named_parts()}"
             )
         self.step = int(state[_STEP])
         for part in self.parts():
@@ -314,7 +318,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         """Return the lengths of the schedules that do not finish within a number of steps."""
         return {
             f"{name}.{weight}": length
-            for name, part in self._named_parts()
+            for name, part in self._named_parts().items()
             for weight, length in part.schedule_lengths.items()
             if length > steps
         }
@@ -324,10 +328,9 @@ class RegularizedELBO(pyro.infer.ELBO):
         """The smallest batch size for which all penalties are defined."""
         return max((penalty.smallest_batch for penalty in self.penalties), default=1)
 
-    def _named_parts(self) -> Iterator[tuple[str, WeightedModule]]:
-        yield "rate", self.rate
-        for index, penalty in enumerate(self.penalties):
-            yield f"penalties.{index}", penalty
+    def _named_parts(self) -> dict[str, WeightedModule]:
+        penalties = {f"penalties.{index}": one for index, one in enumerate(self.penalties)}
+        return {"rate": self.rate, **penalties}
 
     def _gathers(self) -> bool:
         """Return True if an evaluation now gathers the batch of all ranks."""
@@ -349,7 +352,28 @@ class RegularizedELBO(pyro.infer.ELBO):
         return draw(model, guide, args, kwargs, nesting=nesting, whole=whole)
 
 
-def _unused(name: str, terms: Container[str]) -> str:
-    """Return the name, with a number if it is taken, as two penalties may share a term's name."""
-    numbered = (f"{name}_{number}" for number in itertools.count(2))
-    return name if name not in terms else next(new for new in numbered if new not in terms)
+@contextmanager
+def _explained(args: Sequence[Any]) -> Iterator[None]:
+    """Explain errors of programs that are caused by arguments which are not a batch."""
+    x = args[0] if len(args) == 1 else None
+    if isinstance(x, Tensor) and x.dim() and not len(x):
+        raise ValueError(
+            f"a batch must not be empty, got a tensor of shape {tuple(x.shape)}; leave out empty "
+            "batches"
+        )
+    try:
+        yield
+    except (AttributeError, TypeError) as error:
+        if isinstance(x, list | tuple) and len(x) == 1 and isinstance(x[0], Tensor):
+            raise TypeError(
+                f"a batch must be a tensor, got a {type(x).__name__} with one in it, as from a "
+                "DataLoader of a TensorDataset; write 'for (x,) in loader'"
+            ) from error
+        raise
+    except RuntimeError as error:
+        if isinstance(x, Tensor) and "same dtype" in str(error):
+            raise TypeError(
+                f"data must have the dtype of the networks' parameters, got {x.dtype}; convert "
+                f"them, for example with x.float() ({error})"
+            ) from error
+        raise

@@ -9,8 +9,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive, check_positive_int
-from pyro_dpvae.objectives.schedules import LinearSchedule, Weight
-from pyro_dpvae.objectives.weights import WeightedModule
+from pyro_dpvae.objectives.schedules import LinearSchedule, Weight, WeightedModule
 
 __all__ = [
     "AbstractRate",
@@ -44,18 +43,11 @@ class SiteRate:
 class AbstractRate(WeightedModule, ABC):
     """The weighted term of the loss that an objective computes from the rates of a batch."""
 
-    @property
-    def needs_coordinates(self) -> bool:
-        """True if the rate of each coordinate of z is used, where it exists."""
-        return False
-
-    @property
-    def needs_batch(self) -> bool:
-        """True if the term is not a plain mean over the batch.
-
-        Averaging it over sub-batches is then wrong.
-        """
-        return True
+    needs_coordinates: bool = False
+    """True if the rate of each coordinate of z is used, where it exists."""
+    needs_batch: bool = True
+    """True if the term is not a plain mean over the batch, so that averaging it over sub-batches
+    is wrong."""
 
     @abstractmethod
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
@@ -80,17 +72,14 @@ class BetaRate(AbstractRate):
         tensor(3.)
     """
 
+    needs_batch = False
+
     def __init__(self, beta: Weight = 1.0) -> None:
         super().__init__(beta=beta)
 
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return beta times the rate."""
         return self.weight("beta") * _total(rates).mean()
-
-    @property
-    def needs_batch(self) -> bool:
-        """False: the term is a mean over data."""
-        return False
 
 
 @final
@@ -126,18 +115,13 @@ class CapacityRate(AbstractRate):
         per_sample: bool = False,
     ) -> None:
         super().__init__(gamma=gamma, capacity=capacity)
-        self.per_sample = per_sample
+        self.per_sample, self.needs_batch = per_sample, not per_sample
 
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return gamma times the distance."""
         total = _total(rates)
         distance = ((total if self.per_sample else total.mean()) - self.weight("capacity")).abs()
         return self.weight("gamma") * distance.mean()
-
-    @property
-    def needs_batch(self) -> bool:
-        """True if the distance is that of the batch mean."""
-        return not self.per_sample
 
 
 @final
@@ -175,16 +159,12 @@ class FreeBitsRate(AbstractRate):
         self.group_size = (
             None if group_size is None else check_positive_int("group_size", group_size)
         )
+        self.needs_coordinates = group_size is not None
 
     def forward(self, rates: list[SiteRate]) -> Float[Tensor, ""]:
         """Return the sum over groups of the larger of rate and threshold."""
         groups = torch.cat([self._groups(rate) for rate in rates])
         return groups.clamp(min=self.weight("threshold")).sum()
-
-    @property
-    def needs_coordinates(self) -> bool:
-        """True if groups consist of coordinates."""
-        return self.group_size is not None
 
     def _groups(self, rate: SiteRate) -> Tensor:
         if self.group_size is None:

@@ -1,9 +1,12 @@
-"""Schedules: weights that change with the training step."""
+"""Schedules: weights that change with the training step; and modules that have such weights."""
 
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
-from typing import final
+from typing import Any, ClassVar, final
+
+import torch
+from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_positive_int
 
@@ -17,6 +20,7 @@ __all__ = [
     "LinearSchedule",
     "SaturatingSchedule",
     "Weight",
+    "WeightedModule",
     "combined",
 ]
 
@@ -36,6 +40,8 @@ class AbstractSchedule(ABC):
         ValueError: if a weight is not finite, or ``steps`` below 1.
     """
 
+    _options: ClassVar[tuple[str, ...]] = ()
+
     def __init__(self, start: int | float, end: int | float, steps: int) -> None:
         for name, value in (("start", start), ("end", end)):
             if not math.isfinite(value):
@@ -54,11 +60,8 @@ class AbstractSchedule(ABC):
         """Return the weight after a fraction of the steps, in [0, 1)."""
 
     def __repr__(self) -> str:
-        name = type(self).__name__
-        return f"{name}({self.start:g}, {self.end:g}, {self.steps}{self._more()})"
-
-    def _more(self) -> str:
-        return ""
+        options = "".join(f", {name}={getattr(self, name):g}" for name in self._options)
+        return f"{type(self).__name__}({self.start:g}, {self.end:g}, {self.steps}{options})"
 
 
 @final
@@ -153,6 +156,8 @@ class CyclicSchedule(AbstractSchedule):
         [0.0, 0.5, 1.0, 1.0, 0.0]
     """
 
+    _options = ("cycles", "ramp")
+
     def __init__(
         self,
         start: int | float,
@@ -172,9 +177,6 @@ class CyclicSchedule(AbstractSchedule):
         """Return the weight within the current cycle."""
         within = fraction * self.cycles % 1.0
         return self.start + min(within / self.ramp, 1.0) * (self.end - self.start)
-
-    def _more(self) -> str:
-        return f", cycles={self.cycles}, ramp={self.ramp:g}"
 
 
 @final
@@ -206,6 +208,8 @@ class SaturatingSchedule(AbstractSchedule):
         (SaturatingSchedule(0, 1, 20000, time=2000), 0.6321, 1.0)
     """
 
+    _options = ("time",)
+
     def __init__(
         self, start: int | float, end: int | float, steps: int, *, time: int | float | None = None
     ) -> None:
@@ -216,9 +220,6 @@ class SaturatingSchedule(AbstractSchedule):
         """Return the weight after a fraction of the steps."""
         done = -math.expm1(-fraction * self.steps / self.time)
         return self.start + done * (self.end - self.start)
-
-    def _more(self) -> str:
-        return f", time={self.time:g}"
 
 
 SCHEDULES: dict[str, type[AbstractSchedule]] = {
@@ -268,3 +269,77 @@ class _Combined:
 
     def __repr__(self) -> str:
         return self._formula.format(*self._weights)
+
+
+class WeightedModule(nn.Module):
+    """A part of an objective with named weights.
+
+    A schedule's value is stored in a scalar tensor that :meth:`set_step` fills in place, so that a
+    captured step sees the weight change.
+
+    Args:
+        weights: weights by name, numbers or schedules; negative ones need ``signed``.
+        signed: allow negative weights.
+
+    Raises:
+        ValueError: for a weight that is not finite, or negative without ``signed``.
+    """
+
+    options: ClassVar[tuple[str, ...]] = ()
+    """Names of further attributes in ``settings``."""
+
+    def __init__(self, *, signed: bool = False, **weights: Weight) -> None:
+        super().__init__()
+        self._signed = signed
+        self._weights: dict[str, float | Callable[[int], float]] = {}
+        for name, weight in weights.items():
+            if callable(weight):
+                self._weights[name] = weight
+                value = torch.tensor(self._checked(name, weight(0), step=0))
+                self.register_buffer(f"scheduled_{name}", value, persistent=False)
+            else:
+                self._weights[name] = self._checked(name, weight)
+
+    def weight(self, name: str) -> float | Tensor:
+        """Return the weight at the current step: a number or a scalar tensor."""
+        weight = self._weights[name]
+        if callable(weight):
+            value: Tensor = getattr(self, f"scheduled_{name}")
+            return value.clone()  # saved for gradients, so it must not change in place
+        return weight
+
+    def set_step(self, step: int) -> None:
+        """Set scheduled weights to their values at a training step."""
+        for tensor, value in self.scheduled(step):
+            tensor.fill_(value)
+
+    def scheduled(self, step: int) -> list[tuple[Tensor, float]]:
+        """Return the tensors of scheduled weights, and their values at a step."""
+        return [
+            (getattr(self, f"scheduled_{name}"), self._checked(name, weight(step), step=step))
+            for name, weight in self._weights.items()
+            if callable(weight)
+        ]
+
+    @property
+    def schedule_lengths(self) -> dict[str, int]:
+        """The lengths of the schedules by weight, if they have one."""
+        return {k: w.steps for k, w in self._weights.items() if hasattr(w, "steps")}
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The weights and options of the part, for records in JSON."""
+        weights = {k: repr(w) if callable(w) else w for k, w in self._weights.items()}
+        return {**weights, **{name: getattr(self, name) for name in self.options}}
+
+    def extra_repr(self) -> str:
+        """Return the weights and options, for ``repr``."""
+        return ", ".join(f"{name}={value}" for name, value in self.settings.items())
+
+    def _checked(self, name: str, value: int | float, *, step: int | None = None) -> float:
+        at = "" if step is None else f" at step {step}"
+        if not math.isfinite(value):
+            raise ValueError(f"{name} must be finite, got {value}{at}")
+        if value < 0 and not self._signed:
+            raise ValueError(f"{name} must be 0 or more, got {value}{at}")
+        return float(value)

@@ -18,12 +18,10 @@ from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from pyro_dpvae.recording.layout import with_channels_last
 from pyro_dpvae.recording.products import choose_products, layout_of, with_opaque_products
-from pyro_dpvae.recording.replay import replay_of
-from pyro_dpvae.recording.simplify import simplify
+from pyro_dpvae.recording.replay import replay_of, simplify, with_channels_last
 
-__all__ = ["NotRecordableError", "Recording", "compile_checked", "reason", "record"]
+__all__ = ["NotRecordableError", "Recording", "reason", "record"]
 
 _MASKS = (torch.bool, torch.uint8)
 
@@ -75,25 +73,33 @@ class Recording:
         """True if replays have the function's results to the last bit."""
         return self._exact and self._run is self._replay
 
-    def compile(self, inputs: Sequence[Tensor], *, channels_last: bool) -> None:
+    def compile(self, inputs: Sequence[Tensor], *, check: Callable[[], None]) -> str | None:
         """Compile the graph with Inductor for inputs like these; random draws stay the same.
 
         Args:
             inputs: tensors of the captured shapes and dtypes.
-            channels_last: use this layout for convolutions on a CPU. It is faster, but changes the
-                order of random draws made in the layout of an image.
-        """
-        from torch._inductor import compile as compile_graph  # slow to import, rarely needed
+            check: raises if a replay is wrong.
 
+        Returns:
+            Why the graph runs as it was recorded, if compilation or the check fails; else None.
+        """
         tensors: list[Any] = [*inputs, *self.held]
         graph = with_opaque_products(self.graph)
-        graph = with_channels_last(graph, tensors) if channels_last else graph
-        with torch.no_grad(), _casts_off():
-            self._run = compile_graph(graph, tensors, options={"fallback_random": True})
+        # Channels last are faster on a CPU, but change the order of draws in an image's layout.
+        for change in (with_channels_last, lambda graph, _: graph):
+            try:
+                from torch._inductor import compile as compile_graph  # slow to import
 
-    def uncompile(self) -> None:
-        """Run the graph as it was recorded."""
+                with torch.no_grad(), _casts_off():
+                    self._run = compile_graph(
+                        change(graph, tensors), tensors, options={"fallback_random": True}
+                    )
+                check()
+                return None
+            except Exception as error:  # a missing compiler, or an operation unknown to it
+                wrong = reason(error)
         self._run = self._replay
+        return wrong
 
 
 def record(
@@ -125,27 +131,6 @@ def record(
     simplify(traced)
     exact = not choose_products(traced)
     return Recording(traced, held, exact=exact)
-
-
-def compile_checked(
-    recording: Recording, inputs: Sequence[Tensor], *, check: Callable[[], None]
-) -> str | None:
-    """Compile a recording and check a replay; return the reason if either fails, else None.
-
-    Args:
-        recording: the recording; it is uncompiled again after a failure.
-        inputs: as for ``Recording.compile``.
-        check: raises if a replay is wrong.
-    """
-    for channels_last in (True, False):
-        try:
-            recording.compile(inputs, channels_last=channels_last)
-            check()
-            return None
-        except Exception as error:  # a missing compiler, or an operation unknown to it
-            wrong = reason(error)
-    recording.uncompile()
-    return wrong
 
 
 def reason(error: Exception) -> str:

@@ -61,14 +61,8 @@ class Guards:
 
     def modules(self) -> list[nn.Module]:
         """Return all modules and submodules once, in the same order in each process."""
-        found: dict[int, nn.Module] = {}
-        waiting = list(reversed(self._roots.values()))
-        while waiting:
-            module = waiting.pop()
-            if id(module) not in found:
-                found[id(module)] = module
-                waiting.extend(inner for inner in module._modules.values() if inner is not None)
-        return list(found.values())
+        inner = chain.from_iterable(root.modules() for root in self._roots.values())
+        return list({id(module): module for module in inner}.values())
 
     def state(self, **others: Mapping[str, Any]) -> State:
         """Return the state for comparison.
@@ -94,20 +88,16 @@ class _Seen:
             for entries in (module.__dict__, module._parameters, module._modules)
         ]
         self._values = list(chain.from_iterable(map(dict.values, self._dicts)))
-        self._parameters = [
-            p for module in modules for p in module._parameters.values() if p is not None
-        ]
-        self._grads = [parameter.requires_grad for parameter in self._parameters]
+        self._parameters: list[Tensor] = []
         entries: list[tuple[str, Any]] = []
         for module in modules:
-            parameters = [
-                (id(parameter), parameter.requires_grad)
-                for parameter in module._parameters.values()
-                if parameter is not None
-            ]
+            own = [p for p in module._parameters.values() if p is not None]
+            parameters = [(id(p), p.requires_grad) for p in own]
             entries.append(
                 (type(module).__name__, (id(module), *parameters, *_plain(module.__dict__)))
             )
+            self._parameters += own
+        self._grads = [parameter.requires_grad for parameter in self._parameters]
         self.state: State = tuple(entries)
 
     def is_unchanged(self) -> bool:
@@ -133,14 +123,11 @@ def differences(before: State, after: State) -> str:
     names: list[str] = []
     for (owner, old), (_, new) in zip(before, after, strict=True):
         if old != new:
-            changed = [entry[0] for entry in set(new) ^ set(old) if _is_named(entry)]
+            entries = [entry for entry in set(new) ^ set(old) if isinstance(entry, tuple)]
+            changed = [entry[0] for entry in entries if isinstance(entry[0], str)]
             what = sorted(map(repr, set(changed))) or ["parameters"]
             names += [f"{name} of {owner}" for name in what]
     return ", ".join(names[:3])
-
-
-def _is_named(entry: Any) -> bool:
-    return isinstance(entry, tuple) and isinstance(entry[0], str)
 
 
 def surroundings() -> Hashable:

@@ -1,4 +1,4 @@
-"""A recorded graph as one straight Python function, with as little Python for an operation."""
+"""A recorded graph: fewer operations, faster layouts, and a replay as one Python function."""
 
 import copy
 from collections.abc import Callable, Sequence
@@ -9,9 +9,159 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-__all__ = ["replay_of"]
+__all__ = ["replay_of", "simplify", "with_channels_last"]
 
 _aten = torch.ops.aten
+
+_NO_OPERATIONS = (_aten.detach.default, _aten.alias.default)
+_RESHAPES = (_aten.view.default, _aten.expand.default, _aten._unsafe_view.default)
+
+
+def simplify(traced: fx.GraphModule) -> None:
+    """Drop from a graph what changes no result, to the last bit.
+
+    That is what only autograd needs, views in the shape that a tensor has, the transpose of a
+    transpose, equal views of one tensor but the first, and what nothing uses.
+    """
+    graph = traced.graph
+    views: dict[Any, fx.Node] = {}
+    for node in list(graph.nodes):
+        same = _same_as(node)
+        if same is None and getattr(node.target, "is_view", False):
+            key = (node.target, repr(node.args), repr(node.kwargs))
+            same = views.setdefault(key, node)
+        if same is not None and same is not node:
+            node.replace_all_uses_with(same)
+            graph.erase_node(node)
+        else:
+            _sum_in_place_of_view(node)
+    for node in reversed(list(graph.nodes)):
+        if not node.users and _is_pure(node):
+            graph.erase_node(node)
+    traced.recompile()
+
+
+def _same_as(node: fx.Node) -> fx.Node | None:
+    """Return an earlier node that holds the same tensor, if there is one."""
+    if node.target in _NO_OPERATIONS:
+        return node.args[0]  # type: ignore[return-value]
+    if node.target is _aten.t.default and node.args[0].target is _aten.t.default:  # type: ignore[union-attr]
+        return node.args[0].args[0]  # type: ignore[union-attr, return-value]
+    if node.target in _RESHAPES:
+        before, after = _shape(node.args[0]), _shape(node)
+        if before is not None and before == after:
+            return node.args[0]  # type: ignore[return-value]
+    return None
+
+
+def _sum_in_place_of_view(node: fx.Node) -> None:
+    """Let a sum over the first dimension drop it, where a view would: the gradient of a bias."""
+    if node.target is not _aten.view.default:
+        return
+    total: Any = node.args[0]
+    before, after = _shape(total), _shape(node)
+    if (
+        total.target is _aten.sum.dim_IntList
+        and len(total.users) == 1
+        and total.args[1:] == ([0], True)
+        and before is not None
+        and after is not None
+        and before[1:] == after
+    ):
+        total.args = (total.args[0], [0])
+        total.meta = node.meta
+        node.replace_all_uses_with(total)
+        node.graph.erase_node(node)
+
+
+def _shape(node: Any) -> tuple[int, ...] | None:
+    layout = node.meta.get("layout")
+    return None if layout is None else layout.shape
+
+
+def _is_pure(node: fx.Node) -> bool:
+    """Whether a node does nothing but return its result."""
+    operation: Any = node.target
+    if node.op != "call_function" or not isinstance(operation, torch._ops.OpOverload):
+        return node.op == "get_attr"
+    return not (
+        operation._schema.is_mutable or torch.Tag.nondeterministic_seeded in operation.tags
+    )
+
+
+# PyTorch declares a contiguous result, but returns one in the layout of the input.
+_MISDECLARED = (_aten.replication_pad2d_backward.default,)
+
+
+def with_channels_last(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
+    """Return a graph whose convolutions on a CPU use weights in channels-last layout.
+
+    Their results, and the images between them, then have that layout too. The compiler would
+    choose it for forward passes only: a captured backward pass fixes the layouts of its inputs,
+    and each image would be copied there and back. Gradients of weights are returned in the layout
+    of the weights.
+
+    Args:
+        graph: a graph of tensor operations.
+        inputs: the values of its placeholders.
+    """
+    changed = copy.deepcopy(graph.graph)
+    nodes = [node for node in changed.nodes if node.op == "placeholder"]
+    tensors = dict(zip(nodes, inputs, strict=True))
+    weights = {
+        node.args[1]
+        for node in changed.nodes
+        if node.target is _aten.convolution.default and _is_plain(tensors.get(node.args[1]))
+    }
+    if not weights:
+        return graph
+    for node in list(changed.nodes):
+        if node.target is _aten.view.default:
+            node.target = _aten.reshape.default  # another layout may not allow the view
+        if node.target is _aten.convolution_backward.default and node.args[2] in weights:
+            _keep_layout(changed, node)
+        if node.target in _MISDECLARED:
+            for image in node.args[:2]:
+                with changed.inserting_before(node):
+                    node.replace_input_with(image, _contiguous(changed, image))
+    first = next(node for node in changed.nodes if node.op != "placeholder")
+    for weight in weights:
+        with changed.inserting_before(first):
+            clone = changed.call_function(
+                _aten.clone.default, (weight,), {"memory_format": torch.channels_last}
+            )
+        _replace(weight, clone)
+    return fx.GraphModule(graph, changed)
+
+
+def _is_plain(weight: Tensor | None) -> bool:
+    """Return True for a contiguous weight of a 2D convolution on a CPU."""
+    return (
+        weight is not None
+        and weight.device.type == "cpu"
+        and weight.dim() == 4
+        and weight.is_contiguous()
+    )
+
+
+def _keep_layout(graph: fx.Graph, backward: fx.Node) -> None:
+    """Make the gradient of a weight contiguous, like the optimizer's moments."""
+    for user in list(backward.users):
+        if user.args[1] == 1:  # the weight, of (input, weight, bias)
+            with graph.inserting_after(user):
+                _replace(user, _contiguous(graph, user))
+
+
+def _contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
+    return graph.call_function(
+        _aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
+    )
+
+
+def _replace(node: fx.Node, by: fx.Node) -> None:
+    """Replace a node for all users except the replacement."""
+    node.replace_all_uses_with(by, delete_user_cb=lambda user: user is not by)
+
 
 # Of PyTorch's own functions that take the same arguments, parsed in half the time.
 # fmt: off

@@ -14,7 +14,7 @@ from pyro_dpvae.training.config import Clustering, Growing, StepOptions, TrainCo
 from pyro_dpvae.training.fitting import fit
 from pyro_dpvae.training.guard import NonFiniteError
 from pyro_dpvae.training.held_out import evaluate_elbo
-from pyro_dpvae.training.history import History
+from pyro_dpvae.training.progress import History
 
 __all__ = [
     "AbstractCallback",

@@ -50,7 +50,10 @@ class Average:
         self.modules = dict(modules)
         self.decay = check_decay(decay)
         self.updates = 0
-        self._weights = _parameters(self.modules)
+        every: list[Tensor] = [
+            weight for module in modules.values() for weight in module.parameters()
+        ]
+        self._weights = list({id(weight): weight for weight in every}.values())
         self._averages = [weight.detach().clone() for weight in self._weights]
 
     @torch.no_grad()
@@ -82,26 +85,6 @@ class Average:
         """Return the average of each module by its name, in the form that a checkpoint stores."""
         return {name: AveragedModule(self, module) for name, module in self.modules.items()}
 
-    @torch.no_grad()
-    def take_on(self, module: nn.Module, state: Mapping[str, Tensor]) -> None:
-        """Load the averages of a module's parameters, by their names in the module.
-
-        Raises:
-            ValueError: if an average is missing or has another shape than its parameter.
-        """
-        own = {
-            id(weight): mean for weight, mean in zip(self._weights, self._averages, strict=True)
-        }
-        for key, weight in module.named_parameters(remove_duplicate=False):
-            mean = state.get(key)
-            if mean is None or mean.shape != weight.shape:
-                raise ValueError(
-                    f"averaged weights must match every parameter: {key} has shape "
-                    f"{tuple(weight.shape)}, got {None if mean is None else tuple(mean.shape)}; "
-                    "load an average of the same modules"
-                )
-            own[id(weight)].copy_(mean)
-
 
 @final
 class AveragedModule:
@@ -121,13 +104,24 @@ class AveragedModule:
             state = self._module.state_dict()
             return {key: tensor.detach().clone() for key, tensor in state.items()}
 
+    @torch.no_grad()
     def load_state_dict(self, state: dict[str, Tensor]) -> None:
         """Load the averages of the module's parameters.
 
         Raises:
             ValueError: if an average is missing or has another shape than its parameter.
         """
-        self._average.take_on(self._module, state)
+        average = self._average
+        own = dict(zip(map(id, average._weights), average._averages, strict=True))
+        for key, weight in self._module.named_parameters(remove_duplicate=False):
+            mean = state.get(key)
+            if mean is None or mean.shape != weight.shape:
+                raise ValueError(
+                    f"averaged weights must match every parameter: {key} has shape "
+                    f"{tuple(weight.shape)}, got {None if mean is None else tuple(mean.shape)}; "
+                    "load an average of the same modules"
+                )
+            own[id(weight)].copy_(mean)
 
 
 def check_decay(decay: int | float) -> float:
@@ -142,8 +136,3 @@ def check_decay(decay: int | float) -> float:
             "about 1,000 updates"
         )
     return float(decay)
-
-
-def _parameters(modules: Mapping[str, nn.Module]) -> list[Tensor]:
-    every = [weight for module in modules.values() for weight in module.parameters()]
-    return list({id(weight): weight for weight in every}.values())

@@ -67,7 +67,7 @@ class AbstractCallback(ABC):  # noqa: B024  # a subclass need not override anyth
 
 
 def end_all(
-    callbacks: Iterable[AbstractCallback], history: Any, *, failed: BaseException | None = None
+    callbacks: Iterable[AbstractCallback], history: Any, *, failed: BaseException | None
 ) -> None:
     """Tell all callbacks that training has ended.
 

@@ -1,8 +1,7 @@
 """Checks before training starts or resumes."""
 
 import hashlib
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any
 
 import pyro
@@ -19,7 +18,7 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
 from pyro_dpvae.training.held_out import aside
-from pyro_dpvae.training.place import Place
+from pyro_dpvae.training.progress import Place
 from pyro_dpvae.training.settings import check_settings, settings_of
 
 __all__ = [
@@ -43,28 +42,20 @@ def check_kinds(
     Raises:
         TypeError: with the argument, the required type and the type given.
     """
-    for name, program in (("model", model), ("guide", guide)):
-        check_kind(
-            name,
-            program,
-            nn.Module,
-            rule="a torch.nn.Module, so that its parameters can be saved; turn a function into "
-            "the forward method of a pyro.nn.PyroModule",
-        )
-    check_kind(
-        "objective",
-        objective,
-        RegularizedELBO,
-        rule="an objective of this library, such as BetaELBO(4.0); use other losses with "
-        "pyro.infer.SVI or inference.CapturedSVI in your own loop",
+    module = (
+        "a torch.nn.Module, so that its parameters can be saved; turn a function into the forward "
+        "method of a pyro.nn.PyroModule"
     )
-    for name, batches in (("train", train), ("test", test)):
-        check_kind(
-            name,
-            batches,
-            (Batches, DataLoader),
-            rule="data.Batches or a DataLoader; make Batches of a tensor or a data set",
-        )
+    loss = (
+        "an objective of this library, such as BetaELBO(4.0); use other losses with "
+        "pyro.infer.SVI or inference.CapturedSVI in your own loop"
+    )
+    batches = "data.Batches or a DataLoader; make Batches of a tensor or a data set"
+    check_kind("model", model, nn.Module, rule=module)
+    check_kind("guide", guide, nn.Module, rule=module)
+    check_kind("objective", objective, RegularizedELBO, rule=loss)
+    check_kind("train", train, (Batches, DataLoader), rule=batches)
+    check_kind("test", test, (Batches, DataLoader), rule=batches)
 
 
 def check_run(
@@ -85,7 +76,10 @@ def check_run(
     Raises:
         ValueError: with the reason of the part that fails.
     """
-    check_batch(model, guide, objective, _first_batch(objective, train))
+    # This rank's shard of the first batch, or all of it if a shard is too small.
+    enough = train.batch_size // train.ranks >= objective.smallest_batch
+    first = next((train if enough else train.whole()).epoch(0))
+    check_batch(model, guide, objective, first)
     check_last_batch(objective, train, model, guide)
     check_clusters(model, guide, config=config, train=train)
     return growth_steps(guide, config.steps)
@@ -111,12 +105,6 @@ def check_shares(train: Batches, test: Batches) -> None:
         )
 
 
-def _first_batch(objective: RegularizedELBO, train: Batches) -> Any:
-    """Return this rank's shard of the first batch, or all of it if a shard is too small."""
-    enough = train.batch_size // train.ranks >= objective.smallest_batch
-    return next((train if enough else train.whole()).epoch(0))
-
-
 def check_batch(
     model: nn.Module, guide: nn.Module, objective: RegularizedELBO, batch: Any
 ) -> None:
@@ -139,8 +127,11 @@ def check_batch(
         try:
             objective.loss(model, guide, *args)
             if isinstance(guide, Growing):
-                with _grown(guide):
+                active, guide.active = guide.active, guide.num_components
+                try:
                     objective.loss(model, guide, *args)
+                finally:
+                    guide.active = active
         except ValueError as error:
             cause: BaseException = error
             while cause.__cause__ is not None:  # Pyro wraps the error
@@ -268,17 +259,6 @@ def check_resumed(
             "too few steps: the guide of this checkpoint still grows after "
             f"{', '.join(map(str, place.growth))} steps, got steps={config.steps}; use more steps"
         )
-
-
-@contextmanager
-def _grown(guide: Growing) -> Iterator[None]:
-    """Use all components of a guide inside the context."""
-    active = guide.active
-    guide.active = guide.num_components
-    try:
-        yield
-    finally:
-        guide.active = active
 
 
 def _digest(tensors: Iterable[Tensor]) -> str:

@@ -19,7 +19,7 @@ from pyro_dpvae.inference import AUTO, check_backend
 from pyro_dpvae.objectives import Weight
 from pyro_dpvae.training.average import check_decay
 from pyro_dpvae.training.guard import POLICIES
-from pyro_dpvae.training.stopping import MONITORS
+from pyro_dpvae.training.progress import MONITORS
 
 __all__ = ["OPTIMIZERS", "PRECISIONS", "Clustering", "Growing", "StepOptions", "TrainConfig"]
 

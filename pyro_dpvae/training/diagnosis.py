@@ -2,17 +2,17 @@
 
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any, final
 
 import pyro
 import torch
 from pyro.poutine.messenger import Messenger
-from torch import Tensor, nn
+from torch import Tensor
 
 from pyro_dpvae._randomness import forked_rng, set_noise_state
 from pyro_dpvae._ranks import gather_objects
-from pyro_dpvae.objectives import RegularizedELBO
+from pyro_dpvae.inference import CapturedSVI
 
 __all__ = ["Diagnosis", "Sites", "diagnose", "extreme_rows", "ignores_latents"]
 
@@ -59,11 +59,6 @@ class Diagnosis:
             return "an eager evaluation of the same batch and noise is finite"
         return "; ".join(found)
 
-    def as_json(self) -> dict[str, Any]:
-        """Return the diagnosis for JSON, with numbers that are not finite as strings."""
-        terms = {k: v if math.isfinite(v) else str(v) for k, v in self.terms.items()}
-        return {**asdict(self), "terms": terms}
-
 
 def ignores_latents(terms: Mapping[str, float]) -> bool:
     """Return True at a posterior collapse, where z carries almost no information on x.
@@ -82,23 +77,14 @@ def ignores_latents(terms: Mapping[str, float]) -> bool:
     return terms["rate"] < _NEAR_ZERO
 
 
-def diagnose(
-    model: nn.Module,
-    guide: nn.Module,
-    objective: RegularizedELBO,
-    args: tuple[Tensor, ...],
-    *,
-    state: list[Tensor],
-) -> Diagnosis:
+def diagnose(svi: CapturedSVI, args: tuple[Tensor, ...], *, state: list[Tensor]) -> Diagnosis:
     """Evaluate a training step again, eagerly, and find the values that are not finite.
 
     Buffers of modules may change; random states are restored, gradients are empty at the end. All
     ranks must call it, and each receives the sites of all ranks.
 
     Args:
-        model: p(x, z).
-        guide: q(z | x).
-        objective: the loss.
+        svi: takes the steps of model and guide.
         args: the batch, and tensors that belong to it, such as labels.
         state: the random state before the step, from ``noise_state``.
     """
@@ -108,15 +94,15 @@ def diagnose(
     try:
         with forked_rng(), pyro.validation_enabled(False), torch.enable_grad(), sites:
             set_noise_state(state)
-            loss, terms = objective.evaluate(model, guide, *args)
+            loss, terms = svi.objective.evaluate(svi.model, svi.guide, *args)
             loss.backward()
     except (ValueError, RuntimeError) as failure:  # LinAlgError is a RuntimeError
         error = str(failure).splitlines()[0][:200]
     parameters = []
-    owned = [parameter for part in objective.parts() for parameter in part.parameters()]
+    owned = [parameter for part in svi.objective.parts() for parameter in part.parameters()]
     named = {
         parameter: f"{root}.{name}"
-        for root, module in (("model", model), ("guide", guide))
+        for root, module in (("model", svi.model), ("guide", svi.guide))
         for name, parameter in module.named_parameters()
     }
     for parameter, name in named.items():

@@ -18,7 +18,7 @@ from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training.callbacks import AbstractCallback
 from pyro_dpvae.training.checks import check_kinds, check_run, check_shares
 from pyro_dpvae.training.config import TrainConfig
-from pyro_dpvae.training.history import History
+from pyro_dpvae.training.progress import History
 from pyro_dpvae.training.trainer import Trainer
 
 __all__ = ["fit"]
@@ -119,17 +119,13 @@ def fit(
         train, test = train.to(there), test.to(there)
         check_shares(train, test)
         growth = check_run(model, guide, objective=objective, train=train, config=config)
-    for name, steps in objective.unfinished(config.steps).items():
+    lengths = objective.unfinished(config.steps)
+    if config.warmup_steps is not None and config.warmup_steps > config.steps:
+        lengths["the learning rate's warm-up"] = config.warmup_steps
+    for name, steps in lengths.items():
         warnings.warn(
             f"the schedule of {name} takes {steps} steps, and the run has {config.steps}: the run "
             "ends before the schedule does; train longer or shorten the schedule",
-            category=TrainingWarning,
-            stacklevel=2,
-        )
-    if config.warmup_steps is not None and config.warmup_steps > config.steps:
-        warnings.warn(
-            f"the learning rate takes {config.warmup_steps} steps to warm up, and the run has "
-            f"{config.steps}: it ends before; train longer or warm up in fewer",
             category=TrainingWarning,
             stacklevel=2,
         )
@@ -141,11 +137,12 @@ def fit(
         test=test,
         config=config,
         run=run,
+        state=state or {},
         callbacks=callbacks,
+        growth=growth,
     )
-    trainer.place.growth = sorted(growth)
     with ExitStack() as stack:
         if run is not None:
             on_first_rank(lambda: stack.enter_context(run.locked()))
-        trainer.start(resume, state=state or {})
+        trainer.start(resume)
         return trainer.train_all(progress=progress and ranks().index == 0)

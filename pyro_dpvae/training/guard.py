@@ -5,6 +5,7 @@ import math
 import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, final
 
@@ -20,9 +21,9 @@ from pyro_dpvae._ranks import gather_batch, ranks
 from pyro_dpvae.errors import DpvaeError, TrainingWarning
 from pyro_dpvae.inference import AccumulatingOptim, CapturedSVI, FusedOptim
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.training.diagnosis import Diagnosis, diagnose, extreme_rows
+from pyro_dpvae.training.diagnosis import diagnose, extreme_rows
 
-__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging", "finite_parameters"]
+__all__ = ["POLICIES", "GuardedSteps", "NonFiniteError", "diverging"]
 
 POLICIES = ("stop", "skip")
 """Policies for a step that is not finite: stop the run, or skip the step."""
@@ -52,12 +53,12 @@ class GuardedSteps:
 
     Args:
         svi: takes the steps; its optimizer updates with ``fused``.
-        fused: the optimizer that skips steps that are not finite.
+        fused: the optimizer that skips steps that are not finite, made with ``skip_nonfinite``.
         policy: ``"stop"`` or ``"skip"``.
         folder: folder for the batch at which training stops; None writes none.
 
     Raises:
-        ValueError: if ``policy`` is unknown, or ``fused`` does not skip.
+        ValueError: if ``policy`` is unknown.
 
     Attributes:
         left_out: the number of skipped steps.
@@ -71,11 +72,6 @@ class GuardedSteps:
         policy: str = "stop",
         folder: Path | None = None,
     ) -> None:
-        if not fused.skip_nonfinite:
-            raise ValueError(
-                "FusedOptim must skip steps that are not finite, got skip_nonfinite=False; make "
-                "it with skip_nonfinite=True"
-            )
         self.policy = check_choice("nonfinite", policy, POLICIES)
         self.svi, self.fused, self.folder = svi, fused, folder
         self.left_out = 0
@@ -128,10 +124,12 @@ class GuardedSteps:
         if self.policy == "stop" or self._in_a_row >= _MOST_IN_A_ROW:
             for part in self.svi.objective.parts():
                 part.set_step(self.svi.objective.step - (failure is None))
-            svi = self.svi
-            found = diagnose(svi.model, svi.guide, svi.objective, args, state=state)
+            found = diagnose(self.svi, args, state=state)
             self._undo(buffers)
-            where = self._write(step, args, cause=cause, found=found, state=state)
+            # JSON has no numbers that are not finite.
+            terms = {k: v if math.isfinite(v) else str(v) for k, v in found.terms.items()}
+            content = {"step": step, "cause": cause, **asdict(found), "terms": terms}
+            where = self._write(content, args, state[0])
             rows = extreme_rows(args[0])
             of_batch = f"; items {rows} of the batch are extreme" if rows else ""
             how = f"{cause}; {found}{of_batch}"
@@ -198,27 +196,18 @@ class GuardedSteps:
             f"step{where}; {self.advice}"
         )
 
-    def _write(
-        self,
-        step: int,
-        args: tuple[Tensor, ...],
-        *,
-        cause: str,
-        found: Diagnosis,
-        state: list[Tensor],
-    ) -> str:
+    def _write(self, content: dict[str, Any], args: tuple[Tensor, ...], state: Tensor) -> str:
         """Write the batch of all ranks and the diagnosis; return a note of where, or why not."""
         if self.folder is None:
             return ""
-        path = self.folder / f"step-{step}.safetensors"
+        path = self.folder / f"step-{content['step']}.safetensors"
         wholes = [gather_batch(part.detach()) for part in args]
         if ranks().index == 0:
             names = ["batch", *(f"batch.{number}" for number in range(1, len(args)))]
             tensors = {
                 name: whole.cpu().contiguous() for name, whole in zip(names, wholes, strict=True)
             }
-            tensors["random_state"] = state[0]
-            content = {"step": step, "cause": cause, **found.as_json()}
+            tensors["random_state"] = state
             text = json.dumps(content, indent=2, allow_nan=False)
             try:
                 write_whole(path, save(tensors))
@@ -226,21 +215,6 @@ class GuardedSteps:
             except OSError as error:
                 return f", and the batch could not be written ({error})"
         return f", and the batch is in {path}"
-
-
-@contextmanager
-def finite_parameters(done: int, advice: str) -> Iterator[None]:
-    """Raise NonFiniteError for errors caused by parameters out of bounds.
-
-    Args:
-        done: the number of steps taken.
-        advice: the remedies to name.
-
-    Raises:
-        NonFiniteError: for such errors; other errors are re-raised.
-    """
-    with diverging(lambda cause: f"training has diverged after {done} steps: {cause}; {advice}"):
-        yield
 
 
 @contextmanager

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from typing import Any
 
 import pyro
@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from pyro_dpvae._randomness import forked_rng
-from pyro_dpvae._ranks import map_over_ranks
+from pyro_dpvae._ranks import average_, map_over_ranks
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.data import Batches, as_arguments, own_batches
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
@@ -21,7 +21,7 @@ from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.training.diagnosis import Sites
 from pyro_dpvae.training.guard import diverging
 
-__all__ = ["aside", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
+__all__ = ["aside", "average_norms", "evaluate_elbo", "evaluate_loss", "finite_evaluation"]
 
 _FEW_COMPONENTS = 1.05  # of which one has some 99 % of the weight
 
@@ -51,8 +51,14 @@ def evaluate_elbo(
     def sums(batch: Any) -> tuple[int, list[float], Tensor | None]:
         args = as_arguments(batch)
         objective.loss(model, guide, *args)
-        size = len(args[0])
-        return size, [float(objective.terms[name]) * size for name in names], _weights(guide, args)
+        size, weights = len(args[0]), None
+        totals = [float(objective.terms[name]) * size for name in names]
+        if isinstance(guide, AbstractGuide) and len(args) == 1:
+            with torch.no_grad():
+                q = guide.posterior(*args)
+            # The weights a(x), (batch, K), where q(z | x) is a mixture.
+            weights = q.logits.exp().cpu() if isinstance(q, DiagonalNormalMixture) else None
+        return size, totals, weights
 
     with aside(model, guide):
         found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
@@ -75,22 +81,11 @@ def evaluate_elbo(
     return bound
 
 
-def _weights(guide: nn.Module, args: tuple[Any, ...]) -> Tensor | None:
-    """Return the weights a(x), (batch, K), of a guide whose q(z | x) is a mixture."""
-    if not isinstance(guide, AbstractGuide) or len(args) != 1:
-        return None
-    with torch.no_grad():
-        q = guide.posterior(*args)
-    return q.logits.exp().cpu() if isinstance(q, DiagonalNormalMixture) else None
-
-
 def evaluate_loss(
     model: nn.Module,
     guide: nn.Module,
     objective: RegularizedELBO,
     batches: Iterable[Any] | Batches,
-    *,
-    seed: int = 0,
 ) -> float:
     """Return the objective's loss on held-out data, per datum, with its current weights.
 
@@ -102,7 +97,6 @@ def evaluate_loss(
         guide: q(z | x).
         objective: the loss.
         batches: all the data, on every rank; of ``Batches``, the first epoch.
-        seed: random seed of the samples of z.
 
     Raises:
         ValueError: if every batch is too small.
@@ -118,7 +112,7 @@ def evaluate_loss(
         return size, float(objective.terms["loss"]) * size
 
     with aside(model, guide):
-        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=seed)
+        found = map_over_ranks(sums, own_batches(as_batches(batches)), seed=0)
     objective.terms = before
     count = sum(size for size, _ in found)
     if not count:
@@ -130,10 +124,9 @@ def evaluate_loss(
     return sum(loss for _, loss in found) / count
 
 
-@contextmanager
 def finite_evaluation(
     model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches, *, after: int
-) -> Iterator[None]:
+) -> AbstractContextManager[None]:
     """Raise NonFiniteError for errors caused by parameters out of bounds, naming the site.
 
     Args:
@@ -145,14 +138,13 @@ def finite_evaluation(
     Raises:
         NonFiniteError: for such errors; other errors are re-raised.
     """
-    with diverging(
+    return diverging(
         lambda cause: (
             f"the held-out evaluation after step {after} is not finite: {cause}"
             f"{_bad_site(model, guide, batches)}; look for extreme held-out data, or lower "
             "learning_rate"
         )
-    ):
-        yield
+    )
 
 
 def _bad_site(model: nn.Module, guide: nn.Module, batches: Iterable[Any] | Batches) -> str:
@@ -171,3 +163,18 @@ def aside(*modules: nn.Module) -> Iterator[None]:
     """Use evaluation mode; restore modes and random state at the end."""
     with forked_rng(), in_evaluation(*modules):
         yield
+
+
+def average_norms(*modules: nn.Module) -> None:
+    """Average batch-norm running statistics over ranks (each rank has seen only its own shard).
+
+    Their updates are linear, so that averaging now equals averaging after every step.
+    """
+    norms = {
+        layer: None
+        for module in modules
+        for layer in module.modules()
+        if isinstance(layer, nn.modules.batchnorm._NormBase)
+    }
+    statistics = [(layer.running_mean, layer.running_var) for layer in norms]
+    average_([one for pair in statistics for one in pair if one is not None])

@@ -18,49 +18,29 @@ guard.py handles numbers that are not finite, and trainer.py handles signals, re
 and checkpoints.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterator
 from typing import Any
-
-from pyro_dpvae.data import Batches
-from pyro_dpvae.training.place import Place
-from pyro_dpvae.training.steps import Steps
 
 __all__ = ["take_steps"]
 
 
-def take_steps(
-    steps: Steps,
-    batches: Batches,
-    *,
-    place: Place,
-    until: int,
-    after_step: Callable[[bool], bool],
-    unread: Callable[[Exception], object],
-) -> None:
-    """Take steps from the current place until the run has ``until`` steps or ends early.
-
-    Args:
-        steps: takes a step on a batch.
-        batches: the training data.
-        place: the progress of the run, updated by each step.
-        until: the number of steps of the whole run.
-        after_step: called after each step with whether it was finite; returns True to continue.
-        unread: called with the error if a batch cannot be read, before it is re-raised.
-    """
+def take_steps(trainer: Any) -> None:
+    """Take a trainer's steps from its place until the run has all its steps or ends early."""
+    place, until = trainer.place, trainer.config.steps
     while place.step < until:
-        for batch in _read(batches.epoch(place.epoch, place.batch), unread):
-            finite = steps.take(place.step, batch)
+        for batch in _read(trainer):
+            finite = trainer.steps.take(place.step, batch)
             place.step += 1
             place.batch += 1
-            goes_on = after_step(finite)
+            goes_on = trainer.after_step(finite)
             if place.step == until or not goes_on:
                 return
         place.epoch, place.batch = place.epoch + 1, 0
 
 
-def _read(batches: Iterable[Any], unread: Callable[[Exception], object]) -> Iterator[Any]:
+def _read(trainer: Any) -> Iterator[Any]:
     try:
-        yield from batches
+        yield from trainer.train.epoch(trainer.place.epoch, trainer.place.batch)
     except Exception as error:  # of reading only: the step runs outside of this generator
-        unread(error)
+        trainer.keep_what_is_trained(error)
         raise

@@ -1,15 +1,17 @@
-"""The training step: SVI with learning rate, precision, guard and weight average."""
+"""The training step: SVI with learning rate, precision, guard and weight average; its state."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, final
 
+import pyro
 import torch
 from pyro.optim import PyroOptim
-from torch import nn
+from torch import Tensor, nn
 
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.data import as_arguments
+from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.inference import (
     AccumulatingOptim,
     AveragingOptim,
@@ -22,7 +24,7 @@ from pyro_dpvae.training.average import Average
 from pyro_dpvae.training.config import OPTIMIZERS, TrainConfig
 from pyro_dpvae.training.guard import GuardedSteps
 
-__all__ = ["Steps"]
+__all__ = ["Steps", "Updates"]
 
 
 @final
@@ -38,6 +40,7 @@ class Steps:
     Attributes:
         svi: takes the steps.
         optim: the optimizer, which updates once for all ranks and accumulated batches.
+        guarded: its steps, checked to be finite.
         average: the weight average, if there is one.
     """
 
@@ -57,13 +60,12 @@ class Steps:
             skip_nonfinite=True,
         )
         optim: PyroOptim = AveragingOptim(self.optim) if ranks().count > 1 else self.optim
-        self._accumulating = None
         if config.accumulate > 1:
-            optim = self._accumulating = AccumulatingOptim(optim, config.accumulate)
+            optim = AccumulatingOptim(optim, config.accumulate)
         model, guide = modules["model"], modules["guide"]
         backend = backend_for(config.backend, model, guide, objective)
         self.svi = CapturedSVI(model, guide, optim, objective, backend=backend)
-        self._guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
+        self.guarded = GuardedSteps(self.svi, self.optim, policy=config.nonfinite, folder=folder)
         self._updated = False
         self.average = None
         if config.average_decay is not None:
@@ -81,30 +83,11 @@ class Steps:
         cast = self._config.precision == "bfloat16"
         args = as_arguments(batch)
         with torch.autocast(args[0].device.type, torch.bfloat16, enabled=cast):
-            finite = self._guarded.take(done + 1, *args)
-        waits = self._accumulating is not None and self._accumulating.pending > 0
-        self._updated = finite and not waits
+            finite = self.guarded.take(done + 1, *args)
+        self._updated = finite and not getattr(self.svi.optim, "pending", 0)
         if self._updated and self.average is not None:
             self.average.update()
         return finite
-
-    def check(self, done: int) -> None:
-        """Raise if an earlier step was not finite and was not noticed yet.
-
-        Raises:
-            NonFiniteError: if so.
-        """
-        self._guarded.check(done)
-
-    @property
-    def advice(self) -> str:
-        """Remedies for a run that is not finite."""
-        return self._guarded.advice
-
-    def settle(self) -> None:
-        """Share the accumulated gradients between ranks before a checkpoint."""
-        if self._accumulating is not None:
-            self._accumulating.share()
 
     def changed(self) -> None:
         """Restart the weight average after weights changed without a step."""
@@ -115,21 +98,102 @@ class Steps:
     def notes(self) -> dict[str, Any]:
         """The entries of a step's record besides its terms."""
         notes: dict[str, Any] = {}
-        if self._guarded.left_out:
-            notes["left_out"] = self._guarded.left_out
+        if self.guarded.left_out:
+            notes["left_out"] = self.guarded.left_out
         if self._updated and self.optim.gradient_norm is not None:
             notes["gradient_norm"] = self.optim.gradient_norm
         return notes
 
     def state_dict(self) -> dict[str, Any]:
         """Return the state for a checkpoint, besides weights, averages and the optimizer."""
-        state: dict[str, Any] = {"guard": self._guarded.state_dict()}
+        state: dict[str, Any] = {"guard": self.guarded.state_dict()}
         if self.average is not None:
             state["averaged"] = self.average.updates
         return state
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Load a state of :meth:`state_dict`."""
-        self._guarded.load_state_dict(state["guard"])
+        self.guarded.load_state_dict(state["guard"])
         if self.average is not None:
             self.average.updates = state["averaged"]
+
+
+@final
+class Updates:
+    """The state of SVI and its optimizer for a checkpoint.
+
+    Names in Pyro's parameter store contain running numbers, which depend on the process. A
+    checkpoint uses the modules' names for their parameters. Other parameters, from ``pyro.param``,
+    keep their names in the store, and their values are part of the state.
+
+    Args:
+        svi: takes the steps.
+        optim: its optimizer, or the one that its optimizer wraps.
+        modules: the trained modules by name.
+    """
+
+    def __init__(
+        self, svi: CapturedSVI, optim: FusedOptim, modules: Mapping[str, nn.Module]
+    ) -> None:
+        self.svi, self.optim, self.modules = svi, optim, dict(modules)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return the state."""
+        names = self._names()
+        waiting = self.svi.optim.get_state()
+        if isinstance(self.svi.optim, AccumulatingOptim):
+            given = waiting.pop("optim")
+        else:
+            given, waiting = waiting, {}
+        optimizer = {names.get(name, name): own for name, own in given.items()}
+        step = self.svi.state_dict()
+        step["moved"] = [names.get(name, name) for name in step["moved"]]
+        stored = pyro.get_param_store()._params
+        loose = {name: stored[name] for name in optimizer if name in stored}
+        state = {"optimizer": optimizer, "step": step, "loose": loose}
+        if waiting:
+            waiting["sums"] = {names.get(n, n): total for n, total in waiting["sums"].items()}
+            state["waiting"] = waiting
+        return state
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Load a state, after model and guide have run and registered their parameters.
+
+        Raises:
+            ValueError: if the store lacks a parameter.
+        """
+        places = {name: place for place, name in self._names().items()}
+        stored = pyro.get_param_store()._params
+
+        def place(name: str) -> str:
+            found: str = places.get(name, name)
+            if found not in stored:
+                raise CheckpointError(
+                    "the checkpoint is of another model or guide: it has the parameter "
+                    f"{name!r}, which these do not have; build model and guide as they were"
+                )
+            return found
+
+        with torch.no_grad():
+            for name, value in state["loose"].items():
+                stored[place(name)].copy_(value)
+        optimizer = {place(name): own for name, own in state["optimizer"].items()}
+        if isinstance(self.svi.optim, AccumulatingOptim):
+            waiting = state["waiting"]
+            sums = {place(name): total for name, total in waiting["sums"].items()}
+            self.svi.optim.set_state({**waiting, "sums": sums, "optim": optimizer})
+        else:
+            self.svi.optim.set_state(optimizer)
+        self.optim.add([stored[name] for name in optimizer])
+        moved = [place(name) for name in state["step"]["moved"]]
+        self.svi.load_state_dict({**state["step"], "moved": moved})
+
+    def _names(self) -> dict[str, str]:
+        """Return the modules' names of parameters by their names in Pyro's store."""
+        store: dict[Tensor, str] = pyro.get_param_store()._param_to_name
+        names: dict[str, str] = {}
+        for module, whole in self.modules.items():
+            for name, parameter in whole.named_parameters():
+                if parameter in store:
+                    names.setdefault(store[parameter], f"{module}.{name}")
+        return names

@@ -2,7 +2,7 @@
 
 import time
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import nullcontext
 from signal import Signals
 from typing import Any, final
@@ -22,24 +22,25 @@ from pyro_dpvae._ranks import (
 )
 from pyro_dpvae.data import Batches
 from pyro_dpvae.errors import CheckpointError
-from pyro_dpvae.inference import synchronize
+from pyro_dpvae.inference import AccumulatingOptim, synchronize
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import AVERAGE, Checkpoint, RunFolder, Stateful
 from pyro_dpvae.training.callbacks import AbstractCallback, Context, end_all
 from pyro_dpvae.training.checks import check_resumed, hold_together
 from pyro_dpvae.training.config import TrainConfig
-from pyro_dpvae.training.events import average_norms
 from pyro_dpvae.training.guard import NonFiniteError
-from pyro_dpvae.training.guide_changes import GuideChanges
-from pyro_dpvae.training.held_out import evaluate_elbo, evaluate_loss, finite_evaluation
-from pyro_dpvae.training.history import History
+from pyro_dpvae.training.guide_changes import guide_changes
+from pyro_dpvae.training.held_out import (
+    average_norms,
+    evaluate_elbo,
+    evaluate_loss,
+    finite_evaluation,
+)
 from pyro_dpvae.training.interrupts import Interrupts
 from pyro_dpvae.training.loop import take_steps
-from pyro_dpvae.training.place import Place
+from pyro_dpvae.training.progress import History, Place, Progress
 from pyro_dpvae.training.settings import differences, environment, settings_of
-from pyro_dpvae.training.steps import Steps
-from pyro_dpvae.training.stopping import Progress
-from pyro_dpvae.training.updates import Updates
+from pyro_dpvae.training.steps import Steps, Updates
 
 __all__ = ["Trainer"]
 
@@ -56,6 +57,7 @@ class Trainer:
         history: the records so far.
         weights: the parts whose weights a checkpoint stores, by name.
         stateful: further parts with a state in the checkpoint, by name.
+        interrupts: the signals; one ends a change of the guide at once.
     """
 
     def __init__(
@@ -68,7 +70,9 @@ class Trainer:
         test: Batches,
         config: TrainConfig,
         run: RunFolder | None,
-        callbacks: Sequence[AbstractCallback] = (),
+        state: Mapping[str, Any],
+        callbacks: Sequence[AbstractCallback],
+        growth: Iterable[int],
     ) -> None:
         self.model, self.guide, self.objective = model, guide, objective
         self.train, self.test, self.config, self.run = train, test, config, run
@@ -77,9 +81,10 @@ class Trainer:
         folder = None if run is None else run.path / "nonfinite"
         self.steps = Steps(modules, objective, config=config, folder=folder)
         self.svi = self.steps.svi
-        self.place = Place(cluster_step=config.cluster_step)
+        self.place = Place(cluster_step=config.cluster_step, growth=sorted(growth))
         self.history = History()
-        begins = max([0, *objective.unfinished(0).values(), config.cluster_step or 0])
+        lengths = objective.unfinished(0).values()
+        begins = max([0, *lengths, config.cluster_step or 0, *self.place.growth])
         self.progress = Progress(config.monitor, patience=config.patience, begins=begins)
         self.weights: dict[str, Stateful] = {**modules, "objective": objective}
         if self.steps.average is not None:
@@ -95,34 +100,18 @@ class Trainer:
         self._environment = environment(model)
         self._settings = settings_of(config, objective)
         self._callbacks = list(callbacks) if ranks().index == 0 else []
-        self._interrupts = Interrupts(never=self.several)
-        self._changes = GuideChanges(
-            model,
-            guide,
-            objective,
-            train=train,
-            config=config,
-            place=self.place,
-            steps=self.steps,
-            interrupts=self._interrupts,
-        )
+        self.interrupts = Interrupts(never=self.several)
         self._signal: Signals | None = None  # agreed on by all ranks
         self._saved: int | None = None
-        self._recordings = 0
-        self._extra: dict[str, Any] = {}
-        self._bar = progress_bar(disable=True)
-        self._start = 0.0
+        self._extra = dict(state)
 
-    def start(self, resume: bool | Checkpoint, *, state: Mapping[str, Any]) -> None:
+    def start(self, resume: bool | Checkpoint) -> None:
         """Begin the run, or resume it from a checkpoint; all ranks must call it.
 
         Args:
             resume: True resumes from the last checkpoint, if there is one; or the checkpoint to
                 resume.
-            state: further entries for the states of checkpoints.
         """
-        self._extra = dict(state)
-        self.progress.begins = max([self.progress.begins, *self.place.growth])
         if self.several:
             self.objective.across_ranks()
         pyro.set_rng_seed(noise_seed(self.config.seed, ranks().index))
@@ -159,31 +148,25 @@ class Trainer:
             self._bar.set_description("compiling the step")
         self._start = time.monotonic() - place.seconds
         self._recordings = self.svi.recordings  # a resumed run has earlier ones
-        with self._bar, self._interrupts, warnings.catch_warnings():
+        with self._bar, self.interrupts, warnings.catch_warnings():
             warnings.filterwarnings("ignore", "Encountered NaN: loss")  # the guard handles it
+            failed: BaseException | None = None
             try:
                 if place.concluded < place.step < steps:
                     self._follow()
                 self._listen()
                 if self._goes_on:
-                    take_steps(
-                        self.steps,
-                        self.train,
-                        place=place,
-                        until=steps,
-                        after_step=self.after_step,
-                        unread=self._keep_what_is_trained,
-                    )
+                    take_steps(self)
                 self._end()
             except BaseException as error:  # including KeyboardInterrupt
-                self.history.step = self.place.step
-                end_all(self._callbacks, self.history, failed=error)
+                failed = error
                 raise
-            self.history.step = self.place.step
-            end_all(self._callbacks, self.history)
+            finally:
+                self.history.step = self.place.step
+                end_all(self._callbacks, self.history, failed=failed)
         return self.history
 
-    def _keep_what_is_trained(self, error: Exception) -> None:
+    def keep_what_is_trained(self, error: Exception) -> None:
         """Write a checkpoint between two steps, before an error of the data ends training."""
         # Other ranks wait for a step, not for a checkpoint.
         if self.run is None or self.several or not self.place.step:
@@ -208,7 +191,7 @@ class Trainer:
         average_norms(self.model, self.guide)
         step, config = self.place.step, self.config
         average = self.steps.average
-        self.steps.check(step)
+        self.steps.guarded.check(step)
         try:
             with (
                 nullcontext() if average is None else average.in_use(),
@@ -223,7 +206,7 @@ class Trainer:
             raise
         except (OSError, ValueError) as error:  # such as data that cannot be read
             self.place.concluded = step - 1  # a resumed run repeats the evaluation
-            self._keep_what_is_trained(error)
+            self.keep_what_is_trained(error)
             raise
         weights = {} if average is None else {"weights": "average"}
         self.record({"step": step, "held_out": held_out, **weights})
@@ -234,12 +217,13 @@ class Trainer:
         """Write a checkpoint; all ranks must call it."""
         if self.run is None:
             return
-        self.steps.check(self.place.step)
+        self.steps.guarded.check(self.place.step)
         self._saved = self.place.step
         self.place.seconds = time.monotonic() - self._start
         average_norms(self.model, self.guide)
         hold_together(self.model, self.guide, self.objective)
-        self.steps.settle()
+        if isinstance(self.svi.optim, AccumulatingOptim):
+            self.svi.optim.share()
         training: dict[str, Any] = {n: part.state_dict() for n, part in self.stateful.items()}
         training["random"] = {"ranks": gather_objects(random_state())}
         on_first_rank(lambda: self._write(training))
@@ -339,7 +323,7 @@ class Trainer:
 
     def _listen(self) -> None:
         """Note a signal; with several ranks only every few steps, so that all end at the same."""
-        signal = self._interrupts.signal
+        signal = self.interrupts.signal
         if self.several:
             if self.place.step % _STEPS_TO_AGREE:
                 return
@@ -349,7 +333,7 @@ class Trainer:
 
     def _log(self, finite: bool) -> None:
         step = self.place.step
-        self.steps.check(step)
+        self.steps.guarded.check(step)
         terms = {name: float(term) for name, term in self.objective.terms.items()}
         entry: dict[str, Any] = {"step": step, **(terms if finite else {}), **self.steps.notes}
         if self.config.rate_moves:
@@ -362,12 +346,12 @@ class Trainer:
         """Apply the guide's own changes, evaluate and write checkpoints, where due."""
         place, config = self.place, self.config
         try:
-            for changed in self._changes.make(progress=not self._bar.disable):
+            for changed in guide_changes(self, progress=not self._bar.disable):
                 self.record({"step": place.step, **changed})
                 words = (f"{name} {value}" for name, value in changed.items())
                 self._bar.set_description(", ".join(words))
         except KeyboardInterrupt:
-            self._interrupts.note()  # the change was rolled back; a resumed run makes it
+            self.interrupts.note()  # the change was rolled back; a resumed run makes it
             return
         place.concluded = place.step
         if place.step % config.evaluate_every == 0:

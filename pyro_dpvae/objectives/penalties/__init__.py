@@ -4,9 +4,8 @@ from pyro_dpvae.objectives.penalties.adversarial import (
     AdversarialDivergence,
     AdversarialTotalCorrelation,
 )
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
 from pyro_dpvae.objectives.penalties.dip import DIP
-from pyro_dpvae.objectives.penalties.latents import Latents, LatentSite
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents, LatentSite
 from pyro_dpvae.objectives.penalties.mmd import MMD
 from pyro_dpvae.objectives.penalties.mutual_divergence import MutualDivergence
 from pyro_dpvae.objectives.penalties.stein import SteinDiscrepancy

@@ -7,9 +7,12 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
-from pyro_dpvae.objectives.penalties.latents import Latents, flatten_event
-from pyro_dpvae.objectives.penalties.marginals import posterior_covariance, posterior_mean
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents
+from pyro_dpvae.objectives.penalties.marginals import (
+    flatten_event,
+    posterior_covariance,
+    posterior_mean,
+)
 from pyro_dpvae.objectives.schedules import Weight
 
 __all__ = ["DIP"]

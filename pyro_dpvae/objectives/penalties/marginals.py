@@ -23,6 +23,7 @@ __all__ = [
     "DRAWS",
     "coordinate_log_prob",
     "diagonal_normal",
+    "flatten_event",
     "is_delta",
     "normal_marginals",
     "posterior_covariance",
@@ -54,11 +55,9 @@ def coordinate_log_prob(distribution: Distribution, value: Tensor) -> Tensor:
         of_component = coordinate_log_prob(components, value.unsqueeze(-1 - event))
         log_weights = distribution.mixture_distribution.logits.unsqueeze(-1)
         return torch.logsumexp(log_weights + of_component, -2)
-    event = len(distribution.event_shape)
     marginals = _univariate(distribution)
     if marginals is not None:
-        density = marginals.log_prob(value)
-        return density.flatten(-event) if event else density.unsqueeze(-1)
+        return flatten_event(marginals.log_prob(value), distribution)
     if distribution.event_shape.numel() == 1 and not is_delta(distribution):
         return distribution.log_prob(value).unsqueeze(-1)
     moments = _moments_of_draws(given)
@@ -76,21 +75,18 @@ def normal_marginals(distribution: Distribution) -> tuple[Tensor, Tensor] | None
 
     For a flow they are approximate, as in :func:`coordinate_log_prob`.
     """
-    batch, event = distribution.batch_shape, len(distribution.event_shape)
+    batch = distribution.batch_shape
     given, distribution = distribution, _plain(distribution)
     marginals = _univariate(distribution)
     if isinstance(marginals, Normal):
         shape = (*batch, *distribution.event_shape)
         loc, scale = marginals.loc.expand(shape), marginals.scale.expand(shape)
-        if event:
-            return loc.flatten(-event), scale.flatten(-event)
-        return loc.unsqueeze(-1), scale.unsqueeze(-1)
+        return flatten_event(loc, distribution), flatten_event(scale, distribution)
     known = marginals is not None or isinstance(distribution, MixtureSameFamily)
     moments = None if known else _moments_of_draws(given)
     if moments is None or distribution.event_shape.numel() == 1:
         return None
-    loc, scale = (moment.expand(*batch, -1) for moment in moments)
-    return loc, scale
+    return moments[0].expand(*batch, -1), moments[1].expand(*batch, -1)
 
 
 def diagonal_normal(distribution: Distribution) -> tuple[Tensor, Tensor] | None:
@@ -126,12 +122,16 @@ def posterior_covariance(distribution: Distribution) -> Tensor | None:
     marginals = _univariate(distribution)
     if marginals is None:
         return None
-    event = len(distribution.event_shape)
     try:
-        variance = marginals.variance
+        return torch.diag_embed(flatten_event(marginals.variance, distribution))
     except NotImplementedError:
         return None
-    return torch.diag_embed(variance.flatten(-event) if event else variance.unsqueeze(-1))
+
+
+def flatten_event(value: Tensor, distribution: Distribution) -> Tensor:
+    """Return a value with the event of its distribution as one vector, (*batch, L)."""
+    dims = len(distribution.event_shape)
+    return value.flatten(-dims) if dims else value.unsqueeze(-1)
 
 
 def is_delta(distribution: Any) -> bool:

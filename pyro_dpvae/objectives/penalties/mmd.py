@@ -1,16 +1,82 @@
-"""The maximum mean discrepancy between aggregate posterior and prior: InfoVAE."""
+"""The maximum mean discrepancy between aggregate posterior and prior: InfoVAE; and kernels."""
 
-from typing import Any, ClassVar, final
+import math
+from typing import ClassVar, final
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
-from pyro_dpvae.objectives.penalties.kernels import Kernel
-from pyro_dpvae.objectives.penalties.latents import Latents
+from pyro_dpvae._checks import check_choice, check_positive
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents
 from pyro_dpvae.objectives.schedules import Weight
 
-__all__ = ["MMD", "mmd_squared"]
+__all__ = ["KERNELS", "MMD", "Kernel", "mmd_squared", "squared_distances"]
+
+_MULTIPLES = (0.1, 0.2, 0.5, 1.0, 2.0, 5.0, 10.0)
+
+
+def squared_distances(a: Tensor, b: Tensor) -> Tensor:
+    """Return |a_i - b_j|^2 of points (*batch, n, L) and (*batch, m, L), as (*batch, n, m)."""
+    # Centred, since a matrix product of large numbers loses digits.
+    centre = b.detach().mean(-2, keepdim=True)
+    a, b = a - centre, b - centre
+    squares = a.square().sum(-1).unsqueeze(-1) + b.square().sum(-1).unsqueeze(-2)
+    return (squares - 2 * a @ b.mT).clamp(min=0)
+
+
+KERNELS = ("authors", "imq", "rbf")
+"""Names of kernels; see :class:`Kernel`."""
+
+
+class Kernel:
+    """A kernel k(a, b) on vectors of size L, with s = 2 bandwidth^2.
+
+    - ``rbf``: exp(-|a - b|^2 / s);
+    - ``imq``: sum over c of c s / (c s + |a - b|^2), with c in {.1, .2, .5, 1, 2, 5, 10};
+    - ``authors``: exp(-|a - b|^2 / L^2), the kernel of InfoVAE's published code.
+
+    Args:
+        name: one of ``KERNELS``.
+        bandwidth: the bandwidth; None uses sqrt(L), so that s is the mean squared distance of two
+            samples of N(0, I).
+
+    Raises:
+        ValueError: if the name is unknown, the bandwidth not positive, or given for ``authors``.
+
+    References:
+        Tolstikhin et al. (2018), Wasserstein auto-encoders, section 4 (inverse multiquadric).
+        Zhao, Song, Ermon (2019), InfoVAE.
+
+    Example:
+        >>> Kernel("rbf")(torch.zeros(1, 2), torch.tensor([[0.0, 2.0]]))
+        tensor([[0.3679]])
+    """
+
+    def __init__(self, name: str, *, bandwidth: float | None = None) -> None:
+        self.name = check_choice("kernel", name, KERNELS)
+        if bandwidth is not None:
+            check_positive("bandwidth", bandwidth)
+            if name == "authors":
+                raise ValueError(
+                    f"bandwidth must be None for kernel 'authors', got {bandwidth}; use kernel "
+                    "'rbf' to set it"
+                )
+        self.bandwidth = bandwidth
+
+    def scale(self, latent_dim: int) -> float:
+        """Return s for vectors of size ``latent_dim``."""
+        if self.name == "authors":
+            return float(latent_dim**2)
+        bandwidth = math.sqrt(latent_dim) if self.bandwidth is None else self.bandwidth
+        return 2 * bandwidth**2
+
+    def __call__(self, a: Tensor, b: Tensor) -> Tensor:
+        """Return k(a_i, b_j) of points (*batch, n, L) and (*batch, m, L)."""
+        squared, scale = squared_distances(a, b), self.scale(a.shape[-1])
+        if self.name == "imq":
+            return torch.stack([c * scale / (c * scale + squared) for c in _MULTIPLES]).sum(0)
+        return torch.exp(-squared / scale)
 
 
 def mmd_squared(
@@ -58,25 +124,21 @@ class MMD(AbstractPenalty):
         {'mmd': 100.0, 'kernel': 'imq', 'bandwidth': None}
     """
 
+    options = ("kernel", "bandwidth")
     smallest_batch: ClassVar[int] = 2
 
     def __init__(
         self, weight: Weight, *, kernel: str = "rbf", bandwidth: float | None = None
     ) -> None:
         super().__init__(mmd=weight)
-        self.kernel = Kernel(kernel, bandwidth=bandwidth)
+        self.kernel, self.bandwidth = kernel, bandwidth
+        self._kernel = Kernel(kernel, bandwidth=bandwidth)
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
         q, p = latents.value, latents.prior_sample()
-        k = self.kernel
+        k = self._kernel
         return {"mmd": mmd_squared(k(q, q), k(p, p), k(q, p)).mean()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weight, and the kernel and its bandwidth."""
-        kernel = self.kernel
-        return {**super().settings, "kernel": kernel.name, "bandwidth": kernel.bandwidth}
 
 
 def _off_diagonal_mean(kernel: Tensor) -> Tensor:

@@ -8,8 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
-from pyro_dpvae.objectives.penalties.latents import Latents, LatentSite
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents, LatentSite
 from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob, normal_marginals
 from pyro_dpvae.objectives.schedules import Weight
 

@@ -7,9 +7,8 @@ from jaxtyping import Float
 from torch import Tensor
 
 from pyro_dpvae.distributions import soft_value
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
-from pyro_dpvae.objectives.penalties.kernels import Kernel, squared_distances
-from pyro_dpvae.objectives.penalties.latents import Latents
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents
+from pyro_dpvae.objectives.penalties.mmd import Kernel, squared_distances
 from pyro_dpvae.objectives.schedules import Weight
 from pyro_dpvae.priors import AbstractPrior
 from pyro_dpvae.priors.flow import FlowDistribution
@@ -70,11 +69,12 @@ class SteinDiscrepancy(AbstractPenalty):
         {'stein': 10.0, 'bandwidth': None}
     """
 
+    options = ("bandwidth",)
     smallest_batch: ClassVar[int] = 2
 
     def __init__(self, weight: Weight, *, bandwidth: float | None = None) -> None:
         super().__init__(stein=weight)
-        self.kernel = Kernel("rbf", bandwidth=bandwidth)
+        self.bandwidth, self._kernel = bandwidth, Kernel("rbf", bandwidth=bandwidth)
 
     def forward(self, latents: Latents) -> dict[str, Float[Tensor, ""]]:
         """Return the term."""
@@ -104,13 +104,8 @@ class SteinDiscrepancy(AbstractPenalty):
                         materialize_grads=True,
                     )
                 scores.append(score.reshape(*z.shape[:-1], -1))
-        discrepancy = stein_squared(z, torch.cat(scores, -1), self.kernel.scale(z.shape[-1]))
+        discrepancy = stein_squared(z, torch.cat(scores, -1), self._kernel.scale(z.shape[-1]))
         return {"stein": discrepancy.mean()}
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The weight and the bandwidth."""
-        return {**super().settings, "bandwidth": self.kernel.bandwidth}
 
 
 def _check_score(prior: Any) -> None:

@@ -9,8 +9,7 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.mixture import NEGLIGIBLE
-from pyro_dpvae.objectives.penalties.base import AbstractPenalty
-from pyro_dpvae.objectives.penalties.latents import Latents
+from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents
 from pyro_dpvae.objectives.schedules import Weight
 
 __all__ = ["ESTIMATORS", "TotalCorrelation", "log_aggregate", "log_component_weights"]

@@ -1,9 +1,12 @@
-"""Fitting a mixture's next component while the model and the other components are fixed."""
+"""Fits to the data's representations between two steps: a mixture's next component, clusters."""
 
+import copy
+import itertools
 import math
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from pyro import poutine
@@ -11,9 +14,12 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor, nn
+from torch.distributions import kl_divergence
 from torch.nn.functional import logsigmoid
 
 from pyro_dpvae._bars import bar as progress_bar
+from pyro_dpvae.encoders import ClusteringEncoder
+from pyro_dpvae.priors import AbstractPrior, CouplingPrior, MixturePrior
 from pyro_dpvae.sites import LATENT, PLATE
 
 __all__ = [
@@ -21,10 +27,11 @@ __all__ = [
     "Passes",
     "check_passes",
     "descend",
-    "first_batches",
-    "fit_component",
+    "fit_logits",
     "gain",
     "log_joint",
+    "mixture_of",
+    "place_components",
     "skewed_log_ratio",
 ]
 
@@ -35,54 +42,36 @@ Mixture = Callable[[Tensor], tuple[TorchDistributionMixin, Tensor]]
 """x -> Q(z | x), and the log of the sum of its unnormalised weights."""
 
 
+_STARTS = 3
+_LEAST_VARIANCE = 1e-3  # relative to the variance of all data
+
+
 def descend(
-    loss: Tensor, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer
-) -> None:
-    """Take an optimizer step on some parameters along the gradient of a loss."""
-    # Not backward(), which would leave gradients on fixed parameters.
-    gradients = torch.autograd.grad(loss, parameters, allow_unused=True)
-    for parameter, gradient in zip(parameters, gradients, strict=True):
-        parameter.grad = gradient
-    optimizer.step()
-    optimizer.zero_grad()
-
-
-def fit_component(
-    component: nn.Module,
-    mixture: Mixture,
-    model: Callable[..., Any],
+    module: nn.Module,
+    loss: Callable[[Tensor], Tensor],
     batches: Passes,
     *,
     steps: int,
     learning_rate: float,
-    bound: float,
+    title: str,
     progress: bool,
 ) -> None:
-    """Fit the next component of a mixture that does not change."""
-    check_passes(batches)
-    parameters = [p for p in component.parameters() if p.requires_grad]
-    if not parameters:
-        raise ValueError(
-            "the new component has no parameters that require gradients; call requires_grad_() "
-            "on its encoder"
-        )
+    """Lower a loss of batches by steps of Adam on the parameters of a module."""
+    parameters = [p for p in module.parameters() if p.requires_grad]
     optimizer = torch.optim.Adam(parameters, lr=learning_rate)
     bar = progress_bar(
         total=steps, disable=not progress, unit="step", dynamic_ncols=True, leave=False
     )
-    bar.set_description("growing a component")
+    bar.set_description(title)
     try:
         with bar, torch.enable_grad():
-            for x in first_batches(steps, batches):
-                loss = -gain(component, mixture, model, x, bound=bound).mean()
-                descend(loss, parameters, optimizer)
+            for x in itertools.islice(_epochs(batches), steps):
+                # Not backward(), which would leave gradients on fixed parameters.
+                gradients = torch.autograd.grad(loss(x), parameters, allow_unused=True)
+                for parameter, gradient in zip(parameters, gradients, strict=True):
+                    parameter.grad = gradient
+                optimizer.step()
                 bar.update()
-        # Checked once at the end, since each check waits for the device.
-        if not all(bool(parameter.isfinite().all()) for parameter in parameters):
-            raise ValueError(
-                "parameters of the new component must stay finite, got NaN or infinity; lower "
-                "learning_rate or bound"
-            )
     finally:
         optimizer.zero_grad()
 
@@ -183,20 +172,74 @@ def check_passes(batches: Any) -> None:
         )
 
 
-def first_batches(steps: int, batches: Passes) -> Iterator[Tensor]:
-    """Yield a number of batches, epoch after epoch."""
-    number = 0
-    while True:
+def _epochs(batches: Passes) -> Iterator[Tensor]:
+    """Yield batches without end, epoch after epoch."""
+    for number in itertools.count():
         empty = True
         for x in batches(number) if callable(batches) else batches:
             yield x
             empty = False
-            steps -= 1
-            if steps == 0:
-                return
         if empty:
             raise ValueError(
                 f"every epoch must have at least one batch, got none in epoch {number}; pass a "
                 "list of tensors, or a function from the number of an epoch to its batches"
             )
-        number += 1
+
+
+def mixture_of(prior: AbstractPrior) -> MixturePrior:
+    """Return the mixture whose components are a prior's clusters, in its generation space."""
+    base = prior.base_prior if isinstance(prior, CouplingPrior) else prior
+    if not isinstance(base, MixturePrior):
+        raise ValueError(
+            "clusters from data need components of a MixturePrior, or of a CouplingPrior over "
+            f"one, got {type(base if base is not None else prior).__name__}; leave "
+            "initialise_clusters out"
+        )
+    return base
+
+
+def place_components(
+    mixture: MixturePrior,
+    means: Float[Tensor, "data latent"],
+    draws: Float[Tensor, "data latent"],
+    *,
+    seed: int,
+) -> None:
+    """Move a mixture's components to k-means clusters of means of q(z | x), given samples too."""
+    from sklearn.cluster import KMeans
+
+    number = mixture.components
+    found = KMeans(number, n_init=_STARTS, random_state=seed).fit(means.cpu().numpy())
+    labels = torch.from_numpy(found.labels_.astype(np.int64)).to(means.device)
+    centres = torch.from_numpy(found.cluster_centers_).to(means)
+    counts = torch.bincount(labels, minlength=number).to(means)
+    spread = torch.zeros_like(centres).index_add_(0, labels, (draws - centres[labels]).square())
+    variance = spread / counts.clamp(min=1).unsqueeze(-1)
+    least = _LEAST_VARIANCE * draws.var(0, correction=0) + torch.finfo(draws.dtype).tiny
+    mixture.loc.copy_(centres)
+    mixture.log_scale.copy_(torch.maximum(variance, least).log() / 2)
+    if isinstance(mixture.logits, nn.Parameter):
+        mixture.logits.copy_((counts + 1).log())
+
+
+def fit_logits(
+    encoder: ClusteringEncoder, priors: Sequence[AbstractPrior], batches: Passes, **options: Any
+) -> None:
+    """Fit an encoder's q(y_l | x) to p(y_l | z_l) at the means of z, and preserve its q(z | x).
+
+    The options are those of :func:`descend`.
+    """
+    before = copy.deepcopy(encoder).eval()
+
+    def loss(x: Tensor) -> Tensor:
+        with torch.no_grad():
+            old = before(x)[0]
+            means = old.mean.split(encoder.latent_dims, -1)
+            shares = [p.responsibilities(z) for p, z in zip(priors, means, strict=True)]
+        new, logits = encoder(x)
+        found = kl_divergence(old, new).mean()
+        for share, logit in zip(shares, logits, strict=True):
+            found = found - (share * logit.log_softmax(-1)).sum(-1).mean()
+        return found
+
+    descend(encoder, loss, batches, title="fitting q(y | x)", **options)
