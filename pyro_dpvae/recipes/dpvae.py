@@ -1,7 +1,7 @@
 """The twelve models of the dpVAE paper, as the paper has them: one set of numbers for each pair.
 
-The paper's table of weights is not among its public text, nor its learning rate. What stands for
-them, per datum, is said with each number.
+The paper's table of weights is not among its public text, nor its learning rate. With each number
+``published.toml`` says what stands for it, per datum.
 """
 
 from collections.abc import Mapping
@@ -10,13 +10,12 @@ from typing import Any
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.errors import UnsupportedError
-from pyro_dpvae.recipes.recipe import Recipe
+from pyro_dpvae.recipes.recipe import Recipe, published
 
 __all__ = ["COUPLINGS", "DPVAE_DATA_SETS", "PAPER", "REGULARIZERS", "Regularizer", "dpvae_recipe"]
 
 _TEXT = "the paper's appendix C"
 _CODE = "the authors' code"
-_STEPS = 100_000
 
 COUPLINGS: Mapping[str, Any] = {
     "name": "coupling",
@@ -48,166 +47,12 @@ class Regularizer:
     error_weight: int | None = None
 
 
-REGULARIZERS: dict[str, Regularizer] = {
-    "vae": Regularizer(
-        "VAE", "dpVAE", {"name": "elbo"}, {"objective": "Kingma, Welling (2014)"}, {}
-    ),
-    "beta-vae-h": Regularizer(
-        "beta-VAE-H",
-        "beta-dpVAE-H",
-        {"name": "beta", "beta": 5.0},
-        {"objective.name": "Higgins et al. (2017)"},
-        {"objective.beta": f"Table 2 is not in the text; {_CODE} has 5 in all configurations"},
-    ),
-    "beta-vae-b": Regularizer(
-        "beta-VAE-B",
-        "beta-dpVAE-B",
-        {
-            "name": "capacity",
-            "gamma": 15.0,
-            "capacity": 25 / 24,
-            "schedule": {"capacity": {"name": "linear", "start": 0.0, "steps": _STEPS}},
-        },
-        {
-            "objective.name": "Burgess et al. (2018)",
-            "objective.schedule": f"Burgess et al. (2018) and {_CODE}",
-        },
-        {
-            "objective.gamma": f"Table 2 is not in the text; {_CODE} has 15",
-            "objective.capacity": f"Table 2 is not in the text; {_CODE} has 25 nats of a batch of "
-            "24. Under the 25 per datum of Burgess et al. two latents carry nothing of MNIST "
-            "after 1,000 steps",
-        },
-        error_weight=100,
-    ),
-    "beta-tcvae": Regularizer(
-        "beta-TCVAE",
-        "beta-TC-dpVAE",
-        {"name": "beta-tc", "alpha": 1.0, "beta": 4.0, "gamma": 1.0},
-        {
-            "objective.name": "Chen et al. (2018)",
-            "objective.alpha": "Chen et al. (2018), section 4.1",
-            "objective.gamma": "Chen et al. (2018), section 4.1",
-        },
-        {
-            "objective.beta": f"Table 2 is not in the text; {_CODE} has 4, which weighs the mean "
-            "over a batch against sums over it, 0.04 per datum: 4 per datum, as the papers of "
-            "this objective have it"
-        },
-    ),
-    "factor-vae": Regularizer(
-        "FactorVAE",
-        "Factor-dpVAE",
-        {"name": "factor", "gamma": 10.0, "hidden": [1000] * 5, "learning_rate": 1e-4},
-        {
-            "objective.name": "Kim, Mnih (2018)",
-            "objective.hidden": _TEXT,
-            "objective.learning_rate": f"{_CODE}; Kim, Mnih (2018)",
-        },
-        {
-            "objective.gamma": f"Table 2 is not in the text; {_CODE} weighs the mean over a batch "
-            "by 1000 against sums over it, which is 10 per datum in the paper's batches of MNIST, "
-            "of 100"
-        },
-    ),
-    "info-vae": Regularizer(
-        "InfoVAE",
-        "Info-dpVAE",
-        {"name": "info", "alpha": 0.0, "lambda_": 10.0, "divergence": "mmd", "kernel": "authors"},
-        {
-            "objective.name": "Zhao, Song, Ermon (2019)",
-            "objective.alpha": _CODE,
-            "objective.divergence": "the paper's appendix B",
-            "objective.kernel": _CODE,
-        },
-        {
-            "objective.lambda_": f"Table 2 is not in the text; {_CODE} has 1000 for the "
-            "divergence of a batch against sums over it, which is 10 per datum in the paper's "
-            "batches of MNIST, of 100; the weight is alpha + lambda - 1"
-        },
-    ),
+REGULARIZERS = {
+    name: Regularizer(**{"unknown": {}, **row}) for name, row in published("regularizers").items()
 }
 """The rows of Table 1, each with and without the decoupled prior."""
 
-
-@dataclass(frozen=True)
-class _OnData:
-    """What the systems of one data set have in common."""
-
-    options: Mapping[str, Any]
-    sources: Mapping[str, str]
-    unknown: Mapping[str, str]
-
-
-_NO_VARIANCE = (
-    "the likelihood is not in the text; the authors' code has squared errors of weight 1, 10 and "
-    "100 in six, four and two configurations for MNIST: 10, a Gaussian of variance 1/20, as under "
-    "weight 1 few of the models leave the mean image in their first 1,000 steps"
-)
-
-_DATA: dict[str, _OnData] = {
-    "two-moons": _OnData(
-        {
-            "preprocessing": "none",
-            "latent_dim": 2,
-            "likelihood": {"name": "gaussian", "variance": 0.0025},
-            "network": {"name": "moons"},
-            "batch_size": 100,
-        },
-        {"preprocessing": _TEXT, "latent_dim": _TEXT, "network": _TEXT},
-        {
-            "likelihood": "neither text nor code have it; the square of the noise of the data, "
-            "0.05, without which errors are too small beside the rate for anything to be learned",
-            "batch_size": "neither text nor code have it; that of MNIST",
-        },
-    ),
-    "mnist": _OnData(
-        {
-            "preprocessing": "grey",
-            "latent_dim": 2,
-            "likelihood": {"name": "gaussian", "variance": 0.05},
-            "network": {"name": "mnist"},
-            "batch_size": 100,
-        },
-        {"preprocessing": _TEXT, "latent_dim": _CODE, "batch_size": _TEXT},
-        {
-            "likelihood": _NO_VARIANCE,
-            "network": f"the figure is not in the text; {_CODE}'s, which has other layers for "
-            "FactorVAE alone: here all have the same, so that rows compare",
-        },
-    ),
-    "svhn": _OnData(
-        {
-            "preprocessing": "grey",
-            "latent_dim": 10,
-            "likelihood": {"name": "gaussian", "variance": 0.05},
-            "network": {"name": "svhn"},
-            "batch_size": 50,
-        },
-        {"preprocessing": _TEXT, "network": _CODE, "batch_size": _TEXT},
-        {
-            "likelihood": _NO_VARIANCE,
-            "latent_dim": "neither text nor code have it; 10, as Higgins et al. (2017) and others "
-            "after them",
-        },
-    ),
-    "celeba": _OnData(
-        {
-            "preprocessing": "grey",
-            "latent_dim": 32,
-            "likelihood": {"name": "gaussian", "variance": 0.05},
-            "network": {"name": "celeba"},
-            "batch_size": 50,
-        },
-        {"preprocessing": _TEXT, "network": _CODE, "batch_size": _TEXT},
-        {
-            "likelihood": _NO_VARIANCE,
-            "latent_dim": "neither text nor code have it; 32, as beta-VAEs of these faces",
-        },
-    ),
-}
-
-DPVAE_DATA_SETS = tuple(_DATA)
+DPVAE_DATA_SETS = tuple(published("data"))
 """The data sets of the paper."""
 
 
@@ -241,8 +86,8 @@ def dpvae_recipe(data: str, regularizer: str, *, decoupled: bool, variant: str =
 
 
 def _recipe(data: str, regularizer: str, decoupled: bool) -> Recipe:
-    here, row = _DATA[data], REGULARIZERS[regularizer]
-    common, unknown = dict(here.options), dict(here.unknown)
+    here, row = published("data")[data], REGULARIZERS[regularizer]
+    common, unknown = dict(here["options"]), dict(here["unknown"])
     if row.error_weight is not None and data != "two-moons":
         common["likelihood"] = {"name": "gaussian", "variance": 1 / (2 * row.error_weight)}
         unknown["likelihood"] = (
@@ -258,14 +103,14 @@ def _recipe(data: str, regularizer: str, decoupled: bool) -> Recipe:
             "guide": {"name": "amortized"},
             "objective": row.objective,
             "learning_rate": 1e-4,
-            "steps": _STEPS,
+            "steps": 100_000,
         },
         {
             "data": _TEXT,
             "prior": _CODE if decoupled else "the paper's section 4.1",
             "guide": "the paper's section 3.1",
             "steps": _TEXT,
-            **here.sources,
+            **here["sources"],
             **row.sources,
         },
         {

@@ -1,14 +1,17 @@
 """``Recipe``: the options of a system of a paper, and the source of each."""
 
 import json
+import tomllib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
+from importlib.resources import files
 from typing import Any
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.errors import ConfigError
 
-__all__ = ["Recipe"]
+__all__ = ["Recipe", "published"]
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,16 @@ class Recipe:
             {**sources, "prior": "Bhalodia, Lee, Elhabian (2020), section 4.2"},
             unknown,
         )
+
+
+def published(table: str) -> dict[str, Any]:
+    """Return a table of ``published.toml``, the numbers of papers and of their code."""
+    return _tables()[table]
+
+
+@cache
+def _tables() -> dict[str, dict[str, Any]]:
+    return tomllib.loads((files("pyro_dpvae.recipes") / "published.toml").read_text())
 
 
 def _flat(options: Mapping[str, Any], within: str = "") -> Iterator[tuple[str, Any]]:
