@@ -41,7 +41,7 @@ def test_the_wheel_holds_the_package_and_nothing_at_the_top(tmp_path: Path) -> N
         assert "pyro_dpvae/models/vae.py" in names
         assert {"pyro_dpvae/report/page.html", "pyro_dpvae/evaluation/meanings.toml"} <= set(names)
         assert "pyro_dpvae/explore/page/index.html" in names
-        assert "pyro_dpvae/recipes/published.toml" in names
+        assert {"pyro_dpvae/recipes/published.toml", "pyro_dpvae/cli/commands.toml"} <= set(names)
         archive.extractall(tmp_path / "site")
     program = "import pyro_dpvae, pyro_dpvae.cli as c; print(pyro_dpvae.__file__); c.main([])"
     result = subprocess.run(

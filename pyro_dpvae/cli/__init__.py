@@ -12,14 +12,10 @@ from typing import Any
 from pyro_dpvae._malloc import keep_freed_memory
 from pyro_dpvae._parser import UsageError
 from pyro_dpvae.cli.flags import in_flags
-from pyro_dpvae.cli.options import DESCRIPTIONS, parsed
+from pyro_dpvae.cli.options import COMMANDS, parsed
 from pyro_dpvae.cli.pipes import patient_output
 
 __all__ = ["exit_status", "main"]
-
-# The module of the same name does the work of a command. It is imported when the command runs,
-# because imports of PyTorch take seconds; the parser of ``train`` needs PyTorch too.
-_COMMANDS = (*DESCRIPTIONS, "train")
 
 _HELP = """\
 usage: dpvae COMMAND [OPTIONS]
@@ -63,19 +59,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    if command not in _COMMANDS:
+    known = (*COMMANDS, "train")
+    if command not in known:
         print(
-            f"dpvae: error: the command must be one of {', '.join(_COMMANDS)}; got {command!r}",
+            f"dpvae: error: the command must be one of {', '.join(known)}; got {command!r}",
             file=sys.stderr,
         )
         return 2
 
     def work() -> int:
         keep_freed_memory()
-        if command == "train":
+        if command == "train":  # whose parser needs PyTorch
             options = import_module("pyro_dpvae.cli.train_options").parsed(rest)
         else:
             options = parsed(command, rest)
+        # A command's module is imported when it runs: imports of PyTorch take seconds.
         status: int = import_module(f"pyro_dpvae.cli.{command}").main(options)
         return status
 
