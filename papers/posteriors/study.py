@@ -21,7 +21,7 @@ from pyro_dpvae.nn import Batched
 from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, CouplingPrior, StandardNormal
-from pyro_dpvae.recipes.guides import GUIDES, GuideParts
+from pyro_dpvae.recipes.guides import GUIDES, GuideParts, build_guide
 
 __all__ = ["POSTERIOR_MODELS", "PosteriorResult", "fixed_model", "measure_posteriors"]
 
@@ -119,7 +119,7 @@ def measure_posteriors(
     divergences, masses = {}, {}
     for title, (guide_name, options) in POSTERIOR_MODELS[name].items():
         pyro.set_rng_seed(seed)
-        guide = GUIDES[guide_name](_parts(model), **options).double()
+        guide = build_guide(GUIDES[guide_name], options, _parts(model)).double()
         _fit(model, guide, train)
         masses[title] = log_cell_mass(guide.eval().posterior, grid)
         divergences[title] = cell_kl(masses[title], grid.log_mass)

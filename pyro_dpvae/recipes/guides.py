@@ -1,7 +1,9 @@
 """Guides by name: each is built from the parts of a system, with the guide's own options."""
 
-from collections.abc import Callable, Sequence
+import inspect
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 from torch.nn.modules.batchnorm import _BatchNorm
 
@@ -19,8 +21,9 @@ from pyro_dpvae.guides import (
 )
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.recipes.networks import supply
 
-__all__ = ["GUIDES", "GuideParts"]
+__all__ = ["GUIDES", "GuideParts", "build_guide"]
 
 
 @dataclass(frozen=True)
@@ -40,78 +43,39 @@ class GuideParts:
     encoder: Callable[[], GaussianEncoder]
 
 
-def _amortized(parts: GuideParts) -> AbstractGuide:
-    return AmortizedGaussian(parts.encoder())
-
-
-def _flow(
-    parts: GuideParts,
-    *,
-    kind: str = "iaf",
-    blocks: int = 4,
-    hidden: Sequence[int] = (128, 128),
-    context: int = 64,
+def build_guide(
+    build: Callable[..., AbstractGuide], options: Mapping[str, Any], parts: GuideParts
 ) -> AbstractGuide:
-    """Build a flow guide.
-
-    Args:
-        parts: of the system.
-        kind: iaf (inverse autoregressive) or coupling.
-        blocks: the number of steps.
-        hidden: widths of the hidden layers in each step's network.
-        context: the number of features of the datum that steps see.
-    """
-    return FlowGuide(
-        parts.network(),
-        parts.decoder.latent_dim,
-        kind=kind,
-        context=context,
-        blocks=blocks,
-        hidden=hidden,
-    )
-
-
-def _laplace(
-    parts: GuideParts,
-    *,
-    steps: int = 4,
-    damping: float = 0.5,
-    decay: float = 1.0,
-    detached: bool = False,
-) -> AbstractGuide:
-    """Build a ``LaplaceGuide``.
-
-    Args:
-        parts: of the system.
-        steps: steps to the mode of the posterior.
-        damping: by how much the first step is shortened, at least 0 and below 1.
-        decay: step t is shortened by (t + 1)^decay as well.
-        detached: whether the search is a constant to gradients.
+    """Build a guide with its options, and with those of the parts that its builder names.
 
     Raises:
-        ValueError: if the decoder is not one of a network's raw values, or has batch norms, which
-            training would use.
+        ValueError: if a Laplace guide gets a decoder other than one of a network's raw values, or
+            one with batch norms, which training would use.
     """
-    if not isinstance(parts.decoder, Decoder):
+    decoder = parts.decoder
+    if build is LaplaceGuide and not isinstance(decoder, Decoder):
         raise UnsupportedError(
             "a Laplace guide expands the likelihood of a network's raw values, which "
-            f"{type(parts.decoder).__name__} does not give; use --guide amortized"
+            f"{type(decoder).__name__} does not give; use --guide amortized"
         )
-    if any(isinstance(module, _BatchNorm) for module in parts.decoder.modules()):
+    if build is LaplaceGuide and any(isinstance(one, _BatchNorm) for one in decoder.modules()):
         raise UnsupportedError(
             "a Laplace guide differentiates the decoder for each datum by itself, and the batch "
             "norms of this one join the data of a batch in training; choose a network without, "
             "such as --network residual or --network mlp, or, for a ladder, another guide"
         )
-    return LaplaceGuide(
-        parts.encoder(),
-        parts.decoder,
+    accepted = inspect.signature(build).parameters
+    guide: AbstractGuide = supply(
+        build,
+        options,
+        parts=parts,
+        encoder=parts.encoder() if "encoder" in accepted else None,
+        network=parts.network() if "network" in accepted else None,
         prior=parts.prior,
-        steps=steps,
-        damping=damping,
-        decay=decay,
-        detached=detached,
+        decoder=decoder,
+        latent_dim=decoder.latent_dim,
     )
+    return guide
 
 
 def _recursive_mixture(
@@ -132,39 +96,11 @@ def _recursive_mixture(
     return RecursiveMixtureGuide(encoders, active=1 if recursive else components, start=start)
 
 
-def _semi_amortized(
-    parts: GuideParts,
-    *,
-    steps: int = 4,
-    learning_rate: int | float = 0.03,
-    max_norm: int | float | None = 5.0,
-    detached: bool = False,
-) -> AbstractGuide:
-    """Build a semi-amortized guide.
-
-    Args:
-        parts: of the system.
-        steps: the number of refinements of the encoder's posterior.
-        learning_rate: of the refinements.
-        max_norm: to which a datum's gradient is shortened; null takes it as it is.
-        detached: whether training takes the refinements as constants.
-    """
-    return SemiAmortizedGuide(
-        parts.encoder(),
-        parts.decoder,
-        prior=parts.prior,
-        steps=steps,
-        learning_rate=learning_rate,
-        max_norm=max_norm,
-        detached=detached,
-    )
-
-
 GUIDES: dict[str, Callable[..., AbstractGuide]] = {
-    "amortized": _amortized,
-    "flow": _flow,
-    "laplace": _laplace,
+    "amortized": AmortizedGaussian,
+    "flow": FlowGuide,
+    "laplace": LaplaceGuide,
     "recursive-mixture": _recursive_mixture,
-    "semi-amortized": _semi_amortized,
+    "semi-amortized": SemiAmortizedGuide,
 }
-"""The guides by the names of the command line: functions of the parts and of options."""
+"""The guides by the names of the command line: classes, or functions of the parts and options."""

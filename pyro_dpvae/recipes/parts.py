@@ -87,7 +87,7 @@ RATE_SCHEDULE = "learning_rate_schedule"
 # The arguments of builders that a system supplies, and those that are functions or objects.
 _SUPPLIED = frozenset(
     {"latent_dim", "dataset_size", "shape", "image_shape", "raw_shape", "features", "parts"}
-    | {"encoder", "decoder", "network", "prior", "likelihood", "feature_channels"}
+    | {"encoder", "decoder", "network", "prior", "likelihood", "feature_channels", "in_shape"}
     | {"bound", "base", "rate", "penalties", "max_plate_nesting", "plate"}
 )
 

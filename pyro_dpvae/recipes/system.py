@@ -19,6 +19,7 @@ from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.objectives import SCHEDULES, RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, VampPrior
+from pyro_dpvae.recipes.guides import build_guide
 from pyro_dpvae.recipes.models import MODELS, BuiltModel, ModelParts, own_model
 from pyro_dpvae.recipes.networks import supply
 from pyro_dpvae.recipes.parts import Part, as_mapping, builder_of
@@ -161,21 +162,15 @@ def _build_prior(
 
 def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
     build, options = _builder("guide", part)
-    name, parts = as_mapping("guide", part)["name"], built.parts
+    name = as_mapping("guide", part)["name"]
     if built.guide is None:
-        accepted = inspect.signature(build).parameters
-        guide = supply(
-            build,
-            options,
-            parts=parts,
-            encoder=parts.encoder() if "encoder" in accepted else None,
-            network=parts.network() if "network" in accepted else None,
-            prior=parts.prior,
-            decoder=parts.decoder,
-            latent_dim=parts.decoder.latent_dim,
-        )
-        _check_shared(built.model.prior, guide, name)
-        return cast(AbstractGuide, guide)
+        prior, guide = built.model.prior, build_guide(build, options, built.parts)
+        if isinstance(prior, VampPrior) and prior.encoder not in list(guide.modules()):
+            raise UnsupportedError(
+                "a vamp prior shares the encoder of the guide, and the guide has none of single "
+                f"normals, got guide {name!r}; use amortized, laplace or semi-amortized"
+            )
+        return guide
     if name != "amortized":
         raise UnsupportedError(
             "latents at several sites have the guide amortized, "
@@ -183,14 +178,6 @@ def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
             "over all layers with model.joint"
         )
     return built.guide
-
-
-def _check_shared(prior: AbstractPrior, guide: AbstractGuide, name: str) -> None:
-    if isinstance(prior, VampPrior) and prior.encoder not in list(guide.modules()):
-        raise UnsupportedError(
-            "a vamp prior shares the encoder of the guide, and the guide has none of single "
-            f"normals, got guide {name!r}; use amortized, laplace or semi-amortized"
-        )
 
 
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
