@@ -18,7 +18,6 @@ from pyro_dpvae.recipes.parts import (
     KINDS,
     RATE_SCHEDULE,
     add_options,
-    add_rate_options,
     as_mapping,
     option_hint,
     schedule_keys,
@@ -287,22 +286,9 @@ def _parser(chosen: Mapping[str, Any]) -> _TrainParser:
     for kind, about in KINDS.items():
         part = as_mapping(kind, chosen.get(kind, about.default))
         group = parser.add_argument_group(f"{about.title}; options are those of {part['name']!r}")
-        group.add_argument(
-            f"--{kind}.name",
-            type=str,
-            default=about.default,
-            help=f"one of {', '.join(sorted(about.choices))}, or the path of a class of your own",
-        )
         add_options(group, kind, part)
-    group = parser.add_argument_group("learning rate")
     schedule = as_mapping(RATE_SCHEDULE, chosen.get(RATE_SCHEDULE, "constant"))
-    group.add_argument(
-        f"--{RATE_SCHEDULE}.name",
-        type=str,
-        default="constant",
-        help="how the learning rate goes on",
-    )
-    add_rate_options(group, schedule)
+    add_options(parser.add_argument_group("learning rate"), RATE_SCHEDULE, schedule)
     for action in parser._actions:
         action.required = False  # a recipe, a file or the resumed run may have it
     return parser

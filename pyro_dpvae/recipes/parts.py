@@ -28,7 +28,6 @@ __all__ = [
     "Part",
     "PartKind",
     "add_options",
-    "add_rate_options",
     "as_mapping",
     "builder_of",
     "default_of",
@@ -168,13 +167,27 @@ def _imported(kind: str, path: str) -> Callable[..., Any]:
 
 
 def add_options(group: Any, kind: str, part: Mapping[str, Any]) -> None:
-    """Add the options of a part to a group of a parser, the schedules of its weights among them.
+    """Add the name and the options of a part to a group of a parser, with schedules of weights.
 
     Args:
         group: of the parser.
-        kind: one of ``KINDS``.
+        kind: one of ``KINDS``, or ``RATE_SCHEDULE``.
         part: its ``name``, and for an objective the names of schedules.
     """
+    if kind == RATE_SCHEDULE:
+        end = {"type": float, "default": 0.0, "help": "the learning rate at the schedule's end"}
+        until = "the number of training steps until then (default: all of the run)"
+        steps = {"type": int | None, "help": until}
+        how = {"default": "constant", "help": "how the learning rate goes on"}
+        _add_schedule(group, kind, part["name"], how=how, numbers={"end": end, "steps": steps})
+        return
+    about = KINDS[kind]
+    group.add_argument(
+        f"--{kind}.name",
+        type=str,
+        default=about.default,
+        help=f"one of {', '.join(sorted(about.choices))}, or the path of a class of your own",
+    )
     builder = builder_of(kind, part["name"])
     if builder is None:
         return
@@ -184,23 +197,51 @@ def add_options(group: Any, kind: str, part: Mapping[str, Any]) -> None:
     skipped = {*_SUPPLIED, *weights, *untyped}
     add(builder, kind, as_group=False, fail_untyped=False, skip=skipped)
     for name in untyped:
-        about = "an argument without type or default"
-        group.add_argument(f"--{kind}.{name}", type=Any, required=True, help=about)
+        what = "an argument without type or default"
+        group.add_argument(f"--{kind}.{name}", type=Any, required=True, help=what)
     for weight, default in weights.items():
-        scheduled = isinstance(default, AbstractSchedule)
-        group.add_argument(
-            f"--{kind}.{weight}",
-            type=float,
-            default=default.end if scheduled else default,
-            help="a weight, or its value at the end of its schedule",
-        )
         schedule = (part.get("schedule") or {}).get(weight) or {}
-        _add_schedule(
-            group,
-            f"{kind}.schedule.{weight}",
-            schedule.get("name"),
-            default if scheduled else None,
-        )
+        _add_weight(group, kind, weight, default=default, name=schedule.get("name"))
+
+
+def _add_weight(group: Any, kind: str, weight: str, *, default: Any, name: str | None) -> None:
+    """Add a weight of an objective, and the options of its schedule; None is the usual one."""
+    scheduled = isinstance(default, AbstractSchedule)
+    group.add_argument(
+        f"--{kind}.{weight}",
+        type=float,
+        default=default.end if scheduled else default,
+        help="a weight, or its value at the end of its schedule",
+    )
+    usual = next((n for n, schedule in SCHEDULES.items() if schedule is type(default)), "constant")
+    start, steps = (default.start, default.steps) if scheduled else (0.0, None)
+    kinds = ", ".join(["constant", *SCHEDULES])
+    until = "the number of training steps from the start to the end"
+    numbers = {
+        "start": {"type": float, "default": start, "help": "its value at step 0"},
+        "steps": {"type": int, "default": steps, "required": steps is None, "help": until},
+    }
+    how = {"default": usual, "help": f"how the weight gets there: {kinds}"}
+    _add_schedule(group, f"{kind}.schedule.{weight}", name or usual, how=how, numbers=numbers)
+
+
+def _add_schedule(
+    group: Any,
+    key: str,
+    name: str,
+    *,
+    how: Mapping[str, Any],
+    numbers: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Add the name of a schedule and its options, of which ``numbers`` are all schedules'."""
+    check_choice(key, name, ["constant", *SCHEDULES])
+    group.add_argument(f"--{key}.name", type=str, **how)
+    if name == "constant":
+        return
+    for number, about in numbers.items():
+        group.add_argument(f"--{key}.{number}", **about)
+    skip = {"start", "end", "steps"}
+    group.add_class_arguments(SCHEDULES[name], key, as_group=False, skip=skip)
 
 
 def _untyped(builder: Callable[..., Any]) -> list[str]:
@@ -212,57 +253,6 @@ def _untyped(builder: Callable[..., Any]) -> list[str]:
         if name not in _SUPPLIED and one.annotation is empty and one.default is empty
         if one.kind in (one.POSITIONAL_OR_KEYWORD, one.KEYWORD_ONLY)
     ]
-
-
-def add_rate_options(group: Any, schedule: Mapping[str, Any]) -> None:
-    """Add the options of the learning rate's schedule to a group of a parser.
-
-    Args:
-        group: of the parser.
-        schedule: its ``name``.
-    """
-    name = check_choice(RATE_SCHEDULE, schedule["name"], ["constant", *SCHEDULES])
-    if name == "constant":
-        return
-    key = f"--{RATE_SCHEDULE}"
-    group.add_argument(
-        f"{key}.end", type=float, default=0.0, help="the learning rate at the schedule's end"
-    )
-    group.add_argument(
-        f"{key}.steps",
-        type=int | None,
-        help="the number of training steps until then (default: all of the run)",
-    )
-    skip = {"start", "end", "steps"}
-    group.add_class_arguments(SCHEDULES[name], RATE_SCHEDULE, as_group=False, skip=skip)
-
-
-def _add_schedule(
-    group: Any, key: str, name: str | None, usual: AbstractSchedule | None = None
-) -> None:
-    """Add the options of the schedule of an objective's weight; None takes the usual schedule."""
-    of_usual = next((n for n, kind in SCHEDULES.items() if kind is type(usual)), "constant")
-    name = name or of_usual
-    check_choice(key, name, ["constant", *SCHEDULES])
-    group.add_argument(
-        f"--{key}.name",
-        type=str,
-        default=of_usual,
-        help=f"how the weight gets there: {', '.join(['constant', *SCHEDULES])}",
-    )
-    if name == "constant":
-        return
-    start, steps = (0.0, None) if usual is None else (usual.start, usual.steps)
-    group.add_argument(f"--{key}.start", type=float, default=start, help="its value at step 0")
-    group.add_argument(
-        f"--{key}.steps",
-        type=int,
-        default=steps,
-        required=steps is None,
-        help="the number of training steps from the start to the end",
-    )
-    skip = {"start", "end", "steps"}
-    group.add_class_arguments(SCHEDULES[name], key, as_group=False, skip=skip)
 
 
 def resolved(kind: str, part: Part) -> dict[str, Any]:
@@ -321,11 +311,7 @@ def _resolved(kind: str, part: str) -> str:
     content = json.loads(part)
     parser = CommandParser()
     parser.hint = option_hint
-    parser.add_argument(f"--{kind}.name", type=str)
-    if kind == RATE_SCHEDULE:
-        add_rate_options(parser, content)
-    else:
-        add_options(parser, kind, content)
+    add_options(parser, kind, content)
     try:
         found = parser.parse_object({kind: content})
     except UsageError as error:
