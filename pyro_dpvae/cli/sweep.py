@@ -10,6 +10,7 @@ from statistics import fmean, stdev
 from typing import Any
 
 import yaml
+from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_seed
 from pyro_dpvae.cli.train import trained
@@ -79,7 +80,7 @@ def _variants(options: TrainOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     axes = []
     for one in options.sweep:
         key, equals, values = one.partition("=")
-        if not (key and equals and values):
+        if not (all(key.split(".")) and equals and values):
             raise ValueError(
                 f"--sweep must be KEY=VALUE,VALUE, got {one!r}; give --sweep objective.beta=1,2,4"
             )
@@ -88,22 +89,10 @@ def _variants(options: TrainOptions) -> Iterator[tuple[str, dict[str, Any]]]:
     for chosen in product(*axes):
         found: dict[str, Any] = {}
         for key, value in chosen:
-            found = merged(_nested(key, yaml.safe_load(value)), found)
+            plain = yaml.safe_load(value)
+            option = Namespace({key: {"name": plain} if key in KINDS else plain})
+            found = merged(option.as_dict(), found)  # of which a dotted key makes nested mappings
         yield ",".join(f"{key}={value}" for key, value in chosen) or "all", found
-
-
-def _nested(key: str, value: Any) -> dict[str, Any]:
-    """Return an option of a dotted key as a nested mapping.
-
-    Example:
-        >>> _nested("prior", "standard"), _nested("objective.beta", 4)
-        ({'prior': {'name': 'standard'}}, {'objective': {'beta': 4}})
-    """
-    *levels, last = key.split(".")
-    found: dict[str, Any] = {last: {"name": value} if key in KINDS else value}
-    for level in reversed(levels):
-        found = {level: found}
-    return found
 
 
 def _table(out: Path, names: list[str], seeds: list[int]) -> str:

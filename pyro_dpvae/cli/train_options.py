@@ -1,13 +1,13 @@
 """The command line of ``dpvae train``, from arguments to a ``RunConfig``."""
 
+from argparse import ArgumentParser
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields
 from functools import reduce
-from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonargparse import ActionYesNo
+from jsonargparse import ActionYesNo, Namespace
 
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli.files import read_file
@@ -82,10 +82,15 @@ def parsed(arguments: Sequence[str]) -> TrainOptions:
         SystemExit: after ``--help`` and ``--print-config``.
     """
     spelled = list(_spelled(arguments))
-    pairs = _pairs(spelled)
-    layers = _layers(pairs)
-    below: dict[str, Any] = reduce(lambda low, high: merged(high, low), reversed(layers), {})
-    parser = _parser(merged(_names(pairs), below))
+    early = _early(spelled)
+    below: dict[str, Any] = reduce(
+        lambda low, high: merged(high, low), reversed(_layers(early)), {}
+    )
+    chosen = Namespace()
+    for option, values in early.items():
+        if option.endswith(".name") and values:
+            chosen[option] = values[-1]  # a dotted key makes a nested mapping
+    parser = _parser(merged(chosen.as_dict(), below))
     shown = "--print_config" in spelled
     found = parser.parse_args([one for one in spelled if one != "--print_config"], defaults=False)
     options = found.as_dict()
@@ -141,35 +146,25 @@ def _spelled(arguments: Iterable[str]) -> Iterator[str]:
         yield f"--{key}{'.name' if key in named else ''}{equals}{value}"
 
 
-def _pairs(arguments: Sequence[str]) -> list[tuple[str, str]]:
-    """Return the options of a command line, each with what follows it."""
-    pairs = []
-    for position, argument in enumerate(arguments):
-        option, equals, value = argument.partition("=")
-        if option.startswith("--"):
-            after = arguments[position + 1] if position + 1 < len(arguments) else ""
-            pairs.append((option.removeprefix("--"), value if equals else after))
-    return pairs
+def _early(arguments: Sequence[str]) -> dict[str, list[str]]:
+    """Return the values of options that decide which others there are: files, names of parts."""
+    parser = ArgumentParser(add_help=False, allow_abbrev=False)
+    names = [f"{key}.name" for key in (*KINDS, *schedule_keys())]
+    for option in ("config", "recipe", "resume", *names):
+        parser.add_argument(f"--{option}", nargs="?", action="append", default=[])
+    found = vars(parser.parse_known_args(arguments)[0])
+    return {option: [one for one in values if one is not None] for option, values in found.items()}
 
 
-def _last(pairs: Iterable[tuple[str, str]], option: str) -> str | None:
-    return next((value for key, value in reversed([*pairs]) if key == option and value), None)
-
-
-def _layers(pairs: Sequence[tuple[str, str]]) -> list[dict[str, Any]]:
+def _layers(early: Mapping[str, Sequence[str]]) -> list[dict[str, Any]]:
     """Return what the recipe, the files and the resumed run say, those that win first."""
-    files = [_mappings(read_file(path), path) for key, path in reversed(pairs) if key == "config"]
-    recipe = _last(pairs, "recipe")
-    if recipe is not None:
-        layers = [{**named_recipe(recipe).options}, *files]
-    else:
-        layers = files
-        recipe = next((one["recipe"] for one in files if one.get("recipe")), None)
-        if recipe is not None:
-            layers = [*files, {**named_recipe(recipe).options}]
-    resumed = _last(pairs, "resume")
-    if resumed is not None and RunFolder(Path(resumed)).exists:
-        layers.append(RunFolder(Path(resumed)).config)
+    layers = [_mappings(read_file(path), path) for path in reversed(early["config"])]
+    if recipe := ["", *early["recipe"]][-1]:
+        layers.insert(0, {**named_recipe(recipe).options})
+    elif recipe := next((one["recipe"] for one in layers if one.get("recipe")), ""):
+        layers.append({**named_recipe(recipe).options})
+    if early["resume"] and (run := RunFolder(early["resume"][-1])).exists:
+        layers.append(run.config)
     return layers
 
 
@@ -183,19 +178,6 @@ def _mappings(content: Mapping[str, Any], where: str) -> dict[str, Any]:
         return {k: as_mapping(k, v) if k in _PARTS else v for k, v in content.items()}
     except ValueError as error:
         raise ValueError(f"{error}; in {where}") from error
-
-
-def _names(pairs: Iterable[tuple[str, str]]) -> dict[str, Any]:
-    """Return the names of parts and schedules that a command line gives, nested."""
-    found: dict[str, Any] = {}
-    for key, value in pairs:
-        if key.removesuffix(".name") in {*KINDS, *schedule_keys()} and key.endswith(".name"):
-            section = found
-            *levels, last = key.split(".")
-            for level in levels:
-                section = section.setdefault(level, {})
-            section[last] = value
-    return found
 
 
 class _TrainParser(CommandParser):
