@@ -4,15 +4,16 @@ No remedy ever tells users to remove an undamaged checkpoint.
 """
 
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
 from pyro_dpvae.errors import CheckpointError
 from pyro_dpvae.runs.checkpoint import Checkpoint
 from pyro_dpvae.runs.identity import restoring
 
-__all__ = ["chosen", "remedy"]
+__all__ = ["chosen", "remedy", "undamaged"]
 
 
 def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
@@ -32,7 +33,9 @@ def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
             f"{shlex.quote(str(folder))}"
         )
     steps = {int(path.stem): path for path in checkpoints}
-    step = {"last": max(steps), "best": _best(checkpoints)}.get(str(which), which)
+    step: Any = max(steps) if which == "last" else which
+    if which == "best":  # of a damaged one, the caller's reading raises
+        step = next((one.state.get("best") for one in undamaged(checkpoints)), None)
     if step not in steps:
         raise FileNotFoundError(
             f"checkpoint must be 'last', 'best' or a step of {', '.join(map(str, steps))}; "
@@ -41,11 +44,11 @@ def chosen(folder: Path, which: str | int, checkpoints: Sequence[Path]) -> Path:
     return steps[int(step)]
 
 
-def _best(checkpoints: Sequence[Path]) -> int | None:
+def undamaged(checkpoints: Sequence[Path]) -> Iterator[Checkpoint]:
+    """Yield the checkpoints that can be read, starting from the last."""
     for path in reversed(checkpoints):
-        with suppress(CheckpointError):  # the caller reads the checkpoint and raises
-            return Checkpoint.read(path).state.get("best")
-    return None
+        with suppress(CheckpointError):
+            yield Checkpoint.read(path)
 
 
 def remedy(folder: Path, checkpoints: Sequence[Path], run: str) -> str:
@@ -56,10 +59,7 @@ def remedy(folder: Path, checkpoints: Sequence[Path], run: str) -> str:
         checkpoints: all checkpoints of the run, in order.
         run: the run's id according to its configuration.
     """
-    whole = []
-    for path in reversed(checkpoints):
-        with suppress(CheckpointError):
-            whole.append(Checkpoint.read(path))
+    whole = list(undamaged(checkpoints))
     step = next((one.step for one in whole if one.run == run), None)
     if step is not None:
         return (

@@ -22,9 +22,9 @@ from pyro_dpvae._files import (
 )
 from pyro_dpvae._ranks import on_first_rank
 from pyro_dpvae.errors import CheckpointError, ConfigError
-from pyro_dpvae.runs.changes import CHANGEABLE, changes, fixed_entries, option
+from pyro_dpvae.runs.changes import CHANGEABLE, option
 from pyro_dpvae.runs.checkpoint import SUFFIX, Checkpoint, Stateful, write_checkpoint
-from pyro_dpvae.runs.choosing import chosen, remedy
+from pyro_dpvae.runs.choosing import chosen, remedy, undamaged
 from pyro_dpvae.runs.identity import Identity, differences, parsed_object, run_id
 from pyro_dpvae.runs.lock import LOCK, locked
 from pyro_dpvae.runs.records import last_step, parse, plain, whole_lines
@@ -128,7 +128,7 @@ class RunFolder:
             OSError: if it cannot be written, or another process trains there.
         """
         old = self.config
-        if differing := ", ".join(changes(fixed_entries(old), fixed_entries(config))):
+        if differing := differences(old, config):
             raise ConfigError(
                 f"{self.path} would change {differing}; only "
                 f"{', '.join(map(option, sorted(CHANGEABLE)))} may change when a run is resumed; "
@@ -301,28 +301,24 @@ class RunFolder:
             CheckpointError: if it is damaged or of another run; the message names an undamaged
                 one.
         """
-        paths = [self._path(one) for one in self.steps()]
+        paths = self._checkpoints()
         path = chosen(self.path, which, paths)
         try:
             found = Checkpoint.read(path)
         except CheckpointError as error:
             raise CheckpointError(f"{error}; {remedy(self.path, paths, self.id)}") from error
         if found.run != self.id:
+            changed = differences(json.loads(found.config), self.config)
             raise CheckpointError(
                 f"{path} is of run {found.run}, not of {self.id}, since {_CONFIG} has changed: "
-                f"{differences(found.config, self.config)}; {remedy(self.path, paths, self.id)}"
+                f"{changed}; {remedy(self.path, paths, self.id)}"
             )
         return found
 
     def digests(self) -> set[str]:
         """Return the digests of all undamaged checkpoints of the run."""
-        found = set()
-        for step in self.steps():
-            with suppress(CheckpointError):
-                checkpoint = Checkpoint.read(self._path(step))
-                if checkpoint.run == self.id:
-                    found.add(checkpoint.digest)
-        return found
+        here = self.id
+        return {one.digest for one in undamaged(self._checkpoints()) if one.run == here}
 
     def tidy(self) -> None:
         """Remove temporary files of killed processes."""
@@ -355,20 +351,21 @@ class RunFolder:
         Raises:
             FileNotFoundError: if there is none.
         """
-        for step in reversed(self.steps()):
-            with suppress(CheckpointError):
-                config = Checkpoint.read(self._path(step)).config
-                with locked(self.path):
-                    write_whole(self.path / _CONFIG, config.encode())
-                return
-        raise FileNotFoundError(
-            f"{self.path} has no undamaged checkpoint to restore {_CONFIG} from; write the file "
-            "again by hand"
-        )
+        newest = next(undamaged(self._checkpoints()), None)
+        if newest is None:
+            raise FileNotFoundError(
+                f"{self.path} has no undamaged checkpoint to restore {_CONFIG} from; write the "
+                "file again by hand"
+            )
+        with locked(self.path):
+            write_whole(self.path / _CONFIG, newest.config.encode())
 
     def _present(self) -> Identity:
         _ = self.id  # raises if the file is damaged
         return Identity.of(self.path / _CONFIG, self.path / LOCK)
+
+    def _checkpoints(self) -> list[Path]:
+        return [self._path(step) for step in self.steps()]
 
     def _path(self, step: int) -> Path:
         return self.path / _CHECKPOINTS / f"{step:09d}{SUFFIX}"

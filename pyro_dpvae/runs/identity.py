@@ -57,7 +57,7 @@ class Identity:
         changed = "the file is gone or damaged"
         with suppress(OSError, ValueError):
             content = config.read_bytes()
-            changed = differences(self.text, parsed_object(content))
+            changed = differences(json.loads(self.text), parsed_object(content))
         if changed:
             warnings.warn(
                 f"{config} has changed during training: {changed}; training continues, and "
@@ -96,14 +96,9 @@ def parsed_object(content: str | bytes) -> dict[str, Any]:
     return found
 
 
-def differences(before: str, now: Mapping[str, Any]) -> str:
-    """Return the changes of a configuration, option by option.
-
-    Args:
-        before: the earlier content of ``config.json``.
-        now: the present configuration.
-    """
-    return ", ".join(changes(fixed_entries(parsed_object(before)), fixed_entries(now)))
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> str:
+    """Return how a configuration differs from an earlier one of the same run, by option."""
+    return ", ".join(changes(fixed_entries(before), fixed_entries(now)))
 
 
 def restoring(path: Path) -> str:
