@@ -20,7 +20,7 @@ from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import SCHEDULES, Weight
 from pyro_dpvae.recipes.named import named_recipe
-from pyro_dpvae.recipes.parts import KINDS, RATE_SCHEDULE, Part, default_of, resolved
+from pyro_dpvae.recipes.parts import KINDS, RATE_SCHEDULE, Part, as_mapping, default_of, resolved
 from pyro_dpvae.recipes.system import System, build_system
 from pyro_dpvae.training import StepOptions, TrainConfig
 
@@ -172,7 +172,11 @@ class RunConfig(StepOptions):
                 raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
         if options.get("data") is None:
             raise ConfigError("data is missing; give the name of a data set, a file or a folder")
-        return cls(**options)
+        plain = {name: options[name] for name in _plain_options() if name in options}
+        parts: dict[str, Any] = {
+            k: as_mapping(k, options[k]) for k in (*KINDS, RATE_SCHEDULE) if k in options
+        }
+        return cls(**parts, **_checked(plain))
 
     @classmethod
     def from_recipe(cls, name: str, **options: Any) -> "RunConfig":
