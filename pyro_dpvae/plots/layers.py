@@ -12,7 +12,7 @@ from torch.distributions import Independent, Normal
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.modes import in_evaluation
-from pyro_dpvae.plots.samples import draw_samples, image_grid
+from pyro_dpvae.plots.samples import draw_images, draw_samples
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 
 __all__ = ["layer_codes", "layers_figure"]
@@ -83,11 +83,8 @@ def layers_figure(layers: Mapping[str, Tensor]) -> Figure:
         figure.subplots(1, len(layers), squeeze=False)[0], layers.items(), strict=True
     ):
         if drawn.dim() == 4:
-            grid = image_grid(drawn.cpu().clamp(0, 1), columns=math.isqrt(len(drawn)))
-            image = grid.numpy().squeeze(-1) if grid.shape[-1] == 1 else grid.numpy()
-            panel.imshow(image, cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+            ratio = draw_images(panel, drawn, math.isqrt(len(drawn)))
             panel.set_axis_off()
-            ratio = grid.shape[0] / grid.shape[1]
         else:
             width, height = draw_samples(panel, drawn)
             ratio = height / width

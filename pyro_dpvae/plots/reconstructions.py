@@ -23,15 +23,12 @@ def reconstruction_figure(x: Tensor, found: Tensor) -> Figure:
     """
     figure = Figure(layout="constrained")
     if x.dim() == 4:
-        rows, labels = [], []
-        for images, name in ((x, "data"), (found, "reconstructions")):
-            padded = -len(x) % _IN_A_ROW if len(x) > _IN_A_ROW else 0
-            white = torch.ones(padded, *x.shape[1:])
-            parts = torch.cat([images.cpu(), white]).split(min(len(x), _IN_A_ROW))
-            rows.append(parts)
-            labels.append(name)
+        columns = min(len(x), _IN_A_ROW)
+        white = torch.ones(-len(x) % columns, *x.shape[1:])
+        rows = [torch.cat([images.cpu(), white]).split(columns) for images in (x, found)]
         pairs = [row for both in zip(*rows, strict=True) for row in both]
-        ratio = draw_rows(figure.subplots(), pairs, labels * (len(pairs) // 2))
+        labels = ["data", "reconstructions"] * len(rows[0])
+        ratio = draw_rows(figure.subplots(), pairs, labels)
         figure.set_size_inches(8.2 + 0.14 * len("reconstructions"), 8 * ratio + 0.3)
     elif x.dim() == 2 and x.shape[1] == 2:
         axes = figure.subplots()

@@ -1,7 +1,6 @@
 """The figures of a trained run: what is drawn of it, and how it is found."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from functools import cache, partial
 
 import torch
@@ -42,12 +41,12 @@ def drawings_of(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]
         count: samples in a panel.
     """
     traversals = cache(lambda: _traversals(subject))
-    drawings = {
-        "samples": lambda: _samples(subject, count),
-        "latent": lambda: _latent(subject, traversals().lines),
-        "pairs": lambda: _pairs(subject, traversals()),
-        "factors": lambda: _factors(subject),
-        "leakage": lambda: _leakage(subject),
+    drawings: dict[str, Callable[[], Figure]] = {
+        "samples": partial(_samples, subject, count),
+        "latent": lambda: _latent(subject, traversals()[0]),
+        "pairs": lambda: _pairs(subject, *traversals()),
+        "factors": partial(_factors, subject),
+        "leakage": partial(_leakage, subject),
     }
     prior, guide = subject.prior, subject.guide
     if isinstance(prior, ProductPrior):
@@ -62,25 +61,26 @@ def drawings_of(subject: Subject, count: int) -> dict[str, Callable[[], Figure]]
 
 
 def _samples(subject: Subject, count: int) -> Figure:
-    drawn = {
-        "prior samples": subject.prior().sample((count,)),
-        "low-posterior samples (pockets)": subject.low_posterior(count),
-        "high-posterior samples (leaks)": subject.high_posterior(count),
-    }
+    drawn = _clouds(subject, count, count)
     decoded = {title: _decode(subject, z) for title, z in drawn.items()}
     return pockets_figure(decoded, _points(subject), columns=subject.data.columns)
 
 
-@dataclass(frozen=True)
-class _Traversals:
-    """Straight lines in generation space between pairs of held-out data, and these data."""
+def _clouds(subject: Subject, count: int, extreme: int) -> dict[str, Tensor]:
+    return {
+        "prior samples": subject.prior().sample((count,)),
+        "low-posterior samples (pockets)": subject.low_posterior(extreme),
+        "high-posterior samples (leaks)": subject.high_posterior(extreme),
+    }
 
-    lines: Sequence[Tensor]
-    data: Sequence[Tensor]
+
+def _means(subject: Subject) -> Tensor:
+    return subject.test_means.to(subject.saved.device)
 
 
-def _traversals(subject: Subject) -> _Traversals:
-    means = subject.test_means.to(subject.saved.device)
+def _traversals(subject: Subject) -> tuple[list[Tensor], list[Tensor]]:
+    """Return lines in generation space between pairs of held-out data, and these data."""
+    means = _means(subject)
     pairs = max(1, min(_PAIRS, len(means) // 2))
     order = torch.randperm(len(means))
     chosen = torch.cat([order, order])[: 2 * pairs]  # a single datum is both ends
@@ -90,19 +90,15 @@ def _traversals(subject: Subject) -> _Traversals:
     # One by one, as the split may be a data set that reads files.
     x = torch.stack([torch.as_tensor(subject.data.test[index]) for index in chosen.tolist()])
     x = shades(x) if subject.data.is_images else x
-    return _Traversals(lines, [torch.stack(pair) for pair in zip(*x.chunk(2), strict=True)])
+    return lines, [torch.stack(pair) for pair in zip(*x.chunk(2), strict=True)]
 
 
 def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
     """Latent space with the traversals of pairs, which representation space shows curved."""
     prior = subject.prior
-    means = subject.test_means.to(subject.saved.device)
+    means = _means(subject)
     shown = evenly_spaced(_CLOUD, len(means)).to(means.device)
-    clouds = {
-        "prior samples": prior().sample((_CLOUD,)),
-        "low-posterior samples (pockets)": subject.low_posterior(_EXTREME),
-        "high-posterior samples (leaks)": subject.high_posterior(_EXTREME),
-    }
+    clouds = _clouds(subject, _CLOUD, _EXTREME)
     spaces = {}
     for title, symbol in (("representation space", "z"), ("generation space", "z_0")):
         dims = most_active(subject, title)
@@ -124,15 +120,15 @@ def _latent(subject: Subject, lines: Sequence[Tensor]) -> Figure:
     return latent_figure(spaces, labels, label_names=subject.data.label_names)
 
 
-def _pairs(subject: Subject, found: _Traversals) -> Figure:
+def _pairs(subject: Subject, lines: Sequence[Tensor], data: Sequence[Tensor]) -> Figure:
     """The decoded traversals of pairs, between the data themselves."""
-    rows = _decode_lines(subject, found.lines)
+    rows = _decode_lines(subject, lines)
     return traversal_figure(
         rows,
         [f"pair {number + 1}" for number in range(len(rows))],
         title="held-out pairs, straight in generation space",
         data=_points(subject),
-        originals=found.data,
+        originals=data,
         steps=[f"{step / (_STEPS - 1):.1f}" for step in range(_STEPS)],
         axis="share of the way from the first datum to the second",
         columns=subject.data.columns,
@@ -152,7 +148,7 @@ def most_active(subject: Subject, space: str) -> list[int]:
 
 def _factors(subject: Subject) -> Figure:
     """One datum's code, moved along the coordinates of generation space that vary most."""
-    means = subject.test_means.to(subject.saved.device)
+    means = _means(subject)
     code = means[torch.randint(len(means), (1,)).item() :][:1]
     origin = subject.prior.to_generation(code)[0]
     spread, (centre, scale) = subject.generation_spread, subject.base_moments
@@ -176,7 +172,7 @@ def _factors(subject: Subject) -> Figure:
 
 def _layers(subject: Subject, prior: ProductPrior) -> Figure:
     """One datum's code, varied layer by layer."""
-    means = subject.test_means.to(subject.saved.device)
+    means = _means(subject)
     origin = means[int(torch.randint(len(means), (1,)))]
     codes = layer_codes(prior, origin)
     return layers_figure({title: _decode(subject, z) for title, z in codes.items()})
@@ -210,16 +206,11 @@ def _leakage(subject: Subject) -> Figure:
     log_p = subject.prior().log_prob(z)
     low, high = float(log_p.quantile(0.001)), float(log_p.quantile(0.999))
     thresholds = torch.linspace(low, high, _THRESHOLDS).tolist()
-    curves = {}
-    for conditional, title in ((False, "unconditional"), (True, "conditional")):
-        curves[title] = leakage_curve(
-            subject.prior,
-            subject.aggregate,
-            thresholds=thresholds,
-            num_samples=5000,
-            conditional=conditional,
-        )
-    return leakage_figure(curves)
+    curve = partial(
+        leakage_curve, subject.prior, subject.aggregate, thresholds=thresholds, num_samples=5000
+    )
+    titles = {"unconditional": False, "conditional": True}
+    return leakage_figure({title: curve(conditional=one) for title, one in titles.items()})
 
 
 def _decode_lines(subject: Subject, lines: Sequence[Tensor]) -> Sequence[Tensor]:

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from pyro_dpvae.plots.clouds import CLOUD_COLORS
 
-__all__ = ["draw_samples", "image_grid", "name_columns", "sample_figure"]
+__all__ = ["draw_images", "draw_samples", "image_grid", "name_columns", "sample_figure"]
 
 _NAMED = 60  # columns whose names can be read beside each other
 _MOST_LINES = 20  # vectors that can be told apart in one panel
@@ -53,11 +53,9 @@ def draw_samples(
     """Draw samples, as :func:`sample_figure` does, and return the size that suits, in inches."""
     samples = samples.detach().cpu()
     if samples.dim() == 4 and samples.shape[1] in (1, 3):
-        grid = image_grid(samples.clamp(0, 1))
-        height, width = grid.shape[:2]
-        axes.imshow(grid.numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+        ratio = draw_images(axes, samples)
         axes.set_axis_off()
-        return 8.0, 8.0 * height / width
+        return 8.0, 8.0 * ratio
     if samples.dim() == 2 and samples.shape[1] == 2:
         x, y = samples.T.numpy()
         axes.scatter(x, y, s=4, color=color)
@@ -66,11 +64,10 @@ def draw_samples(
         across, up = axes.dataLim.size
         return 6.0, 6.0 * min(max(up / across, 0.5), 2.0) + 0.4
     if samples.dim() == 2:
-        shown = samples[:_MOST_LINES]
-        axes.plot(shown.T.numpy(), lw=0.8, color=color, alpha=0.6)
+        axes.plot(samples[:_MOST_LINES].T.numpy(), lw=0.8, color=color, alpha=0.6)
         axes.set(xlabel="coordinate", ylabel="value")
-        if len(shown) < len(samples):
-            note = f"{len(shown)} of {len(samples)} samples"
+        if len(samples) > _MOST_LINES:
+            note = f"{_MOST_LINES} of {len(samples)} samples"
             axes.set_title(note, fontsize=8, loc="right")
         return 8.0, 4.0
     if samples.dim() == 3:
@@ -83,6 +80,13 @@ def draw_samples(
         "sequences (count, steps, features), "
         f"got {tuple(samples.shape)}"
     )
+
+
+def draw_images(axes: Axes, images: Tensor, columns: int | None = None) -> float:
+    """Draw images in [0, 1] as an :func:`image_grid`; return its height / width."""
+    grid = image_grid(images.cpu().clamp(0, 1), columns)
+    axes.imshow(grid.numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    return grid.shape[0] / grid.shape[1]
 
 
 def image_grid(images: Tensor, columns: int | None = None) -> Tensor:

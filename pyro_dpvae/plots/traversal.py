@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_dpvae.plots.samples import image_grid, name_columns
+from pyro_dpvae.plots.samples import draw_images, name_columns
 
 __all__ = ["draw_rows", "traversal_figure"]
 
@@ -71,21 +71,12 @@ def traversal_figure(
             x, y = row.cpu().T.numpy()
             (line,) = axes.plot(x, y, marker="o", ms=3, lw=1, label=label)
             if ends:
-                over: dict[str, Any] = {
-                    "marker": "x",
-                    "ls": "",
-                    "ms": 7,
-                    "color": line.get_color(),
-                }
-                axes.plot(*ends[index].cpu().T.numpy(), **over)
+                x, y = ends[index].cpu().T.numpy()
+                axes.plot(x, y, marker="x", ls="", ms=7, color=line.get_color())
             elif steps is not None:
-                near: dict[str, Any] = {
-                    "xytext": (3, 3),
-                    "textcoords": "offset points",
-                    "fontsize": 8,
-                }
+                near: dict[str, Any] = {"xytext": (3, 3), "textcoords": "offset points"}
                 for step, place in zip(steps, zip(x, y, strict=True), strict=True):
-                    axes.annotate(step, place, color=line.get_color(), **near)
+                    axes.annotate(step, place, color=line.get_color(), fontsize=8, **near)
         if ends:
             axes.plot([], [], marker="x", ls="", color="black", label="the two data")
         axes.legend(fontsize=8, title="" if ends else axis, title_fontsize=8)
@@ -101,14 +92,13 @@ def traversal_figure(
 
 def draw_rows(axes: Axes, rows: Sequence[Tensor], labels: Sequence[str]) -> float:
     """Draw images (steps, channels, height, width) in labelled rows; return height / width."""
-    grid = image_grid(torch.cat(list(rows)).cpu().clamp(0, 1), columns=len(rows[0]))
-    axes.imshow(grid.numpy().squeeze(), cmap="gray", vmin=0, vmax=1, interpolation="nearest")
+    ratio = draw_images(axes, torch.cat(list(rows)), len(rows[0]))
     step = rows[0].shape[2] + 1
     axes.set_yticks([step * (row + 0.5) for row in range(len(rows))], labels)
     axes.set_xticks([])
     axes.spines[:].set_visible(False)
     axes.tick_params(length=0)
-    return grid.shape[0] / grid.shape[1]
+    return ratio
 
 
 def _draw_vectors(
@@ -120,16 +110,14 @@ def _draw_vectors(
     steps: Sequence[str] | None,
 ) -> None:
     """Draw a panel for each row, with a line for each step, from dark to light."""
+    names = steps or [f"step {number + 1}" for number in range(len(rows[0]))]
     figure.set_size_inches(8, 1.6 * len(rows) + 0.6)
     panels = figure.subplots(len(rows), 1, squeeze=False, sharex=True, sharey=True)[:, 0]
     for index, (axes, row, label) in enumerate(zip(panels, rows, labels, strict=True)):
         shades = colormaps["viridis"](torch.linspace(0, 0.9, len(row)).numpy())
         for number, (values, shade) in enumerate(zip(row.cpu().numpy(), shades, strict=True)):
-            shown = number in (0, len(row) - 1)
-            name = (
-                "" if not shown else steps[number] if steps is not None else f"step {number + 1}"
-            )
-            axes.plot(values, lw=0.9, color=shade, label=name or None)
+            name = names[number] if number in (0, len(row) - 1) else None
+            axes.plot(values, lw=0.9, color=shade, label=name)
         if ends:
             for values, shade in zip(ends[index].cpu().numpy(), shades[[0, -1]], strict=True):
                 axes.plot(values, lw=1.2, ls="--", color=shade, label="datum")

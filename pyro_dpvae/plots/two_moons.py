@@ -30,37 +30,18 @@ def moons_figure(results: Mapping[str, MoonsResult], *, shown: int = 1000) -> Fi
         shown: how many prior samples are drawn.
     """
     prior, low = "prior samples", "low-posterior samples (pockets)"
-    figure = clouds_figure(
-        {
-            title: {
-                "prior samples, decoded": Clouds(
-                    {"data": result.data, prior: result.x[:shown]},
-                    _X,
-                    _distance(result.prior_distance),
-                ),
-                "representation space $z$": Clouds(
-                    {
-                        "aggregate posterior": result.z_data,
-                        prior: result.z[:shown],
-                        low: result.z_low,
-                    },
-                    _Z,
-                ),
-                "generation space $z_0$": Clouds(
-                    {
-                        "aggregate posterior": result.z0_data,
-                        prior: result.z0[:shown],
-                        low: result.z0_low,
-                    },
-                    _Z0,
-                ),
-                "low-posterior samples, decoded": Clouds(
-                    {"data": result.data, low: result.x_low}, _X, _distance(result.low_distance)
-                ),
-            }
-            for title, result in results.items()
+    rows = {}
+    for title, one in results.items():
+        z = {"aggregate posterior": one.z_data, prior: one.z[:shown], low: one.z_low}
+        z0 = {"aggregate posterior": one.z0_data, prior: one.z0[:shown], low: one.z0_low}
+        x, x_low = {"data": one.data, prior: one.x[:shown]}, {"data": one.data, low: one.x_low}
+        rows[title] = {
+            "prior samples, decoded": Clouds(x, _X, _distance(one.prior_distance)),
+            "representation space $z$": Clouds(z, _Z),
+            "generation space $z_0$": Clouds(z0, _Z0),
+            "low-posterior samples, decoded": Clouds(x_low, _X, _distance(one.low_distance)),
         }
-    )
+    figure = clouds_figure(rows)
     figure.suptitle(_CAPTION, fontsize=10)
     return figure
 
