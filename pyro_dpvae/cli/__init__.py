@@ -5,7 +5,7 @@ import signal
 import sys
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from importlib import import_module
 from typing import Any
 
@@ -102,12 +102,13 @@ def exit_status(command: str, work: Callable[[], int], arguments: Sequence[str])
         write_above(f"{command}: warning: {in_flags(str(message), arguments)}")
 
     def end(status: int, how: str) -> int:
-        if _first_to_fail():
+        if _alone() or import_module("pyro_dpvae.cli.processes").first_to_fail():
             print(f"{command}: {how}", file=sys.stderr)
         return status
 
     try:
-        with patient_output(), _joined(), warnings.catch_warnings():
+        joined = nullcontext() if _alone() else import_module("pyro_dpvae.cli.processes").joined()
+        with patient_output(), joined, warnings.catch_warnings():
             warnings.showwarning = show
             return work()
     except (ValueError, TypeError, OSError, ImportError, UsageError) as error:
@@ -134,22 +135,6 @@ def exit_status(command: str, work: Callable[[], int], arguments: Sequence[str])
 def _alone() -> bool:
     """Return whether no other process can belong to the command, without importing PyTorch."""
     return os.environ.get("WORLD_SIZE", "1") == "1" and "torch.distributed" not in sys.modules
-
-
-def _joined() -> AbstractContextManager[None]:
-    if _alone():
-        return nullcontext()
-    from pyro_dpvae.cli.processes import joined
-
-    return joined()
-
-
-def _first_to_fail() -> bool:
-    if _alone():
-        return True
-    from pyro_dpvae.cli.processes import first_to_fail
-
-    return first_to_fail()
 
 
 def _not_finite(error: Exception) -> bool:

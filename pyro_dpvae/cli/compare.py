@@ -3,6 +3,7 @@
 import json
 import math
 from textwrap import fill
+from typing import Any
 
 from jsonargparse import Namespace
 
@@ -48,23 +49,19 @@ def _table(comparison: Comparison) -> str:
     return "\n".join([*titles, *options, "", text_table(rows, align="<<<>"), "", *below])
 
 
-def _latex(comparison: Comparison) -> str:
-    return latex_table(metric_rows(comparison)[0])
-
-
 def _csv(comparison: Comparison) -> str:
     header = "metric unit better runs value low high"
     header += " difference difference_low difference_high how reliable"
     rows: list[list[object]] = [list(header.split())]
-    for name, values in comparison.intervals().items():
-        gaps = [None, *comparison.differences[name]]
-        for members, value, gap in zip(comparison.members, values, gaps, strict=True):
-            meaning = meaning_of(name)
-            row: list[object] = [name, meaning.unit, meaning.better, " ".join(members)]
-            row += [""] * 3 if value is None else _with_ends(name, *value).values()
-            found = [""] * 5 if gap is None else _gap(gap).values()
-            row += (str(one).lower() if isinstance(one, bool) else one for one in found)
-            rows.append(row)
+    for name, found in _metrics(comparison).items():
+        gaps = [None, *found["differences"]]
+        for members, value, gap in zip(comparison.members, found["values"], gaps, strict=True):
+            ends = value or dict.fromkeys(("value", "low", "high"), "")
+            other = gap or dict.fromkeys(header.split()[-5:], "")
+            cells = [*ends.values(), *other.values()]
+            texts = (str(one).lower() if isinstance(one, bool) else one for one in cells)
+            row = [name, found["unit"] or "", found["better"] or "", " ".join(members)]
+            rows.append([*row, *texts])
     return csv_table(rows)
 
 
@@ -77,10 +74,12 @@ def _with_ends(metric: str, value: float, half_width: float) -> dict[str, object
     """Return a value and the ends of its 95 % interval; None if they are unknown."""
     share = bool(metric) and meaning_of(metric).unit == "share"
     low, high = interval_ends(value, half_width, share=share)
-    return {"value": value, "low": _known(low), "high": _known(high)}
+    ends = [None if math.isnan(end) else end for end in (low, high)]
+    return {"value": value, "low": ends[0], "high": ends[1]}
 
 
-def _json(comparison: Comparison) -> str:
+def _metrics(comparison: Comparison) -> dict[str, Any]:
+    """Return unit, direction, values and differences of each metric, as JSON has them."""
     metrics = {}
     for name, values in comparison.intervals().items():
         meaning = meaning_of(name)
@@ -92,17 +91,21 @@ def _json(comparison: Comparison) -> str:
                 None if gap is None else _gap(gap) for gap in comparison.differences[name]
             ],
         }
+    return metrics
+
+
+def _json(comparison: Comparison) -> str:
     content = {
         "columns": comparison.members,
         "differing": comparison.differing,
-        "metrics": metrics,
+        "metrics": _metrics(comparison),
         "notes": comparison.notes,
     }
     return json.dumps(content, indent=2)
 
 
-_FORMATS = {"json": _json, "csv": _csv, "latex": _latex}
-
-
-def _known(number: float) -> float | None:
-    return None if math.isnan(number) else number
+_FORMATS = {
+    "json": _json,
+    "csv": _csv,
+    "latex": lambda comparison: latex_table(metric_rows(comparison)[0]),
+}

@@ -9,15 +9,13 @@ from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import TABLES, chosen_file, write_rows
 from pyro_dpvae.data import DataSet, Split
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
 
 def main(options: Namespace) -> int:
     """Write the mean of q(z | x) for each datum; returns the exit status."""
-    usual = RunFolder.open(options.run).path / "latents.npy"
-    path = chosen_file(options.out, options.to, usual=usual, formats=TABLES)
+    path = chosen_file(options, "latents.npy", formats=TABLES)
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     splits = dict(data.splits)

@@ -23,17 +23,17 @@ def main(options: Namespace) -> int:
     saved = opened_run(options)
     metrics = measure(saved, options, source=options.data)
     if options.json:
-        print(json.dumps({name: _entry(name, found) for name, found in metrics.items()}, indent=2))
+        meanings = {name: meaning_of(name) for name in metrics}
+        entries = {
+            name: {"unit": one.unit or None, "better": one.better or None, **metrics[name]}
+            for name, one in meanings.items()
+        }
+        print(json.dumps(entries, indent=2))
         return 0
     print(_table(metrics))
     report = shlex.join(["dpvae", "report", options.run])
     print(f"kept in {saved.folder.path / 'evaluation.json'}; definitions of the metrics: {report}")
     return 0
-
-
-def _entry(name: str, found: Mapping[str, Any]) -> dict[str, Any]:
-    meaning = meaning_of(name)
-    return {"unit": meaning.unit or None, "better": meaning.better or None, **found}
 
 
 def _table(metrics: Mapping[str, Mapping[str, Any]]) -> str:

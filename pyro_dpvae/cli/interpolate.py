@@ -8,7 +8,6 @@ from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import traversal_figure
-from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -17,9 +16,7 @@ _SPACES = ("generation", "representation")
 
 def main(options: Namespace) -> int:
     """Decode the straight line between two data in latent space; returns the exit status."""
-    usual = RunFolder.open(options.run).path / "interpolation.png"
-    formats = (*PICTURES, "npy", "csv")
-    path = chosen_file(options.out, options.to, usual=usual, formats=formats)
+    path = chosen_file(options, "interpolation.png", formats=(*PICTURES, "npy", "csv"))
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     size = split_size(data.test)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext, redirect_stderr, redirect_stdout
+from contextlib import ExitStack, contextmanager, redirect_stderr, redirect_stdout
 from datetime import timedelta
 
 import torch
@@ -33,7 +33,11 @@ def joined() -> Iterator[None]:
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
     store = dist.PrefixStore(f"pyro_dpvae/{attempt}", store)  # type: ignore[attr-defined]
     dist.init_process_group(backend, store=store, rank=rank, world_size=count, timeout=_PATIENCE)
-    with _silence() if ranks().index else nullcontext():
+    with ExitStack() as stack:
+        if ranks().index:
+            nowhere = stack.enter_context(open(os.devnull, "w"))
+            stack.enter_context(redirect_stdout(nowhere))
+            stack.enter_context(redirect_stderr(nowhere))
         yield
     # Not after an exception: other processes may never answer.
     dist.destroy_process_group()
@@ -55,9 +59,3 @@ def ended_elsewhere(error: BaseException) -> bool:
     return ranks().count > 1 and (
         isinstance(error, dist.DistError) or any(sign in str(error).lower() for sign in signs)
     )
-
-
-@contextmanager
-def _silence() -> Iterator[None]:
-    with open(os.devnull, "w") as nowhere, redirect_stdout(nowhere), redirect_stderr(nowhere):
-        yield

@@ -9,7 +9,6 @@ from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
 from pyro_dpvae.data import shades
 from pyro_dpvae.plots import reconstruction_figure
-from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -17,9 +16,7 @@ __all__ = ["main"]
 def main(options: Namespace) -> int:
     """Reconstruct held-out data, evenly spaced over the split; returns the exit status."""
     number = check_positive_int("number", options.number)
-    usual = RunFolder.open(options.run).path / "reconstructions.png"
-    formats = (*PICTURES, "npy", "csv")
-    path = chosen_file(options.out, options.to, usual=usual, formats=formats)
+    path = chosen_file(options, "reconstructions.png", formats=(*PICTURES, "npy", "csv"))
     saved = opened_run(options)
     data = saved.load_data(options.root, source=options.data)
     x = stacked(data.test, number)

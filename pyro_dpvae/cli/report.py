@@ -1,6 +1,5 @@
 """``dpvae report RUN ...``: runs as one page to read."""
 
-from collections.abc import Sequence
 from pathlib import Path
 
 from jsonargparse import Namespace
@@ -20,7 +19,8 @@ def main(options: Namespace) -> int:
     paths: list[str] = options.runs
     for path in paths:
         RunFolder.open(path)  # before any is drawn
-    out = Path(options.out) if options.out else _default(paths)
+    usual = Path(paths[0] if len(paths) == 1 else "") / "report.html"
+    out = Path(options.out) if options.out else usual
     if out.is_dir():
         raise IsADirectoryError(
             f"--out must name the file of the page, and {out} is a folder; give {out}/report.html"
@@ -41,7 +41,3 @@ def main(options: Namespace) -> int:
     write_whole(out, page.encode())
     print(f"page: {out}")
     return 0
-
-
-def _default(paths: Sequence[str]) -> Path:
-    return (Path(paths[0]) if len(paths) == 1 else Path()) / "report.html"

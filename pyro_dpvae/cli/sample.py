@@ -7,7 +7,6 @@ from pyro_dpvae.cli.drawing import picture_file, save_figure
 from pyro_dpvae.cli.opening import opened_run
 from pyro_dpvae.cli.tables import PICTURES, TABLES, chosen_file, write_rows
 from pyro_dpvae.plots import sample_figure
-from pyro_dpvae.runs import RunFolder
 
 __all__ = ["main"]
 
@@ -16,12 +15,10 @@ def main(options: Namespace) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
     number = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
-    usual = RunFolder.open(options.run).path / "samples.png"
     if options.out is not None and options.to is None:
         path = picture_file(options.out)  # of any format that there is
     else:
-        formats = (*PICTURES, *TABLES)
-        path = chosen_file(options.out, options.to, usual=usual, formats=formats)
+        path = chosen_file(options, "samples.png", formats=(*PICTURES, *TABLES))
     saved = opened_run(options)
     x = saved.in_file_units(saved.sample(number, draw=options.draw, seed=seed))
     columns = saved.checkpoint.state.get("columns")

@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.runs import RunFolder
 
 __all__ = ["PICTURES", "TABLES", "chosen_file", "write_rows"]
 
@@ -22,22 +24,25 @@ PICTURES = ("png", "pdf")
 """The formats of pictures, by their endings."""
 
 
-def chosen_file(out: str | None, to: str | None, *, usual: Path, formats: Sequence[str]) -> Path:
+def chosen_file(options: Namespace, usual: str, *, formats: Sequence[str]) -> Path:
     """Return the file that ``--out`` and ``--to`` name.
 
     Args:
-        out: ``--out``, a file; None takes the usual one.
-        to: ``--to``, a format; None takes that of the file's ending.
+        options: of a command that writes a file of a run. Without ``--out`` it is the usual file
+            in the run folder, and without ``--to`` its format is that of its ending.
         usual: the usual file, with its ending.
         formats: what can be written.
 
     Raises:
+        FileNotFoundError: if there is no run.
         ValueError: if the format is none of them, or the file has another ending.
     """
+    folder = RunFolder.open(options.run).path
+    out, to = options.out, options.to
     if to is not None:
         check_choice("--to", to, formats)
     if out is None:
-        return usual if to is None else usual.with_suffix(f".{to}")
+        return (folder / usual).with_suffix(Path(usual).suffix if to is None else f".{to}")
     path = Path(out)
     ending = path.suffix.removeprefix(".").lower()
     if path.is_dir() or ending not in formats or to not in (None, ending):
