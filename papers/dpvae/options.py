@@ -5,7 +5,7 @@ from typing import Any
 
 from papers.dpvae.budgets import BUDGETS
 from pyro_dpvae._parser import CommandParser
-from pyro_dpvae.cli.options import add_options
+from pyro_dpvae.cli.options import declare
 from pyro_dpvae.recipes.dpvae import DPVAE_DATA_SETS, REGULARIZERS
 
 __all__ = ["IMAGES", "MOONS", "PROGRAM", "TARGETS"]
@@ -140,7 +140,7 @@ def _add_place(parser: Any, out: str | None, default: str) -> None:
         default: the same, as the help shows it.
     """
     parser.add_argument("--root", type=str | None, help="the folder that holds data sets by name")
-    add_options(parser, ["device"])
+    declare(parser, ["device"])
     parser.add_argument(
         "--jobs",
         type=int | None,

@@ -59,10 +59,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
         print(__version__)
         return 0
-    known = (*COMMANDS, "train")
-    if command not in known:
+    if command not in COMMANDS:
         print(
-            f"dpvae: error: the command must be one of {', '.join(known)}; got {command!r}",
+            f"dpvae: error: the command must be one of {', '.join(COMMANDS)}; got {command!r}",
             file=sys.stderr,
         )
         return 2

@@ -3,10 +3,10 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-import torch
 from jsonargparse import Namespace
 from torch import Tensor
 
+from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli.drawing import picture_file, save_figure
 from pyro_dpvae.cli.flags import in_flags
 from pyro_dpvae.data import READING, DataSet, Split, load, scale_caution, shades
@@ -27,7 +27,7 @@ def main(options: Namespace) -> int:
     for line in _described(data):
         print(line)
     picture = picture or Path(f"{data.name}-data.png")
-    items = _spaced(data.train, _DRAWN)
+    items = stacked(data.train, _DRAWN)
     columns = data.columns
     save_figure(sample_figure(shades(items) if data.is_images else items, columns), picture)
     print(f"{len(items)} training items: {picture}")
@@ -67,20 +67,13 @@ def _described(data: DataSet) -> Iterator[str]:
 def _numbers(split: Split) -> str:
     """Return type, range and mean of a split; of data read as needed, of a few."""
     few = "" if isinstance(split, Tensor) else " of some"
-    items = split if isinstance(split, Tensor) else _spaced(split, _DRAWN)
+    items = split if isinstance(split, Tensor) else stacked(split, _DRAWN)
     total, low, high = 0.0, float("inf"), float("-inf")
     for part in items.split(1024):
         total += float(part.double().sum())
         low, high = min(low, float(part.min())), max(high, float(part.max()))
     kind = str(items.dtype).removeprefix("torch.")
     return f"{kind} from {low:.4g} to {high:.4g}, mean {total / items.numel():.4g}{few}"
-
-
-def _spaced(split: Split, count: int) -> Tensor:
-    """Return items of a split, evenly spaced."""
-    size = split_size(split)
-    chosen = [size * place // count for place in range(count)] if size > count else range(size)
-    return torch.stack([split[index] for index in chosen])
 
 
 def _some(words: object) -> str:

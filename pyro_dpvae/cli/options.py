@@ -1,4 +1,4 @@
-"""The options of all commands but ``dpvae train``, which are parsed without PyTorch."""
+"""The options of commands; all but those of ``dpvae train`` are parsed without PyTorch."""
 
 import tomllib
 from collections.abc import Sequence
@@ -10,7 +10,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.evaluation.config import GROUP_NAMES, EvaluationConfig
 
-__all__ = ["COMMANDS", "add_options", "parsed"]
+__all__ = ["COMMANDS", "declare", "parsed"]
 
 _TABLE = (files("pyro_dpvae.cli") / "commands.toml").read_text()
 
@@ -31,18 +31,18 @@ def parsed(command: str, arguments: Sequence[str]) -> Namespace:
     """
     about = COMMANDS[command]
     parser = CommandParser(prog=f"dpvae {command}", description=about["about"])
-    add_options(parser, about["options"])
+    declare(parser, about["options"])
     options = parser.parse_args(list(arguments))
     if command == "compare":
         _check_compared(options)
     return options
 
 
-def add_options(parser: Any, options: Sequence[str | dict[str, Any]]) -> None:
+def declare(parser: Any, options: Sequence[str | dict[str, Any]]) -> None:
     """Add options of ``commands.toml``, and those of groups that are named, to a parser."""
     for option in options:
         if isinstance(option, str):
-            add_options(parser, _GROUPS[option])
+            declare(parser, _GROUPS[option])
             continue
         about = dict(option)
         name, kind = about.pop("name"), _TYPES.get(about.pop("type", ""), str | None)
@@ -53,8 +53,8 @@ def add_options(parser: Any, options: Sequence[str | dict[str, Any]]) -> None:
         elif "default" in about:
             about["type"] = type(about["default"])
         else:
-            required = not name.startswith("--") and about.get("nargs") != "?"
-            about["type"] = str if required else kind
+            present = not name.startswith("--") and about.get("nargs") != "?"
+            about["type"] = str if present or "action" in about else kind
         parser.add_argument(name, **about)
 
 
@@ -62,7 +62,7 @@ def _check_compared(options: Namespace) -> None:
     if len(options.runs) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(options.runs)}")
     evaluation = CommandParser()
-    add_options(evaluation, ["evaluation"])
+    declare(evaluation, ["evaluation"])
     for name, usual in evaluation.get_defaults().items():
         if not options.evaluate and options[name] != usual:
             option = f"--{name.replace('_', '-')}"

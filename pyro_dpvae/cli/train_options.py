@@ -11,6 +11,7 @@ from jsonargparse import ActionYesNo, Namespace
 
 from pyro_dpvae._parser import CommandParser
 from pyro_dpvae.cli.files import read_file
+from pyro_dpvae.cli.options import COMMANDS, declare
 from pyro_dpvae.data import READING
 from pyro_dpvae.recipes.config import RunConfig, merged
 from pyro_dpvae.recipes.named import named_recipe
@@ -205,49 +206,11 @@ class _TrainParser(CommandParser):
 
 def _parser(chosen: Mapping[str, Any]) -> _TrainParser:
     """Return a parser with the options of a run, and with those of the chosen parts."""
-    parser = _TrainParser(
-        prog="dpvae train",
-        description="Train a VAE and write a run folder: configuration, records, checkpoints. "
-        "Parts have options of their own: '--objective beta --help' shows those of beta. A part "
-        "of your own goes by the dotted path of its class: '--network my_project.nets.Tower'.",
-    )
-    parser.add_argument(
-        "--config",
-        type=str,
-        action="append",
-        help="a YAML or JSON file of options, as --print-config prints; what the command line "
-        "says replaces it",
-    )
-    parser.add_argument("--print_config", action="store_true", help="print all options and end")
-    parser.add_argument(
-        "--out",
-        type=str | None,
-        help="the run folder (default: runs/DATA-PRIOR-OBJECTIVE or runs/DATA-RECIPE)",
-    )
-    parser.add_argument(
-        "--resume",
-        type=str | None,
-        help="a run folder: go on with the run in it, as it was configured, or start one there",
-    )
-    parser.add_argument(
-        "--checkpoint",
-        type=str | None,
-        help="go on from this checkpoint: last (the default), best, or a step; later ones are "
-        "removed",
-    )
-    parser.add_argument(
-        "--download", action="store_true", help="fetch the data set into --root if it is missing"
-    )
-    several = parser.add_argument_group(
-        "several runs, in folders of --out, with a table at the end"
-    )
-    several.add_argument("--seeds", type=str | None, help="train one run per seed: 0,1,2")
-    several.add_argument(
-        "--sweep",
-        type=str,
-        action="append",
-        help="train one run per value: objective.beta=1,2,4; given again, one per combination",
-    )
+    table = COMMANDS["train"]
+    parser = _TrainParser(prog="dpvae train", description=table["about"])
+    declare(parser, table["options"])
+    several = "several runs, in folders of --out, with a table at the end"
+    declare(parser.add_argument_group(several), table["several"])
     names = [one.name for one in fields(RunConfig)]
     steps = [one.name for one in fields(StepOptions)]
     groups = {

@@ -95,9 +95,9 @@ class PreparedRun:
         data: the data set.
         system: model, guide and objective, at their start.
         folder: where the run is or will be.
-        resume: whether the run of the folder goes on.
+        resume: whether the run of the folder goes on, or the checkpoint that was asked for;
+            otherwise the last one is known once the folder is locked.
         start: the checkpoint that it goes on from; None starts at step 0.
-        chosen: whether that checkpoint was asked for, instead of the last.
         batches: those of training, and those to watch.
         training: how the parts are trained.
     """
@@ -106,9 +106,8 @@ class PreparedRun:
     data: DataSet
     system: System
     folder: RunFolder
-    resume: bool
+    resume: bool | Checkpoint
     start: Checkpoint | None
-    chosen: bool
     batches: tuple[Batches, Batches]
     training: TrainConfig
 
@@ -128,9 +127,6 @@ class PreparedRun:
             about["columns"] = list(data.columns)
         if data.units is not None:
             about["units"] = [numbers.tolist() for numbers in data.units]
-        start: bool | Checkpoint = self.resume
-        if self.start is not None and self.chosen:
-            start = self.start  # otherwise the last one is known once the folder is locked
         return fit(
             self.system.model,
             self.system.guide,
@@ -140,7 +136,7 @@ class PreparedRun:
             config=self.training,
             run=run,
             state=about,
-            resume=start,
+            resume=self.resume,
             device=self.device,
             callbacks=[*boards, *callbacks],
             progress=progress,
@@ -148,7 +144,7 @@ class PreparedRun:
 
     def _write_configuration(self) -> None:
         content, data = self.config.as_dict(), self.data
-        exists = self.resume and shared_object(self.folder.exists)
+        exists = bool(self.resume) and shared_object(self.folder.exists)
         if not exists:
             RunFolder.create(self.folder.path, content)
         if data.held_out is not None:
@@ -219,17 +215,9 @@ def prepare(
         )
         if start is not None:
             check_resumed(start, config=training, objective=system.objective)
-    return PreparedRun(
-        config,
-        data,
-        system,
-        folder,
-        resume,
-        start,
-        checkpoint is not None,
-        (train, watched),
-        training,
-    )
+    going_on = resume if start is None or checkpoint is None else start
+    batches = train, watched
+    return PreparedRun(config, data, system, folder, going_on, start, batches, training)
 
 
 def _located(config: RunConfig) -> RunConfig:
