@@ -1,7 +1,7 @@
 """The state to explore: a run's parts, and samples of both sides to compare points with."""
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from jaxtyping import Float
@@ -50,13 +50,7 @@ class Place:
 
     def __getitem__(self, chosen: Tensor | slice) -> "Place":
         """Return some of the points."""
-        return Place(
-            self.z[chosen],
-            self.z0[chosen],
-            self.log_p[chosen],
-            self.log_q[chosen],
-            self.log_det[chosen],
-        )
+        return Place(*(getattr(self, one.name)[chosen] for one in fields(self)))
 
     def coordinates(self, space: str) -> Tensor:
         """Return the points' coordinates in one of ``SPACES``."""
@@ -141,9 +135,7 @@ def explored(subject: Subject) -> Explored:
         title=saved.folder.path.resolve().name,
         facts={
             "data": subject.data.name,
-            "prior": _name(config.get("prior")),
-            "guide": _name(config.get("guide")),
-            "objective": _name(config.get("objective")),
+            **{kind: _name(config.get(kind)) for kind in ("prior", "guide", "objective")},
             "step": f"{saved.checkpoint.step:,}",
         },
         prior=prior,

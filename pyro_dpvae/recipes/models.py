@@ -93,18 +93,6 @@ class ModelParts:
         """The size of z, of a model that is no ladder."""
         return _LATENT_DIM if self.latent_dim is None else self.latent_dim
 
-    def no_pixels(self) -> None:
-        """Refuse a pixel network.
-
-        Raises:
-            ValueError: if one is named.
-        """
-        if self.pixels[0] != "auto":
-            raise UnsupportedError(
-                "pixel networks are part of a lossy model, "
-                f"got pixels {self.pixels[0]!r} for another; use model lossy, or pixels auto"
-            )
-
 
 @dataclass(frozen=True)
 class BuiltModel:
@@ -131,7 +119,6 @@ def own_model(
         options: of ``build``.
         parts: of the system.
     """
-    parts.no_pixels()
     shape, size = parts.shape, parts.size
     networks = parts.architecture("vae", ARCHITECTURES, default_architecture(shape))
     network = partial(networks.encoder, shape)
@@ -228,7 +215,6 @@ def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> Bui
 
 def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     """Return the sizes of a ladder's layers, and its networks."""
-    parts.no_pixels()
     networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
     latent_dims = tuple(inspect.signature(networks.encoder).parameters["latent_dims"].default)
     check_latent_dims(latent_dims)

@@ -100,14 +100,14 @@ def build_system(
         pixels=_named("pixels", pixels),
     )
     name, options, own = _named("model", model)
+    if name != "lossy" and parts.pixels[0] != "auto":
+        raise UnsupportedError(
+            "pixel networks are part of a lossy model, "
+            f"got pixels {parts.pixels[0]!r} for another; use model lossy, or pixels auto"
+        )
     built = own_model(own, options, parts) if own else MODELS[name](parts, **options)
-    p_z = built.model.prior
-    sizes = {"latent_dim": p_z.latent_dim, "dataset_size": dataset_size}
-    return System(
-        built.model,
-        _build_guide(guide, built),
-        _build_objective(objective, sizes),
-    )
+    sizes = {"latent_dim": built.model.prior.latent_dim, "dataset_size": dataset_size}
+    return System(built.model, _build_guide(guide, built), _build_objective(objective, sizes))
 
 
 def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
