@@ -22,20 +22,17 @@ def main(options: Namespace) -> int:
     if data.test is data.train:  # where nothing is held out
         del splits["test"]
     means = torch.cat([saved.means(split).cpu() for split in splits.values()])
-    size = len(means)
-    places = range(size) if data.places is None else data.places.argsort().tolist()
-    names = [name for name, split in splits.items() for _ in range(split_size(split))]
-    about = {"split": [names[place] for place in places]}
-    labels = _labels(data, splits)
-    if labels is not None:
-        about["label"] = [labels[place] for place in places]
+    known = {"split": [name for name, split in splits.items() for _ in range(split_size(split))]}
+    if (labels := _labels(data, splits)) is not None:
+        known["label"] = labels
     if data.names:
-        rows = [
+        known["name"] = [
             name
             for split, items in splits.items()
             for name in data.names.get(split) or [""] * split_size(items)
         ]
-        about["name"] = [rows[place] for place in places]
+    places = range(len(means)) if data.places is None else data.places.argsort().tolist()
+    about = {name: [column[place] for place in places] for name, column in known.items()}
     columns = [f"z{number + 1}" for number in range(means.shape[1])]
     files = write_rows(path, means[list(places)], columns=columns, about=about)
     print(f"latents of {len(means)} data: {', '.join(map(str, files))}")

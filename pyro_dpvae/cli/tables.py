@@ -1,8 +1,7 @@
 """The data files that commands write: NumPy arrays, CSV and AnnData."""
 
-import csv
 from collections.abc import Mapping, Sequence
-from io import BytesIO, StringIO
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.evaluation.table import csv_table
 from pyro_dpvae.runs import RunFolder
 
 __all__ = ["PICTURES", "TABLES", "chosen_file", "write_rows"]
@@ -85,12 +85,12 @@ def write_rows(
         if not about:
             return [path]
         beside = path.with_suffix(".rows.csv")
-        write_whole(beside, _text(list(about), zip(*about.values(), strict=True)))
+        _write_csv(beside, [list(about), *zip(*about.values(), strict=True)])
         return [path, beside]
     if path.suffix == ".csv":
         lines = zip(flat.tolist(), *about.values(), strict=True)
-        every = ([*numbers, *known] for numbers, *known in lines)
-        write_whole(path, _text([*names, *about], every))
+        every = [[*numbers, *known] for numbers, *known in lines]
+        _write_csv(path, [[*names, *about], *every])
         return [path]
     anndata = library("anndata", path)
     pd: Any = library("pandas", path)
@@ -106,9 +106,5 @@ def write_rows(
     return [path]
 
 
-def _text(names: Sequence[str], lines: object) -> bytes:
-    text = StringIO(newline="")
-    writer = csv.writer(text, lineterminator="\n")  # shell tools would see a carriage return
-    writer.writerow(names)
-    writer.writerows(lines)  # type: ignore[arg-type]
-    return text.getvalue().encode()
+def _write_csv(path: Path, rows: Sequence[Sequence[object]]) -> None:
+    write_whole(path, f"{csv_table(rows)}\n".encode())
