@@ -54,20 +54,11 @@ class ModelParts:
     network: tuple[str, Mapping[str, Any], Callable[..., nn.Module] | None]
     pixels: tuple[str, Mapping[str, Any], Callable[..., nn.Module] | None]
 
-    def architecture(
-        self,
-        kind: str,
-        choices: Mapping[str, Architecture],
-        usual: str,
-        *,
-        raw_shape: Sequence[int] | None = None,
-    ) -> Architecture:
-        """Return the networks of one kind, with their options.
+    def architecture(self, kind: str, raw_shape: Sequence[int] | None = None) -> Architecture:
+        """Return the networks of one kind of model, with their options.
 
         Args:
-            kind: of the model, for messages.
-            choices: the networks of the kind by name.
-            usual: the name that ``auto`` stands for.
+            kind: ``"vae"``, ``"lossy"`` or ``"ladder"``.
             raw_shape: what the decoder gives; None stands for what the likelihood takes.
 
         Raises:
@@ -82,8 +73,11 @@ class ModelParts:
                 latent_dim=self.size,
                 raw_shape=raw_shape or self.likelihood.raw_shape,
             )
+        choices, usual = ARCHITECTURES, default_architecture
+        if kind == "ladder":
+            choices, usual = LADDERS, default_ladder
         if name == "auto":
-            name = usual
+            name = usual(self.shape)
         check_choice(f"network of a {kind} model", name, choices)
         chosen = choices[name]
         return Architecture(partial(chosen.encoder, **options), partial(chosen.decoder, **options))
@@ -120,7 +114,7 @@ def own_model(
         parts: of the system.
     """
     shape, size = parts.shape, parts.size
-    networks = parts.architecture("vae", ARCHITECTURES, default_architecture(shape))
+    networks = parts.architecture("vae")
     network = partial(networks.encoder, shape)
     encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
@@ -145,23 +139,18 @@ def _lossy(parts: ModelParts, *, channels: int = 4) -> BuiltModel:
         raise UnsupportedError(
             f"a lossy model is one of images, got data of shape {shape}; use model vae"
         )
-    name, options, own = parts.pixels
-    networks = parts.architecture(
-        "lossy",
-        ARCHITECTURES,
-        default_architecture(shape),
-        raw_shape=(channels, *shape[1:]),
-    )
+    features = (channels, *shape[1:])
+    networks = parts.architecture("lossy", features)
     network = partial(networks.encoder, shape)
     encoder = cache(lambda: GaussianEncoder(network(), size))
     prior = parts.prior(size, encoder)
+    name, options, own = parts.pixels
     if name == "auto":
         name = "masked" if shape[0] == 1 else "gated"
     build: Callable[..., Any] = own or PIXEL_NETWORKS[name]
     pixels = build(shape, channels, raw_shape=parts.likelihood.raw_shape, **options)
-    decoder = AutoregressiveDecoder(
-        networks.decoder(size, (channels, *shape[1:])), pixels, likelihood=parts.likelihood
-    )
+    network_of_z = networks.decoder(size, features)
+    decoder = AutoregressiveDecoder(network_of_z, pixels, likelihood=parts.likelihood)
     return BuiltModel(LossyVAE(prior, decoder), GuideParts(network, prior, decoder, encoder))
 
 
@@ -215,7 +204,7 @@ def _clustering_ladder(parts: ModelParts, *, assignment: str = "network") -> Bui
 
 def _ladder_networks(parts: ModelParts) -> tuple[tuple[int, ...], Architecture]:
     """Return the sizes of a ladder's layers, and its networks."""
-    networks = parts.architecture("ladder", LADDERS, default_ladder(parts.shape))
+    networks = parts.architecture("ladder")
     latent_dims = tuple(inspect.signature(networks.encoder).parameters["latent_dims"].default)
     check_latent_dims(latent_dims)
     if parts.latent_dim is not None and parts.latent_dim != sum(latent_dims):
