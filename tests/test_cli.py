@@ -58,6 +58,9 @@ def test_train_and_sample(tmp_path: Path, capsys: pytest.CaptureFixture[str]) ->
     assert 0 <= samples.min() <= samples.max() <= 1
     assert main(["sample", str(out), "--number", "7", "--out", str(tmp_path / "again.png")]) == 0
     assert np.array_equal(np.load(tmp_path / "again.npy"), samples)
+    assert main(["sample", str(out), "--number", "7", "--out", str(tmp_path / "rows.csv")]) == 0
+    rows = np.loadtxt(tmp_path / "rows.csv", delimiter=",", skiprows=1)
+    np.testing.assert_allclose(rows, samples.reshape(7, -1), rtol=1e-6)
 
 
 def test_a_run_is_repeated_by_its_seed(tmp_path: Path) -> None:

@@ -1,5 +1,7 @@
 """``dpvae sample RUN``: samples of a trained run, as a picture and as an array."""
 
+from pathlib import Path
+
 from jsonargparse import Namespace
 
 from pyro_dpvae._checks import check_positive_int, check_seed
@@ -15,10 +17,11 @@ def main(options: Namespace) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
     number = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
-    if options.out is not None and options.to is None:
-        path = picture_file(options.out)  # of any format that there is
-    else:
+    table = Path(options.out or "").suffix.removeprefix(".") in TABLES
+    if options.out is None or options.to is not None or table:
         path = chosen_file(options, "samples.png", formats=(*PICTURES, *TABLES))
+    else:
+        path = picture_file(options.out)  # of any format that there is
     saved = opened_run(options)
     x = saved.in_file_units(saved.sample(number, draw=options.draw, seed=seed))
     columns = saved.checkpoint.state.get("columns")
