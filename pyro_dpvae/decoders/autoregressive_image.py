@@ -13,6 +13,7 @@ from torch.distributions import constraints
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_trailing_shape
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import AbstractPixelNetwork
 
@@ -69,15 +70,8 @@ class AutoregressiveImage(dist.TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "AutoregressiveImage":
         """Return the distribution with another batch shape and the same features."""
-        new = self._get_checked_instance(AutoregressiveImage, _instance)
-        new.network, new.likelihood = self.network, self.likelihood
-        # Not expanded: the density is computed once for equal features.
-        new.features, new.progress = self.features, self.progress
-        super(AutoregressiveImage, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new
+        # Features are not expanded: the density is computed once for equal features.
+        return expanded(self, batch_shape, _instance)
 
     @property
     def support(self) -> constraints.Constraint:

@@ -10,6 +10,8 @@ from jaxtyping import Float
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dpvae.distributions import expanded
+
 __all__ = ["LOG_MEAN_RANGE", "Counts"]
 
 LOG_MEAN_RANGE = (-30.0, 30.0)
@@ -47,11 +49,8 @@ class Counts(dist.TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Counts":
         """Return the same distribution for each element of ``batch_shape``."""
-        shape = torch.Size(batch_shape)
-        dispersion = None if self.dispersion is None else self.dispersion.expand(shape)
-        new = Counts(self.log_mean.expand(shape), dispersion)
-        new._validate_args = self._validate_args
-        return new
+        names = ("log_mean",) if self.dispersion is None else ("log_mean", "dispersion")
+        return expanded(self, batch_shape, _instance, names=names)
 
     @property
     def mean(self) -> Tensor:

@@ -57,18 +57,15 @@ class CategoricalLikelihood(AbstractLikelihood):
     def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
         """Return the categorical distributions of the entries."""
         parts = raw.chunk(self.categories, dim=-len(self.shape))
-        return _Codes(torch.stack(parts, -1))
+        return _Codes(logits=torch.stack(parts, -1))
 
 
 @final
 class _Codes(dist.Categorical):
     """Categories as floats, like all other data."""
 
-    def __init__(self, logits: Tensor) -> None:
-        super().__init__(logits=logits)
-
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_Codes":
-        new = _Codes(self.logits.expand(*batch_shape, self.logits.shape[-1]))
+        new = _Codes(logits=self.logits.expand(*batch_shape, -1))
         new._validate_args = self._validate_args
         return new
 

@@ -11,6 +11,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods.bernoulli import bernoulli_log_prob
 
@@ -70,11 +71,7 @@ class _ContinuousBernoulli(dist.TorchDistribution):
         super().__init__(logits.shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_ContinuousBernoulli":
-        new = self._get_checked_instance(_ContinuousBernoulli, _instance)
-        new.logits = self.logits.expand(batch_shape)
-        super(_ContinuousBernoulli, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return expanded(self, batch_shape, _instance, names=("logits",))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return bernoulli_log_prob(self.logits, value) + _log_normalizer(self.logits)

@@ -10,6 +10,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods._levels import (
     LOG_SCALE_RANGE,
@@ -81,12 +82,7 @@ class _DiscretizedLogistic(dist.TorchDistribution):
         super().__init__(loc.shape)
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_DiscretizedLogistic":
-        new = self._get_checked_instance(_DiscretizedLogistic, _instance)
-        new.loc = self.loc.expand(batch_shape)
-        new.scale = self.scale.expand(batch_shape)
-        super(_DiscretizedLogistic, new).__init__(torch.Size(batch_shape), validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return expanded(self, batch_shape, _instance, names=("loc", "scale"))
 
     def log_prob(self, value: Tensor) -> Tensor:
         return log_mass(value, self.loc, self.scale, _TOP)

@@ -11,6 +11,7 @@ from torch import Tensor
 from torch.distributions import Categorical, constraints
 
 from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods._levels import (
     LOG_SCALE_RANGE,
@@ -115,17 +116,8 @@ class _Mixture(dist.TorchDistribution):
         super().__init__(batch, torch.Size(shape))
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_Mixture":
-        new = self._get_checked_instance(_Mixture, _instance)
-        own = len(self.batch_shape)
-        for name in ("logits", "means", "scales", "coefficients"):
-            one = getattr(self, name)
-            setattr(new, name, one.expand(*batch_shape, *one.shape[own:]))
-        new.top = self.top
-        super(_Mixture, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=False
-        )
-        new._validate_args = self._validate_args
-        return new
+        names = ("logits", "means", "scales", "coefficients")
+        return expanded(self, batch_shape, _instance, names=names)
 
     @property
     def support(self) -> constraints.Constraint:

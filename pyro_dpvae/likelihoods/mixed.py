@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_dpvae._checks import check_trailing_shape
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
 from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
@@ -161,9 +162,7 @@ class _Columns(dist.TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "_Columns":
         distributions = [one.expand(torch.Size(batch_shape)) for one in self.distributions]
-        new = _Columns(distributions, self.groups, self.orders, tuple(self.event_shape))
-        new._validate_args = self._validate_args
-        return new
+        return expanded(self, batch_shape, _instance, distributions=distributions)
 
     @property
     def support(self) -> constraints.Constraint:
