@@ -13,7 +13,7 @@ from torch.distributions import Categorical, constraints
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
-from pyro_dpvae.likelihoods._levels import (
+from pyro_dpvae.likelihoods.logistic import (
     LOG_SCALE_RANGE,
     Grid,
     draw_rounded,

@@ -15,8 +15,8 @@ from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
 from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
-from pyro_dpvae.likelihoods.gaussian import GaussianLearnedVarianceLikelihood
-from pyro_dpvae.likelihoods.negative_binomial import NegativeBinomialLikelihood
+from pyro_dpvae.likelihoods.counts import NegativeBinomialLikelihood
+from pyro_dpvae.likelihoods.location_scale import GaussianLearnedVarianceLikelihood
 
 __all__ = ["MixedLikelihood"]
 
