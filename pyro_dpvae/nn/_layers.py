@@ -1,10 +1,13 @@
-"""Layers of ladders: batch norm and leaky ReLU after every layer except heads."""
+"""Layers of networks, with batch norm and leaky ReLU, and checks of the shapes of their data."""
 
+from collections.abc import Sequence
 from itertools import pairwise
 
 from torch import nn
 
-__all__ = ["conv", "conv_up", "dense", "initialized"]
+from pyro_dpvae._checks import check_shape
+
+__all__ = ["check_image_shape", "check_image_size", "conv", "conv_up", "dense", "initialized"]
 
 _SLOPE = 0.1
 _INITIAL_SCALE = 0.02
@@ -41,3 +44,27 @@ def initialized(network: nn.Module) -> nn.Module:
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
     return network
+
+
+def check_image_shape(network: str, shape: Sequence[int], *, least: int) -> tuple[int, int, int]:
+    """Return ``shape`` as (C, H, W), with H and W of at least ``least``."""
+    shape = check_shape("the shape of the data", shape)
+    if len(shape) != 3 or min(shape[1:]) < least:
+        raise ValueError(
+            f"network {network!r} needs images (C, H, W) with H and W of at least {least}, got "
+            f"the shape {shape}; use network 'mlp'"
+        )
+    return shape[0], shape[1], shape[2]
+
+
+def check_image_size(
+    network: str, shape: Sequence[int], *, side: int, others: str = "'residual' or 'mlp'"
+) -> int:
+    """Return the channels of ``shape``, which must be (C, side, side)."""
+    shape = check_shape("the shape of the data", shape)
+    if len(shape) != 3 or shape[1:] != (side, side):
+        raise ValueError(
+            f"network {network!r} needs images of shape (C, {side}, {side}), got {shape}; use "
+            f"network {others}"
+        )
+    return shape[0]

@@ -1,11 +1,21 @@
-"""Pairs of encoder and decoder by name, and the default for a shape of data."""
+"""Pairs of encoder and decoder and pixel networks by name, and the default for a shape of data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyro_dpvae._checks import check_shape
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.celeba import celeba_decoder, celeba_encoder
+from pyro_dpvae.nn.dpvae import (
+    celeba_decoder,
+    celeba_encoder,
+    mnist_decoder,
+    mnist_encoder,
+    mnist_factor_decoder,
+    mnist_factor_encoder,
+    svhn_decoder,
+    svhn_encoder,
+)
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
 from pyro_dpvae.nn.ladder_conv import (
     ladder_celeba_decoder,
     ladder_celeba_encoder,
@@ -18,17 +28,20 @@ from pyro_dpvae.nn.ladder_dense import (
     ladder_mnist_decoder,
     ladder_mnist_encoder,
 )
+from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
+from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder, moons_decoder, moons_encoder
-from pyro_dpvae.nn.mnist import (
-    mnist_decoder,
-    mnist_encoder,
-    mnist_factor_decoder,
-    mnist_factor_encoder,
-)
+from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork
 from pyro_dpvae.nn.residual import residual_decoder, residual_encoder
-from pyro_dpvae.nn.svhn import svhn_decoder, svhn_encoder
 
-__all__ = ["ARCHITECTURES", "LADDERS", "Architecture", "default_architecture", "default_ladder"]
+__all__ = [
+    "ARCHITECTURES",
+    "LADDERS",
+    "PIXEL_NETWORKS",
+    "Architecture",
+    "default_architecture",
+    "default_ladder",
+]
 
 
 @dataclass(frozen=True)
@@ -114,3 +127,11 @@ def default_ladder(shape: Sequence[int]) -> str:
     if len(shape) == 3 and shape[1] == shape[2]:
         return _LADDERS_BY_SIZE.get(shape[1], "ladder-mlp")
     return "ladder-mlp"
+
+
+PIXEL_NETWORKS: dict[str, Callable[..., AbstractPixelNetwork]] = {
+    "gated": GatedPixelNetwork,
+    "local": LocalPixelNetwork,
+    "masked": MaskedPixelNetwork,
+}
+"""The pixel networks by name."""

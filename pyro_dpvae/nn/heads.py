@@ -6,9 +6,8 @@ from math import prod
 from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.batched import Batched, measured
 from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead
-from pyro_dpvae.nn.measuring import measured
 
 __all__ = ["with_head"]
 

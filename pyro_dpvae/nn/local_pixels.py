@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.activations import elu
-from pyro_dpvae.nn.gated_layer import GatedLayer
+from pyro_dpvae.nn.gated_pixels import GatedLayer
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
 

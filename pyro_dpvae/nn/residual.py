@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn._sizes import check_image_shape
+from pyro_dpvae.nn._layers import check_image_shape
 from pyro_dpvae.nn.batched import Batched
 
 __all__ = ["residual_decoder", "residual_encoder"]
