@@ -1,14 +1,168 @@
-"""Data by name, file or folder."""
+"""Data by name, from scikit-learn or torchvision, or from a file or folder."""
 
+import os
+from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import Dataset
+
+from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae.data.dataset import DataSet
 from pyro_dpvae.data.formats.registry import ENDINGS, read
-from pyro_dpvae.data.named import TORCHVISION, TOYS, default_root
-from pyro_dpvae.data.sources import check_held_out, data_set
+from pyro_dpvae.data.sources import Part, Source, check_held_out, data_set
 from pyro_dpvae.errors import DataError, MissingDataError
 
-__all__ = ["DATA_SETS", "READING", "load"]
+__all__ = ["DATA_SETS", "READING", "TORCHVISION", "TOYS", "default_root", "load"]
+
+
+def _two_moons() -> Source:
+    from sklearn.datasets import make_moons
+
+    parts = {
+        split: Part(*make_moons(count, noise=0.05, random_state=seed))
+        for seed, (split, count) in enumerate({"train": 2000, "test": 200}.items())
+    }
+    return Source("two-moons", parts, "'two-moons'")
+
+
+def _digits() -> Source:
+    from sklearn.datasets import load_digits
+
+    images, labels = load_digits(return_X_y=True)
+    levels = np.rint(images * 255 / 16).astype(np.uint8).reshape(-1, 1, 8, 8)
+    return Source("digits", {"train": Part(levels, labels)}, "'digits'")
+
+
+TOYS: dict[str, Callable[[], Source]] = {"digits": _digits, "two-moons": _two_moons}
+"""Data sets from scikit-learn."""
+
+
+def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], Any]) -> DataSet:
+    """Return the data set of two torchvision splits, or raise with a remedy."""
+    from torchvision import datasets
+
+    try:
+        if download:
+            root.mkdir(parents=True, exist_ok=True)
+        train, test = split(datasets, True), split(datasets, False)
+    except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
+        # torchvision asserts that the content of files fits their names.
+        raise MissingDataError(
+            f"data set {name!r} is missing or incomplete under {root}, where torchvision would "
+            f"store it ({error or type(error).__name__}); use download=True to fetch it, or set "
+            "root to its folder"
+        ) from error
+    (train_data, train_labels), (test_data, test_labels) = train, test
+    return DataSet(name, train_data, test_data, train_labels, test_labels)
+
+
+def _mnist_like(name: str, cls: str) -> Callable[[Path, bool], DataSet]:
+    def load(root: Path, download: bool) -> DataSet:
+        def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+            part = getattr(datasets, cls)(root, train=train, download=download)
+            return part.data[:, None].contiguous(), part.targets.long()
+
+        return _pair(name, root, download, split)
+
+    return load
+
+
+def _cifar10(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        part = datasets.CIFAR10(root, train=train, download=download)
+        images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+        return images, torch.tensor(part.targets)
+
+    return _pair("cifar10", root, download, split)
+
+
+def _svhn(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        part = datasets.SVHN(root, split="train" if train else "test", download=download)
+        return torch.from_numpy(part.data), torch.from_numpy(part.labels).long()
+
+    return _pair("svhn", root, download, split)
+
+
+def _omniglot(root: Path, download: bool) -> DataSet:
+    """Omniglot: background alphabets for training, evaluation alphabets held out; ink is 255.
+
+    The splits share no character, so the class numbers of the second follow those of the first.
+    """
+
+    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
+        from PIL import Image
+
+        part = datasets.Omniglot(root, background=train, download=download)
+        images, labels = [], []
+        places = range(len(part))  # torchvision's data sets are not iterable
+        with progress_bar(
+            places, description="reading omniglot", unit="image", leave=False
+        ) as bar:
+            for place in bar:
+                drawing, label = part[place]
+                small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
+                images.append(255 - torch.from_numpy(np.array(small)))
+                labels.append(label)
+        return torch.stack(images)[:, None], torch.tensor(labels)
+
+    data = _pair("omniglot", root, download, split)
+    assert data.train_labels is not None
+    assert data.test_labels is not None
+    return replace(data, test_labels=data.test_labels + data.train_labels.max() + 1)
+
+
+class _Faces(Dataset[Tensor]):
+    """CelebA as uint8 (3, 64, 64): the central 148x148 pixels, resized."""
+
+    def __init__(self, faces: Any) -> None:
+        self.faces = faces
+
+    def __len__(self) -> int:
+        return len(self.faces)
+
+    def __getitem__(self, index: int) -> Tensor:
+        from PIL import Image
+
+        try:
+            image = self.faces[index][0]
+        except OSError as error:
+            name = self.faces.filename[index]
+            raise DataError(f"every image must be readable, got {name}: {error}") from error
+        left, top = (image.width - 148) // 2, (image.height - 148) // 2
+        centre = image.crop((left, top, left + 148, top + 148))
+        small = centre.resize((64, 64), Image.Resampling.BICUBIC)
+        return torch.from_numpy(np.array(small)).permute(2, 0, 1)
+
+
+def _celeba(root: Path, download: bool) -> DataSet:
+    def split(datasets: Any, train: bool) -> tuple[Dataset[Tensor], None]:
+        part = datasets.CelebA(root, split="train" if train else "test", download=download)
+        return _Faces(part), None
+
+    return _pair("celeba", root, download, split)
+
+
+TORCHVISION: dict[str, Callable[[Path, bool], DataSet]] = {
+    "celeba": _celeba,
+    "cifar10": _cifar10,
+    "fashion-mnist": _mnist_like("fashion-mnist", "FashionMNIST"),
+    "mnist": _mnist_like("mnist", "MNIST"),
+    "omniglot": _omniglot,
+    "svhn": _svhn,
+}
+"""Data sets in torchvision's layout: functions of (root, download)."""
+
+
+def default_root() -> str | None:
+    """Return the root folder in the environment variable DPVAE_DATA, if it is set."""
+    return os.environ.get("DPVAE_DATA")
+
 
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
