@@ -6,13 +6,12 @@ from typing import Any, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_dpvae.distributions import expanded
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
 __all__ = ["BernoulliLikelihood", "ContinuousBernoulliLikelihood", "bernoulli_log_prob"]
 
@@ -54,13 +53,11 @@ class BernoulliLikelihood(AbstractLikelihood):
         "continuous Bernoulli, a Gaussian or the discretised logistic likelihood"
     )
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the Bernoulli distributions of the pixels."""
         return _Bernoulli(logits=raw)
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return x - p and p (1 - p), with p the probability of a one."""
         p = raw.sigmoid()
         return x - p, p * (1 - p)
@@ -100,13 +97,11 @@ class ContinuousBernoulliLikelihood(AbstractLikelihood):
     rule = "a continuous Bernoulli likelihood takes pixels in [0, 1]"
     remedy = "scale the data to [0, 1] or use a Gaussian likelihood"
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the continuous Bernoulli distributions of the pixels."""
         return _ContinuousBernoulli(raw)
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return x - mean and the variance: it is an exponential family in the logit."""
         pixels = _ContinuousBernoulli(raw)
         return x - pixels.mean, pixels.variance

@@ -5,12 +5,11 @@ from typing import Any, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
 __all__ = ["CategoricalLikelihood"]
 
@@ -54,7 +53,7 @@ class CategoricalLikelihood(AbstractLikelihood):
         """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.categories * self.shape[0], *self.shape[1:])
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the categorical distributions of the entries."""
         parts = raw.chunk(self.categories, dim=-len(self.shape))
         return _Codes(logits=torch.stack(parts, -1))

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_dpvae.distributions import expanded
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
 __all__ = ["LOG_MEAN_RANGE", "Counts", "NegativeBinomialLikelihood", "PoissonLikelihood"]
 
@@ -21,6 +21,9 @@ LOG_MEAN_RANGE = (-30.0, 30.0)
 """Log means are clamped to it, so that densities and their gradients are finite in float32."""
 
 _SERIES = 8.0  # from here on Stirling's series is precise in float64
+_REMEDY = (
+    "pass the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
+)
 _HALF_LOG_2_PI = 0.5 * math.log(2 * math.pi)
 
 
@@ -93,18 +96,18 @@ class Counts(dist.TorchDistribution):
         return torch.poisson(mean * torch._standard_gamma(shape) / shape)
 
 
-def _log1p(ratio: Float[Tensor, "..."], otherwise: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def _log1p(ratio: Values, otherwise: Values) -> Values:
     """Return log(1 + ratio), or ``otherwise``, its other form, where 1 + ratio loses digits."""
     near = ratio > -0.5
     return torch.where(near, torch.where(near, ratio, 0.0).log1p(), otherwise)
 
 
-def _log_factorial_rest(x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def _log_factorial_rest(x: Values) -> Values:
     """Return log x! - x log x + x of positive x."""
     return _stirling_rest(x) + 0.5 * x.log() + _HALF_LOG_2_PI
 
 
-def _stirling_rest(y: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def _stirling_rest(y: Values) -> Values:
     """Return log Gamma(y) - (y - 1/2) log y + y - log(2 pi) / 2 of positive y."""
     large = y >= _SERIES
     inverse = torch.where(large, y, _SERIES).reciprocal()
@@ -137,17 +140,13 @@ class PoissonLikelihood(AbstractLikelihood):
     """
 
     rule = "a Poisson likelihood takes counts 0, 1, 2, ..."
-    remedy = (
-        "pass the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
-    )
+    remedy = _REMEDY
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the Poisson distributions of the counts."""
         return Counts(raw.clamp(*LOG_MEAN_RANGE))
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return x - mean and the mean."""
         mean = raw.clamp(*LOG_MEAN_RANGE).exp()
         return x - mean, mean
@@ -184,9 +183,7 @@ class NegativeBinomialLikelihood(AbstractLikelihood):
     """
 
     rule = "a negative binomial likelihood takes counts 0, 1, 2, ..."
-    remedy = (
-        "pass the counts themselves, not rates or logarithms of them, or use a Gaussian likelihood"
-    )
+    remedy = _REMEDY
 
     def __init__(self, shape: Sequence[int]) -> None:
         super().__init__(shape)
@@ -197,18 +194,12 @@ class NegativeBinomialLikelihood(AbstractLikelihood):
         """The dispersion of each channel."""
         return _LEAST_DISPERSION + F.softplus(self.raw_dispersion)
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the negative binomial distributions of the counts."""
-        return Counts(raw.clamp(*LOG_MEAN_RANGE), self._placed())
+        return Counts(raw.clamp(*LOG_MEAN_RANGE), self._over_channels(self.dispersion))
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return (x - mean) / (1 + d mean) and mean (1 + d x) / (1 + d mean)^2."""
-        mean, d = raw.clamp(*LOG_MEAN_RANGE).exp(), self._placed()
+        mean, d = raw.clamp(*LOG_MEAN_RANGE).exp(), self._over_channels(self.dispersion)
         spread = 1 + d * mean
         return (x - mean) / spread, mean * (1 + d * x) / spread.square()
-
-    def _placed(self) -> Tensor:
-        """Return the dispersions, shaped to broadcast over the channels."""
-        return self.dispersion.reshape(-1, *(1 for _ in self.shape[1:]))

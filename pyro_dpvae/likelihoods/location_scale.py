@@ -13,7 +13,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive, check_trailing_shape
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
 __all__ = [
     "AbstractLearnedScale",
@@ -30,7 +30,7 @@ __all__ = [
 _FLOOR = 1e-3
 
 
-def floored_scale(raw: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+def floored_scale(raw: Values) -> Values:
     """Return 0.001 + softplus(raw)."""
     return _FLOOR + F.softplus(raw)
 
@@ -67,8 +67,8 @@ class AbstractLearnedScale(AbstractLikelihood, ABC):
         """
         check_trailing_shape("data", data.shape, self.shape)
         data = data.reshape(-1, *self.shape).double()
-        over = [dim for dim in range(data.dim()) if not (self._each and dim == 1)]
-        deviation = self._deviation(data, over)
+        each = self.raw_scale.dim() == 1
+        deviation = self._deviation(data, [d for d in range(data.dim()) if not (each and d == 1)])
         # softplus(raw) = deviation - floor; at less than twice the floor nothing is left to learn.
         above = deviation.clamp(min=2 * _FLOOR) - _FLOOR
         self.raw_scale.copy_(above + torch.log(-torch.expm1(-above)))
@@ -78,13 +78,9 @@ class AbstractLearnedScale(AbstractLikelihood, ABC):
     def _deviation(data: Float[Tensor, "data ..."], over: list[int]) -> Tensor:
         """Return the scale that fits data around each pixel's centre, over some dimensions."""
 
-    @property
-    def _each(self) -> bool:
-        return self.raw_scale.dim() == 1
-
     def _placed(self) -> Tensor:
         """Return the scales, shaped to broadcast over the channels."""
-        return self.scale.reshape(-1, *(1 for _ in self.shape[1:])) if self._each else self.scale
+        return self._over_channels(self.scale) if self.raw_scale.dim() else self.scale
 
 
 _RULE = "a Gaussian likelihood takes finite values"
@@ -136,13 +132,11 @@ class GaussianLikelihood(AbstractLikelihood):
         """
         return cls(shape, variance=1 / (2 * check_positive("weight", weight)))
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
         return dist.Normal(raw, self.variance**0.5)
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return (x - raw) / variance and 1 / variance, of shape ()."""
         return _gaussian_expansion(x, raw, raw.new_full((), self.variance))
 
@@ -176,13 +170,11 @@ class GaussianLearnedVarianceLikelihood(AbstractLearnedScale):
 
     rule = _RULE
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
         return dist.Normal(raw, self._placed())
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return (x - raw) / scale^2 and 1 / scale^2, of a shape that broadcasts."""
         return _gaussian_expansion(x, raw, self._placed().square())
 
@@ -216,7 +208,7 @@ class GaussianPixelVarianceLikelihood(AbstractLikelihood):
     values_per_pixel: ClassVar[int] = 2
     rule = _RULE
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the normal distributions of the pixels."""
         mean, raw_scale = self.split(raw)
         return dist.Normal(mean, floored_scale(raw_scale))
@@ -261,7 +253,7 @@ class LaplaceLikelihood(AbstractLikelihood):
         super().__init__(shape)
         self.scale = check_positive("scale", scale)
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the Laplace distributions of the pixels."""
         return dist.Laplace(raw, self.scale)
 
@@ -286,7 +278,7 @@ class LaplaceLearnedScaleLikelihood(AbstractLearnedScale):
 
     rule = _LAPLACE_RULE
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the Laplace distributions of the pixels."""
         return dist.Laplace(raw, self._placed())
 

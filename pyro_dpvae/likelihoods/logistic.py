@@ -6,13 +6,13 @@ from typing import Any, ClassVar, final
 import pyro.distributions as dist
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import constraints
 
 from pyro_dpvae.distributions import expanded
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
 __all__ = [
     "LOG_SCALE_RANGE",
@@ -37,16 +37,14 @@ class Grid(constraints.Constraint):
         self.top = top
         super().__init__()
 
-    def check(self, value: Float[Tensor, "..."]) -> Bool[Tensor, "..."]:
+    def check(self, value: Values) -> Bool[Tensor, "..."]:
         """Return True for values on the grid."""
         levels = value * self.top
         nearest = levels.round().clamp(0, self.top)
         return (levels - nearest).abs() <= 1e-3
 
 
-def log_mass(
-    value: Float[Tensor, "..."], loc: Float[Tensor, "..."], scale: Float[Tensor, "..."], top: int
-) -> Float[Tensor, "..."]:
+def log_mass(value: Values, loc: Values, scale: Values, top: int) -> Values:
     """Return log P(x) of values on the grid, with x the rounding of loc + scale * logistic.
 
     The bins of 0 and 1 extend to infinity.
@@ -120,7 +118,7 @@ class DiscretizedLogisticLikelihood(AbstractLikelihood):
         "the continuous Bernoulli or a Gaussian likelihood"
     )
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the discretised logistic distributions of the pixels."""
         mean, log_scale = self.split(raw)
         return _DiscretizedLogistic(mean, log_scale.clamp(*LOG_SCALE_RANGE).exp())

@@ -5,14 +5,13 @@ from typing import Any, ClassVar, final
 
 import pyro.distributions as dist
 import torch
-from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor
 from torch.distributions import Categorical, constraints
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.distributions import expanded
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 from pyro_dpvae.likelihoods.logistic import (
     LOG_SCALE_RANGE,
     Grid,
@@ -82,7 +81,7 @@ class DiscretizedLogisticMixtureLikelihood(AbstractLikelihood):
         """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.components * sum(self._counts()), *self.shape[1:])
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the distribution of an item; pixels are independent, channels are not."""
         parts = raw.movedim(-len(self.shape), -1).unflatten(-1, (-1, self.components))
         logits, means, log_scales, coefficients = parts.split(self._counts(), -2)

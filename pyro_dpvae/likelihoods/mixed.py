@@ -12,7 +12,7 @@ from torch.distributions import constraints
 
 from pyro_dpvae._checks import check_trailing_shape
 from pyro_dpvae.distributions import expanded
-from pyro_dpvae.likelihoods._base import AbstractLikelihood
+from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
 from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
 from pyro_dpvae.likelihoods.counts import NegativeBinomialLikelihood
@@ -101,7 +101,7 @@ class MixedLikelihood(AbstractLikelihood):
         """The shape of an item's raw values: ``shape`` with other channels."""
         return (sum(part.raw_shape[0] for part in self._parts()), *self.shape[1:])
 
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the distribution of an item."""
         parts = self._parts()
         raws = raw.split([part.raw_shape[0] for part in parts], -len(self.shape))
