@@ -3,6 +3,7 @@
 import math
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import cast
 
 from torch import nn
 
@@ -73,19 +74,14 @@ def mnist_encoder(image_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("mnist", image_shape, side=28)
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3),  # 12
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 4, stride=2, padding=1),  # 6
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3),  # 4
-        nn.ReLU(),
+        *_stack(
+            nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
+            nn.Conv2d(32, 32, 3),  # 12
+            nn.Conv2d(32, 32, 4, stride=2, padding=1),  # 6
+            nn.Conv2d(32, 32, 3),  # 4
+        ),
         nn.Flatten(),
-        nn.Linear(512, 256),
-        nn.ReLU(),
-        nn.Linear(256, 256),
-        nn.ReLU(),
+        *_stack(nn.Linear(512, 256), nn.Linear(256, 256)),
     )
     return Batched(he_start(body), in_shape=image_shape, out_shape=(256,))
 
@@ -105,19 +101,13 @@ def mnist_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("mnist", raw_shape, side=28)
     body = nn.Sequential(
-        nn.Linear(latent_dim, 256),
-        nn.ReLU(),
-        nn.Linear(256, 256),
-        nn.ReLU(),
-        nn.Linear(256, 512),
-        nn.ReLU(),
+        *_stack(nn.Linear(latent_dim, 256), nn.Linear(256, 256), nn.Linear(256, 512)),
         UnflattenImage(32, 4, 4),
-        nn.ConvTranspose2d(32, 32, 3),  # 6
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 12
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 32, 3),  # 14
-        nn.ReLU(),
+        *_stack(
+            nn.ConvTranspose2d(32, 32, 3),  # 6
+            nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 12
+            nn.ConvTranspose2d(32, 32, 3),  # 14
+        ),
         FewChannelsTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
@@ -138,16 +128,13 @@ def mnist_factor_encoder(image_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("mnist-factor", image_shape, side=28)
     body = nn.Sequential(
-        nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
-        nn.ReLU(),
-        nn.Conv2d(32, 64, 3),  # 12
-        nn.ReLU(),
-        nn.Conv2d(64, 64, 4, stride=2, padding=1),  # 6
-        nn.ReLU(),
-        nn.Conv2d(64, 256, 3),  # 4
-        nn.ReLU(),
-        nn.Conv2d(256, 256, 4),  # 1
-        nn.ReLU(),
+        *_stack(
+            nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
+            nn.Conv2d(32, 64, 3),  # 12
+            nn.Conv2d(64, 64, 4, stride=2, padding=1),  # 6
+            nn.Conv2d(64, 256, 3),  # 4
+            nn.Conv2d(256, 256, 4),  # 1
+        ),
         nn.Flatten(),
     )
     return Batched(he_start(body), in_shape=image_shape, out_shape=(256,))
@@ -168,17 +155,14 @@ def mnist_factor_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("mnist-factor", raw_shape, side=28)
     body = nn.Sequential(
-        nn.Linear(latent_dim, 256),
-        nn.ReLU(),
+        *_stack(nn.Linear(latent_dim, 256)),
         UnflattenImage(256, 1, 1),
-        nn.ConvTranspose2d(256, 256, 4),  # 4
-        nn.ReLU(),
-        nn.ConvTranspose2d(256, 64, 3),  # 6
-        nn.ReLU(),
-        nn.ConvTranspose2d(64, 64, 4, stride=2, padding=1),  # 12
-        nn.ReLU(),
-        nn.ConvTranspose2d(64, 32, 3),  # 14
-        nn.ReLU(),
+        *_stack(
+            nn.ConvTranspose2d(256, 256, 4),  # 4
+            nn.ConvTranspose2d(256, 64, 3),  # 6
+            nn.ConvTranspose2d(64, 64, 4, stride=2, padding=1),  # 12
+            nn.ConvTranspose2d(64, 32, 3),  # 14
+        ),
         FewChannelsTranspose2d(32, channels, 4, stride=2, padding=1),  # 28
     )
     return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
@@ -201,14 +185,17 @@ def svhn_encoder(image_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("svhn", image_shape, side=32)
     body = nn.Sequential(
-        *_norm_relu(nn.Conv2d(channels, 32, 4, stride=2, padding=1)),  # 16
-        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
-        *_norm_relu(nn.Conv2d(32, 32, 4, stride=2, padding=1)),  # 8
-        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
-        *_norm_relu(nn.Conv2d(32, 32, 3)),  # 6
-        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
-        *_norm_relu(nn.Conv2d(32, 32, 3)),  # 4
-        *_norm_relu(nn.Conv2d(32, 32, 3, padding=1)),
+        *_stack(
+            nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 16
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.Conv2d(32, 32, 4, stride=2, padding=1),  # 8
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.Conv2d(32, 32, 3),  # 6
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.Conv2d(32, 32, 3),  # 4
+            nn.Conv2d(32, 32, 3, padding=1),
+            norm=True,
+        ),
         nn.Flatten(),
     )
     return Batched(body, in_shape=image_shape, out_shape=(512,))
@@ -229,30 +216,20 @@ def svhn_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
     """
     channels = check_image_size("svhn", raw_shape, side=32)
     body = nn.Sequential(
-        nn.Linear(latent_dim, 512),
-        nn.ReLU(),
+        *_stack(nn.Linear(latent_dim, 512)),
         UnflattenImage(32, 4, 4),
-        nn.ConvTranspose2d(32, 32, 3),  # 6
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 32, 3),  # 8
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 16
-        nn.ReLU(),
-        nn.Conv2d(32, 32, 3, padding=1),
-        nn.ReLU(),
-        nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 32
-        nn.ReLU(),
+        *_stack(
+            nn.ConvTranspose2d(32, 32, 3),  # 6
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ConvTranspose2d(32, 32, 3),  # 8
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 16
+            nn.Conv2d(32, 32, 3, padding=1),
+            nn.ConvTranspose2d(32, 32, 4, stride=2, padding=1),  # 32
+        ),
         nn.Conv2d(32, channels, 3, padding=1),
     )
     return Batched(he_start(body), in_shape=(latent_dim,), out_shape=raw_shape)
-
-
-def _norm_relu(convolution: nn.Conv2d) -> tuple[nn.Module, ...]:
-    return convolution, nn.BatchNorm2d(convolution.out_channels), nn.ReLU()
 
 
 # The slope of the leaky ReLU is not in the paper; the authors' code uses 1.
@@ -275,14 +252,9 @@ def celeba_encoder(image_shape: Sequence[int]) -> Batched:
         (1024,)
     """
     channels = check_image_size("celeba", image_shape, side=64)
-    layers: list[nn.Module] = []
-    for inputs, outputs in pairwise([channels, 32, 64, 128, 256, 256]):
-        layers += [
-            nn.Conv2d(inputs, outputs, 4, stride=2, padding=1),  # 32, 16, 8, 4, 2
-            nn.BatchNorm2d(outputs),
-            nn.LeakyReLU(_SLOPE),
-        ]
-    body = nn.Sequential(*layers, nn.Flatten())
+    sizes = pairwise([channels, 32, 64, 128, 256, 256])
+    layers = [nn.Conv2d(*pair, 4, stride=2, padding=1) for pair in sizes]  # 32, 16, 8, 4, 2
+    body = nn.Sequential(*_stack(*layers, norm=True, slope=_SLOPE), nn.Flatten())
     return Batched(body, in_shape=image_shape, out_shape=(1024,))
 
 
@@ -303,11 +275,7 @@ def celeba_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         (3, 64, 64)
     """
     channels = check_image_size("celeba", raw_shape, side=64)
-    layers: list[nn.Module] = [
-        nn.Linear(latent_dim, 1024),
-        nn.LeakyReLU(_SLOPE),
-        nn.Unflatten(1, (256, 2, 2)),
-    ]
+    layers = [*_stack(nn.Linear(latent_dim, 1024), slope=_SLOPE), nn.Unflatten(1, (256, 2, 2))]
     for inputs, outputs in pairwise([256, 256, 128, 64, 32]):
         layers += [
             *_enlarge(inputs, outputs),  # 4, 8, 16, 32
@@ -320,3 +288,14 @@ def celeba_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
 
 def _enlarge(inputs: int, outputs: int) -> tuple[nn.Module, ...]:
     return nn.Upsample(scale_factor=2), nn.ReplicationPad2d(1), nn.Conv2d(inputs, outputs, 3)
+
+
+def _stack(*layers: nn.Module, norm: bool = False, slope: float = 0.0) -> list[nn.Module]:
+    """Return layers, each followed by batch norm, if wanted, and a ReLU or leaky ReLU."""
+    stack: list[nn.Module] = []
+    for layer in layers:
+        stack.append(layer)
+        if norm:
+            stack.append(nn.BatchNorm2d(cast(int, layer.out_channels)))
+        stack.append(nn.LeakyReLU(slope) if slope else nn.ReLU())
+    return stack

@@ -7,7 +7,7 @@ from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.batched import Batched, measured
-from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead
+from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
 
 __all__ = ["with_head"]
 
@@ -43,12 +43,7 @@ def with_head(
     head: nn.Module = nn.Linear(prod(trunk.out_shape), outputs)
     for module in trunk.modules():
         if isinstance(module, LadderEncoder):
-            if sum(module.latent_dims) != latent_dim:
-                raise ValueError(
-                    "the layers of a ladder must add up to latent_dim, got "
-                    f"latent_dim={latent_dim} and the sizes {module.latent_dims}; use "
-                    f"latent_dim={sum(module.latent_dims)}"
-                )
+            check_latents(latent_dim, module.latent_dims)
             head = LadderHead(module, extra=extra)
     flat = [nn.Flatten()] if len(trunk.out_shape) > 1 else []
     body = nn.Sequential(trunk.body, *flat, head)

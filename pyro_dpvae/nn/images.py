@@ -1,12 +1,12 @@
 """Layers of convolutional decoders, computed as is fastest on a CPU."""
 
-from typing import final
+from typing import Any, final
 
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["FewChannelsTranspose2d", "UnflattenImage", "transposed"]
+__all__ = ["FewChannelsTranspose2d", "UnflattenImage", "geometry", "transposed"]
 
 # Up to here the product was faster in all of 24 measured shapes, by up to six times.
 _FEW = 2
@@ -53,22 +53,20 @@ def transposed(layer: nn.ConvTranspose2d, image: Float[Tensor, "n channels h w"]
     results are added up where they overlap.
     """
     if not _has_few(layer, image):
-        return F.conv_transpose2d(
-            image,
-            layer.weight,
-            None,
-            stride=layer.stride,
-            padding=layer.padding,  # type: ignore[arg-type]
-            output_padding=layer.output_padding,
-            groups=layer.groups,
-            dilation=layer.dilation,
-        )
+        options = {**geometry(layer), "output_padding": layer.output_padding}
+        return F.conv_transpose2d(image, layer.weight, None, **options)
     stride, kernel, padding = layer.stride, layer.kernel_size, layer.padding
     size = [
         (image.shape[2 + d] - 1) * stride[d] + kernel[d] - 2 * int(padding[d]) for d in range(2)
     ]
     patches = layer.weight.flatten(1).T @ image.flatten(2)
     return F.fold(patches, size, kernel, padding=padding, stride=stride)  # type: ignore[arg-type]
+
+
+def geometry(layer: nn.Conv2d | nn.ConvTranspose2d) -> dict[str, Any]:
+    """Return the arguments with which a layer calls its convolution, besides its weights."""
+    names = ("stride", "padding", "dilation", "groups")
+    return {name: getattr(layer, name) for name in names}
 
 
 def _has_few(layer: nn.ConvTranspose2d, image: Tensor) -> bool:

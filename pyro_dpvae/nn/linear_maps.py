@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, transposed
+from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, geometry, transposed
 
 __all__ = ["AbstractLinearMap", "is_known", "linearized", "push_through"]
 
@@ -117,7 +117,7 @@ class _Fixed(AbstractLinearMap):
         if isinstance(layer, nn.Linear):
             return tangents @ layer.weight.T
         if isinstance(layer, nn.Conv2d):
-            return _convolved(layer, tangents)
+            return F.conv2d(tangents, layer.weight, None, **geometry(layer))
         if isinstance(layer, nn.ConvTranspose2d):
             return transposed(layer, tangents)
         return layer(tangents)
@@ -127,23 +127,10 @@ class _Fixed(AbstractLinearMap):
         if isinstance(layer, nn.Linear):
             return cotangents @ layer.weight
         if isinstance(layer, nn.ConvTranspose2d):
-            return _convolved(layer, cotangents)
+            return F.conv2d(cotangents, layer.weight, None, **geometry(layer))
         if isinstance(layer, nn.Conv2d):
             return _conv2d_adjoint(layer, cotangents, size=self._in_shape[1:])
         return cotangents.reshape(len(cotangents), *self._in_shape)
-
-
-def _convolved(layer: nn.Conv2d | nn.ConvTranspose2d, images: Tensor) -> Tensor:
-    """Return the convolution of images with the weight of a layer."""
-    return F.conv2d(
-        images,
-        layer.weight,
-        None,
-        stride=layer.stride,
-        padding=layer.padding,
-        dilation=layer.dilation,
-        groups=layer.groups,
-    )
 
 
 def _conv2d_adjoint(layer: nn.Conv2d, cotangents: Tensor, *, size: torch.Size) -> Tensor:
@@ -159,12 +146,5 @@ def _conv2d_adjoint(layer: nn.Conv2d, cotangents: Tensor, *, size: torch.Size) -
         for d in range(2)
     ]
     return F.conv_transpose2d(
-        cotangents,
-        layer.weight,
-        None,
-        stride=stride,
-        padding=padding,  # type: ignore[arg-type]
-        output_padding=rest,
-        groups=layer.groups,
-        dilation=dilation,
+        cotangents, layer.weight, None, **geometry(layer), output_padding=rest
     )

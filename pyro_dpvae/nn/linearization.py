@@ -113,6 +113,13 @@ class Linearizer:
     def __init__(self, network: Batched) -> None:
         self.network = network
         self.layers = _layers(network)
+        # The last layer and its place, if it is linear, besides reshapings of its outputs.
+        self.last: int | None = None
+        self.last_layer: nn.Linear | None = None
+        for place, layer in enumerate(self.layers or ()):
+            if not isinstance(layer, nn.Flatten | nn.Unflatten):
+                self.last_layer = layer if isinstance(layer, nn.Linear) else None
+                self.last = None if self.last_layer is None else place
 
     def at(self, z: Float[Tensor, "batch latent"]) -> AbstractLinearization:
         """Return the linearization at z."""
@@ -121,26 +128,10 @@ class Linearizer:
         return _Layered(self, self.layers, z)
 
     @cached_property
-    def last(self) -> int | None:
-        """The place of the last layer, if it is linear, besides reshapings of its outputs."""
-        assert self.layers is not None
-        place = len(self.layers) - 1
-        while place > 0 and isinstance(self.layers[place], nn.Flatten | nn.Unflatten):
-            place -= 1
-        return place if isinstance(self.layers[place], nn.Linear) else None
-
-    def last_layer(self) -> nn.Linear:
-        """Return the layer at the place ``last``."""
-        assert self.layers is not None
-        assert self.last is not None
-        layer = self.layers[self.last]
-        assert isinstance(layer, nn.Linear)
-        return layer
-
-    @cached_property
     def gram(self) -> Tensor:
         """W'W of the last layer of a perceptron, of shape (width, width)."""
-        weight = self.last_layer().weight
+        assert self.last_layer is not None
+        weight = self.last_layer.weight
         # The first call may be without gradients, and later ones with.
         with torch.enable_grad():
             return weight.T @ weight
@@ -200,10 +191,10 @@ class _Layered(AbstractLinearization):
 
     def _takes_gram(self, weights: Tensor) -> bool:
         """Return True if W'W of the last layer costs less than it saves in two curvatures."""
-        last = self._linearizer.last
-        if weights.dim() or not last:
+        last = self._linearizer.last_layer
+        if weights.dim() or not self._linearizer.last or last is None:
             return False
-        outputs, width = self._linearizer.last_layer().weight.shape
+        outputs, width = last.weight.shape
         spared = 2 * len(self.value) * self._inputs * (outputs - width)
         return outputs == prod(self.value.shape[1:]) and spared > outputs * width
 
