@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.errors import DataError
 
-__all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "meaning_of"]
+__all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "in_memory", "meaning_of"]
 
 Array = NDArray[Any]
 
@@ -289,7 +289,7 @@ def _numbers(arrays: Mapping[str, Rows], where: str, *, stop: bool) -> _Numbers:
             if not bad:
                 found.low = min(found.low, number(rows.min()))
                 found.high = max(found.high, number(rows.max()))
-            if stop and found.high > 1 and not _in_memory(array) and array.dtype == np.uint8:
+            if stop and found.high > 1 and not in_memory(array) and array.dtype == np.uint8:
                 break  # 8-bit levels, whatever follows
         if bad:
             size = math.prod(array.shape)
@@ -335,7 +335,8 @@ def _type_name(array: Rows) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
-def _in_memory(array: Rows) -> bool:
+def in_memory(array: Rows) -> bool:
+    """Return True for a tensor or an array that is not mapped from a file."""
     return isinstance(array, Tensor) or type(array) is np.ndarray
 
 

@@ -1,17 +1,17 @@
-"""A wrapper with which any network accepts any number of batch dimensions, and its shapes."""
+"""A wrapper with which any network accepts any number of batch dimensions, shapes, and heads."""
 
 from collections.abc import Sequence
 from math import prod
 from typing import final
-
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-
 from pyro_dpvae._checks import check_kind, check_shape
+from torch import nn
+from pyro_dpvae._checks import check_positive_int
+from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
 
-__all__ = ["Batched", "at_least_float32", "measured"]
-
+__all__ = ["Batched", "at_least_float32", "measured", "with_head"]
 
 @final
 class Batched(nn.Module):
@@ -151,3 +151,41 @@ def _of_two_zeros(network: nn.Module, shape: tuple[int, ...]) -> object:
 
 def _listed(shape: Sequence[int]) -> str:
     return ", ".join(map(str, shape))
+
+
+def with_head(
+    network: nn.Module, latent_dim: int, *, in_shape: Sequence[int] | None, extra: int = 0
+) -> Batched:
+    """Add a linear head to a network of data: x -> (mu, log sigma^2, extra).
+
+    A ladder gets a linear layer for each latent layer.
+
+    Args:
+        network: x -> features, of any shape; it becomes part of the result.
+        latent_dim: size L of mu and of log sigma^2.
+        in_shape: shape of an item, as for :func:`measured`.
+        extra: number of further outputs.
+
+    Returns:
+        the network, with out_shape (2 L + extra,).
+
+    Raises:
+        TypeError: if the network is not a module, or a size not an integer.
+        ValueError: if a size is below 1, the network takes other data, or it is a ladder whose
+            layers do not add up to L.
+
+    Example:
+        >>> with_head(nn.Sequential(nn.Linear(3, 8), nn.ReLU()), 2, in_shape=None).out_shape
+        (4,)
+    """
+    check_positive_int("latent_dim", latent_dim)
+    trunk = measured(network, in_shape=in_shape)
+    outputs = 2 * latent_dim + extra
+    head: nn.Module = nn.Linear(prod(trunk.out_shape), outputs)
+    for module in trunk.modules():
+        if isinstance(module, LadderEncoder):
+            check_latents(latent_dim, module.latent_dims)
+            head = LadderHead(module, extra=extra)
+    flat = [nn.Flatten()] if len(trunk.out_shape) > 1 else []
+    body = nn.Sequential(trunk.body, *flat, head)
+    return Batched(body, in_shape=trunk.in_shape, out_shape=(outputs,))

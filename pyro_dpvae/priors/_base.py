@@ -1,29 +1,18 @@
-"""The base class of priors: a module whose call returns p(z), with a map to generation space."""
+"""The base classes of priors, with a map to generation space, and the standard normal."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
-
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
-
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
+from typing import final
 
-__all__ = [
-    "AbstractDirectPrior",
-    "AbstractPrior",
-    "LinearizedDensity",
-    "LinearizedMap",
-    "Matrices",
-    "Points",
-    "Values",
-    "identities",
-]
-
+__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedDensity", "LinearizedMap", "Matrices", "Points", "StandardNormal", "Values", "identities"]
 
 Points = Float[Tensor, "*batch latent"]
 Values = Float[Tensor, "*batch"]
@@ -201,3 +190,25 @@ class AbstractDirectPrior(AbstractPrior, ABC):
 def identities(z: Points) -> Matrices:
     """Return the identity matrix for each point."""
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)
+
+
+@final
+class StandardNormal(AbstractDirectPrior):
+    """p(z) = N(z; 0, I), the prior of the plain VAE (Kingma & Welling, 2014).
+
+    Args:
+        latent_dim: the size L of z.
+
+    Example:
+        >>> prior = StandardNormal(3)
+        >>> prior().event_shape
+        torch.Size([3])
+    """
+
+    def forward(self) -> TorchDistributionMixin:
+        """Return N(0, I), of batch shape () and event shape (L,)."""
+        return dist.Normal(self.base_loc, self.base_scale).to_event(1)
+
+    def linearize_density(self, z: Points) -> LinearizedDensity:
+        """Return -z and I."""
+        return LinearizedDensity(-z, identities(z))

@@ -16,10 +16,9 @@ from torch.nn.functional import interpolate
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.data.dataset import fits_in_memory
-from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.names import split_of
-from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
 __all__ = ["BACKGROUNDS", "read_images"]

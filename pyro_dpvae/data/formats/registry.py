@@ -4,11 +4,9 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pyro_dpvae.data.formats.hdf5 import read_anndata, read_hdf5
-from pyro_dpvae.data.formats.idx import is_idx, read_idx
+from pyro_dpvae.data.formats.binary import is_idx, is_norb, read_idx, read_norb
+from pyro_dpvae.data.formats.hdf5 import is_cars, read_anndata, read_cars, read_hdf5, read_matlab
 from pyro_dpvae.data.formats.images import read_images
-from pyro_dpvae.data.formats.matlab import is_cars, read_cars, read_matlab
-from pyro_dpvae.data.formats.norb import is_norb, read_norb
 from pyro_dpvae.data.formats.numpy_files import read_npy, read_npz
 from pyro_dpvae.data.formats.tables import read_table
 from pyro_dpvae.data.formats.text import read_amat

@@ -7,8 +7,7 @@ from typing import Any
 import numpy as np
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.data.formats.extras import library
-from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
 __all__ = ["read_table"]
