@@ -26,7 +26,7 @@ from pyro_dpvae.features import (
     extract,
     train_domain_network,
 )
-from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.features.base import inception_weights
 from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.mixture.moments import draw_moments

@@ -1,19 +1,21 @@
 """The base class of feature networks, and the Inception network of FID."""
 
+import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any, final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
+
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.nn.modes import in_evaluation
-import hashlib
-from pathlib import Path
-from typing import Any, final
-from torch import Tensor
 
 __all__ = ["AbstractFeatures", "InceptionFeatures", "extract", "inception_weights"]
+
 
 class AbstractFeatures(nn.Module, ABC):
     """A network from images with grey values or colours in [0, 1] to feature vectors.

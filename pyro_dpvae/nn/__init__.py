@@ -9,12 +9,10 @@ from pyro_dpvae.nn.architectures import (
     default_architecture,
     default_ladder,
 )
-from pyro_dpvae.nn.batched import Batched, at_least_float32, measured
+from pyro_dpvae.nn.batched import Batched, at_least_float32, measured, with_head
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
-from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
-from pyro_dpvae.nn.heads import with_head
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
 from pyro_dpvae.nn.ladder import check_latent_dims, check_wiring
-from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork, AbstractPixelSampler
 

@@ -15,7 +15,7 @@ from pyro_dpvae.nn.dpvae import (
     svhn_decoder,
     svhn_encoder,
 )
-from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
 from pyro_dpvae.nn.ladder_conv import (
     ladder_celeba_decoder,
     ladder_celeba_encoder,
@@ -28,11 +28,16 @@ from pyro_dpvae.nn.ladder_dense import (
     ladder_mnist_decoder,
     ladder_mnist_encoder,
 )
-from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
-from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder, moons_decoder, moons_encoder
+from pyro_dpvae.nn.mlp import (
+    mlp_decoder,
+    mlp_encoder,
+    moons_decoder,
+    moons_encoder,
+    residual_decoder,
+    residual_encoder,
+)
 from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork
-from pyro_dpvae.nn.residual import residual_decoder, residual_encoder
 
 __all__ = [
     "ARCHITECTURES",

@@ -3,15 +3,16 @@
 from collections.abc import Sequence
 from math import prod
 from typing import final
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
-from pyro_dpvae._checks import check_kind, check_shape
-from torch import nn
-from pyro_dpvae._checks import check_positive_int
+
+from pyro_dpvae._checks import check_kind, check_positive_int, check_shape
 from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
 
 __all__ = ["Batched", "at_least_float32", "measured", "with_head"]
+
 
 @final
 class Batched(nn.Module):

@@ -7,9 +7,8 @@ from typing import cast
 
 from torch import nn
 
-from pyro_dpvae.nn._layers import check_image_size
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage
+from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, check_image_size
 
 __all__ = [
     "celeba_decoder",

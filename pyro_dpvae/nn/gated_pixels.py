@@ -2,19 +2,19 @@
 
 from collections.abc import Iterable, Sequence
 from functools import partial, reduce
+from itertools import pairwise
 from typing import final
+
 import torch
 from torch import Tensor, nn
+
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
-from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
-from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, block
 
 __all__ = ["GatedLayer", "GatedPixelNetwork", "LocalPixelNetwork"]
+
 
 @final
 class GatedLayer(nn.Module):

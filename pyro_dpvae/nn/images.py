@@ -2,14 +2,26 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from torch import nn
-from pyro_dpvae._checks import check_shape
 from typing import Any, final
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
-__all__ = ["FewChannelsTranspose2d", "UnflattenImage", "check_image_shape", "check_image_size", "conv", "conv_up", "dense", "geometry", "initialized", "transposed"]
+from pyro_dpvae._checks import check_shape
+
+__all__ = [
+    "FewChannelsTranspose2d",
+    "UnflattenImage",
+    "check_image_shape",
+    "check_image_size",
+    "conv",
+    "conv_up",
+    "dense",
+    "geometry",
+    "initialized",
+    "transposed",
+]
 
 _SLOPE = 0.1
 _INITIAL_SCALE = 0.02

@@ -1,20 +1,29 @@
-"""Linearised networks: values, Jacobian products and curvatures J' R J, from linear maps of layers."""
+"""Linearised networks: values, Jacobian products and curvatures J' R J, from maps of layers."""
 
+import warnings
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import cached_property
+from math import prod
 from typing import final
+
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, geometry, transposed
-import warnings
-from collections.abc import Callable
-from functools import cached_property
-from math import prod
-from pyro_dpvae.nn.batched import Batched
 
-__all__ = ["AbstractLinearMap", "AbstractLinearization", "Linearizer", "batch_jacobian", "is_known", "linearized", "push_through"]
+from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, geometry, transposed
+
+__all__ = [
+    "AbstractLinearMap",
+    "AbstractLinearization",
+    "Linearizer",
+    "batch_jacobian",
+    "is_known",
+    "linearized",
+    "push_through",
+]
 
 _SMOOTH = (nn.SiLU, nn.Softplus, nn.Tanh)
 _PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU)

@@ -3,19 +3,26 @@
 from collections.abc import Callable, Sequence
 from itertools import pairwise
 from math import prod
-from torch import nn
-from pyro_dpvae._checks import check_choice, check_positive_int, check_shape
-from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
-from pyro_dpvae.nn.batched import Batched
-from collections.abc import Sequence
 from typing import final
+
 import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
-from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn._layers import check_image_shape
 
-__all__ = ["mlp_decoder", "mlp_encoder", "moons_decoder", "moons_encoder", "perceptron", "residual_decoder", "residual_encoder"]
+from pyro_dpvae._checks import check_choice, check_positive_int, check_shape
+from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
+from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.images import check_image_shape
+
+__all__ = [
+    "mlp_decoder",
+    "mlp_encoder",
+    "moons_decoder",
+    "moons_encoder",
+    "perceptron",
+    "residual_decoder",
+    "residual_encoder",
+]
 
 _MOONS_HIDDEN = (100, 50)
 # The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1

@@ -5,17 +5,15 @@ from pyro_dpvae.priors._base import (
     AbstractPrior,
     LinearizedDensity,
     LinearizedMap,
+    StandardNormal,
 )
-from pyro_dpvae.priors.autoregressive import AutoregressivePrior
 from pyro_dpvae.priors.coupling import CouplingPrior
 from pyro_dpvae.priors.fixed import FixedPrior
-from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
-from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
+from pyro_dpvae.priors.flow import AutoregressivePrior, FlowDistribution, FlowTransform
+from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior, VampPrior
 from pyro_dpvae.priors.product import Joined, ProductPrior
 from pyro_dpvae.priors.registry import PRIORS
 from pyro_dpvae.priors.resampled import Acceptance, Resampled, ResampledPrior
-from pyro_dpvae.priors.standard import StandardNormal
-from pyro_dpvae.priors.vamp import VampPrior
 from pyro_dpvae.priors.zuko import ZukoPrior
 
 __all__ = [

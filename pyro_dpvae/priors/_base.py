@@ -2,17 +2,28 @@
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
+
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
+
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
-from typing import final
 
-__all__ = ["AbstractDirectPrior", "AbstractPrior", "LinearizedDensity", "LinearizedMap", "Matrices", "Points", "StandardNormal", "Values", "identities"]
+__all__ = [
+    "AbstractDirectPrior",
+    "AbstractPrior",
+    "LinearizedDensity",
+    "LinearizedMap",
+    "Matrices",
+    "Points",
+    "StandardNormal",
+    "Values",
+    "identities",
+]
 
 Points = Float[Tensor, "*batch latent"]
 Values = Float[Tensor, "*batch"]

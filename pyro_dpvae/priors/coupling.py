@@ -15,7 +15,7 @@ from torch.distributions import Distribution
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32, has_kinks
 from pyro_dpvae.nn.activations import Activation
-from pyro_dpvae.nn.linear_maps import linearized, push_through
+from pyro_dpvae.nn.linearization import linearized, push_through
 from pyro_dpvae.nn.mlp import perceptron
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap, Matrices, Points, Values
 from pyro_dpvae.priors.fixed import FixedPrior

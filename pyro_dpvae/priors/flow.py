@@ -1,21 +1,21 @@
 """The distribution of a flow's output, and the autoregressive-flow prior."""
 
 from collections.abc import Callable, Sequence
-from typing import Any, Protocol, final, runtime_checkable
+from typing import Any, Protocol, cast, final, runtime_checkable
+
 import pyro.distributions as dist
 import torch
 from pyro.distributions.torch_distribution import TorchDistributionMixin
-from torch import Tensor
+from torch import Tensor, nn
 from torch.distributions import constraints
 from torch.distributions.transforms import Transform
-from collections.abc import Sequence
-from typing import cast, final
-from torch import nn
+
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.flow_steps import AutoregressiveStep
 from pyro_dpvae.priors._base import AbstractPrior, Points, Values
 
 __all__ = ["AutoregressivePrior", "Flow", "FlowDistribution", "FlowTransform"]
+
 
 @runtime_checkable
 class Flow(Protocol):

@@ -2,16 +2,16 @@
 
 from abc import ABC, abstractmethod
 from typing import Any, final
+
 import pyro.distributions as dist
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+
 from pyro_dpvae._checks import check_positive, check_positive_int
 from pyro_dpvae.distributions import DiagonalNormalMixture
-from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
-from typing import final
-from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
 __all__ = ["AbstractMixturePrior", "MixturePrior", "VampPrior"]
 

@@ -3,12 +3,11 @@
 from collections.abc import Callable, Sequence
 
 from pyro_dpvae.nn.activations import Activation
-from pyro_dpvae.priors._base import AbstractPrior
-from pyro_dpvae.priors.autoregressive import AutoregressivePrior
+from pyro_dpvae.priors._base import AbstractPrior, StandardNormal
 from pyro_dpvae.priors.coupling import CouplingPrior
+from pyro_dpvae.priors.flow import AutoregressivePrior
 from pyro_dpvae.priors.mixture import MixturePrior
 from pyro_dpvae.priors.resampled import ResampledPrior
-from pyro_dpvae.priors.standard import StandardNormal
 
 __all__ = ["PRIORS", "coupling_over_mixture"]
 
