@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable
-from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyro_dpvae._bars import bar as progress_bar
-from pyro_dpvae.data.dataset import DataSet
+from pyro_dpvae.data.dataset import DataSet, Split
 from pyro_dpvae.data.formats.registry import ENDINGS, read
 from pyro_dpvae.data.sources import Part, Source, check_held_out, data_set
 from pyro_dpvae.errors import DataError, MissingDataError
@@ -42,79 +42,43 @@ TOYS: dict[str, Callable[[], Source]] = {"digits": _digits, "two-moons": _two_mo
 """Data sets from scikit-learn."""
 
 
-def _pair(name: str, root: Path, download: bool, split: Callable[[Any, bool], Any]) -> DataSet:
-    """Return the data set of two torchvision splits, or raise with a remedy."""
-    from torchvision import datasets
+def _mnist_like(cls: str) -> "_Split":
+    def split(datasets: Any, train: bool, **where: Any) -> tuple[Tensor, Tensor]:
+        part = getattr(datasets, cls)(train=train, **where)
+        return part.data[:, None].contiguous(), part.targets.long()
 
-    try:
-        if download:
-            root.mkdir(parents=True, exist_ok=True)
-        train, test = split(datasets, True), split(datasets, False)
-    except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
-        # torchvision asserts that the content of files fits their names.
-        raise MissingDataError(
-            f"data set {name!r} is missing or incomplete under {root}, where torchvision would "
-            f"store it ({error or type(error).__name__}); use download=True to fetch it, or set "
-            "root to its folder"
-        ) from error
-    (train_data, train_labels), (test_data, test_labels) = train, test
-    return DataSet(name, train_data, test_data, train_labels, test_labels)
+    return split
 
 
-def _mnist_like(name: str, cls: str) -> Callable[[Path, bool], DataSet]:
-    def load(root: Path, download: bool) -> DataSet:
-        def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
-            part = getattr(datasets, cls)(root, train=train, download=download)
-            return part.data[:, None].contiguous(), part.targets.long()
-
-        return _pair(name, root, download, split)
-
-    return load
+def _cifar10(datasets: Any, train: bool, **where: Any) -> tuple[Tensor, Tensor]:
+    part = datasets.CIFAR10(train=train, **where)
+    images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
+    return images, torch.tensor(part.targets)
 
 
-def _cifar10(root: Path, download: bool) -> DataSet:
-    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
-        part = datasets.CIFAR10(root, train=train, download=download)
-        images = torch.from_numpy(part.data).permute(0, 3, 1, 2).contiguous()
-        return images, torch.tensor(part.targets)
-
-    return _pair("cifar10", root, download, split)
+def _svhn(datasets: Any, train: bool, **where: Any) -> tuple[Tensor, Tensor]:
+    part = datasets.SVHN(split="train" if train else "test", **where)
+    return torch.from_numpy(part.data), torch.from_numpy(part.labels).long()
 
 
-def _svhn(root: Path, download: bool) -> DataSet:
-    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
-        part = datasets.SVHN(root, split="train" if train else "test", download=download)
-        return torch.from_numpy(part.data), torch.from_numpy(part.labels).long()
+def _omniglot(datasets: Any, train: bool, **where: Any) -> tuple[Tensor, Tensor]:
+    """Background alphabets for training, evaluation alphabets held out; ink is 255."""
+    from PIL import Image
 
-    return _pair("svhn", root, download, split)
+    part = datasets.Omniglot(background=train, **where)
+    images, labels = [], []
+    places = range(len(part))  # torchvision's data sets are not iterable
+    with progress_bar(places, description="reading omniglot", unit="image", leave=False) as bar:
+        for place in bar:
+            drawing, label = part[place]
+            small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
+            images.append(255 - torch.from_numpy(np.array(small)))
+            labels.append(label)
+    return torch.stack(images)[:, None], torch.tensor(labels)
 
 
-def _omniglot(root: Path, download: bool) -> DataSet:
-    """Omniglot: background alphabets for training, evaluation alphabets held out; ink is 255.
-
-    The splits share no character, so the class numbers of the second follow those of the first.
-    """
-
-    def split(datasets: Any, train: bool) -> tuple[Tensor, Tensor]:
-        from PIL import Image
-
-        part = datasets.Omniglot(root, background=train, download=download)
-        images, labels = [], []
-        places = range(len(part))  # torchvision's data sets are not iterable
-        with progress_bar(
-            places, description="reading omniglot", unit="image", leave=False
-        ) as bar:
-            for place in bar:
-                drawing, label = part[place]
-                small = drawing.convert("L").resize((28, 28), Image.Resampling.BOX)
-                images.append(255 - torch.from_numpy(np.array(small)))
-                labels.append(label)
-        return torch.stack(images)[:, None], torch.tensor(labels)
-
-    data = _pair("omniglot", root, download, split)
-    assert data.train_labels is not None
-    assert data.test_labels is not None
-    return replace(data, test_labels=data.test_labels + data.train_labels.max() + 1)
+def _celeba(datasets: Any, train: bool, **where: Any) -> tuple[Dataset[Tensor], None]:
+    return _Faces(datasets.CelebA(split="train" if train else "test", **where)), None
 
 
 class _Faces(Dataset[Tensor]):
@@ -140,23 +104,39 @@ class _Faces(Dataset[Tensor]):
         return torch.from_numpy(np.array(small)).permute(2, 0, 1)
 
 
-def _celeba(root: Path, download: bool) -> DataSet:
-    def split(datasets: Any, train: bool) -> tuple[Dataset[Tensor], None]:
-        part = datasets.CelebA(root, split="train" if train else "test", download=download)
-        return _Faces(part), None
+_Split = Callable[..., tuple[Split, Tensor | None]]
 
-    return _pair("celeba", root, download, split)
-
-
-TORCHVISION: dict[str, Callable[[Path, bool], DataSet]] = {
+TORCHVISION: dict[str, _Split] = {
     "celeba": _celeba,
     "cifar10": _cifar10,
-    "fashion-mnist": _mnist_like("fashion-mnist", "FashionMNIST"),
-    "mnist": _mnist_like("mnist", "MNIST"),
+    "fashion-mnist": _mnist_like("FashionMNIST"),
+    "mnist": _mnist_like("MNIST"),
     "omniglot": _omniglot,
     "svhn": _svhn,
 }
-"""Data sets in torchvision's layout: functions of (root, download)."""
+"""Data sets in torchvision's layout: functions from torchvision's module to data and labels."""
+
+
+def _load_torchvision(name: str, root: Path, *, download: bool) -> DataSet:
+    """Return the data set of two torchvision splits, or raise with a remedy."""
+    from torchvision import datasets
+
+    split = partial(TORCHVISION[name], datasets, root=root, download=download)
+    try:
+        if download:
+            root.mkdir(parents=True, exist_ok=True)
+        (train, train_labels), (test, test_labels) = split(True), split(False)
+    except (RuntimeError, OSError, AssertionError, ValueError, EOFError, MemoryError) as error:
+        # torchvision asserts that the content of files fits their names.
+        raise MissingDataError(
+            f"data set {name!r} is missing or incomplete under {root}, where torchvision would "
+            f"store it ({error or type(error).__name__}); use download=True to fetch it, or set "
+            "root to its folder"
+        ) from error
+    if name == "omniglot" and train_labels is not None and test_labels is not None:
+        # The splits share no character: class numbers of the second follow those of the first.
+        test_labels = test_labels + train_labels.max() + 1
+    return DataSet(name, train, test, train_labels, test_labels)
 
 
 def default_root() -> str | None:
@@ -230,7 +210,7 @@ def load(
                 f"data set {name!r} needs a root folder, and none is given; set root (and "
                 "download=True to fetch the data), or the environment variable DPVAE_DATA"
             )
-        return TORCHVISION[name](Path(place), download)
+        return _load_torchvision(name, Path(place), download=download)
     path = Path(source)
     if not path.exists():
         if path.name.lower().endswith(ENDINGS):
