@@ -21,20 +21,10 @@ from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
 from pyro_dpvae.errors import EvaluationWarning
-from pyro_dpvae.evaluation import labelled
+from pyro_dpvae.evaluation import labelled, needs
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
-from pyro_dpvae.evaluation.needs import (
-    CLASSES,
-    CLUSTERS,
-    FACTORS,
-    IMAGES,
-    IN_MEMORY,
-    LABELS,
-    LAYERS,
-    VECTORS,
-    Need,
-)
+from pyro_dpvae.evaluation.needs import Need
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.importance import ImportanceSampler, log_weights
@@ -353,14 +343,16 @@ GROUPS: dict[str, _Group] = {
     "skl": _Group(_symmetric_kl, _LATENT),
     "leakage": _Group(_leakage, _LATENT),
     "split": _Group(_split, _LATENT),
-    "distance": _Group(_distances, _LATENT, needs=(VECTORS,)),
-    "probe": _Group(labelled.probe, fixed=_SPACED, needs=(LABELS,)),
-    "layers": _Group(labelled.layers, fixed=_SPACED, needs=(LABELS, LAYERS)),
-    "clusters": _Group(labelled.clusters, needs=(LABELS,)),
-    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERS)),
-    "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
-    "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, CLASSES, IN_MEMORY)),
-    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),
+    "distance": _Group(_distances, _LATENT, needs=(needs.VECTORS,)),
+    "probe": _Group(labelled.probe, fixed=_SPACED, needs=(needs.LABELS,)),
+    "layers": _Group(labelled.layers, fixed=_SPACED, needs=(needs.LABELS, needs.LAYERS)),
+    "clusters": _Group(labelled.clusters, needs=(needs.LABELS,)),
+    "layer-clusters": _Group(labelled.own_clusters, needs=(needs.LABELS, needs.CLUSTERS)),
+    "disentanglement": _Group(labelled.disentanglement, needs=(needs.FACTORS,)),
+    "domain": _Group(
+        _domain, ("images",), _SPACED, (needs.IMAGES, needs.CLASSES, needs.IN_MEMORY)
+    ),
+    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(needs.IMAGES,)),
     "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }
 """The groups of metrics by name."""
