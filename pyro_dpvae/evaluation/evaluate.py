@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pyro_dpvae.metrics as metrics
 from pyro_dpvae._bars import in_time, write_above
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._randomness import forked_rng
@@ -28,23 +29,7 @@ from pyro_dpvae.evaluation.needs import Need
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.importance import ImportanceSampler, log_weights
-from pyro_dpvae.metrics import (
-    Estimate,
-    FeatureStatistics,
-    active_units,
-    distance_to_data,
-    frechet_estimate,
-    kernel_distance,
-    kl_divergences,
-    leakage_curve,
-    log_likelihoods,
-    negative_log_likelihood,
-    precision_and_recall,
-    rate_split,
-    split_half_kl,
-    symmetric_kl,
-)
-from pyro_dpvae.metrics.estimate import Settings, mean_estimate, sum_estimate
+from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, sum_estimate
 from pyro_dpvae.metrics.pockets import Space
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
@@ -118,13 +103,13 @@ def evaluate_run(
     # Rank zero's, since ranks must agree on what to measure.
     content = shared_object(kept_of(run, basis))
     values = shared_object(sorted(kept_per_datum(run, content)))
-    metrics: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     done: list[str] = []
     for name in chosen:
         numbers, before = numbers_of(name, subject.config), content["groups"].get(name, {})
         whole = name in values or name not in _PER_DATUM
         if whole and before.get("numbers") == numbers:
-            metrics |= {key: content["metrics"][key] for key in before["metrics"]}
+            measured |= {key: content["metrics"][key] for key in before["metrics"]}
             done.append(name)
             continue
         try:
@@ -144,9 +129,9 @@ def evaluate_run(
         on_first_rank(
             partial(keep, run, basis, name, numbers=numbers, metrics=plain, per_datum=of_each)
         )
-        metrics |= plain
+        measured |= plain
         done.append(name)
-    return metrics
+    return measured
 
 
 def applicable(subject: Subject) -> list[str]:
@@ -197,7 +182,7 @@ def _likelihood(subject: Subject) -> Estimates:
     batches = _spread(subject, config.nll_data)
     if subject.progress:
         _announce_likelihood(subject, batches)
-    found = log_likelihoods(
+    found = metrics.log_likelihoods(
         subject.model,
         subject.guide,
         batches,
@@ -207,7 +192,7 @@ def _likelihood(subject: Subject) -> Estimates:
         progress=subject.progress,
     )
     subject.per_datum["nll"] = -found.log_likelihood
-    return {"nll": negative_log_likelihood(found)}
+    return {"nll": metrics.negative_log_likelihood(found)}
 
 
 def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
@@ -247,13 +232,15 @@ def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
 
 def _symmetric_kl(subject: Subject) -> Estimates:
     samples = subject.config.latent_samples
-    forward, backward = kl_divergences(subject.prior, subject.aggregate, num_samples=samples)
+    forward, backward = metrics.kl_divergences(
+        subject.prior, subject.aggregate, num_samples=samples
+    )
     return {
         "skl": sum_estimate(forward, backward),
         "kl_prior": forward,
         "kl_aggregate": backward,
-        "skl_halves": split_half_kl(subject.aggregate, num_samples=samples),
-        "skl_nearest": symmetric_kl(
+        "skl_halves": metrics.split_half_kl(subject.aggregate, num_samples=samples),
+        "skl_nearest": metrics.symmetric_kl(
             subject.prior, subject.aggregate, num_samples=samples, estimator="nearest"
         ),
     }
@@ -267,7 +254,7 @@ def _leakage(subject: Subject) -> Estimates:
         ("leakage_generation", False, "generation"),
     )
     for name, conditional, space in forms:
-        curve = leakage_curve(
+        curve = metrics.leakage_curve(
             subject.prior,
             subject.aggregate,
             num_samples=subject.config.latent_samples,
@@ -280,8 +267,10 @@ def _leakage(subject: Subject) -> Estimates:
 
 
 def _split(subject: Subject) -> Estimates:
-    split = rate_split(subject.prior, subject.aggregate, num_samples=subject.config.latent_samples)
-    return {**split, "active_units": active_units(subject.aggregate)}
+    split = metrics.rate_split(
+        subject.prior, subject.aggregate, num_samples=subject.config.latent_samples
+    )
+    return {**split, "active_units": metrics.active_units(subject.aggregate)}
 
 
 def _distances(subject: Subject) -> Estimates:
@@ -291,8 +280,8 @@ def _distances(subject: Subject) -> Estimates:
     assert isinstance(subject.data.train, Tensor)
     data = subject.data.train
     return {
-        "distance": distance_to_data(torch.cat(list(subject.decoded(prior))).cpu(), data),
-        "distance_low_posterior": distance_to_data(
+        "distance": metrics.distance_to_data(torch.cat(list(subject.decoded(prior))).cpu(), data),
+        "distance_low_posterior": metrics.distance_to_data(
             torch.cat(list(subject.decoded(low))).cpu(), data
         ),
     }
@@ -311,7 +300,7 @@ def _domain(subject: Subject) -> Estimates:
 
 def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
     reference = subject.reference_features(network)
-    statistics = FeatureStatistics.of([reference])
+    statistics = metrics.FeatureStatistics.of([reference])
     count = subject.config.images
     with torch.no_grad():
         prior = subject.prior().sample((count,))
@@ -319,11 +308,11 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
     low = subject.sample_features(
         network, subject.low_posterior(count), "features of low-posterior samples"
     )
-    precision, recall = precision_and_recall(samples, reference)
+    precision, recall = metrics.precision_and_recall(samples, reference)
     found = {
-        "frechet": frechet_estimate(samples, statistics),
-        "frechet_low_posterior": frechet_estimate(low, statistics),
-        "kernel": kernel_distance(samples, reference),
+        "frechet": metrics.frechet_estimate(samples, statistics),
+        "frechet_low_posterior": metrics.frechet_estimate(low, statistics),
+        "kernel": metrics.kernel_distance(samples, reference),
         "precision": precision,
         "recall": recall,
     }
