@@ -1,7 +1,7 @@
 """The subject of an evaluation: a trained run, its data, and shared intermediate results."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import final
 
@@ -132,7 +132,7 @@ class Subject:
         def features(part: Tensor) -> Tensor:
             return torch.cat(list(extract(network, self.decoded(part), progress=False)))
 
-        return torch.cat(map_over_ranks(features, self._shown(z.split(_BATCH), label)))
+        return self._in_parts(features, z, label)
 
     @cached_property
     def reference_images(self) -> Tensor:
@@ -151,14 +151,15 @@ class Subject:
             grey = shades(images.to(self.saved.device))
             return torch.cat(list(extract(network, [grey], progress=False)))
 
-        parts = self._shown(self.reference_images.split(_BATCH), "reference features")
-        found = torch.cat(map_over_ranks(features, parts)).contiguous()
+        found = self._in_parts(features, self.reference_images, "reference features").contiguous()
         on_first_rank(lambda: write_whole(path, save({"features": found})))
         return found
 
-    def _shown(self, parts: Sequence[Tensor], label: str) -> Iterator[Tensor]:
-        """Yield this rank's share of parts with a progress bar."""
-        yield from progress_bar(own_batches(parts), label, unit="batch", disable=not self.progress)
+    def _in_parts(self, features: Callable[[Tensor], Tensor], whole: Tensor, label: str) -> Tensor:
+        """Return the features of a tensor, part by part with a progress bar; ranks share them."""
+        own = own_batches(whole.split(_BATCH))
+        bar = progress_bar(own, label, unit="batch", disable=not self.progress)
+        return torch.cat(map_over_ranks(features, bar))
 
     def inception(self) -> AbstractFeatures:
         """Return the Inception network of FID."""

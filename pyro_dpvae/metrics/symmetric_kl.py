@@ -84,11 +84,9 @@ def kl_divergences(
     if isinstance(aggregate, AggregatePosterior):
         settings["components"] = len(aggregate.loc)
     forward, backward = (mean_estimate(ratio, settings) for ratio in ratios)
-    if estimator == "nearest":
-        return replace(forward, standard_error=math.nan), replace(
-            backward, standard_error=math.nan
-        )
-    return forward, backward
+    if estimator == "exact":
+        return forward, backward
+    return replace(forward, standard_error=math.nan), replace(backward, standard_error=math.nan)
 
 
 def symmetric_kl(
