@@ -1,7 +1,6 @@
 """Sources: the content of files, its rows, and its conversion to a data set with splits."""
 
 import os
-import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from importlib import import_module
@@ -14,10 +13,10 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from pyro_dpvae.data.dataset import DataSet, Split, split_size
-from pyro_dpvae.data.labels import class_numbers, factor_numbers
+from pyro_dpvae.data.labels import class_numbers, factor_numbers, warn
 from pyro_dpvae.data.meaning import Array, Meaning, Rows, in_memory, meaning_of
 from pyro_dpvae.data.preprocessing import standardise, units_of
-from pyro_dpvae.errors import DataError, DataWarning
+from pyro_dpvae.errors import DataError
 
 __all__ = [
     "HDF5Rows",
@@ -230,7 +229,7 @@ def data_set(
     arrays = {split: part.data for split, part in parts.items()}
     meaning = meaning_of(arrays, layout=layout or source.layout, where=source.where)
     for caution in meaning.cautions:
-        warnings.warn(caution, category=DataWarning, stacklevel=2)
+        warn(caution)
     splits: dict[str, Split] = {
         split: meaning.items(part.data, owned=True)
         if in_memory(part.data)

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -278,13 +278,9 @@ def _distances(subject: Subject) -> Estimates:
         prior = subject.prior().sample((subject.config.latent_samples,))
     low = subject.low_posterior(max(2, subject.config.latent_samples // 5))
     assert isinstance(subject.data.train, Tensor)
-    data = subject.data.train
-    return {
-        "distance": metrics.distance_to_data(torch.cat(list(subject.decoded(prior))).cpu(), data),
-        "distance_low_posterior": metrics.distance_to_data(
-            torch.cat(list(subject.decoded(low))).cpu(), data
-        ),
-    }
+    samples = {"distance": prior, "distance_low_posterior": low}
+    decoded = {name: torch.cat(list(subject.decoded(z))).cpu() for name, z in samples.items()}
+    return {name: metrics.distance_to_data(x, subject.data.train) for name, x in decoded.items()}
 
 
 def _inception(subject: Subject) -> Estimates:
@@ -317,10 +313,7 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
         "recall": recall,
     }
     common = {"images": "means of p(x|z)", "reference_split": "train", **network.settings}
-    return {
-        name: Estimate(one.value, one.standard_error, {**one.settings, **common})
-        for name, one in found.items()
-    }
+    return {name: replace(one, settings={**one.settings, **common}) for name, one in found.items()}
 
 
 _LATENT = ("latent_samples",)

@@ -152,8 +152,11 @@ def cluster_accuracy(
         >>> cluster_accuracy(clusters, labels).value
         0.75
     """
+    from sklearn.metrics.cluster import contingency_matrix
+
     check_choice("matching", matching, ("hungarian", "majority"))
-    table = _contingency(clusters, labels)
+    check_labels("clusters", clusters, labels)
+    table = contingency_matrix(_numpy(clusters), _numpy(labels))
     if matching == "hungarian":
         from scipy.optimize import linear_sum_assignment
 
@@ -217,15 +220,6 @@ def _accuracy(
     classifier.fit(_numpy(train), _numpy(train_labels))
     hits = int((classifier.predict(_numpy(test)) == _numpy(test_labels)).sum())
     return share_estimate(hits, len(test), {**settings, "test": len(test)})
-
-
-def _contingency(clusters: Tensor, labels: Tensor) -> NDArray[np.int64]:
-    check_labels("clusters", clusters, labels)
-    rows = np.unique(_numpy(clusters), return_inverse=True)[1]
-    columns = np.unique(_numpy(labels), return_inverse=True)[1]
-    table = np.zeros((rows.max() + 1, columns.max() + 1), np.int64)
-    np.add.at(table, (rows, columns), 1)
-    return table
 
 
 def _numpy(tensor: Tensor) -> NDArray[Any]:

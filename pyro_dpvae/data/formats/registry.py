@@ -74,7 +74,9 @@ def read(
     if len(source.parts) > 1:
         return source
     for split, words in _SPLITS.items():
-        beside = [path.with_name(_renamed(path.name, word)) for word in words]
+        # The same name, if it is not that of a training file.
+        names = [re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, path.name) for word in words]
+        beside = map(path.with_name, names)
         found = next((one for one in beside if one != path and one.is_file()), None)
         if found is None:
             continue
@@ -112,8 +114,3 @@ def _read_file(path: Path, labels: str | None) -> Source:
     raise DataError(
         f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
     )
-
-
-def _renamed(name: str, word: str) -> str:
-    """Return the name of another split's file; the same name if it is not a training file."""
-    return re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, name)
