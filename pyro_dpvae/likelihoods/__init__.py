@@ -2,7 +2,6 @@
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
 from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood, ContinuousBernoulliLikelihood
-from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
 from pyro_dpvae.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
 from pyro_dpvae.likelihoods.location_scale import (
     GaussianLearnedVarianceLikelihood,
@@ -11,9 +10,11 @@ from pyro_dpvae.likelihoods.location_scale import (
     LaplaceLearnedScaleLikelihood,
     LaplaceLikelihood,
 )
-from pyro_dpvae.likelihoods.logistic import DiscretizedLogisticLikelihood
-from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixtureLikelihood
-from pyro_dpvae.likelihoods.mixed import MixedLikelihood
+from pyro_dpvae.likelihoods.logistic import (
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+)
+from pyro_dpvae.likelihoods.mixed import CategoricalLikelihood, MixedLikelihood
 
 __all__ = [
     "LIKELIHOODS",
