@@ -5,8 +5,6 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
-__all__ = ["lazily"]
-
 
 def lazily(
     package: str, names: Sequence[str], *, modules: Sequence[str]

@@ -18,8 +18,6 @@ from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
-__all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
-
 _PROBE_DATA = 10_000
 
 Estimates = dict[str, Estimate]

@@ -9,18 +9,6 @@ from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
-__all__ = [
-    "CLASSES",
-    "CLUSTERS",
-    "FACTORS",
-    "IMAGES",
-    "IN_MEMORY",
-    "LABELS",
-    "LAYERS",
-    "VECTORS",
-    "Need",
-]
-
 
 @dataclass(frozen=True)
 class Need:

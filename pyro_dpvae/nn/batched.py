@@ -11,8 +11,6 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_kind, check_positive_int, check_shape
 from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
 
-__all__ = ["Batched", "at_least_float32", "measured", "with_head"]
-
 
 @final
 class Batched(nn.Module):

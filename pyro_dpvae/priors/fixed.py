@@ -11,8 +11,6 @@ from torch.distributions import Distribution, Transform, constraints
 
 from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
-__all__ = ["FixedPrior"]
-
 
 @final
 class FixedPrior(AbstractDirectPrior):

@@ -19,8 +19,6 @@ from pyro_dpvae.priors._base import (
     identities,
 )
 
-__all__ = ["Joined", "ProductPrior"]
-
 
 @final
 class Joined(TorchDistribution):

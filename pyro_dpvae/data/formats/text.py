@@ -8,8 +8,6 @@ import numpy as np
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError
 
-__all__ = ["read_amat"]
-
 _AT_ONCE = 1 << 24  # characters
 
 
