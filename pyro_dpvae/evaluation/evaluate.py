@@ -95,7 +95,7 @@ def evaluate_run(
                 "has none"
             )
     run = subject.saved.folder
-    basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
+    basis = {"run": subject.saved.checkpoint.digest, "data": subject.data.digest}
     if subject.saved.weights != "raw":
         basis["weights"] = subject.saved.weights
     # Rank zero's, since ranks must agree on what to measure.

@@ -19,6 +19,10 @@ from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
 _PROBE_DATA = 10_000
+_CLASSIFIERS = {
+    "probe": metrics.linear_probe_accuracy,
+    "nearest_neighbours": metrics.nearest_neighbour_accuracy,
+}
 
 Estimates = dict[str, Estimate]
 
@@ -26,23 +30,16 @@ Estimates = dict[str, Estimate]
 def probe(subject: Subject) -> Estimates:
     """Measure how well classifiers predict labels from the means of q(z | x)."""
     data = labelled(subject)
-    return {
-        "probe": metrics.linear_probe_accuracy(*data),
-        "nearest_neighbours": metrics.nearest_neighbour_accuracy(*data),
-    }
+    return {name: classifier(*data) for name, classifier in _CLASSIFIERS.items()}
 
 
 def layers(subject: Subject) -> Estimates:
     """Measure how well classifiers predict labels from each layer of a ladder alone."""
     assert isinstance(subject.prior, ProductPrior)
     data, sizes = labelled(subject), subject.prior.latent_dims
-    classifiers = {
-        "probe": metrics.linear_probe_accuracy,
-        "nearest_neighbours": metrics.nearest_neighbour_accuracy,
-    }
     return {
         f"{name}_layer_{layer}": found
-        for name, classifier in classifiers.items()
+        for name, classifier in _CLASSIFIERS.items()
         for layer, found in enumerate(
             metrics.layer_accuracies(*data, sizes=sizes, classifier=classifier), 1
         )

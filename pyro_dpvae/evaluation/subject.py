@@ -57,11 +57,6 @@ class Subject:
         self.per_datum: dict[str, Tensor] = {}
 
     @cached_property
-    def data_digest(self) -> str:
-        """A hash of the data."""
-        return self.data.digest
-
-    @cached_property
     def aggregate(self) -> AggregatePosterior:
         """q(z) over the training split; for flows, over some evenly spaced items."""
         with forked_rng(self.config.seed):
@@ -181,7 +176,7 @@ class Subject:
                 f"{self.data.name!r} has none; use the group 'fid', with the Inception network"
             )
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
-        name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
+        name = f"{self.data.name}-{self.data.digest}-{digest[:8]}"
         path = self.config.cache / "classifiers" / f"{name}.safetensors"
 
         def train() -> None:

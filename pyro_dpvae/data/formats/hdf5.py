@@ -100,7 +100,11 @@ def read_matlab(path: Path) -> Source:
     arrays = _arrays(path)
     name, where = path.stem, str(path)
     if "X" in arrays and arrays["X"].ndim == 4 and arrays["X"].shape[:3] == (32, 32, 3):
-        return _svhn(arrays, name, where)
+        # SVHN: images are (32, 32, 3, N); the digit 0 has the label 10.
+        images = np.ascontiguousarray(np.moveaxis(arrays["X"], -1, 0))
+        digits = None if "y" not in arrays else np.where(arrays["y"] == 10, 0, arrays["y"])
+        notes = ["label 10 is the digit 0"]
+        return Source(name, {"train": Part(images, digits)}, where, "images", notes=notes)
     if {"data", "testdata", "target", "testtarget"} <= {*arrays} and len(arrays["data"]) == 784:
         return _chardata(arrays, name, where)
     if "ff" in arrays and arrays["ff"].shape[0] == 560:
@@ -164,17 +168,6 @@ def _hdf5_arrays(path: Path) -> dict[str, Array]:
             for key, array in file.items()
             if isinstance(array, h5py.Dataset) and array.dtype.kind in "buif"
         }
-
-
-def _svhn(arrays: Mapping[str, Array], name: str, where: str) -> Source:
-    """Images are (32, 32, 3, N); the digit 0 has the label 10."""
-    images = np.ascontiguousarray(np.moveaxis(arrays["X"], -1, 0))
-    labels = arrays.get("y")
-    if labels is not None:
-        labels = np.where(labels == 10, 0, labels)
-    return Source(
-        name, {"train": Part(images, labels)}, where, "images", notes=["label 10 is the digit 0"]
-    )
 
 
 def _chardata(arrays: Mapping[str, Array], name: str, where: str) -> Source:

@@ -292,13 +292,11 @@ def _composited(array: Array, white: int) -> Array:
 
 
 def _tiff(path: Path) -> Array:
+    tifffile = library("tifffile", path)
     try:
-        found: Array = library("tifffile", path).imread(path)
-    except ImportError:
-        raise
+        return np.asarray(tifffile.imread(path))
     except Exception as error:  # tifffile raises many classes for damaged files
         raise _unreadable(path, error) from error
-    return found
 
 
 def _unreadable(path: Path, error: Any) -> DataError:
