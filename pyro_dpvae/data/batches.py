@@ -73,17 +73,14 @@ class _Interpreted(Dataset[Any]):
             )
         low, high = (float(bound) for bound in item.double().aminmax())
         images = self.meaning.layout == "images" and self.meaning.is_shades
-        if images and (low < 0 or high * self.meaning.scale > self._white):
+        white = 255 if self.meaning.pixels else 1
+        if images and (low < 0 or high * self.meaning.scale > white):
             raise DataError(
                 f"all items must have one range: item {index} lies in [{low:g}, {high:g}], but "
                 f"others are {self.meaning.words}; scale all items alike"
             )
         x = self.meaning.items(item[None])[0]
         return x if whole is item else (x, *map(torch.as_tensor, whole[1:]))
-
-    @property
-    def _white(self) -> int:
-        return 255 if self.meaning.pixels else 1
 
 
 @final

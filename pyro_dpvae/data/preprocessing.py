@@ -20,10 +20,6 @@ def shades(images: Tensor) -> Tensor:
     return images if images.is_floating_point() else images.float() / 255
 
 
-def _grey(images: Tensor, generator: torch.Generator) -> Tensor:
-    return shades(images)
-
-
 def _drawn(images: Tensor, generator: torch.Generator) -> Tensor:
     white = 1 if images.is_floating_point() else 255
     return (_uniform(images, generator) * white < images).float()
@@ -39,17 +35,13 @@ def _logit(images: Tensor, generator: torch.Generator) -> Tensor:
     return torch.logit(LOGIT_MARGIN + (1 - 2 * LOGIT_MARGIN) * _dequantised(images, generator))
 
 
-def _none(vectors: Tensor, generator: torch.Generator) -> Tensor:
-    return vectors
-
-
 PREPROCESSING: dict[str, Callable[[Tensor, torch.Generator], Tensor]] = {
     "binary-dynamic": _drawn,
-    "binary-static": _grey,  # the pixels were drawn once, as 0 or 255
+    "binary-static": lambda images, _: shades(images),  # the pixels were drawn once, as 0 or 255
     "dequantised": _dequantised,
-    "grey": _grey,
+    "grey": lambda images, _: shades(images),
     "logit": _logit,
-    "none": _none,
+    "none": lambda vectors, _: vectors,
 }
 """Functions from levels v of 0 to 255, or shades v / 255 in [0, 1], to the model's data, by name.
 

@@ -137,11 +137,6 @@ def _load_torchvision(name: str, root: Path, *, download: bool) -> DataSet:
     return DataSet(name, train, test, train_labels, test_labels)
 
 
-def default_root() -> str | None:
-    """Return the root folder in the environment variable DPVAE_DATA, if it is set."""
-    return os.environ.get("DPVAE_DATA")
-
-
 DATA_SETS: tuple[str, ...] = tuple(sorted([*TOYS, *TORCHVISION]))
 """The names of data sets."""
 
@@ -202,7 +197,7 @@ def load(
                 f"layout, standardise and held_out apply to files only, and {name!r} is a set of "
                 "images with a test split; leave them out"
             )
-        place = root if root is not None else default_root()
+        place = root if root is not None else os.environ.get("DPVAE_DATA")
         if place is None:
             raise MissingDataError(
                 f"data set {name!r} needs a root folder, and none is given; set root (and "

@@ -57,7 +57,7 @@ class _Group:
 
     def missing(self, subject: Subject) -> list[str]:
         """Return the names of the requirements that a run does not meet."""
-        return [need.what for need in self.needs if not need.met(subject)]
+        return [what for what, met in self.needs if not met(subject)]
 
 
 def evaluate_run(

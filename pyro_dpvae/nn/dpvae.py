@@ -31,19 +31,15 @@ def he_start(network: nn.Sequential) -> nn.Sequential:
     """
     for layer, after in pairwise(network):
         if isinstance(layer, _LINEAR) and isinstance(after, nn.ReLU):
-            nn.init.normal_(layer.weight, std=math.sqrt(2 / _inputs(layer)))
+            inputs: float = layer.weight[0].numel()
+            if isinstance(layer, nn.ConvTranspose2d):
+                # An input of stride s lies s outputs from the next: of its kernel, an output has
+                # 1 / s^2, on average over the output units.
+                inputs = layer.in_channels * layer.weight[0, 0].numel() / math.prod(layer.stride)
+            nn.init.normal_(layer.weight, std=math.sqrt(2 / inputs))
             assert layer.bias is not None
             nn.init.zeros_(layer.bias)
     return network
-
-
-def _inputs(layer: nn.Module) -> float:
-    """Return the number of inputs of an output unit, on average over the output units."""
-    assert isinstance(layer, _LINEAR)
-    if isinstance(layer, nn.ConvTranspose2d):
-        # An input of stride s lies s outputs from the next: of its kernel, an output has 1 / s^2.
-        return layer.in_channels * layer.weight[0, 0].numel() / math.prod(layer.stride)
-    return float(layer.weight[0].numel())
 
 
 def mnist_encoder(image_shape: Sequence[int]) -> Batched:
