@@ -8,8 +8,7 @@ from pyro_dpvae.data.formats.binary import is_idx, is_norb, read_idx, read_norb
 from pyro_dpvae.data.formats.hdf5 import is_cars, read_anndata, read_cars, read_hdf5, read_matlab
 from pyro_dpvae.data.formats.images import read_images
 from pyro_dpvae.data.formats.numpy_files import read_npy, read_npz
-from pyro_dpvae.data.formats.tables import read_table
-from pyro_dpvae.data.formats.text import read_amat
+from pyro_dpvae.data.formats.tables import read_amat, read_table
 from pyro_dpvae.data.sources import Source
 from pyro_dpvae.errors import DataError
 
