@@ -81,18 +81,15 @@ class HDF5Rows:
         return self.shape[0]
 
     def __getitem__(self, rows: slice) -> Array:
-        return np.asarray(self._dataset()[rows])
-
-    def __reduce__(self) -> Any:
-        return HDF5Rows, (self.path, self.name)
-
-    def _dataset(self) -> Any:
         # A forked process must not use the open file of its parent.
         if self._opened is None or self._opened[0] != os.getpid():
             import h5py
 
             self._opened = os.getpid(), h5py.File(self.path, "r")[self.name]
-        return self._opened[1]
+        return np.asarray(self._opened[1][rows])
+
+    def __reduce__(self) -> Any:
+        return HDF5Rows, (self.path, self.name)
 
 
 @final

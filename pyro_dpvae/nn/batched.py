@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_kind, check_positive_int, check_shape
 from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
+from pyro_dpvae.nn.modes import in_evaluation
 
 
 @final
@@ -134,18 +135,14 @@ def _of_two_zeros(network: nn.Module, shape: tuple[int, ...]) -> object:
     parameter = next(network.parameters(), None)
     like = torch.get_default_dtype() if parameter is None else parameter.dtype
     x = torch.zeros(2, *shape, dtype=like, device=None if parameter is None else parameter.device)
-    training = {module: module.training for module in network.modules()}
     try:
-        with torch.no_grad():
-            return network.eval()(x)
+        with torch.no_grad(), in_evaluation(network, others=False):
+            return network(x)
     except (RuntimeError, ValueError, TypeError, IndexError) as error:
         raise ValueError(
             f"the network does not accept a batch of shape (2, {_listed(shape)}): {error}; set "
             "in_shape to the shape of one item, or change its first layer"
         ) from error
-    finally:
-        for module, mode in training.items():
-            module.training = mode
 
 
 def _listed(shape: Sequence[int]) -> str:
