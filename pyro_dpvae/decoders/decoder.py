@@ -1,4 +1,4 @@
-"""The base class of decoders, the one whose pixels are independent given z, and images of z."""
+"""The base class of decoders, the decoder of pixels independent given z, and images to show."""
 
 from abc import ABC, abstractmethod
 from typing import final

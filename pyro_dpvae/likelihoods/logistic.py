@@ -1,4 +1,4 @@
-"""The discretised logistic likelihood, and the mixture of PixelCNN++, for rounded levels."""
+"""The discretised logistic likelihoods, of one logistic and of a mixture, and their levels."""
 
 from collections.abc import Sequence
 from typing import Any, ClassVar, final

@@ -1,4 +1,4 @@
-"""Distances of two sets of samples or features: Frechet, kernel, precision and recall, nearest."""
+"""Distances of two sets: Frechet and kernel distance, precision and recall, nearest data."""
 
 import math
 from collections.abc import Iterable

@@ -1,4 +1,4 @@
-"""Pockets and leaks: samples of the prior far from q(z), of q(z) far from it, and their mass."""
+"""Pockets and leaks: samples of the prior far from q(z), and of q(z) far from the prior."""
 
 import math
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""A wrapper with which any network accepts any number of batch dimensions, shapes, and heads."""
+"""Networks with known shapes: any number of batch dimensions, measured shapes, linear heads."""
 
 from collections.abc import Sequence
 from math import prod

@@ -1,4 +1,4 @@
-"""Layers of networks, with batch norm or as is fastest on a CPU, and checks of their shapes."""
+"""Layers of networks, with batch norm or as is fastest on a CPU, and checks of image shapes."""
 
 from collections.abc import Sequence
 from itertools import pairwise

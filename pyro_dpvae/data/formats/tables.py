@@ -1,4 +1,4 @@
-"""Tables with a header: .csv, .tsv and .parquet; and without: .amat, with images as lines."""
+"""Tables: .csv, .tsv and .parquet with a header, and .amat with an image in each line."""
 
 import re
 from math import isqrt
