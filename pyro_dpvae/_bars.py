@@ -7,6 +7,8 @@ from typing import Any, final
 
 from tqdm import tqdm
 
+__all__ = ["INTERVAL", "bar", "in_time", "write_above"]
+
 INTERVAL = 30.0
 """Seconds between two lines of a bar outside a terminal."""
 

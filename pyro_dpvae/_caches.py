@@ -4,6 +4,8 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+__all__ = ["cache_folder"]
+
 
 def cache_folder() -> Path | None:
     """Return the user's cache folder for this library; None if the user has no home."""

@@ -7,6 +7,19 @@ from dataclasses import fields
 from functools import wraps
 from typing import Any
 
+__all__ = [
+    "check_choice",
+    "check_kind",
+    "check_positive",
+    "check_positive_int",
+    "check_repeated",
+    "check_seed",
+    "check_shape",
+    "check_trailing_shape",
+    "hint_at_fields",
+    "nearest",
+]
+
 
 def nearest(name: str, known: Iterable[str]) -> str:
     """Return a hint at the option that may be meant, or nothing.

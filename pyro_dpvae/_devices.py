@@ -8,6 +8,8 @@ from torch import nn
 
 from pyro_dpvae._ranks import ranks
 
+__all__ = ["choose_device", "device_of", "own_device"]
+
 
 def choose_device(
     device: str | torch.device = "auto", *, present: torch.device | None = None

@@ -10,6 +10,16 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+__all__ = [
+    "make_folder",
+    "read_bytes",
+    "read_metadata",
+    "read_tensors",
+    "refusing",
+    "remove_leftovers",
+    "write_whole",
+]
+
 
 def make_folder(path: Path) -> None:
     """Make a folder and its parents if they do not exist.

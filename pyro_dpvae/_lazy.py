@@ -5,6 +5,8 @@ from collections.abc import Callable, Sequence
 from importlib import import_module
 from typing import Any
 
+__all__ = ["lazily"]
+
 
 def lazily(
     package: str, names: Sequence[str], *, modules: Sequence[str]

@@ -2,6 +2,8 @@
 
 import ctypes
 
+__all__ = ["keep_freed_memory"]
+
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # names and numbers of glibc's malloc.h
 
 

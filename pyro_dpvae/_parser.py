@@ -9,6 +9,8 @@ from jsonargparse import ArgumentParser
 
 from pyro_dpvae._checks import nearest
 
+__all__ = ["CommandParser", "UsageError"]
+
 _KINDS: dict[Any, tuple[str, str]] = {
     bool: ("true or false", "of true and false"),
     float: ("a number", "of numbers"),

@@ -8,6 +8,8 @@ from pyro.poutine.indep_messenger import CondIndepStackFrame
 
 from pyro_dpvae.sites import PLATE
 
+__all__ = ["PARTICLES", "batch_plate", "refuse_single_datum"]
+
 Site = dict[str, Any]
 
 PARTICLES = "num_particles_vectorized"

@@ -10,6 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+__all__ = [
+    "forked_rng",
+    "noise_seed",
+    "noise_state",
+    "random_state",
+    "seed_of",
+    "set_noise_state",
+    "set_random_state",
+]
+
 
 def seed_of(seed: int, *key: int) -> int:
     """Return a seed for one of many draws with a common seed, such as one per batch.

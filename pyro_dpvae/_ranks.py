@@ -13,6 +13,23 @@ from torch.utils._pytree import tree_map_only
 
 from pyro_dpvae._randomness import forked_rng, seed_of
 
+__all__ = [
+    "Ranks",
+    "average_",
+    "broadcast_",
+    "gather_batch",
+    "gather_objects",
+    "gather_shares",
+    "greatest",
+    "map_over_ranks",
+    "on_first_rank",
+    "ranks",
+    "refusing_together",
+    "rehearsal",
+    "shared",
+    "shared_object",
+]
+
 Item = TypeVar("Item")
 Result = TypeVar("Result")
 

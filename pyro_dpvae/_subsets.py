@@ -7,6 +7,8 @@ from jaxtyping import Int
 from torch import Tensor
 from torch.utils.data import Dataset, Subset
 
+__all__ = ["as_batches", "evenly_spaced", "spread", "stacked"]
+
 Batched = TypeVar("Batched")
 
 

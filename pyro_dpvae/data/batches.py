@@ -23,6 +23,8 @@ from pyro_dpvae.data.preprocessing import (
 from pyro_dpvae.data.streams import Stream
 from pyro_dpvae.errors import DataError
 
+__all__ = ["Batches", "as_items", "own_batches"]
+
 _FEW = 16  # items inspected before the others are read
 
 

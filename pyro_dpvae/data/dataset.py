@@ -13,6 +13,16 @@ from pyro_dpvae.data.labels import varying
 from pyro_dpvae.data.meaning import Meaning, meaning_of
 from pyro_dpvae.errors import DataError
 
+__all__ = [
+    "LARGEST_IN_MEMORY",
+    "DataSet",
+    "Split",
+    "first_of",
+    "fits_in_memory",
+    "split_shape",
+    "split_size",
+]
+
 Split = Tensor | Dataset[Any]
 """Images as uint8 levels or float32 shades in [0, 1], of shape (count, channels, height, width),
 sequences as float32 (count, steps, features), vectors as float32 (count, size), or a map-style

@@ -10,6 +10,8 @@ from torch import Tensor
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.errors import DataError, DataWarning
 
+__all__ = ["class_numbers", "factor_numbers", "is_factors", "varying", "warn"]
+
 _MANY = 256  # the largest number of values of a real factor that counts as classes
 
 

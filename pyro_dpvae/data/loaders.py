@@ -15,6 +15,8 @@ from pyro_dpvae.data.batches import Batches
 from pyro_dpvae.data.dataset import first_of, split_shape
 from pyro_dpvae.errors import DataError
 
+__all__ = ["batches_of"]
+
 
 def batches_of(
     loader: DataLoader[Any], *, seed: int = 0, rank: int = 0, ranks: int = 1

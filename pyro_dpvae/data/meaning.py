@@ -13,6 +13,8 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.errors import DataError
 
+__all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "in_memory", "meaning_of"]
+
 Array = NDArray[Any]
 
 LAYOUTS = ("images", "sequences", "vectors")

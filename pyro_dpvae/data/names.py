@@ -12,6 +12,8 @@ from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import Part, Source
 from pyro_dpvae.errors import DataError
 
+__all__ = ["by_name", "split_of"]
+
 _SPLITS = {
     **dict.fromkeys(("train", "training"), "train"),
     **dict.fromkeys(("val", "valid", "validation", "dev"), "valid"),

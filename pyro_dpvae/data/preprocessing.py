@@ -11,6 +11,19 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.dataset import DataSet, Split
 from pyro_dpvae.errors import DataError
 
+__all__ = [
+    "LOGIT_MARGIN",
+    "PREPROCESSING",
+    "binarised_bits",
+    "check_preprocessing",
+    "scale_caution",
+    "shades",
+    "standardise",
+    "to_unit",
+    "units_of",
+    "unpacked",
+]
+
 LOGIT_MARGIN = 0.05
 """alpha of the logit preprocessing: logit(alpha + (1 - 2 alpha) x), x dequantised."""
 

@@ -18,6 +18,17 @@ from pyro_dpvae.data.meaning import Array, Meaning, Rows, in_memory, meaning_of
 from pyro_dpvae.data.preprocessing import standardise, units_of
 from pyro_dpvae.errors import DataError
 
+__all__ = [
+    "HDF5Rows",
+    "Items",
+    "MappedRows",
+    "Part",
+    "Source",
+    "check_held_out",
+    "data_set",
+    "library",
+]
+
 
 def library(name: str, path: Path) -> Any:
     """Return a library that reads or writes a file.

@@ -12,6 +12,8 @@ from torch.utils.data import DataLoader, Dataset
 
 from pyro_dpvae.errors import DataError, ReaderError
 
+__all__ = ["Stream"]
+
 
 @final
 class Stream:

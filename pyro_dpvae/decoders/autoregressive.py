@@ -18,6 +18,8 @@ from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import AbstractPixelNetwork
 
+__all__ = ["AutoregressiveDecoder", "AutoregressiveImage"]
+
 _PATIENCE = 2.0  # seconds without a bar
 
 

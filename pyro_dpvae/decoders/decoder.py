@@ -11,6 +11,8 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import Batched, measured
 
+__all__ = ["AbstractDecoder", "Decoder", "images", "network_of_latents"]
+
 
 class AbstractDecoder(nn.Module, ABC):
     """p(x | z), a module whose call on z returns the distribution.

@@ -14,6 +14,17 @@ from pyro_dpvae.evaluation.kept import kept_per_datum, read_kept, value_of
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.changes import ADDED
 
+__all__ = [
+    "Comparison",
+    "Difference",
+    "compare_runs",
+    "compare_seeds",
+    "differing",
+    "flat",
+    "half_width",
+    "observed_kind",
+]
+
 _LEVEL = 0.95
 
 # Options that do not make groups of seeds; that the data are the same, their digest shows.

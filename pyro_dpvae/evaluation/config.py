@@ -15,6 +15,8 @@ from pyro_dpvae._checks import (
 )
 from pyro_dpvae.errors import EvaluationWarning
 
+__all__ = ["GROUP_NAMES", "EvaluationConfig", "default_cache"]
+
 GROUP_NAMES = (
     *("elbo", "skl", "leakage", "split", "distance", "probe", "layers", "clusters"),
     *("layer-clusters", "disentanglement", "domain", "fid", "nll"),

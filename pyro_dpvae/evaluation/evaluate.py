@@ -32,6 +32,8 @@ from pyro_dpvae.importance import ImportanceSampler, log_weights
 from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, sum_estimate
 from pyro_dpvae.metrics.pockets import Space
 
+__all__ = ["GROUPS", "applicable", "evaluate_run"]
+
 _ELBO_SAMPLES = 10
 _PER_DATUM = ("elbo", "nll")  # groups with a value per datum
 _LONG = 30.0  # seconds from which the time of the likelihoods is printed in advance

@@ -11,6 +11,8 @@ from torch import Tensor
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.lock import locked
 
+__all__ = ["keep", "kept_of", "kept_per_datum", "read_kept", "value_of"]
+
 _FILE, _TENSORS = "evaluation.json", "evaluation.safetensors"
 _LOCK = ".evaluation.lock"
 

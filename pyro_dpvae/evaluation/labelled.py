@@ -18,6 +18,8 @@ from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
+__all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
+
 _PROBE_DATA = 10_000
 _CLASSIFIERS = {
     "probe": metrics.linear_probe_accuracy,

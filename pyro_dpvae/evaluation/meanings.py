@@ -7,6 +7,8 @@ from functools import cache
 from importlib.resources import files
 from typing import Any, final
 
+__all__ = ["SECTIONS", "Meaning", "figure_meaning", "meaning_of", "setting_meaning"]
+
 SECTIONS: dict[str, tuple[str, ...]] = {
     "Likelihood": ("elbo", "nll"),
     "Prior and aggregate posterior": ("skl", "leakage", "split"),

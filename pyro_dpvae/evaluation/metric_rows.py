@@ -8,6 +8,8 @@ from pyro_dpvae.evaluation.meanings import meaning_of
 from pyro_dpvae.evaluation.numbers import with_interval
 from pyro_dpvae.evaluation.table import letter
 
+__all__ = ["EXPLANATION", "folded", "metric_rows", "verdict"]
+
 EXPLANATION = (
     "Values and differences ± half their 95 % interval: normal for the value of one run, "
     "Student's t over seeds. A share has the ends of its 95 % interval in brackets. A difference "

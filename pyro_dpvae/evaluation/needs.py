@@ -8,6 +8,18 @@ from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
+__all__ = [
+    "CLASSES",
+    "CLUSTERS",
+    "FACTORS",
+    "IMAGES",
+    "IN_MEMORY",
+    "LABELS",
+    "LAYERS",
+    "VECTORS",
+    "Need",
+]
+
 Need = tuple[str, Callable[[Subject], bool]]
 """A requirement on a run: its name in messages, and whether a run meets it."""
 

@@ -4,6 +4,8 @@ import math
 
 import numpy as np
 
+__all__ = ["interval_ends", "plain_number", "share_interval", "with_interval"]
+
 _MINUS = "\N{MINUS SIGN}"
 _DIGITS = 4  # of a number whose error is not known
 _NORMAL = 1.959964  # half a 95 % interval in standard errors

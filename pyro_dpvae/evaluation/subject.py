@@ -32,6 +32,8 @@ from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.recipes import Run
 
+__all__ = ["Subject"]
+
 _BATCH = 250
 _MOMENT_DRAWS = 2000
 _SAMPLED = 5  # low-posterior samples are the least fifth, as in the authors' code

@@ -8,6 +8,8 @@ from itertools import chain, repeat
 
 from markupsafe import Markup
 
+__all__ = ["csv_table", "html_table", "latex_table", "letter", "markdown_table", "text_table"]
+
 _LATEX = {"\\": r"\textbackslash{}", "~": r"\textasciitilde{}", "^": r"\textasciicircum{}"}
 _LATEX |= {"±": r"$\pm$", "\N{MINUS SIGN}": "$-$", "τ": r"$\tau$"}
 _LATEX |= {sign: f"\\{sign}" for sign in "&%$#_{}"}

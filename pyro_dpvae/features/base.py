@@ -14,6 +14,8 @@ from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.nn.modes import in_evaluation
 
+__all__ = ["AbstractFeatures", "InceptionFeatures", "extract", "inception_weights"]
+
 
 class AbstractFeatures(nn.Module, ABC):
     """A network from images with grey values or colours in [0, 1] to feature vectors.

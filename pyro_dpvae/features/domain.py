@@ -20,6 +20,8 @@ from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.data import shades
 from pyro_dpvae.features.base import AbstractFeatures
 
+__all__ = ["DomainFeatures", "train_domain_network"]
+
 _FEATURES = 128
 _BATCH, _STEPS, _PATIENCE, _HELD_OUT = 128, 50, 6, 2000
 

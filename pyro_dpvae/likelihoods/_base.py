@@ -14,6 +14,8 @@ from torch.distributions import constraints
 
 from pyro_dpvae._checks import check_shape, check_trailing_shape
 
+__all__ = ["AbstractLikelihood", "Values"]
+
 Values = Float[Tensor, "..."]
 """Data, raw values, or numbers computed from them."""
 

@@ -13,6 +13,8 @@ from torch.distributions import constraints
 from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
+__all__ = ["BernoulliLikelihood", "ContinuousBernoulliLikelihood", "bernoulli_log_prob"]
+
 
 def bernoulli_log_prob(logits: Tensor, x: Tensor) -> Tensor:
     """Return x l - log(1 + exp(l)) = (x - 1/2) l - log(2 cosh(l/2)) for logits l.

@@ -15,6 +15,8 @@ from torch.distributions import constraints
 from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
+__all__ = ["LOG_MEAN_RANGE", "Counts", "NegativeBinomialLikelihood", "PoissonLikelihood"]
+
 LOG_MEAN_RANGE = (-30.0, 30.0)
 """Log means are clamped to it, so that densities and their gradients are finite in float32."""
 

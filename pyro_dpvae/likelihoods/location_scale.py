@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive, check_trailing_shape
 from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
+__all__ = [
+    "AbstractLearnedScale",
+    "GaussianLearnedVarianceLikelihood",
+    "GaussianLikelihood",
+    "GaussianPixelVarianceLikelihood",
+    "LaplaceLearnedScaleLikelihood",
+    "LaplaceLikelihood",
+    "floored_scale",
+]
+
 # Constant pixels would drive a learned scale to 0 and the density to infinity. The floor is about
 # 1 / (255 sqrt(12)), the standard deviation of rounding to 8 bits.
 _FLOOR = 1e-3

@@ -15,6 +15,16 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.distributions import expanded
 from pyro_dpvae.likelihoods._base import AbstractLikelihood, Values
 
+__all__ = [
+    "LOG_SCALE_RANGE",
+    "DiscretizedLogisticLikelihood",
+    "DiscretizedLogisticMixtureLikelihood",
+    "Grid",
+    "draw_rounded",
+    "log_mass",
+    "rounded_mean",
+]
+
 LOG_SCALE_RANGE = (-10.0, 10.0)
 """Bounds of log scales: a bin is between 1e-7 and 1e5 scales wide, which float32 resolves."""
 

@@ -17,6 +17,8 @@ from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
 from pyro_dpvae.likelihoods.counts import NegativeBinomialLikelihood
 from pyro_dpvae.likelihoods.location_scale import GaussianLearnedVarianceLikelihood
 
+__all__ = ["CategoricalLikelihood", "MixedLikelihood"]
+
 
 @final
 class CategoricalLikelihood(AbstractLikelihood):

@@ -13,6 +13,16 @@ from torch import Tensor
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 
+__all__ = [
+    "DISENTANGLEMENT",
+    "constant_factors",
+    "dci",
+    "factor_vae_score",
+    "mig",
+    "modularity",
+    "sap",
+]
+
 _BINS = 20
 _RESAMPLES = 20
 _COLLAPSED = 0.01  # of the posterior variance

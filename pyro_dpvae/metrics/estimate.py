@@ -6,6 +6,8 @@ from dataclasses import dataclass, field
 
 from torch import Tensor
 
+__all__ = ["Estimate", "Settings", "mean_estimate", "share_estimate", "sum_estimate"]
+
 Settings = Mapping[str, int | float | str]
 """The settings that define an estimate, by name."""
 

@@ -13,6 +13,15 @@ from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, share_estimate
 from pyro_dpvae.objectives.penalties.mmd import mmd_squared
 
+__all__ = [
+    "FeatureStatistics",
+    "distance_to_data",
+    "frechet_distance",
+    "frechet_estimate",
+    "kernel_distance",
+    "precision_and_recall",
+]
+
 
 @dataclass(frozen=True)
 class FeatureStatistics:

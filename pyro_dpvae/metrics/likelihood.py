@@ -16,6 +16,8 @@ from pyro_dpvae.data import own_batches
 from pyro_dpvae.importance import ImportanceSampler, pareto_k_of_tail, tail_length
 from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 
+__all__ = ["LikelihoodEstimates", "log_likelihoods", "negative_log_likelihood"]
+
 
 @dataclass(frozen=True)
 class LikelihoodEstimates:

@@ -14,6 +14,15 @@ from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
+__all__ = [
+    "THRESHOLDS",
+    "Space",
+    "high_posterior_samples",
+    "leakage_curve",
+    "log_density",
+    "low_posterior_samples",
+]
+
 Space = Literal["representation", "generation"]
 
 

@@ -16,6 +16,8 @@ from pyro_dpvae.metrics.estimate import Estimate, mean_estimate
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
+__all__ = ["PosteriorGrid", "cell_kl", "log_cell_mass", "posterior_grid", "posterior_kl"]
+
 # If the grids of every second cell agree to 20 %, a sum over all cells errs by 3e-5 for a normal.
 _COARSE = 0.2
 _FEW = 8  # data at a time: a mixture takes data x cells x components x 2 numbers

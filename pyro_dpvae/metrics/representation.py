@@ -14,6 +14,19 @@ from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.metrics.estimate import Estimate, Settings, share_estimate
 from pyro_dpvae.nn.modes import in_evaluation
 
+__all__ = [
+    "assigned_clusters",
+    "check_labels",
+    "cluster_accuracy",
+    "cluster_information",
+    "held_out_accuracy",
+    "k_means",
+    "layer_accuracies",
+    "layer_clusters",
+    "linear_probe_accuracy",
+    "nearest_neighbour_accuracy",
+]
+
 
 def linear_probe_accuracy(
     train: Float[Tensor, "train latent"],

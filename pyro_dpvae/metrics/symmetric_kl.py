@@ -14,6 +14,15 @@ from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.priors import AbstractPrior
 
+__all__ = [
+    "active_units",
+    "kl_divergences",
+    "rate_split",
+    "split_half_kl",
+    "symmetric_kl",
+    "unit_activity",
+]
+
 
 @in_evaluation()
 def kl_divergences(

@@ -7,6 +7,8 @@ from typing import Literal
 import torch
 from torch import Tensor, nn
 
+__all__ = ["ACTIVATIONS", "Activation", "elu", "has_kinks"]
+
 Activation = Literal["relu", "leaky-relu", "silu", "softplus", "tanh"]
 
 ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {

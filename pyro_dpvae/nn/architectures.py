@@ -10,6 +10,15 @@ from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork
 
+__all__ = [
+    "ARCHITECTURES",
+    "LADDERS",
+    "PIXEL_NETWORKS",
+    "Architecture",
+    "default_architecture",
+    "default_ladder",
+]
+
 
 @dataclass(frozen=True)
 class Architecture:

@@ -12,6 +12,8 @@ from pyro_dpvae._checks import check_kind, check_positive_int, check_shape
 from pyro_dpvae.nn.ladder import LadderEncoder, LadderHead, check_latents
 from pyro_dpvae.nn.modes import in_evaluation
 
+__all__ = ["Batched", "at_least_float32", "measured", "with_head"]
+
 
 @final
 class Batched(nn.Module):

@@ -12,6 +12,8 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.batched import at_least_float32
 
+__all__ = ["ConditionedPerceptron", "OneByOne", "autoregressive_masks"]
+
 # Factor of the last layer's weights, so that outputs start near zero but gradients flow.
 _INITIAL = 0.01
 

@@ -10,6 +10,18 @@ from torch import nn
 from pyro_dpvae.nn.batched import Batched
 from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, check_image_size
 
+__all__ = [
+    "celeba_decoder",
+    "celeba_encoder",
+    "he_start",
+    "mnist_decoder",
+    "mnist_encoder",
+    "mnist_factor_decoder",
+    "mnist_factor_encoder",
+    "svhn_decoder",
+    "svhn_encoder",
+]
+
 _LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 
 

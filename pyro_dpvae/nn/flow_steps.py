@@ -10,6 +10,8 @@ from torch import Tensor, nn
 
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, OneByOne, autoregressive_masks
 
+__all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
+
 Points = Float[Tensor, "*batch latent"]
 Contexts = Float[Tensor, "*#batch context"]
 Values = Float[Tensor, "*batch"]

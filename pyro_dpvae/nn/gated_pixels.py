@@ -13,6 +13,8 @@ from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
 
+__all__ = ["GatedLayer", "GatedPixelNetwork", "LocalPixelNetwork"]
+
 
 @final
 class GatedLayer(nn.Module):

@@ -10,6 +10,19 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_shape
 
+__all__ = [
+    "FewChannelsTranspose2d",
+    "UnflattenImage",
+    "check_image_shape",
+    "check_image_size",
+    "conv",
+    "conv_up",
+    "dense",
+    "geometry",
+    "initialized",
+    "transposed",
+]
+
 _SLOPE = 0.1
 _INITIAL_SCALE = 0.02
 

@@ -10,6 +10,17 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.images import initialized
 
+__all__ = [
+    "Concatenation",
+    "GatedSum",
+    "LadderDecoder",
+    "LadderEncoder",
+    "LadderHead",
+    "check_latent_dims",
+    "check_latents",
+    "check_wiring",
+]
+
 
 @final
 class LadderEncoder(nn.Module):

@@ -16,6 +16,13 @@ from pyro_dpvae.nn.ladder import (
     check_latents,
 )
 
+__all__ = [
+    "ladder_celeba_decoder",
+    "ladder_celeba_encoder",
+    "ladder_svhn_decoder",
+    "ladder_svhn_encoder",
+]
+
 
 def ladder_svhn_encoder(
     image_shape: Sequence[int], *, latent_dims: Sequence[int] = (5, 5, 5, 10), width: int = 64

@@ -16,6 +16,13 @@ from pyro_dpvae.nn.ladder import (
     check_latents,
 )
 
+__all__ = [
+    "ladder_mlp_decoder",
+    "ladder_mlp_encoder",
+    "ladder_mnist_decoder",
+    "ladder_mnist_encoder",
+]
+
 
 def ladder_mnist_encoder(
     image_shape: Sequence[int], *, latent_dims: Sequence[int] = (2, 2, 2), width: int = 64

@@ -15,6 +15,16 @@ from torch import Tensor, nn
 from pyro_dpvae.nn.batched import Batched
 from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, geometry, transposed
 
+__all__ = [
+    "AbstractLinearMap",
+    "AbstractLinearization",
+    "Linearizer",
+    "batch_jacobian",
+    "is_known",
+    "linearized",
+    "push_through",
+]
+
 _SMOOTH = (nn.SiLU, nn.Softplus, nn.Tanh)
 _PIECEWISE_LINEAR = (nn.ReLU, nn.LeakyReLU)
 _RESHAPES = (nn.Flatten, nn.Unflatten, UnflattenImage)

@@ -11,6 +11,17 @@ from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
 
+__all__ = [
+    "MaskedConv2d",
+    "Offsets",
+    "PointwiseConv2d",
+    "RowCache",
+    "before",
+    "block",
+    "shifted",
+    "up_to",
+]
+
 Offsets = frozenset[tuple[int, int]]
 """Positions (row, column) relative to a pixel: kernel offsets or a receptive field."""
 

@@ -11,6 +11,8 @@ from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, shifted, up_to
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
 
+__all__ = ["MaskedPixelNetwork"]
+
 
 @final
 class MaskedPixelNetwork(AbstractMaskedNetwork):

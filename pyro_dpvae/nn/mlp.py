@@ -14,6 +14,16 @@ from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
 from pyro_dpvae.nn.batched import Batched
 from pyro_dpvae.nn.images import check_image_shape
 
+__all__ = [
+    "mlp_decoder",
+    "mlp_encoder",
+    "moons_decoder",
+    "moons_encoder",
+    "perceptron",
+    "residual_decoder",
+    "residual_encoder",
+]
+
 _MOONS_HIDDEN = (100, 50)
 # The paper says "leaky ReLU" without the slope; its code passes ``True``, which is a slope of 1
 # and makes the network linear. 0.01 is our choice, torch's default.

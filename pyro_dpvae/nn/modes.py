@@ -7,6 +7,8 @@ from typing import Any
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 
+__all__ = ["in_evaluation"]
+
 
 @contextmanager
 def in_evaluation(*programs: Any, others: bool = True) -> Iterator[None]:

@@ -12,6 +12,14 @@ from pyro_dpvae._checks import check_positive_int, check_shape
 from pyro_dpvae.nn.batched import at_least_float32
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, RowCache
 
+__all__ = [
+    "AbstractMaskedNetwork",
+    "AbstractPass",
+    "AbstractPixelNetwork",
+    "AbstractPixelSampler",
+    "Maps",
+]
+
 
 class AbstractPixelNetwork(nn.Module, ABC):
     """A network (x, features) -> raw, where raw at pixel i sees x only at pixels before i.

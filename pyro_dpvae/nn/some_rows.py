@@ -7,6 +7,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor, nn
 from torch.func import functional_call
 
+__all__ = ["at_some_rows"]
+
 # Operations take tensors and numbers, so a network is passed by its id.
 _networks: "WeakValueDictionary[int, nn.Module]" = WeakValueDictionary()
 

@@ -13,6 +13,18 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.linearization import batch_jacobian
 
+__all__ = [
+    "AbstractDirectPrior",
+    "AbstractPrior",
+    "LinearizedDensity",
+    "LinearizedMap",
+    "Matrices",
+    "Points",
+    "StandardNormal",
+    "Values",
+    "identities",
+]
+
 Points = Float[Tensor, "*batch latent"]
 Values = Float[Tensor, "*batch"]
 Matrices = Float[Tensor, "*batch latent latent"]

@@ -22,6 +22,8 @@ from pyro_dpvae.priors.fixed import FixedPrior
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 from pyro_dpvae.priors.mixture import MixturePrior
 
+__all__ = ["CouplingPrior", "coupling_over_mixture"]
+
 # The bounds of Pyro's AffineCoupling.
 _LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
 

@@ -11,6 +11,8 @@ from torch.distributions import Distribution, Transform, constraints
 
 from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
+__all__ = ["FixedPrior"]
+
 
 @final
 class FixedPrior(AbstractDirectPrior):

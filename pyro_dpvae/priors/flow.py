@@ -14,6 +14,8 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.flow_steps import AutoregressiveStep
 from pyro_dpvae.priors._base import AbstractPrior, Points, Values
 
+__all__ = ["AutoregressivePrior", "Flow", "FlowDistribution", "FlowTransform"]
+
 
 @runtime_checkable
 class Flow(Protocol):

@@ -13,6 +13,8 @@ from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.priors._base import AbstractDirectPrior, LinearizedDensity, Points
 
+__all__ = ["AbstractMixturePrior", "MixturePrior", "VampPrior"]
+
 # Scales from 5e-5 to 2e4, as for encoders, so that nothing overflows in float32.
 _LOG_SCALE_RANGE = (-10.0, 10.0)
 

@@ -19,6 +19,8 @@ from pyro_dpvae.priors._base import (
     identities,
 )
 
+__all__ = ["Joined", "ProductPrior"]
+
 
 @final
 class Joined(TorchDistribution):

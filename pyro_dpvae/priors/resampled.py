@@ -24,6 +24,8 @@ from pyro_dpvae.priors._base import (
     identities,
 )
 
+__all__ = ["Acceptance", "Resampled", "ResampledPrior"]
+
 # Number of proposals processed at once, with the network's hidden units of each.
 _PROPOSALS = 2**17
 

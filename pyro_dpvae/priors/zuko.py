@@ -11,6 +11,8 @@ from pyro_dpvae.nn import has_kinks
 from pyro_dpvae.priors._base import AbstractPrior, Matrices, Points, Values
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
 
+__all__ = ["ZukoPrior"]
+
 _POINTS = 512  # number of points to check
 _LARGEST_ERROR = 0.01  # in standard deviations of the base
 

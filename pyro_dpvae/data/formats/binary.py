@@ -14,6 +14,8 @@ from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import MappedRows, Part, Source
 from pyro_dpvae.errors import DataError
 
+__all__ = ["is_idx", "is_norb", "read_idx", "read_norb"]
+
 _TYPES = {8: ">u1", 9: ">i1", 11: ">i2", 12: ">i4", 13: ">f4", 14: ">f8"}
 _UNREADABLE = (
     *(ValueError, KeyError, OSError, EOFError, IndexError),

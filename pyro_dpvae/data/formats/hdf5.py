@@ -14,6 +14,8 @@ from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.sources import HDF5Rows, Part, Source, library
 from pyro_dpvae.errors import DataError
 
+__all__ = ["is_cars", "read_anndata", "read_cars", "read_hdf5", "read_matlab"]
+
 _LABELS = (
     "label",
     "labels",

@@ -21,6 +21,8 @@ from pyro_dpvae.data.names import split_of
 from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
+__all__ = ["BACKGROUNDS", "read_images"]
+
 BACKGROUNDS = {"black": 0, "white": 255}
 """Grey values shown behind transparent images, by name."""
 

@@ -15,6 +15,8 @@ from pyro_dpvae.data.names import by_name
 from pyro_dpvae.data.sources import MappedRows, Part, Source
 from pyro_dpvae.errors import DataError
 
+__all__ = ["read_npy", "read_npz"]
+
 # Errors of numpy and zipfile for damaged files: truncated headers, sizes beyond the memory,
 # unknown compression, passwords.
 _UNREADABLE = (

@@ -12,6 +12,8 @@ from pyro_dpvae.data.formats.tables import read_amat, read_table
 from pyro_dpvae.data.sources import Source
 from pyro_dpvae.errors import DataError
 
+__all__ = ["ENDINGS", "read"]
+
 # Readers of files that name their columns or arrays, and so their labels.
 _NAMING: dict[str, Callable[[Path, str | None], Source]] = {
     ".csv": read_table,

@@ -11,6 +11,8 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
+__all__ = ["read_table"]
+
 _LABELS = ("label", "labels", "class", "target", "targets")
 # Columns that name rows: without a name of its own, id, sample_id, userId ...
 _INDEX = re.compile(r"|Unnamed: 0|(?:.*[_ .-])?(?i:id|uuid)|.*[a-z]I[dD]")
