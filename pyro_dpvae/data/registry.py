@@ -17,7 +17,7 @@ from pyro_dpvae.data.formats.registry import ENDINGS, read
 from pyro_dpvae.data.sources import Part, Source, check_held_out, data_set
 from pyro_dpvae.errors import DataError, MissingDataError
 
-__all__ = ["DATA_SETS", "READING", "TORCHVISION", "TOYS", "default_root", "load"]
+__all__ = ["DATA_SETS", "READING", "TORCHVISION", "TOYS", "load"]
 
 
 def _two_moons() -> Source:
