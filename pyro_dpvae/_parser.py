@@ -1,7 +1,6 @@
 """A parser of a command line that refuses it in one sentence."""
 
 import re
-from argparse import Action
 from collections.abc import Callable, Iterable, Sequence
 from types import NoneType, UnionType
 from typing import Any, NoReturn, Union, get_args, get_origin
@@ -106,8 +105,7 @@ class CommandParser(ArgumentParser):
 
     def _name(self, key: str) -> str:
         """Return an option as it is spelled, or what stands at its place."""
-        named: dict[str, Action] = {action.dest: action for action in self._actions}
-        action = named.get(key)
+        action = next((one for one in self._actions if one.dest == key), None)
         if action is None:
             return key
         return action.option_strings[0] if action.option_strings else key.upper()

@@ -1,8 +1,8 @@
 """Mixtures of normals with reparameterised samples, and samples that carry soft values."""
 
 import math
-from collections.abc import Callable, Sequence
-from typing import Any, ClassVar, final
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, ClassVar, TypeVar, final
 
 import torch
 from jaxtyping import Float
@@ -12,7 +12,13 @@ from torch.distributions import constraints
 from torch.fx.experimental.proxy_tensor import get_proxy_mode
 from torch.nn.functional import pad
 
-__all__ = ["DiagonalNormalMixture", "effective_components", "map_draws", "soft_value"]
+__all__ = [
+    "DiagonalNormalMixture",
+    "effective_components",
+    "expanded",
+    "map_draws",
+    "soft_value",
+]
 
 # Numbers (coordinates x components x points) computed at once. On a CPU the first size fits into
 # caches, which takes a tenth of the time. The second needs fewer operations, which a GPU starts,
@@ -24,6 +30,33 @@ _PARAMETERS = {
     "loc": constraints.real_vector,
     "scale": constraints.positive,
 }
+
+Own = TypeVar("Own", bound=TorchDistribution)
+
+
+def expanded(
+    p: Own,
+    batch_shape: Sequence[int],
+    instance: Any,
+    *,
+    names: Iterable[str] = (),
+    **attributes: Any,
+) -> Own:
+    """Return a distribution with another batch shape, as ``expand`` must.
+
+    Args:
+        p: the distribution.
+        batch_shape: the new batch shape.
+        instance: the argument ``_instance`` of ``expand``.
+        names: names of the tensors that begin with batch dimensions, which are expanded.
+        attributes: new values of other attributes; those not named are kept.
+    """
+    new = p._get_checked_instance(type(p), instance)
+    vars(new).update({**vars(p), **attributes, "_batch_shape": torch.Size(batch_shape)})
+    for name in names:
+        tensor = getattr(p, name)
+        setattr(new, name, tensor.expand(*batch_shape, *tensor.shape[len(p.batch_shape) :]))
+    return new
 
 
 @final
@@ -180,14 +213,7 @@ class DiagonalNormalMixture(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "DiagonalNormalMixture":
         """Return q(z), independently for each element of ``batch_shape``."""
-        new = self._get_checked_instance(DiagonalNormalMixture, _instance)
-        batch = torch.Size(batch_shape)
-        new.logits = self.logits.expand(batch + self.logits.shape[-1:])
-        new.loc = self.loc.expand(batch + self.loc.shape[-2:])
-        new.scale = self.scale.expand(batch + self.scale.shape[-2:])
-        super(DiagonalNormalMixture, new).__init__(batch, self.event_shape, validate_args=False)
-        new._validate_args = self._validate_args
-        return new
+        return expanded(self, batch_shape, _instance, names=_PARAMETERS)
 
 
 def effective_components(weights: Float[Tensor, "data components"]) -> float:

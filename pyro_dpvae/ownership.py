@@ -36,15 +36,13 @@ class OwnedModule(PyroModule):
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         """Check the entries in the store, then run the module."""
-        if not pyro.settings.get("module_local_params"):
-            self._check_ownership()
+        self._check_ownership()
         return super().__call__(*args, **kwargs)
 
     @contextmanager
     def opened(self) -> Iterator[None]:
         """Let parts register their parameters in Pyro's store inside the context, as in a call."""
-        if not pyro.settings.get("module_local_params"):
-            self._check_ownership()
+        self._check_ownership()
         with self._pyro_context:
             yield
 
@@ -58,6 +56,8 @@ class OwnedModule(PyroModule):
         return duplicate
 
     def _check_ownership(self) -> None:
+        if pyro.settings.get("module_local_params"):
+            return
         stored = pyro.get_param_store()._params
         for part, module in self.named_children():
             if isinstance(module, PyroModule):

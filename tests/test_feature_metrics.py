@@ -18,7 +18,7 @@ from pyro_dpvae.features import (
     extract,
     train_domain_network,
 )
-from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.features.base import inception_weights
 from pyro_dpvae.metrics import (
     FeatureStatistics,
     frechet_distance,

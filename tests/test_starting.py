@@ -5,7 +5,7 @@ import torch
 from torch import nn
 
 from pyro_dpvae.nn import ARCHITECTURES
-from pyro_dpvae.nn.starting import he_start
+from pyro_dpvae.nn.dpvae import he_start
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from pyro_dpvae.likelihoods import (
     NegativeBinomialLikelihood,
     PoissonLikelihood,
 )
-from pyro_dpvae.likelihoods._counts import Counts
+from pyro_dpvae.likelihoods.counts import Counts
 from pyro_dpvae.recipes import open_run
 
 COUNTS = torch.tensor([0.0, 1.0, 2.0, 7.0, 40.0, 1000.0, 30_000.0])

@@ -10,7 +10,7 @@ from beartype import beartype
 from jaxtyping import Float, TypeCheckError
 from torch import Tensor
 
-from pyro_dpvae.metrics import clustering
+from pyro_dpvae.metrics import assigned_clusters
 from pyro_dpvae.priors import StandardNormal
 from tests.type_checks import forget_calls
 
@@ -71,4 +71,4 @@ def test_the_library_is_checked() -> None:
     with pytest.raises(TypeCheckError):
         StandardNormal("2")  # type: ignore[arg-type]
     with pytest.raises(TypeCheckError):
-        clustering.assigned_clusters([["2"]])  # type: ignore[list-item]
+        assigned_clusters([["2"]])  # type: ignore[list-item]

@@ -30,7 +30,7 @@ from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
 from pyro_dpvae.cli.devices import chosen_device
 from pyro_dpvae.data import DataSet, load
-from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.features.base import inception_weights
 from pyro_dpvae.recipes import DPVAE_DATA_SETS, REGULARIZERS
 from pyro_dpvae.runs.changes import option
 

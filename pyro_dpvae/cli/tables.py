@@ -11,7 +11,7 @@ from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._files import write_whole
-from pyro_dpvae.data.formats.extras import library
+from pyro_dpvae.data.sources import library
 from pyro_dpvae.evaluation.table import csv_table
 from pyro_dpvae.runs import RunFolder
 

@@ -4,9 +4,8 @@ from pyro_dpvae.data.batches import Batches, own_batches
 from pyro_dpvae.data.dataset import DataSet, Split, as_arguments
 from pyro_dpvae.data.loaders import batches_of
 from pyro_dpvae.data.meaning import LAYOUTS, Meaning, meaning_of
-from pyro_dpvae.data.preprocessing import PREPROCESSING, shades, to_unit
+from pyro_dpvae.data.preprocessing import PREPROCESSING, scale_caution, shades, to_unit
 from pyro_dpvae.data.registry import DATA_SETS, READING, load
-from pyro_dpvae.data.scales import scale_caution
 
 __all__ = [
     "DATA_SETS",

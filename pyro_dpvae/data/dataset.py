@@ -100,16 +100,12 @@ class DataSet:
                 raise DataError(
                     f"a data set needs data, got none in the {part} split of {self.name!r}"
                 )
-        for part, labels, split in (
-            ("train_labels", self.train_labels, self.train),
-            ("test_labels", self.test_labels, self.test),
-            ("train_factors", self.train_factors, self.train),
-            ("test_factors", self.test_factors, self.test),
-        ):
-            if labels is not None and len(labels) != split_size(split):
+        for part in ("train_labels", "test_labels", "train_factors", "test_factors"):
+            labels, size = getattr(self, part), split_size(splits[part.partition("_")[0]])
+            if labels is not None and len(labels) != size:
                 raise DataError(
                     f"{part} must have one entry per item: got {len(labels)} for "
-                    f"{split_size(split)} items of {self.name!r}"
+                    f"{size} items of {self.name!r}"
                 )
         shapes = {part: split_shape(split) for part, split in splits.items()}
         if len(set(shapes.values())) > 1:

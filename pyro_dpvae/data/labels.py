@@ -10,9 +10,14 @@ from torch import Tensor
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.errors import DataError, DataWarning
 
-__all__ = ["class_numbers", "factor_numbers", "is_factors", "varying"]
+__all__ = ["class_numbers", "factor_numbers", "is_factors", "varying", "warn"]
 
 _MANY = 256  # the largest number of values of a real factor that counts as classes
+
+
+def warn(text: str) -> None:
+    """Warn the caller of the calling function that data may not be meant as they are taken."""
+    warnings.warn(text, category=DataWarning, stacklevel=3)
 
 
 def class_numbers(
@@ -35,19 +40,15 @@ def class_numbers(
         return {}, None
     every = np.concatenate(list(flat.values()))
     if every.dtype.kind in "fc" and not (every.real % 1 == 0).all():
-        warnings.warn(
+        warn(
             f"the labels of {where} are real numbers, which cannot be classes, and are ignored; "
-            "store whole numbers or texts",
-            category=DataWarning,
-            stacklevel=2,
+            "store whole numbers or texts"
         )
         return {}, None
     if every.dtype.kind not in "buifSUO":
-        warnings.warn(
+        warn(
             f"labels must be whole numbers or texts, got {every.dtype} in {where}; they are left "
-            "out",
-            category=DataWarning,
-            stacklevel=2,
+            "out"
         )
         return {}, None
     if every.dtype.kind in "buif" and every.min() >= 0:
@@ -91,12 +92,10 @@ def factor_numbers(
             values = np.unique(every[:, column])
             real = (values % 1 != 0).any()
             if real and len(values) > max(2, min(_MANY, len(every) // 2)):
-                warnings.warn(
+                warn(
                     f"a factor of variation must have few values, which many items share; column "
                     f"{column} of {where} has {len(values)} for {len(every)} items, and is left "
-                    "out; round it",
-                    category=DataWarning,
-                    stacklevel=2,
+                    "out; round it"
                 )
                 continue
             of_splits = {split: np.searchsorted(values, own) for split, own in of_splits.items()}
@@ -124,11 +123,8 @@ def varying(factors: Tensor, names: tuple[str, ...] | None, where: str) -> list[
     varies = (factors != factors[:1]).any(0).tolist()
     still = [names[i] if names else f"number {i}" for i, one in enumerate(varies) if not one]
     if still:
-        warnings.warn(
-            f"factors of variation of {where} that have one value are left out: "
-            f"{', '.join(still)}",
-            category=DataWarning,
-            stacklevel=2,
+        warn(
+            f"factors of variation of {where} that have one value are left out: {', '.join(still)}"
         )
     return [i for i, one in enumerate(varies) if one]
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae.errors import DataError
 
-__all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "meaning_of"]
+__all__ = ["LAYOUTS", "Array", "Meaning", "Rows", "in_memory", "meaning_of"]
 
 Array = NDArray[Any]
 
@@ -104,11 +104,7 @@ class Meaning:
         rows = rows.reshape(len(rows), *self.item_shape)
         if self.pixels:
             return np.asarray(rows, np.uint8) * np.uint8(self.scale)
-        return (
-            np.asarray(rows, np.float32)
-            if self.scale == 1
-            else (rows * self.scale).astype(np.float32)
-        )
+        return np.asarray(rows if self.scale == 1 else rows * self.scale, np.float32)
 
 
 @dataclass
@@ -169,7 +165,8 @@ def meaning_of(
     first = next(iter(arrays.values()))
     real = _kind(first) == "f"
     shape = tuple(first.shape[1:])
-    layout = layout or _usual_layout(shape, real=real)
+    usual = "vectors" if len(shape) == 1 else "sequences" if len(shape) == 2 and real else "images"
+    layout = layout or usual
     named = f"{_type_name(first)} {layout}"
     numbers = _numbers(arrays, where, stop=layout == "images")
     if layout != "images":
@@ -180,8 +177,15 @@ def meaning_of(
         return Meaning("images", shape, False, 1, False, words, is_shades=False)
     item_shape, channels_last = _image_shape(shape, where)
     pixels, scale, words = _shades(first, numbers, real=real, where=where)
-    dark = () if scale == 255 else tuple(_dark(numbers.high * scale, pixels=pixels, where=where))
-    return Meaning("images", item_shape, pixels, scale, channels_last, f"{named} {words}", dark)
+    cautions, high, white = [], numbers.high * scale, 255 if pixels else 1
+    if scale != 255 and 0 < high < _DARK * white:
+        cautions.append(
+            f"the images of {where} are nearly black: their largest value is {high:g}, and white "
+            f"is {white}; scale them in the file if {high:g} is meant to be white"
+        )
+    return Meaning(
+        "images", item_shape, pixels, scale, channels_last, f"{named} {words}", tuple(cautions)
+    )
 
 
 def _check_rows(array: Rows, where: str) -> None:
@@ -202,12 +206,6 @@ def _check_rows(array: Rows, where: str) -> None:
         )
     if _kind(array) not in "buif":
         raise DataError(f"data must be numbers, got {_type_name(array)} in {where}")
-
-
-def _usual_layout(shape: tuple[int, ...], *, real: bool) -> str:
-    if len(shape) == 1:
-        return "vectors"
-    return "sequences" if len(shape) == 2 and real else "images"
 
 
 def _of_numbers(shape: tuple[int, ...], layout: str, words: str, where: str) -> Meaning:
@@ -262,15 +260,6 @@ def _shades(
     )
 
 
-def _dark(high: int | float, *, pixels: bool, where: str) -> Iterator[str]:
-    white = 255 if pixels else 1
-    if 0 < high < _DARK * white:
-        yield (
-            f"the images of {where} are nearly black: their largest value is {high:g}, and white "
-            f"is {white}; scale them in the file if {high:g} is meant to be white"
-        )
-
-
 def _numbers(arrays: Mapping[str, Rows], where: str, *, stop: bool) -> _Numbers:
     """Inspect all numbers; with ``stop``, stop early at 8-bit images in files.
 
@@ -289,7 +278,7 @@ def _numbers(arrays: Mapping[str, Rows], where: str, *, stop: bool) -> _Numbers:
             if not bad:
                 found.low = min(found.low, number(rows.min()))
                 found.high = max(found.high, number(rows.max()))
-            if stop and found.high > 1 and not _in_memory(array) and array.dtype == np.uint8:
+            if stop and found.high > 1 and not in_memory(array) and array.dtype == np.uint8:
                 break  # 8-bit levels, whatever follows
         if bad:
             size = math.prod(array.shape)
@@ -335,7 +324,8 @@ def _type_name(array: Rows) -> str:
     return str(array.dtype).removeprefix("torch.")
 
 
-def _in_memory(array: Rows) -> bool:
+def in_memory(array: Rows) -> bool:
+    """Return True for a tensor or an array that is not mapped from a file."""
     return isinstance(array, Tensor) or type(array) is np.ndarray
 
 

@@ -1,17 +1,16 @@
 """Roles of the arrays of an archive, by their names."""
 
 import re
-import warnings
 from collections.abc import Mapping, Sequence
 from math import prod
 
 import numpy as np
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae.data.labels import is_factors
+from pyro_dpvae.data.labels import is_factors, warn
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.sources import Part, Source
-from pyro_dpvae.errors import DataError, DataWarning
+from pyro_dpvae.errors import DataError
 
 __all__ = ["by_name", "split_of"]
 
@@ -128,11 +127,9 @@ def by_name(
         source.notes.append(f"arrays of objects, not read: {', '.join(map(repr, objects))}")
     for key in objects:
         if split_of(key)[1] in labelled | _FACTORS:
-            warnings.warn(
+            warn(
                 f"labels and factors must be arrays of numbers or texts, got objects in {key!r} "
-                f"of {where}, which are not unpickled; store them with .astype(str)",
-                category=DataWarning,
-                stacklevel=2,
+                f"of {where}, which are not unpickled; store them with .astype(str)"
             )
     _name_factors(source, arrays)
     return source

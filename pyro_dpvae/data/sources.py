@@ -1,22 +1,134 @@
-"""Conversion of a file's content to a data set with splits and held-out data."""
+"""Sources: the content of files, its rows, and its conversion to a data set with splits."""
 
-import warnings
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from importlib import import_module
+from pathlib import Path
+from typing import Any, final
 
 import numpy as np
 import torch
 from torch import Tensor
+from torch.utils.data import Dataset
 
 from pyro_dpvae.data.dataset import DataSet, Split, split_size
-from pyro_dpvae.data.labels import class_numbers, factor_numbers
-from pyro_dpvae.data.meaning import Array, Meaning, Rows, meaning_of
-from pyro_dpvae.data.rows import Items
-from pyro_dpvae.data.scales import standardise, units_of
-from pyro_dpvae.errors import DataError, DataWarning
+from pyro_dpvae.data.labels import class_numbers, factor_numbers, warn
+from pyro_dpvae.data.meaning import Array, Meaning, Rows, in_memory, meaning_of
+from pyro_dpvae.data.preprocessing import standardise, units_of
+from pyro_dpvae.errors import DataError
 
-__all__ = ["Part", "Source", "check_held_out", "data_set"]
+__all__ = [
+    "HDF5Rows",
+    "Items",
+    "MappedRows",
+    "Part",
+    "Source",
+    "check_held_out",
+    "data_set",
+    "library",
+]
+
+
+def library(name: str, path: Path) -> Any:
+    """Return a library that reads or writes a file.
+
+    Raises:
+        ImportError: if it is not installed, with the extra that installs it.
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise ImportError(
+            f"a library is missing: the file {path} needs {name.partition('.')[0]}; install "
+            "pyro-dpvae[formats]"
+        ) from error
+
+
+@final
+class MappedRows(np.memmap[Any, Any]):
+    """The rows of a memory-mapped array in a file.
+
+    Pickle only the file offset for worker processes; the data stay memory-mapped.
+
+    Args:
+        path: the file.
+        dtype: type of a number.
+        offset: position of the array in the file, in bytes.
+        shape: shape of the whole array.
+        order: memory order, "C" or "F".
+    """
+
+    def __new__(cls, path: Path, dtype: Any, offset: int, shape: Any, order: Any = "C") -> Any:
+        """Map the array; it has no constructor, like all of numpy's arrays."""
+        return super().__new__(cls, path, dtype, "r", offset, shape, order)
+
+    def __getitem__(self, rows: Any) -> Array:
+        return np.asarray(super().__getitem__(rows))
+
+    def __reduce__(self) -> Any:
+        order = "F" if self.flags.fnc else "C"
+        return MappedRows, (self.filename, self.dtype, self.offset, self.shape, order)
+
+
+class HDF5Rows:
+    """The rows of a dataset in an HDF5 file, which each process opens for itself.
+
+    Args:
+        path: the file.
+        name: name of the dataset.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        self.path, self.name = path, name
+        self._opened: tuple[int, Any] | None = None
+        import h5py
+
+        with h5py.File(path, "r") as file:
+            self.shape: tuple[int, ...] = tuple(file[name].shape)
+            self.dtype: np.dtype[Any] = file[name].dtype
+
+    def __len__(self) -> int:
+        return self.shape[0]
+
+    def __getitem__(self, rows: slice) -> Array:
+        # A forked process must not use the open file of its parent.
+        if self._opened is None or self._opened[0] != os.getpid():
+            import h5py
+
+            self._opened = os.getpid(), h5py.File(self.path, "r")[self.name]
+        return np.asarray(self._opened[1][rows])
+
+    def __reduce__(self) -> Any:
+        return HDF5Rows, (self.path, self.name)
+
+
+@final
+class Items(Dataset[Tensor]):
+    """Rows of an array in a file as items, read as needed.
+
+    Args:
+        rows: the array.
+        meaning: the interpretation of its numbers.
+        chosen: indices of the rows to use, in order; None uses all.
+    """
+
+    def __init__(self, rows: Rows, meaning: Meaning, chosen: Tensor | None = None) -> None:
+        self.rows, self.meaning, self.chosen = rows, meaning, chosen
+
+    def __len__(self) -> int:
+        return len(self.rows) if self.chosen is None else len(self.chosen)
+
+    def __getitem__(self, index: int) -> Tensor:
+        row = range(len(self))[index] if self.chosen is None else int(self.chosen[index])
+        return self.meaning.items(self.rows[row : row + 1])[0]
+
+    def subset(self, chosen: Tensor) -> "Items":
+        """Return the items with these indices."""
+        return Items(
+            self.rows, self.meaning, chosen if self.chosen is None else self.chosen[chosen]
+        )
+
 
 _HELD_OUT = 0.1
 _SEED = 0
@@ -114,8 +226,13 @@ def data_set(
     arrays = {split: part.data for split, part in parts.items()}
     meaning = meaning_of(arrays, layout=layout or source.layout, where=source.where)
     for caution in meaning.cautions:
-        warnings.warn(caution, category=DataWarning, stacklevel=2)
-    splits: dict[str, Split] = {split: _items(part.data, meaning) for split, part in parts.items()}
+        warn(caution)
+    splits: dict[str, Split] = {
+        split: meaning.items(part.data, owned=True)
+        if in_memory(part.data)
+        else Items(part.data, meaning)
+        for split, part in parts.items()
+    }
     labels, label_names = class_numbers(_given(parts, "labels"), source.where)
     factors, factor_names = factor_numbers(
         _given(parts, "factors"), source.factor_names, source.where
@@ -178,12 +295,6 @@ def data_set(
 def _given(parts: Mapping[str, Part], what: str) -> dict[str, Array]:
     found = {split: getattr(part, what) for split, part in parts.items()}
     return {split: array for split, array in found.items() if array is not None}
-
-
-def _items(data: Rows, meaning: Meaning) -> Split:
-    if isinstance(data, np.ndarray | Tensor):
-        return meaning.items(data, owned=True)
-    return Items(data, meaning)
 
 
 def _order(size: int, share: float, where: str) -> tuple[Tensor, Tensor]:

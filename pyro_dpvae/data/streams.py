@@ -4,7 +4,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from typing import Any, final
 
 import torch
@@ -79,11 +78,8 @@ class _Plan:
         return iter(self.lists)
 
 
-@dataclass(frozen=True)
-class _Failure:
+class _Failure(str):
     """The reason of a failed read; a DataLoader would turn an exception into a traceback."""
-
-    reason: str
 
 
 class _Stacks(Dataset[Any]):
@@ -110,7 +106,7 @@ def _checked(loader: DataLoader[Any]) -> Iterator[tuple[Tensor, ...]]:
     try:
         for batch in _started(loader):
             if isinstance(batch, _Failure):
-                raise DataError(batch.reason)
+                raise DataError(str(batch))
             yield batch
     except (RuntimeError, ConnectionError, EOFError) as error:
         # A worker that ends while it sends a batch breaks the connection.

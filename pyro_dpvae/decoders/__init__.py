@@ -1,8 +1,6 @@
 """Decoders: modules that map z to p(x | z)."""
 
-from pyro_dpvae.decoders._base import AbstractDecoder, images
-from pyro_dpvae.decoders.autoregressive import AutoregressiveDecoder
-from pyro_dpvae.decoders.autoregressive_image import AutoregressiveImage
-from pyro_dpvae.decoders.decoder import Decoder
+from pyro_dpvae.decoders.autoregressive import AutoregressiveDecoder, AutoregressiveImage
+from pyro_dpvae.decoders.decoder import AbstractDecoder, Decoder, images
 
 __all__ = ["AbstractDecoder", "AutoregressiveDecoder", "AutoregressiveImage", "Decoder", "images"]

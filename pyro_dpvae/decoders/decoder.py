@@ -1,15 +1,80 @@
-"""The decoder whose pixels are independent given z."""
+"""The base class of decoders, the decoder of pixels independent given z, and images to show."""
 
+from abc import ABC, abstractmethod
 from typing import final
 
 from jaxtyping import Float
 from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 
-from pyro_dpvae.decoders._base import AbstractDecoder, network_of_latents
+from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.likelihoods import AbstractLikelihood
+from pyro_dpvae.nn import Batched, measured
 
-__all__ = ["Decoder"]
+__all__ = ["AbstractDecoder", "Decoder", "images", "network_of_latents"]
+
+
+class AbstractDecoder(nn.Module, ABC):
+    """p(x | z), a module whose call on z returns the distribution.
+
+    Args:
+        latent_dim: the size L of z.
+    """
+
+    def __init__(self, latent_dim: int) -> None:
+        super().__init__()
+        self.latent_dim = check_positive_int("latent_dim", latent_dim)
+
+    @abstractmethod
+    def forward(self, z: Float[Tensor, "*batch latent"]) -> TorchDistributionMixin:
+        """Return p(x | z), of batch shape (*batch,), for z of shape (*batch, L)."""
+
+
+def network_of_latents(network: nn.Module, latent_dim: int | None) -> Batched:
+    """Return a decoder's network with known shapes.
+
+    Args:
+        network: network of vectors z.
+        latent_dim: size of z; None takes it from the network.
+
+    Raises:
+        TypeError: if the network is not a module.
+        ValueError: if it takes other inputs, or the size is not known.
+    """
+    if latent_dim is not None:
+        check_positive_int("latent_dim", latent_dim)
+    found = measured(network, in_shape=None if latent_dim is None else (latent_dim,))
+    if len(found.in_shape) != 1:
+        raise ValueError(
+            "the decoder's network must take a vector of latents, got in_shape "
+            f"{found.in_shape}; build it with in_shape (latent_dim,)"
+        )
+    return found
+
+
+def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float[Tensor, "..."]:
+    """Return data to show for z, of shape (*batch, *data): the mean of p(x | z), or a sample.
+
+    A sample is returned if the mean is not tractable, as for an ``AutoregressiveDecoder``. It uses
+    torch's random generator, so that a seed makes it reproducible.
+
+    Args:
+        decoder: p(x | z).
+        z: of shape (*batch, L).
+
+    Example:
+        >>> import torch
+        >>> from pyro_dpvae.decoders import Decoder
+        >>> from pyro_dpvae.likelihoods import GaussianLikelihood
+        >>> decoder = Decoder(nn.Identity(), GaussianLikelihood((2,)), latent_dim=2)
+        >>> images(decoder, torch.ones(3, 2)).shape
+        torch.Size([3, 2])
+    """
+    p = decoder(z)
+    try:
+        return p.mean
+    except NotImplementedError:
+        return p.sample()
 
 
 @final

@@ -3,7 +3,7 @@
 import json
 import math
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -27,7 +27,6 @@ __all__ = [
 
 _LEVEL = 0.95
 
-# Options that may differ between repetitions of a run.
 # Options that do not make groups of seeds; that the data are the same, their digest shows.
 _INCIDENTAL = ("seed", "out", "device", "data", "root", "download", "workers")
 
@@ -111,30 +110,18 @@ def compare_runs(paths: Sequence[str]) -> Comparison:
     """
     if len(paths) < 2:
         raise ValueError(f"a comparison needs at least two runs, got {len(paths)}")
-    runs = [_Evaluated(path) for path in paths]
-    _check_data(runs)
-    metrics = _metrics(runs)
-    left_out = [_left_out(runs[0], run) for run in runs[1:]]
-    values = {name: [value_of(run.metrics, name) for run in runs] for name in metrics}
-    differences = {
-        name: [
-            None
-            if name in unlike
-            else _judged(name, _run_difference(name, runs[0], run), runs[0], run)
-            for run, unlike in zip(runs[1:], left_out, strict=True)
-        ]
-        for name in metrics
-    }
-    return Comparison(
-        list(paths),
-        values,
-        differences,
-        differing([run.config for run in runs]),
-        [[path] for path in paths],
-        [
-            f"No difference of {reason}."
-            for reason in dict.fromkeys(one for unlike in left_out for one in unlike.values())
-        ],
+    runs = _evaluated(paths)
+    left_out = {run.path: _left_out(runs[0], run) for run in runs[1:]}
+
+    def difference(name: str, first: _Group, other: _Group) -> Difference | None:
+        return None if name in left_out[other[0].path] else _run_difference(name, *first, *other)
+
+    found = _compared(
+        [[run] for run in runs], lambda group, name: value_of(group[0].metrics, name), difference
+    )
+    reasons = dict.fromkeys(one for unlike in left_out.values() for one in unlike.values())
+    return replace(
+        found, columns=list(paths), notes=[f"No difference of {reason}." for reason in reasons]
     )
 
 
@@ -148,10 +135,9 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
         ValueError: if there are fewer than two groups, a group has a single run, or a run is not
             evaluated, or with other settings than the first.
     """
-    runs = [_Evaluated(path) for path in paths]
-    if not runs:
+    if not paths:
         raise ValueError("a comparison needs at least two groups of runs, got no run")
-    _check_data(runs)
+    runs = _evaluated(paths)
     for run in runs[1:]:
         for reason in _left_out(runs[0], run).values():
             raise ValueError(f"runs must be measured alike, which they are not in {reason}")
@@ -168,29 +154,9 @@ def compare_seeds(paths: Sequence[str]) -> Comparison:
         seeds = [run.config["seed"] for run in group]
         if len(set(seeds)) < len(seeds):
             raise ValueError(f"runs of one group must have different seeds, got {seeds}")
+    found = _compared(grouped, _mean_over_seeds, _seed_difference)
     columns = [f"{group[0].path} and {len(group) - 1} more seeds" for group in grouped]
-    metrics = _metrics(runs)
-    values: dict[str, list[tuple[float, float] | None]] = {}
-    differences: dict[str, list[Difference | None]] = {}
-    for name in metrics:
-        found = [_of_seeds(group, name) for group in grouped]
-        values[name] = [
-            None if one is None else (float(one.mean()), float(stats.sem(one))) for one in found
-        ]
-        differences[name] = [
-            None
-            if name in _DENSITIES and group[0].observed != grouped[0][0].observed
-            else _judged(
-                name,
-                _seed_difference(found[0], other, grouped[0], group),
-                *grouped[0],
-                *group,
-            )
-            for other, group in zip(found[1:], grouped[1:], strict=True)
-        ]
-    different = differing([group[0].config for group in grouped])
-    members = [[run.path for run in group] for group in grouped]
-    return Comparison(columns, values, differences, different, members)
+    return replace(found, columns=columns)
 
 
 def flat(config: Mapping[str, Any], start: str = "") -> dict[str, Any]:
@@ -290,13 +256,47 @@ class _Evaluated:
         return {k: v for k, v in options.items() if not (k in _INCIDENTAL or v is None)}
 
 
-def _check_data(runs: Sequence[_Evaluated]) -> None:
+_Group = Sequence[_Evaluated]
+
+
+def _evaluated(paths: Sequence[str]) -> list[_Evaluated]:
+    """Return evaluated runs of the same data."""
+    runs = [_Evaluated(path) for path in paths]
     for run in runs[1:]:
         if run.data != runs[0].data:
             raise ValueError(
                 f"runs must have the same data, got {runs[0].config.get('data')} in "
                 f"{runs[0].path} and {run.config.get('data')} with other content in {run.path}"
             )
+    return runs
+
+
+def _compared(
+    groups: Sequence[_Group],
+    value: Callable[[_Group, str], tuple[float, float] | None],
+    difference: Callable[[str, _Group, _Group], Difference | None],
+) -> Comparison:
+    """Return a comparison of groups of runs with the first of them, without titles."""
+    first = groups[0]
+    metrics = dict.fromkeys(name for group in groups for run in group for name in run.metrics)
+
+    def judged(name: str, other: _Group) -> Difference | None:
+        if name in _DENSITIES and first[0].observed != other[0].observed:
+            return None
+        found = difference(name, first, other)
+        measured = [run.metrics[name] for run in (*first, *other) if name in run.metrics]
+        shares = [metric["settings"].get("pareto_k_above_0.7", 0.0) for metric in measured]
+        if found is None or max(shares) <= _UNRELIABLE:
+            return found
+        return replace(found, reliable=False)
+
+    return Comparison(
+        [],
+        {name: [value(group, name) for group in groups] for name in metrics},
+        {name: [judged(name, other) for other in groups[1:]] for name in metrics},
+        differing([group[0].config for group in groups]),
+        [[run.path for run in group] for group in groups],
+    )
 
 
 def _left_out(first: _Evaluated, other: _Evaluated) -> dict[str, str]:
@@ -325,17 +325,11 @@ def _left_out(first: _Evaluated, other: _Evaluated) -> dict[str, str]:
     return reasons
 
 
-def _metrics(runs: Sequence[_Evaluated]) -> list[str]:
-    return list(dict.fromkeys(name for run in runs for name in run.metrics))
-
-
 def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Difference | None:
     a, b = value_of(first.metrics, name), value_of(other.metrics, name)
     if a is None or b is None:
         return None
     if name in _DENSITIES:
-        if first.observed != other.observed:
-            return None
         one, two = (run.per_datum.get(name) for run in (first, other))
         if one is not None and two is not None and len(one) == len(two):
             gaps = (two - one).numpy()
@@ -343,39 +337,28 @@ def _run_difference(name: str, first: _Evaluated, other: _Evaluated) -> Differen
     return Difference(b[0] - a[0], half_width(math.hypot(a[1], b[1])), "standard errors")
 
 
-def _judged(name: str, difference: Difference | None, *runs: _Evaluated) -> Difference | None:
-    """Return a difference, marked if the importance weights of a run do not bear it."""
-    shares = [
-        run.metrics[name]["settings"].get("pareto_k_above_0.7", 0.0)
-        for run in runs
-        if name in run.metrics
-    ]
-    if difference is None or max(shares) <= _UNRELIABLE:
-        return difference
-    return replace(difference, reliable=False)
-
-
-def _of_seeds(group: Sequence[_Evaluated], name: str) -> Any:
+def _of_seeds(group: _Group, name: str) -> Any:
     values = [value_of(run.metrics, name) for run in group]
-    if any(value is None for value in values):
-        return None
-    return np.array([value[0] for value in values if value is not None])
+    known = [value[0] for value in values if value is not None]
+    return np.array(known) if len(known) == len(values) else None
 
 
-def _seed_difference(
-    first: Any, other: Any, first_group: Sequence[_Evaluated], group: Sequence[_Evaluated]
-) -> Difference | None:
+def _mean_over_seeds(group: _Group, name: str) -> tuple[float, float] | None:
+    values = _of_seeds(group, name)
+    return None if values is None else (float(values.mean()), float(stats.sem(values)))
+
+
+def _seed_difference(name: str, first_group: _Group, group: _Group) -> Difference | None:
+    first, other = _of_seeds(first_group, name), _of_seeds(group, name)
     if first is None or other is None:
         return None
     seeds = [[run.config["seed"] for run in runs] for runs in (first_group, group)]
     if sorted(seeds[0]) == sorted(seeds[1]):
         order = [np.argsort(one) for one in seeds]
-        gaps = other[order[1]] - first[order[0]]
-        return _paired(gaps, "paired seeds")
+        return _paired(other[order[1]] - first[order[0]], "paired seeds")
     result = stats.ttest_ind(other, first, equal_var=False)
     low, high = result.confidence_interval(_LEVEL)
-    value = float(other.mean() - first.mean())
-    return Difference(value, float(high - low) / 2, "seeds")
+    return Difference(float(other.mean() - first.mean()), float(high - low) / 2, "seeds")
 
 
 def _paired(gaps: Any, how: str) -> Difference:

@@ -4,7 +4,7 @@ import math
 import time
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from itertools import islice
 from typing import Any
@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+import pyro_dpvae.metrics as metrics
 from pyro_dpvae._bars import in_time, write_above
 from pyro_dpvae._checks import check_choice
 from pyro_dpvae._randomness import forked_rng
@@ -21,40 +22,14 @@ from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
 from pyro_dpvae.errors import EvaluationWarning
-from pyro_dpvae.evaluation import labelled
+from pyro_dpvae.evaluation import labelled, needs
 from pyro_dpvae.evaluation.config import EvaluationConfig
 from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
-from pyro_dpvae.evaluation.needs import (
-    CLASSES,
-    CLUSTERS,
-    FACTORS,
-    IMAGES,
-    IN_MEMORY,
-    LABELS,
-    LAYERS,
-    VECTORS,
-    Need,
-)
+from pyro_dpvae.evaluation.needs import Need
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
 from pyro_dpvae.importance import ImportanceSampler, log_weights
-from pyro_dpvae.metrics import (
-    Estimate,
-    FeatureStatistics,
-    active_units,
-    distance_to_data,
-    frechet_estimate,
-    kernel_distance,
-    kl_divergences,
-    leakage_curve,
-    log_likelihoods,
-    negative_log_likelihood,
-    precision_and_recall,
-    rate_split,
-    split_half_kl,
-    symmetric_kl,
-)
-from pyro_dpvae.metrics.estimate import Settings, mean_estimate, sum_estimate
+from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, sum_estimate
 from pyro_dpvae.metrics.pockets import Space
 
 __all__ = ["GROUPS", "applicable", "evaluate_run"]
@@ -84,7 +59,7 @@ class _Group:
 
     def missing(self, subject: Subject) -> list[str]:
         """Return the names of the requirements that a run does not meet."""
-        return [need.what for need in self.needs if not need.met(subject)]
+        return [what for what, met in self.needs if not met(subject)]
 
 
 def evaluate_run(
@@ -122,19 +97,19 @@ def evaluate_run(
                 "has none"
             )
     run = subject.saved.folder
-    basis = {"run": subject.saved.checkpoint.digest, "data": subject.data_digest}
+    basis = {"run": subject.saved.checkpoint.digest, "data": subject.data.digest}
     if subject.saved.weights != "raw":
         basis["weights"] = subject.saved.weights
     # Rank zero's, since ranks must agree on what to measure.
     content = shared_object(kept_of(run, basis))
     values = shared_object(sorted(kept_per_datum(run, content)))
-    metrics: dict[str, dict[str, Any]] = {}
+    measured: dict[str, dict[str, Any]] = {}
     done: list[str] = []
     for name in chosen:
         numbers, before = numbers_of(name, subject.config), content["groups"].get(name, {})
         whole = name in values or name not in _PER_DATUM
         if whole and before.get("numbers") == numbers:
-            metrics |= {key: content["metrics"][key] for key in before["metrics"]}
+            measured |= {key: content["metrics"][key] for key in before["metrics"]}
             done.append(name)
             continue
         try:
@@ -154,9 +129,9 @@ def evaluate_run(
         on_first_rank(
             partial(keep, run, basis, name, numbers=numbers, metrics=plain, per_datum=of_each)
         )
-        metrics |= plain
+        measured |= plain
         done.append(name)
-    return metrics
+    return measured
 
 
 def applicable(subject: Subject) -> list[str]:
@@ -207,7 +182,7 @@ def _likelihood(subject: Subject) -> Estimates:
     batches = _spread(subject, config.nll_data)
     if subject.progress:
         _announce_likelihood(subject, batches)
-    found = log_likelihoods(
+    found = metrics.log_likelihoods(
         subject.model,
         subject.guide,
         batches,
@@ -217,7 +192,7 @@ def _likelihood(subject: Subject) -> Estimates:
         progress=subject.progress,
     )
     subject.per_datum["nll"] = -found.log_likelihood
-    return {"nll": negative_log_likelihood(found)}
+    return {"nll": metrics.negative_log_likelihood(found)}
 
 
 def _announce_likelihood(subject: Subject, batches: Sequence[Tensor]) -> None:
@@ -257,13 +232,15 @@ def _spread(subject: Subject, count: int) -> Sequence[Tensor]:
 
 def _symmetric_kl(subject: Subject) -> Estimates:
     samples = subject.config.latent_samples
-    forward, backward = kl_divergences(subject.prior, subject.aggregate, num_samples=samples)
+    forward, backward = metrics.kl_divergences(
+        subject.prior, subject.aggregate, num_samples=samples
+    )
     return {
         "skl": sum_estimate(forward, backward),
         "kl_prior": forward,
         "kl_aggregate": backward,
-        "skl_halves": split_half_kl(subject.aggregate, num_samples=samples),
-        "skl_nearest": symmetric_kl(
+        "skl_halves": metrics.split_half_kl(subject.aggregate, num_samples=samples),
+        "skl_nearest": metrics.symmetric_kl(
             subject.prior, subject.aggregate, num_samples=samples, estimator="nearest"
         ),
     }
@@ -277,7 +254,7 @@ def _leakage(subject: Subject) -> Estimates:
         ("leakage_generation", False, "generation"),
     )
     for name, conditional, space in forms:
-        curve = leakage_curve(
+        curve = metrics.leakage_curve(
             subject.prior,
             subject.aggregate,
             num_samples=subject.config.latent_samples,
@@ -290,8 +267,10 @@ def _leakage(subject: Subject) -> Estimates:
 
 
 def _split(subject: Subject) -> Estimates:
-    split = rate_split(subject.prior, subject.aggregate, num_samples=subject.config.latent_samples)
-    return {**split, "active_units": active_units(subject.aggregate)}
+    split = metrics.rate_split(
+        subject.prior, subject.aggregate, num_samples=subject.config.latent_samples
+    )
+    return {**split, "active_units": metrics.active_units(subject.aggregate)}
 
 
 def _distances(subject: Subject) -> Estimates:
@@ -299,13 +278,9 @@ def _distances(subject: Subject) -> Estimates:
         prior = subject.prior().sample((subject.config.latent_samples,))
     low = subject.low_posterior(max(2, subject.config.latent_samples // 5))
     assert isinstance(subject.data.train, Tensor)
-    data = subject.data.train
-    return {
-        "distance": distance_to_data(torch.cat(list(subject.decoded(prior))).cpu(), data),
-        "distance_low_posterior": distance_to_data(
-            torch.cat(list(subject.decoded(low))).cpu(), data
-        ),
-    }
+    samples = {"distance": prior, "distance_low_posterior": low}
+    decoded = {name: torch.cat(list(subject.decoded(z))).cpu() for name, z in samples.items()}
+    return {name: metrics.distance_to_data(x, subject.data.train) for name, x in decoded.items()}
 
 
 def _inception(subject: Subject) -> Estimates:
@@ -321,7 +296,7 @@ def _domain(subject: Subject) -> Estimates:
 
 def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
     reference = subject.reference_features(network)
-    statistics = FeatureStatistics.of([reference])
+    statistics = metrics.FeatureStatistics.of([reference])
     count = subject.config.images
     with torch.no_grad():
         prior = subject.prior().sample((count,))
@@ -329,19 +304,16 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
     low = subject.sample_features(
         network, subject.low_posterior(count), "features of low-posterior samples"
     )
-    precision, recall = precision_and_recall(samples, reference)
+    precision, recall = metrics.precision_and_recall(samples, reference)
     found = {
-        "frechet": frechet_estimate(samples, statistics),
-        "frechet_low_posterior": frechet_estimate(low, statistics),
-        "kernel": kernel_distance(samples, reference),
+        "frechet": metrics.frechet_estimate(samples, statistics),
+        "frechet_low_posterior": metrics.frechet_estimate(low, statistics),
+        "kernel": metrics.kernel_distance(samples, reference),
         "precision": precision,
         "recall": recall,
     }
     common = {"images": "means of p(x|z)", "reference_split": "train", **network.settings}
-    return {
-        name: Estimate(one.value, one.standard_error, {**one.settings, **common})
-        for name, one in found.items()
-    }
+    return {name: replace(one, settings={**one.settings, **common}) for name, one in found.items()}
 
 
 _LATENT = ("latent_samples",)
@@ -353,14 +325,16 @@ GROUPS: dict[str, _Group] = {
     "skl": _Group(_symmetric_kl, _LATENT),
     "leakage": _Group(_leakage, _LATENT),
     "split": _Group(_split, _LATENT),
-    "distance": _Group(_distances, _LATENT, needs=(VECTORS,)),
-    "probe": _Group(labelled.probe, fixed=_SPACED, needs=(LABELS,)),
-    "layers": _Group(labelled.layers, fixed=_SPACED, needs=(LABELS, LAYERS)),
-    "clusters": _Group(labelled.clusters, needs=(LABELS,)),
-    "layer-clusters": _Group(labelled.own_clusters, needs=(LABELS, CLUSTERS)),
-    "disentanglement": _Group(labelled.disentanglement, needs=(FACTORS,)),
-    "domain": _Group(_domain, ("images",), _SPACED, needs=(IMAGES, CLASSES, IN_MEMORY)),
-    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(IMAGES,)),
+    "distance": _Group(_distances, _LATENT, needs=(needs.VECTORS,)),
+    "probe": _Group(labelled.probe, fixed=_SPACED, needs=(needs.LABELS,)),
+    "layers": _Group(labelled.layers, fixed=_SPACED, needs=(needs.LABELS, needs.LAYERS)),
+    "clusters": _Group(labelled.clusters, needs=(needs.LABELS,)),
+    "layer-clusters": _Group(labelled.own_clusters, needs=(needs.LABELS, needs.CLUSTERS)),
+    "disentanglement": _Group(labelled.disentanglement, needs=(needs.FACTORS,)),
+    "domain": _Group(
+        _domain, ("images",), _SPACED, (needs.IMAGES, needs.CLASSES, needs.IN_MEMORY)
+    ),
+    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(needs.IMAGES,)),
     "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }
 """The groups of metrics by name."""

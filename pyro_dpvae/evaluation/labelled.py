@@ -7,32 +7,24 @@ from functools import partial
 import torch
 from torch import Tensor
 
+import pyro_dpvae.metrics as metrics
 from pyro_dpvae._ranks import map_over_ranks
 from pyro_dpvae._subsets import spread
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
-from pyro_dpvae.metrics import (
-    DISENTANGLEMENT,
-    Estimate,
-    assigned_clusters,
-    cluster_accuracy,
-    cluster_information,
-    constant_factors,
-    factor_vae_score,
-    k_means,
-    layer_accuracies,
-    layer_clusters,
-    linear_probe_accuracy,
-    nearest_neighbour_accuracy,
-)
+from pyro_dpvae.metrics.estimate import Estimate
 from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
 __all__ = ["clusters", "disentanglement", "labelled", "layers", "own_clusters", "probe"]
 
 _PROBE_DATA = 10_000
+_CLASSIFIERS = {
+    "probe": metrics.linear_probe_accuracy,
+    "nearest_neighbours": metrics.nearest_neighbour_accuracy,
+}
 
 Estimates = dict[str, Estimate]
 
@@ -40,25 +32,18 @@ Estimates = dict[str, Estimate]
 def probe(subject: Subject) -> Estimates:
     """Measure how well classifiers predict labels from the means of q(z | x)."""
     data = labelled(subject)
-    return {
-        "probe": linear_probe_accuracy(*data),
-        "nearest_neighbours": nearest_neighbour_accuracy(*data),
-    }
+    return {name: classifier(*data) for name, classifier in _CLASSIFIERS.items()}
 
 
 def layers(subject: Subject) -> Estimates:
     """Measure how well classifiers predict labels from each layer of a ladder alone."""
     assert isinstance(subject.prior, ProductPrior)
     data, sizes = labelled(subject), subject.prior.latent_dims
-    classifiers = {
-        "probe": linear_probe_accuracy,
-        "nearest_neighbours": nearest_neighbour_accuracy,
-    }
     return {
         f"{name}_layer_{layer}": found
-        for name, classifier in classifiers.items()
+        for name, classifier in _CLASSIFIERS.items()
         for layer, found in enumerate(
-            layer_accuracies(*data, sizes=sizes, classifier=classifier), 1
+            metrics.layer_accuracies(*data, sizes=sizes, classifier=classifier), 1
         )
     }
 
@@ -85,11 +70,11 @@ def clusters(subject: Subject) -> Estimates:
     """Measure how well k-means clusters of the means match the labels."""
     labels = subject.data.test_labels
     assert labels is not None
-    found = k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
+    found = metrics.k_means(subject.test_means, len(labels.unique()), seed=subject.config.seed)
     return {
-        "cluster_accuracy": cluster_accuracy(found, labels),
-        "cluster_majority": cluster_accuracy(found, labels, matching="majority"),
-        "cluster_nmi": cluster_information(found, labels),
+        "cluster_accuracy": metrics.cluster_accuracy(found, labels),
+        "cluster_majority": metrics.cluster_accuracy(found, labels, matching="majority"),
+        "cluster_nmi": metrics.cluster_information(found, labels),
     }
 
 
@@ -98,7 +83,7 @@ def own_clusters(subject: Subject) -> Estimates:
 
     def assigned(x: Tensor) -> Tensor:
         with torch.no_grad():
-            return assigned_clusters([_cluster_probabilities(subject, x)])
+            return metrics.assigned_clusters([_cluster_probabilities(subject, x)])
 
     train, test = (
         torch.cat(map_over_ranks(assigned, own_batches(batches)))
@@ -113,7 +98,7 @@ def own_clusters(subject: Subject) -> Estimates:
             f"{subject.data.name!r} have no class in common; measure 'clusters' and 'probe', "
             "which use held-out data only"
         )
-    return layer_clusters(train, labels[0], test, labels[1])
+    return metrics.layer_clusters(train, labels[0], test, labels[1])
 
 
 def _cluster_probabilities(subject: Subject, x: Tensor) -> list[Tensor]:
@@ -130,7 +115,7 @@ def disentanglement(subject: Subject) -> Estimates:
     """Measure how coordinates of the means correspond to factors of variation."""
     factors = subject.data.test_factors
     assert factors is not None
-    if constant := constant_factors(factors):
+    if constant := metrics.constant_factors(factors):
         warnings.warn(
             f"factors that do not vary are left out, got one value in columns {constant} of the "
             f"held-out factors of {subject.data.name!r}",
@@ -139,8 +124,8 @@ def disentanglement(subject: Subject) -> Estimates:
         )
     variance = subject.aggregate.scale.square().mean(0)
     scores: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estimate]]] = {
-        **DISENTANGLEMENT,
-        "factor-vae-score": partial(factor_vae_score, posterior_variance=variance),
+        **metrics.DISENTANGLEMENT,
+        "factor-vae-score": partial(metrics.factor_vae_score, posterior_variance=variance),
     }
     found: Estimates = {}
     for name, score in scores.items():

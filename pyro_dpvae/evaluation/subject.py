@@ -1,7 +1,7 @@
 """The subject of an evaluation: a trained run, its data, and shared intermediate results."""
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator
 from functools import cached_property, partial
 from typing import final
 
@@ -26,7 +26,7 @@ from pyro_dpvae.features import (
     extract,
     train_domain_network,
 )
-from pyro_dpvae.features.inception import inception_weights
+from pyro_dpvae.features.base import inception_weights
 from pyro_dpvae.metrics import high_posterior_samples, low_posterior_samples
 from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.mixture.moments import draw_moments
@@ -57,11 +57,6 @@ class Subject:
         self.model, self.guide = saved.system.model, saved.system.guide
         self.prior = self.model.prior
         self.per_datum: dict[str, Tensor] = {}
-
-    @cached_property
-    def data_digest(self) -> str:
-        """A hash of the data."""
-        return self.data.digest
 
     @cached_property
     def aggregate(self) -> AggregatePosterior:
@@ -132,7 +127,7 @@ class Subject:
         def features(part: Tensor) -> Tensor:
             return torch.cat(list(extract(network, self.decoded(part), progress=False)))
 
-        return torch.cat(map_over_ranks(features, self._shown(z.split(_BATCH), label)))
+        return self._in_parts(features, z, label)
 
     @cached_property
     def reference_images(self) -> Tensor:
@@ -151,14 +146,15 @@ class Subject:
             grey = shades(images.to(self.saved.device))
             return torch.cat(list(extract(network, [grey], progress=False)))
 
-        parts = self._shown(self.reference_images.split(_BATCH), "reference features")
-        found = torch.cat(map_over_ranks(features, parts)).contiguous()
+        found = self._in_parts(features, self.reference_images, "reference features").contiguous()
         on_first_rank(lambda: write_whole(path, save({"features": found})))
         return found
 
-    def _shown(self, parts: Sequence[Tensor], label: str) -> Iterator[Tensor]:
-        """Yield this rank's share of parts with a progress bar."""
-        yield from progress_bar(own_batches(parts), label, unit="batch", disable=not self.progress)
+    def _in_parts(self, features: Callable[[Tensor], Tensor], whole: Tensor, label: str) -> Tensor:
+        """Return the features of a tensor, part by part with a progress bar; ranks share them."""
+        own = own_batches(whole.split(_BATCH))
+        bar = progress_bar(own, label, unit="batch", disable=not self.progress)
+        return torch.cat(map_over_ranks(features, bar))
 
     def inception(self) -> AbstractFeatures:
         """Return the Inception network of FID."""
@@ -182,7 +178,7 @@ class Subject:
                 f"{self.data.name!r} has none; use the group 'fid', with the Inception network"
             )
         digest = hashlib.sha256(labels.numpy().tobytes()).hexdigest()
-        name = f"{self.data.name}-{self.data_digest}-{digest[:8]}"
+        name = f"{self.data.name}-{self.data.digest}-{digest[:8]}"
         path = self.config.cache / "classifiers" / f"{name}.safetensors"
 
         def train() -> None:

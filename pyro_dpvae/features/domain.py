@@ -9,14 +9,13 @@ from pathlib import Path
 from typing import final
 
 import torch
-from safetensors import safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, relu
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae._files import read_tensors, write_whole
+from pyro_dpvae._files import read_metadata, read_tensors, write_whole
 from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.data import shades
 from pyro_dpvae.features.base import AbstractFeatures
@@ -78,9 +77,7 @@ class DomainFeatures(AbstractFeatures):
     @classmethod
     def load(cls, path: Path, data: str) -> "DomainFeatures":
         """Load a network that :meth:`save` wrote."""
-        state = read_tensors(path)
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata()
+        state, metadata = read_tensors(path), read_metadata(path)
         network = cls(
             data,
             channels=state["convolutions.0.weight"].shape[1],

@@ -1,20 +1,20 @@
 """Likelihoods p(x | z), each a module from a decoder's raw values to a distribution."""
 
 from pyro_dpvae.likelihoods._base import AbstractLikelihood
-from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood
-from pyro_dpvae.likelihoods.categorical import CategoricalLikelihood
-from pyro_dpvae.likelihoods.continuous_bernoulli import ContinuousBernoulliLikelihood
-from pyro_dpvae.likelihoods.gaussian import (
+from pyro_dpvae.likelihoods.bernoulli import BernoulliLikelihood, ContinuousBernoulliLikelihood
+from pyro_dpvae.likelihoods.counts import NegativeBinomialLikelihood, PoissonLikelihood
+from pyro_dpvae.likelihoods.location_scale import (
     GaussianLearnedVarianceLikelihood,
     GaussianLikelihood,
     GaussianPixelVarianceLikelihood,
+    LaplaceLearnedScaleLikelihood,
+    LaplaceLikelihood,
 )
-from pyro_dpvae.likelihoods.laplace import LaplaceLearnedScaleLikelihood, LaplaceLikelihood
-from pyro_dpvae.likelihoods.logistic import DiscretizedLogisticLikelihood
-from pyro_dpvae.likelihoods.logistic_mixture import DiscretizedLogisticMixtureLikelihood
-from pyro_dpvae.likelihoods.mixed import MixedLikelihood
-from pyro_dpvae.likelihoods.negative_binomial import NegativeBinomialLikelihood
-from pyro_dpvae.likelihoods.poisson import PoissonLikelihood
+from pyro_dpvae.likelihoods.logistic import (
+    DiscretizedLogisticLikelihood,
+    DiscretizedLogisticMixtureLikelihood,
+)
+from pyro_dpvae.likelihoods.mixed import CategoricalLikelihood, MixedLikelihood
 
 __all__ = [
     "LIKELIHOODS",

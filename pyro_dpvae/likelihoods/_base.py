@@ -14,7 +14,10 @@ from torch.distributions import constraints
 
 from pyro_dpvae._checks import check_shape, check_trailing_shape
 
-__all__ = ["AbstractLikelihood"]
+__all__ = ["AbstractLikelihood", "Values"]
+
+Values = Float[Tensor, "..."]
+"""Data, raw values, or numbers computed from them."""
 
 
 class AbstractLikelihood(nn.Module, ABC):
@@ -53,7 +56,7 @@ class AbstractLikelihood(nn.Module, ABC):
         """The shape of an item's raw values: ``shape`` with more channels."""
         return (self.values_per_pixel * self.shape[0], *self.shape[1:])
 
-    def forward(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def forward(self, raw: Values) -> TorchDistributionMixin:
         """Return p(x | raw), of event shape ``shape``, for raw of shape (*batch, *raw_shape)."""
         check_trailing_shape("raw values", raw.shape, self.raw_shape)
         pixels = self.pixels(raw)
@@ -61,7 +64,7 @@ class AbstractLikelihood(nn.Module, ABC):
         return _Datum(pixels, independent, rule=self.rule, remedy=self.remedy)
 
     @abstractmethod
-    def pixels(self, raw: Float[Tensor, "..."]) -> TorchDistributionMixin:
+    def pixels(self, raw: Values) -> TorchDistributionMixin:
         """Return the distribution of pixels, of batch shape (*batch, *shape).
 
         If the channels of a pixel depend on each other, it is the distribution of the whole item,
@@ -81,9 +84,7 @@ class AbstractLikelihood(nn.Module, ABC):
         single.shape = self.shape[:1]
         return single
 
-    def expansion(
-        self, x: Float[Tensor, "..."], raw: Float[Tensor, "..."]
-    ) -> tuple[Float[Tensor, "..."], Float[Tensor, "..."]]:
+    def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
         """Return the first derivative of log p(x | raw) in raw, and minus the second.
 
         Both are computed pixel by pixel, of shape (*batch, *shape); the second has shape () if it
@@ -99,9 +100,13 @@ class AbstractLikelihood(nn.Module, ABC):
         )
 
     @final
-    def split(self, raw: Float[Tensor, "..."]) -> tuple[Tensor, ...]:
+    def split(self, raw: Values) -> tuple[Tensor, ...]:
         """Return the ``values_per_pixel`` parts of raw, each of shape (*batch, *shape)."""
         return raw.chunk(self.values_per_pixel, dim=-len(self.shape))
+
+    def _over_channels(self, values: Tensor) -> Tensor:
+        """Return one value for each channel, shaped to broadcast over data."""
+        return values.reshape(-1, *(1 for _ in self.shape[1:]))
 
 
 @final

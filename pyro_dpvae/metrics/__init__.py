@@ -1,10 +1,5 @@
 """Metrics: functions that return an estimate with its standard error and its settings."""
 
-from pyro_dpvae.metrics.clustering import (
-    assigned_clusters,
-    held_out_accuracy,
-    layer_clusters,
-)
 from pyro_dpvae.metrics.disentanglement import (
     DISENTANGLEMENT,
     constant_factors,
@@ -14,18 +9,26 @@ from pyro_dpvae.metrics.disentanglement import (
     modularity,
     sap,
 )
-from pyro_dpvae.metrics.elbo_split import active_units, rate_split, unit_activity
 from pyro_dpvae.metrics.estimate import Estimate
-from pyro_dpvae.metrics.features import kernel_distance, precision_and_recall
-from pyro_dpvae.metrics.frechet import FeatureStatistics, frechet_distance, frechet_estimate
-from pyro_dpvae.metrics.leakage import THRESHOLDS, leakage_curve
+from pyro_dpvae.metrics.features import (
+    FeatureStatistics,
+    distance_to_data,
+    frechet_distance,
+    frechet_estimate,
+    kernel_distance,
+    precision_and_recall,
+)
 from pyro_dpvae.metrics.likelihood import (
     LikelihoodEstimates,
     log_likelihoods,
     negative_log_likelihood,
 )
-from pyro_dpvae.metrics.nearest import distance_to_data
-from pyro_dpvae.metrics.pockets import high_posterior_samples, low_posterior_samples
+from pyro_dpvae.metrics.pockets import (
+    THRESHOLDS,
+    high_posterior_samples,
+    leakage_curve,
+    low_posterior_samples,
+)
 from pyro_dpvae.metrics.posterior_grid import (
     PosteriorGrid,
     cell_kl,
@@ -34,14 +37,24 @@ from pyro_dpvae.metrics.posterior_grid import (
     posterior_kl,
 )
 from pyro_dpvae.metrics.representation import (
+    assigned_clusters,
     cluster_accuracy,
     cluster_information,
+    held_out_accuracy,
     k_means,
     layer_accuracies,
+    layer_clusters,
     linear_probe_accuracy,
     nearest_neighbour_accuracy,
 )
-from pyro_dpvae.metrics.symmetric_kl import kl_divergences, split_half_kl, symmetric_kl
+from pyro_dpvae.metrics.symmetric_kl import (
+    active_units,
+    kl_divergences,
+    rate_split,
+    split_half_kl,
+    symmetric_kl,
+    unit_activity,
+)
 
 __all__ = [
     "DISENTANGLEMENT",

@@ -58,8 +58,6 @@ def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
     """
     from sklearn.metrics import mutual_info_score
 
-    factors, left_out = _varying(z, factors, least=2)
-
     def score(codes: Array, values: Array) -> float:
         information = _information(codes, values)
         top = np.sort(information, 0)[-2:]
@@ -69,7 +67,7 @@ def mig(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         gaps = (top[1] - top[0])[varying] / entropies[varying]
         return float(gaps.mean()) if len(gaps) else math.nan
 
-    return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
+    return _resampled(score, z, factors, {"bins": _BINS}, least=2)[0]
 
 
 def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
@@ -86,7 +84,6 @@ def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows fact
         Ridgeway, Mozer (2018), Learning deep disentangled embeddings with the F-statistic loss,
         section 3.
     """
-    factors, left_out = _varying(z, factors, least=1, least_factors=2)
 
     def score(codes: Array, values: Array) -> float:
         squares = np.square(_information(codes, values))
@@ -96,7 +93,7 @@ def modularity(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows fact
             of_coordinate = 1 - others / (largest * (squares.shape[1] - 1))
         return float(np.where(largest > 0, of_coordinate, 0.0).mean())
 
-    return _resampled(score, z, factors, {"bins": _BINS, **left_out})[0]
+    return _resampled(score, z, factors, {"bins": _BINS}, least_factors=2)[0]
 
 
 def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) -> Estimate:
@@ -115,8 +112,6 @@ def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
     """
     from sklearn.svm import LinearSVC
 
-    factors, left_out = _varying(z, factors, least=2)
-
     def score(codes: Array, values: Array) -> float:
         half = len(codes) // 2
         scales = codes.std(0) + 1e-12
@@ -133,8 +128,8 @@ def sap(z: Float[Tensor, "data latent"], factors: Real[Tensor, "rows factors"]) 
         top = np.sort(accuracies, 0)[-2:]
         return float((top[1] - top[0]).mean())
 
-    settings: Settings = {"classifier": "linear SVM, C 0.01, balanced", **left_out}
-    return _resampled(score, z, factors, settings, resamples=5)[0]
+    settings: Settings = {"classifier": "linear SVM, C 0.01, balanced"}
+    return _resampled(score, z, factors, settings, least=2, resamples=5)[0]
 
 
 def dci(
@@ -156,8 +151,6 @@ def dci(
     """
     from sklearn.ensemble import RandomForestClassifier
 
-    factors, left_out = _varying(z, factors, least=2, least_factors=2)
-
     def scores(codes: Array, values: Array) -> Array:
         half = len(codes) // 2
         importances, accuracies = [], []
@@ -175,9 +168,10 @@ def dci(
         complete = float((1 - _entropy_of_rows(relative.T)).mean())
         return np.array([disentangled, complete, np.mean(accuracies)])
 
-    settings: Settings = {"classifier": "random forest of 30, depth 10", **left_out}
+    settings: Settings = {"classifier": "random forest of 30, depth 10"}
     names = ("disentanglement", "completeness", "informativeness")
-    return dict(zip(names, _resampled(scores, z, factors, settings, resamples=5), strict=True))
+    found = _resampled(scores, z, factors, settings, least=2, least_factors=2, resamples=5)
+    return dict(zip(names, found, strict=True))
 
 
 def factor_vae_score(
@@ -216,9 +210,8 @@ def factor_vae_score(
         (2019), Challenging common assumptions in the unsupervised learning of disentangled
         representations.
     """
-    factors, left_out = _varying(z, factors, least=1)
+    codes, values, left_out = _varying(z, factors)
     check_positive_int("votes", votes)
-    codes, values = _arrays(z, factors)
     spread = codes.var(0)
     rounding = _ROUNDING * torch.finfo(z.dtype).eps * np.abs(codes).max(0)
     active = np.sqrt(spread) > rounding
@@ -271,14 +264,16 @@ def _resampled(
     factors: Tensor,
     settings: Settings,
     *,
+    least: int = 1,
+    least_factors: int = 1,
     resamples: int = _RESAMPLES,
 ) -> list[Estimate]:
-    """Return the scores of all data, with standard errors from halves of them.
+    """Return the scores of all data and varying factors, with standard errors from halves.
 
     A mean over half of N data drawn without replacement has the variance (2/N - 1/N) sigma^2
     about that of all: the spread of halves is the standard error itself.
     """
-    codes, values = _arrays(z, factors)
+    codes, values, left_out = _varying(z, factors, least=least, least_factors=least_factors)
     generator = np.random.default_rng(0)
     order = generator.permutation(len(codes))
     found = np.atleast_1d(score(codes[order], values[order]))
@@ -287,14 +282,14 @@ def _resampled(
         chosen = generator.choice(len(codes), len(codes) // 2, replace=False)
         halves.append(np.atleast_1d(score(codes[chosen], values[chosen])))
     errors = np.std(halves, 0, ddof=1)
-    settings = {**settings, "data": len(codes), "error": f"{resamples} halves"}
+    settings = {**settings, **left_out, "data": len(codes), "error": f"{resamples} halves"}
     return [Estimate(float(v), float(e), settings) for v, e in zip(found, errors, strict=True)]
 
 
 def _varying(
-    z: Tensor, factors: Tensor, *, least: int, least_factors: int = 1
-) -> tuple[Tensor, Settings]:
-    """Check z and factors; return the factors that vary, and settings that name the others."""
+    z: Tensor, factors: Tensor, *, least: int = 1, least_factors: int = 1
+) -> tuple[Array, Array, Settings]:
+    """Check z and factors; return z, the factors that vary, and settings that name the others."""
     if len(z) != len(factors) or len(z) < 4:
         raise ValueError(
             f"z and factors must have a row for each of at least 4 data, got {len(z)} and "
@@ -315,11 +310,7 @@ def _varying(
             f"{factors.shape[1]}"
         )
     left_out: Settings = {"constant_factors": ", ".join(map(str, constant))} if constant else {}
-    return factors[:, kept], left_out
-
-
-def _arrays(z: Tensor, factors: Tensor) -> tuple[Array, Array]:
-    return z.detach().double().cpu().numpy(), factors.cpu().numpy()
+    return z.detach().double().cpu().numpy(), factors[:, kept].cpu().numpy(), left_out
 
 
 DISENTANGLEMENT: dict[str, Callable[[Tensor, Tensor], Estimate | dict[str, Estimate]]] = {

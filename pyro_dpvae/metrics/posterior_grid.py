@@ -48,7 +48,7 @@ class PosteriorGrid:
     @property
     def log_area(self) -> float:
         """The log of a cell's area."""
-        return _log_area(self.reach, self.side)
+        return 2 * math.log(2 * self.reach / (self.side - 1))
 
     def of_datum(self, index: int) -> "PosteriorGrid":
         """Return the grid of one datum, as a batch of one."""
@@ -112,7 +112,7 @@ def posterior_grid(
         points = z.to(x.dtype)
         likelihood, log_prior = decoder(points), prior().log_prob(points)
         log_joint = torch.stack([(log_prior + likelihood.log_prob(one)).double() for one in x])
-        log_joint = log_joint + _log_area(reach, side)
+        log_joint = log_joint + 2 * math.log(2 * reach / (side - 1))
         log_evidence = log_joint.logsumexp(-1)
         log_mass = log_joint - log_evidence[:, None]
     _check_grid(log_mass.exp().unflatten(-1, (side, side)), reach)
@@ -193,10 +193,6 @@ def posterior_kl(posterior: Callable[[Tensor], Distribution], grid: PosteriorGri
     """
     divergences = cell_kl(log_cell_mass(posterior, grid), grid.log_mass)
     return mean_estimate(divergences, {"reach": grid.reach, "side": grid.side})
-
-
-def _log_area(reach: float, side: int) -> float:
-    return 2 * math.log(2 * reach / (side - 1))
 
 
 def _check_grid(mass: Tensor, reach: float) -> None:

@@ -4,20 +4,17 @@ from pyro_dpvae.nn.activations import ACTIVATIONS, has_kinks
 from pyro_dpvae.nn.architectures import (
     ARCHITECTURES,
     LADDERS,
+    PIXEL_NETWORKS,
     Architecture,
     default_architecture,
     default_ladder,
 )
-from pyro_dpvae.nn.batched import Batched, at_least_float32
+from pyro_dpvae.nn.batched import Batched, at_least_float32, measured, with_head
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
-from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork
-from pyro_dpvae.nn.heads import with_head
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
 from pyro_dpvae.nn.ladder import check_latent_dims, check_wiring
-from pyro_dpvae.nn.local_pixels import LocalPixelNetwork
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
-from pyro_dpvae.nn.measuring import measured
-from pyro_dpvae.nn.pixel_networks import PIXEL_NETWORKS
-from pyro_dpvae.nn.pixels import AbstractPixelNetwork, AbstractPixelSampler
+from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork, AbstractPixelSampler
 
 __all__ = [
     "ACTIVATIONS",

@@ -1,34 +1,23 @@
-"""Pairs of encoder and decoder by name, and the default for a shape of data."""
+"""Pairs of encoder and decoder and pixel networks by name, and the default for a shape of data."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from pyro_dpvae._checks import check_shape
+from pyro_dpvae.nn import dpvae, ladder_conv, ladder_dense, mlp
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.celeba import celeba_decoder, celeba_encoder
-from pyro_dpvae.nn.ladder_conv import (
-    ladder_celeba_decoder,
-    ladder_celeba_encoder,
-    ladder_svhn_decoder,
-    ladder_svhn_encoder,
-)
-from pyro_dpvae.nn.ladder_dense import (
-    ladder_mlp_decoder,
-    ladder_mlp_encoder,
-    ladder_mnist_decoder,
-    ladder_mnist_encoder,
-)
-from pyro_dpvae.nn.mlp import mlp_decoder, mlp_encoder, moons_decoder, moons_encoder
-from pyro_dpvae.nn.mnist import (
-    mnist_decoder,
-    mnist_encoder,
-    mnist_factor_decoder,
-    mnist_factor_encoder,
-)
-from pyro_dpvae.nn.residual import residual_decoder, residual_encoder
-from pyro_dpvae.nn.svhn import svhn_decoder, svhn_encoder
+from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
+from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
+from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork
 
-__all__ = ["ARCHITECTURES", "LADDERS", "Architecture", "default_architecture", "default_ladder"]
+__all__ = [
+    "ARCHITECTURES",
+    "LADDERS",
+    "PIXEL_NETWORKS",
+    "Architecture",
+    "default_architecture",
+    "default_ladder",
+]
 
 
 @dataclass(frozen=True)
@@ -54,21 +43,25 @@ class Architecture:
 
 
 ARCHITECTURES: dict[str, Architecture] = {
-    "celeba": Architecture(celeba_encoder, celeba_decoder),
-    "mlp": Architecture(mlp_encoder, mlp_decoder),
-    "mnist": Architecture(mnist_encoder, mnist_decoder),
-    "mnist-factor": Architecture(mnist_factor_encoder, mnist_factor_decoder),
-    "moons": Architecture(moons_encoder, moons_decoder),
-    "residual": Architecture(residual_encoder, residual_decoder),
-    "svhn": Architecture(svhn_encoder, svhn_decoder),
+    "celeba": Architecture(dpvae.celeba_encoder, dpvae.celeba_decoder),
+    "mlp": Architecture(mlp.mlp_encoder, mlp.mlp_decoder),
+    "mnist": Architecture(dpvae.mnist_encoder, dpvae.mnist_decoder),
+    "mnist-factor": Architecture(dpvae.mnist_factor_encoder, dpvae.mnist_factor_decoder),
+    "moons": Architecture(mlp.moons_encoder, mlp.moons_decoder),
+    "residual": Architecture(mlp.residual_encoder, mlp.residual_decoder),
+    "svhn": Architecture(dpvae.svhn_encoder, dpvae.svhn_decoder),
 }
 """The networks by name."""
 
 LADDERS: dict[str, Architecture] = {
-    "ladder-celeba": Architecture(ladder_celeba_encoder, ladder_celeba_decoder),
-    "ladder-mlp": Architecture(ladder_mlp_encoder, ladder_mlp_decoder),
-    "ladder-mnist": Architecture(ladder_mnist_encoder, ladder_mnist_decoder),
-    "ladder-svhn": Architecture(ladder_svhn_encoder, ladder_svhn_decoder),
+    "ladder-celeba": Architecture(
+        ladder_conv.ladder_celeba_encoder, ladder_conv.ladder_celeba_decoder
+    ),
+    "ladder-mlp": Architecture(ladder_dense.ladder_mlp_encoder, ladder_dense.ladder_mlp_decoder),
+    "ladder-mnist": Architecture(
+        ladder_dense.ladder_mnist_encoder, ladder_dense.ladder_mnist_decoder
+    ),
+    "ladder-svhn": Architecture(ladder_conv.ladder_svhn_encoder, ladder_conv.ladder_svhn_decoder),
 }
 """The networks with several latent layers, by name; all take ``latent_dims``, bottom first."""
 
@@ -114,3 +107,11 @@ def default_ladder(shape: Sequence[int]) -> str:
     if len(shape) == 3 and shape[1] == shape[2]:
         return _LADDERS_BY_SIZE.get(shape[1], "ladder-mlp")
     return "ladder-mlp"
+
+
+PIXEL_NETWORKS: dict[str, Callable[..., AbstractPixelNetwork]] = {
+    "gated": GatedPixelNetwork,
+    "local": LocalPixelNetwork,
+    "masked": MaskedPixelNetwork,
+}
+"""The pixel networks by name."""

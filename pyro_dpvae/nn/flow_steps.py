@@ -12,6 +12,10 @@ from pyro_dpvae.nn.conditioned import ConditionedPerceptron, OneByOne, autoregre
 
 __all__ = ["AbstractStep", "AutoregressiveStep", "CouplingStep"]
 
+Points = Float[Tensor, "*batch latent"]
+Contexts = Float[Tensor, "*#batch context"]
+Values = Float[Tensor, "*batch"]
+
 # Bound of a step's log scale: each step scales by at most e^2.
 _MOST_LOG_SCALE = 2.0
 
@@ -25,15 +29,11 @@ class AbstractStep(nn.Module, ABC):
     """
 
     @abstractmethod
-    def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def forward(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return z' and log |det dz'/dz|."""
 
     @abstractmethod
-    def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def inverse(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
 
 
@@ -86,16 +86,15 @@ class AutoregressiveStep(AbstractStep):
             direct=past if direct else None,
         )
 
-    def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def forward(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return z' and log |det dz'/dz|."""
-        shift, log_scale = self._shift_and_log_scale(z, _of_context(self.network, h))
+        raw = self.network(z, _of_context(self.network, h))
+        shift, log_scale = (
+            (raw, torch.zeros_like(raw)) if self.mean_only else _shift_and_log_scale(raw)
+        )
         return log_scale.exp() * z + shift, log_scale.sum(-1)
 
-    def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def inverse(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
         context_part = _of_context(self.network, h)
         if context_part is not None:
@@ -113,12 +112,6 @@ class AutoregressiveStep(AbstractStep):
             found = torch.cat([found, new.unsqueeze(0)])
         places = sorted(range(len(self.order)), key=self.order.__getitem__)
         return found[places].T.reshape(z.shape), log_det.reshape(z.shape[:-1])
-
-    def _shift_and_log_scale(
-        self, z: Tensor, context_part: Tensor | None
-    ) -> tuple[Tensor, Tensor]:
-        raw = self.network(z, context_part)
-        return (raw, torch.zeros_like(raw)) if self.mean_only else _shift_and_log_scale(raw)
 
 
 @final
@@ -152,18 +145,14 @@ class CouplingStep(AbstractStep):
         kept, moved = self.sizes[self.kept], self.sizes[self.moved]
         self.network = ConditionedPerceptron([kept, *hidden, 2 * moved], context=context)
 
-    def forward(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def forward(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return z' and log |det dz'/dz|."""
         halves = list(z.split(self.sizes, -1))
         shift, log_scale = self._shift_and_log_scale(halves, h)
         halves[self.moved] = log_scale.exp() * halves[self.moved] + shift
         return torch.cat(halves, -1), log_scale.sum(-1)
 
-    def inverse(
-        self, z: Float[Tensor, "*batch latent"], h: Float[Tensor, "*#batch context"] | None
-    ) -> tuple[Float[Tensor, "*batch latent"], Float[Tensor, "*batch"]]:
+    def inverse(self, z: Points, h: Contexts | None) -> tuple[Points, Values]:
         """Return the z that is mapped to the argument, and log |det dz'/dz| there."""
         halves = list(z.split(self.sizes, -1))
         shift, log_scale = self._shift_and_log_scale(halves, h)

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn._layers import initialized
+from pyro_dpvae.nn.images import initialized
 
 __all__ = [
     "Concatenation",

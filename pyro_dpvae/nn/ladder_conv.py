@@ -6,9 +6,8 @@ from dataclasses import dataclass
 from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.nn._layers import conv, conv_up, dense, initialized
-from pyro_dpvae.nn._sizes import check_image_size
 from pyro_dpvae.nn.batched import Batched
+from pyro_dpvae.nn.images import check_image_size, conv, conv_up, dense, initialized
 from pyro_dpvae.nn.ladder import (
     Concatenation,
     LadderDecoder,

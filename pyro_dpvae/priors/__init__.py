@@ -1,21 +1,20 @@
 """Priors p(z): modules whose call returns a distribution."""
 
+from collections.abc import Callable
+
 from pyro_dpvae.priors._base import (
     AbstractDirectPrior,
     AbstractPrior,
     LinearizedDensity,
     LinearizedMap,
+    StandardNormal,
 )
-from pyro_dpvae.priors.autoregressive import AutoregressivePrior
-from pyro_dpvae.priors.coupling import CouplingPrior
+from pyro_dpvae.priors.coupling import CouplingPrior, coupling_over_mixture
 from pyro_dpvae.priors.fixed import FixedPrior
-from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
-from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior
+from pyro_dpvae.priors.flow import AutoregressivePrior, FlowDistribution, FlowTransform
+from pyro_dpvae.priors.mixture import AbstractMixturePrior, MixturePrior, VampPrior
 from pyro_dpvae.priors.product import Joined, ProductPrior
-from pyro_dpvae.priors.registry import PRIORS
 from pyro_dpvae.priors.resampled import Acceptance, Resampled, ResampledPrior
-from pyro_dpvae.priors.standard import StandardNormal
-from pyro_dpvae.priors.vamp import VampPrior
 from pyro_dpvae.priors.zuko import ZukoPrior
 
 __all__ = [
@@ -40,3 +39,13 @@ __all__ = [
     "VampPrior",
     "ZukoPrior",
 ]
+
+PRIORS: dict[str, Callable[..., AbstractPrior]] = {
+    "autoregressive": AutoregressivePrior,
+    "coupling": CouplingPrior,
+    "coupling-mixture": coupling_over_mixture,
+    "mixture": MixturePrior,
+    "resampled": ResampledPrior,
+    "standard": StandardNormal,
+}
+"""The priors by name, except ``VampPrior`` (it needs the guide's encoder) and ``ZukoPrior``."""

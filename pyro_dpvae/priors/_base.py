@@ -1,8 +1,8 @@
-"""The base class of priors: a module whose call returns p(z), with a map to generation space."""
+"""The base classes of priors, with a map to generation space, and the standard normal."""
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, final
 
 import pyro.distributions as dist
 import torch
@@ -20,10 +20,10 @@ __all__ = [
     "LinearizedMap",
     "Matrices",
     "Points",
+    "StandardNormal",
     "Values",
     "identities",
 ]
-
 
 Points = Float[Tensor, "*batch latent"]
 Values = Float[Tensor, "*batch"]
@@ -201,3 +201,25 @@ class AbstractDirectPrior(AbstractPrior, ABC):
 def identities(z: Points) -> Matrices:
     """Return the identity matrix for each point."""
     return torch.eye(z.shape[-1], dtype=z.dtype, device=z.device).expand(len(z), -1, -1)
+
+
+@final
+class StandardNormal(AbstractDirectPrior):
+    """p(z) = N(z; 0, I), the prior of the plain VAE (Kingma & Welling, 2014).
+
+    Args:
+        latent_dim: the size L of z.
+
+    Example:
+        >>> prior = StandardNormal(3)
+        >>> prior().event_shape
+        torch.Size([3])
+    """
+
+    def forward(self) -> TorchDistributionMixin:
+        """Return N(0, I), of batch shape () and event shape (L,)."""
+        return dist.Normal(self.base_loc, self.base_scale).to_event(1)
+
+    def linearize_density(self, z: Points) -> LinearizedDensity:
+        """Return -z and I."""
+        return LinearizedDensity(-z, identities(z))

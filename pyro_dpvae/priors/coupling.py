@@ -15,13 +15,14 @@ from torch.distributions import Distribution
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn import at_least_float32, has_kinks
 from pyro_dpvae.nn.activations import Activation
-from pyro_dpvae.nn.linear_maps import linearized, push_through
+from pyro_dpvae.nn.linearization import linearized, push_through
 from pyro_dpvae.nn.mlp import perceptron
 from pyro_dpvae.priors._base import AbstractPrior, LinearizedMap, Matrices, Points, Values
 from pyro_dpvae.priors.fixed import FixedPrior
 from pyro_dpvae.priors.flow import FlowDistribution, FlowTransform
+from pyro_dpvae.priors.mixture import MixturePrior
 
-__all__ = ["CouplingPrior"]
+__all__ = ["CouplingPrior", "coupling_over_mixture"]
 
 # The bounds of Pyro's AffineCoupling.
 _LEAST_LOG_SCALE, _MOST_LOG_SCALE = -5.0, 3.0
@@ -230,6 +231,37 @@ class CouplingPrior(AbstractPrior):
         # Pyro clips all log scales to (-5, 3), which has no effect after a tanh.
         clips = self.couplings[block].bound is not torch.tanh
         return shift, _clipped(log_scale) if clips else log_scale
+
+
+def coupling_over_mixture(
+    latent_dim: int,
+    *,
+    blocks: int = 6,
+    hidden: Sequence[int] = (64, 64),
+    activation: Activation = "silu",
+    components: int = 10,
+    uniform: bool = False,
+    spread: int | float = 1.0,
+) -> CouplingPrior:
+    """Return a ``CouplingPrior`` with a ``MixturePrior`` over generation space.
+
+    Args:
+        latent_dim: size L of z, at least 2.
+        blocks: number of couplings.
+        hidden: widths of the hidden layers of their networks.
+        activation: activation of these hidden layers.
+        components: number of components of the mixture.
+        uniform: keep p(y) uniform.
+        spread: standard deviation of the mixture's initial means.
+
+    Example:
+        >>> coupling_over_mixture(2, components=4).cluster_prior().probs.shape
+        torch.Size([4])
+    """
+    base = MixturePrior(latent_dim, components=components, uniform=uniform, spread=spread)
+    return CouplingPrior(
+        latent_dim, blocks=blocks, hidden=hidden, activation=activation, base=base
+    )
 
 
 class _ScaleAndShift(nn.Module):

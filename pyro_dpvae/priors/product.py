@@ -9,6 +9,7 @@ from pyro.distributions.torch_distribution import TorchDistributionMixin
 from torch import Tensor, nn
 from torch.distributions import constraints
 
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.priors._base import (
     AbstractPrior,
     LinearizedDensity,
@@ -88,13 +89,8 @@ class Joined(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Joined":
         """Return p(z), independently for each element of ``batch_shape``."""
-        new = self._get_checked_instance(Joined, _instance)
-        new.parts = tuple(part.expand(torch.Size(batch_shape)) for part in self.parts)
-        new.sizes = self.sizes
-        super(Joined, new).__init__(
-            torch.Size(batch_shape), self.event_shape, validate_args=self._validate_args
-        )
-        return new
+        parts = tuple(part.expand(torch.Size(batch_shape)) for part in self.parts)
+        return expanded(self, batch_shape, _instance, parts=parts)
 
 
 @final

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.distributions import constraints
 
 from pyro_dpvae._checks import check_positive_int, check_repeated
+from pyro_dpvae.distributions import expanded
 from pyro_dpvae.nn import at_least_float32
 from pyro_dpvae.nn.linearization import batch_jacobian
 from pyro_dpvae.nn.mlp import perceptron
@@ -133,14 +134,8 @@ class Resampled(TorchDistribution):
 
     def expand(self, batch_shape: Sequence[int], _instance: Any = None) -> "Resampled":
         """Return p(z), independently for each element of ``batch_shape``."""
-        new = self._get_checked_instance(Resampled, _instance)
-        new.proposal = self.proposal.expand(torch.Size(batch_shape))
-        new.log_acceptance, new.share = self.log_acceptance, self.share
-        new.truncation = self.truncation
-        super(Resampled, new).__init__(
-            new.proposal.batch_shape, self.event_shape, validate_args=self._validate_args
-        )
-        return new
+        proposal = self.proposal.expand(torch.Size(batch_shape))
+        return expanded(self, batch_shape, _instance, proposal=proposal)
 
 
 @final

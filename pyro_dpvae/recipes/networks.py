@@ -8,7 +8,7 @@ from torch import nn
 
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.nn import Architecture, Batched
-from pyro_dpvae.nn.measuring import measured
+from pyro_dpvae.nn.batched import measured
 
 __all__ = ["own_architecture", "supply"]
 

@@ -28,8 +28,7 @@ from pyro_dpvae.data import (
     to_unit,
 )
 from pyro_dpvae.data.dataset import split_size
-from pyro_dpvae.data.preprocessing import binarised_bits, unpacked
-from pyro_dpvae.data.scales import standardise
+from pyro_dpvae.data.preprocessing import binarised_bits, standardise, unpacked
 from pyro_dpvae.decoders import images
 from pyro_dpvae.errors import ConfigError, DataError, DataWarning
 from pyro_dpvae.guides import AbstractGuide

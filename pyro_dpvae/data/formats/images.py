@@ -3,7 +3,7 @@
 import struct
 import warnings
 import zlib
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, final
@@ -16,10 +16,9 @@ from torch.nn.functional import interpolate
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_choice, check_positive_int
 from pyro_dpvae.data.dataset import fits_in_memory
-from pyro_dpvae.data.formats.extras import library
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.names import split_of
-from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
 __all__ = ["BACKGROUNDS", "read_images"]
@@ -93,26 +92,30 @@ def read_images(
         )
     headers = {path: _header(path) for paths in by_split.values() for path in paths}
     wanted = _widest(headers, image_size)
-    whiteness = BACKGROUNDS[background or "white"]
+    white = BACKGROUNDS[background or "white"]
     parts = {}
     for part, paths in by_split.items():
-        files = ImageFiles(
-            paths,
-            [headers[path] for path in paths],
-            wanted=wanted,
-            white=whiteness,
-            resize=image_size is not None,
-        )
+        files = ImageFiles(paths, headers, wanted=wanted, white=white, resize=bool(image_size))
         base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
         held = files[:] if fits_in_memory(files.nbytes) else files
         names = np.array([path.relative_to(folder).as_posix() for path in paths])
         parts[part] = Part(held, _classes(paths, base), names=names)
     source = Source(folder.name, parts, str(folder), "images")
-    _note(source, list(headers.values()), wanted, background or "white")
+    notes, grey = source.notes, [header.channels == 1 for header in headers.values()]
+    if source.parts["train"].labels is not None:
+        notes.append("the folders are classes")
+    if 0 < sum(grey) < len(grey):
+        notes.append(
+            f"{sum(grey)} grey images get three equal channels, since others have colours"
+        )
+    if len({header.deep for header in headers.values()}) > 1:
+        notes.append("8-bit and 16-bit images become shades from 0 to 1")
+    if wanted.alpha:
+        notes.append(f"transparent images are put on a {background or 'white'} background")
     if image_size is not None:
-        source.notes.append(f"central squares, resized to {image_size} x {image_size}")
+        notes.append(f"central squares, resized to {image_size} x {image_size}")
     if outside:
-        source.notes.append(f"{len(outside)} images outside the folders of splits are ignored")
+        notes.append(f"{len(outside)} images outside the folders of splits are ignored")
     return source
 
 
@@ -123,7 +126,7 @@ class ImageFiles:
     def __init__(
         self,
         paths: Sequence[Path],
-        headers: Sequence[_Header],
+        headers: Mapping[Path, _Header],
         *,
         wanted: _Header,
         white: int,
@@ -147,11 +150,11 @@ class ImageFiles:
             chosen, "reading images", unit="image", leave=False, disable=len(chosen) < 2
         ) as bar:
             for place, row in enumerate(bar):
-                out[place] = self._read(self.paths[row], self.headers[row])
+                out[place] = self._read(self.paths[row])
         return out
 
-    def _read(self, path: Path, header: _Header) -> Array:
-        pixels = _pixels(path, header, self.white)
+    def _read(self, path: Path) -> Array:
+        pixels = _pixels(path, self.headers[path], self.white)
         if self.resize:
             pixels = _resized(pixels, self.wanted.size[0])
         if pixels.shape[1:] != self.shape[2:]:
@@ -201,19 +204,6 @@ def _classes(paths: Sequence[Path], base: Path) -> Array | None:
     return np.array([place[0] for place in places])
 
 
-def _note(source: Source, headers: Sequence[_Header], wanted: _Header, background: str) -> None:
-    notes = source.notes
-    if source.parts["train"].labels is not None:
-        notes.append("the folders are classes")
-    if len({header.channels for header in headers}) > 1:
-        grey = sum(header.channels == 1 for header in headers)
-        notes.append(f"{grey} grey images get three equal channels, since others have colours")
-    if len({header.deep for header in headers}) > 1:
-        notes.append("8-bit and 16-bit images become shades from 0 to 1")
-    if wanted.alpha:
-        notes.append(f"transparent images are put on a {background} background")
-
-
 def _header(path: Path) -> _Header:
     try:
         with path.open("rb") as file:
@@ -223,13 +213,8 @@ def _header(path: Path) -> _Header:
             width, height = struct.unpack(">II", start[16:24])
             kind = start[25]
             channels = 1 if kind == _GREY_ALPHA else 3
-            return _Header(
-                (width, height),
-                channels,
-                True,
-                kind in (_GREY_ALPHA, _COLOUR_ALPHA),
-                "torchvision",
-            )
+            alpha = kind in (_GREY_ALPHA, _COLOUR_ALPHA)
+            return _Header((width, height), channels, True, alpha, "torchvision")
         with Image.open(path) as image:
             size = image.size
             bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
@@ -309,13 +294,11 @@ def _composited(array: Array, white: int) -> Array:
 
 
 def _tiff(path: Path) -> Array:
+    tifffile = library("tifffile", path)
     try:
-        found: Array = library("tifffile", path).imread(path)
-    except ImportError:
-        raise
+        return np.asarray(tifffile.imread(path))
     except Exception as error:  # tifffile raises many classes for damaged files
         raise _unreadable(path, error) from error
-    return found
 
 
 def _unreadable(path: Path, error: Any) -> DataError:

@@ -12,8 +12,7 @@ import numpy as np
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.meaning import Rows
 from pyro_dpvae.data.names import by_name
-from pyro_dpvae.data.rows import MappedRows
-from pyro_dpvae.data.sources import Part, Source
+from pyro_dpvae.data.sources import MappedRows, Part, Source
 from pyro_dpvae.errors import DataError
 
 __all__ = ["read_npy", "read_npz"]

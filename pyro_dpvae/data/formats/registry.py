@@ -4,14 +4,11 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
-from pyro_dpvae.data.formats.hdf5 import read_anndata, read_hdf5
-from pyro_dpvae.data.formats.idx import is_idx, read_idx
+from pyro_dpvae.data.formats.binary import is_idx, is_norb, read_idx, read_norb
+from pyro_dpvae.data.formats.hdf5 import is_cars, read_anndata, read_cars, read_hdf5, read_matlab
 from pyro_dpvae.data.formats.images import read_images
-from pyro_dpvae.data.formats.matlab import is_cars, read_cars, read_matlab
-from pyro_dpvae.data.formats.norb import is_norb, read_norb
 from pyro_dpvae.data.formats.numpy_files import read_npy, read_npz
-from pyro_dpvae.data.formats.tables import read_table
-from pyro_dpvae.data.formats.text import read_amat
+from pyro_dpvae.data.formats.tables import read_amat, read_table
 from pyro_dpvae.data.sources import Source
 from pyro_dpvae.errors import DataError
 
@@ -76,7 +73,9 @@ def read(
     if len(source.parts) > 1:
         return source
     for split, words in _SPLITS.items():
-        beside = [path.with_name(_renamed(path.name, word)) for word in words]
+        # The same name, if it is not that of a training file.
+        names = [re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, path.name) for word in words]
+        beside = map(path.with_name, names)
         found = next((one for one in beside if one != path and one.is_file()), None)
         if found is None:
             continue
@@ -114,8 +113,3 @@ def _read_file(path: Path, labels: str | None) -> Source:
     raise DataError(
         f"a data file must be an idx file or end in one of {', '.join(_READERS)}; got {path}"
     )
-
-
-def _renamed(name: str, word: str) -> str:
-    """Return the name of another split's file; the same name if it is not a training file."""
-    return re.sub(r"(?<![a-z])train(?:ing)?(?![a-z])", word, name)
