@@ -40,9 +40,9 @@ class FlowGuide(AbstractGuide):
     Args:
         network: x -> features, any module; a linear layer after it returns (mu, log sigma^2, h).
         latent_dim: size L of z.
-        kind: ``"iaf"`` or ``"coupling"``.
-        context: size of h.
-        blocks: number K of steps.
+        kind: the steps: ``"iaf"``, inverse autoregressive, or ``"coupling"``.
+        context: number of features h of x that every step reads.
+        blocks: number K of steps of the flow.
         hidden: widths of the hidden layers in each step's network.
         in_shape: shape of an item, as for ``GaussianEncoder``.
 

@@ -61,7 +61,7 @@ class LaplaceGuide(AbstractGuide):
         encoder: x -> q(z | x), whose mean is mu_0.
         decoder: p(x | z), the model's ``Decoder``, without batch norm or dropout in training mode.
         prior: p(z), the model's prior.
-        steps: number T of steps.
+        steps: number T of steps towards the mode.
         damping: reduction of the first step, from 0 to below 1; 0 with ``decay=0`` is Newton's
             method, and the defaults are those of the paper's code.
         decay: exponent of the decrease of later steps; 0 is no decrease.

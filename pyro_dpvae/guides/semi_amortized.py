@@ -47,8 +47,8 @@ class SemiAmortizedGuide(AbstractGuide):
         encoder: x -> q_0(z | x).
         decoder: p(x | z), the model's decoder.
         prior: p(z), the model's prior.
-        steps: number T of steps.
-        learning_rate: the rate r.
+        steps: number T of gradient steps on the mean and scale of each datum.
+        learning_rate: the learning rate r of these steps.
         max_norm: largest norm of a datum's gradient over mu and log sigma; larger gradients are
             scaled down. None does not clip.
         detached: treat the refinements as constants in gradients of an objective. Gradients then
