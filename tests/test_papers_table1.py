@@ -12,10 +12,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 
 from papers.dpvae import child as child_of_jobs
-from papers.dpvae import jobs
+from papers.dpvae import command_table1, jobs
 from papers.dpvae.__main__ import main
 from papers.dpvae.claims import claims_of
 from papers.dpvae.markdown import as_markdown
@@ -332,6 +333,37 @@ def test_a_table_without_any_result_says_so(tmp_path: Path) -> None:
     document = as_markdown(table, "python -m papers.dpvae table1")
     assert "| VAE | - (0/1) | 137.4 | - (0/1) | 165 | - (0/1) | - (0/1) | 1.26 |" in document
     assert "another scale" in document
+
+
+def test_recipes_train_on_other_data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    points = tmp_path / "points.npy"
+    np.save(points, np.random.default_rng(0).normal(size=(100, 2)).astype(np.float32))
+    asked: list[jobs.Job] = []
+    monkeypatch.setattr(command_table1, "run_jobs", lambda found, **_: asked.extend(found) or [])
+    out = tmp_path / "out"
+    assert main([*STUDY, str(out), "--source", str(points)]) == 0
+    assert all(one.train[-2:] == ("--data", str(points)) for one in asked)
+    document = (out / "table.md").read_text()
+    assert f"# Table 1 on {points}" in document
+    assert f"--data two-moons --variant paper --budget paper --source {points}" in document
+
+
+def test_the_paper_has_no_numbers_of_other_data(tmp_path: Path) -> None:
+    study = Study(
+        data="mnist",
+        variant="paper",
+        regularizers=("vae",),
+        steps=5,
+        seeds=1,
+        overrides=(),
+        evaluation={},
+        features="domain",
+        groups=("skl",),
+        source="fashion-mnist",
+    )
+    document = as_markdown(table_of(study, tmp_path), "python -m papers.dpvae table1")
+    assert "another scale" not in document
+    assert "137.4" not in document
 
 
 def test_a_claim_is_also_tested_on_the_mean_over_the_pairs() -> None:

@@ -40,8 +40,9 @@ __all__ = ["main"]
 def main(options: Namespace) -> int:
     """Train, measure and write the table; returns the exit status, 1 if a run failed."""
     check_choice("data", options.data, DPVAE_DATA_SETS)
-    data = load(options.data, root=options.root, download=options.download)
-    out = Path(options.out or f"reproductions/table1-{options.data}")
+    source = options.source or options.data
+    data = load(source, root=options.root, download=options.download)
+    out = Path(options.out or f"reproductions/table1-{Path(source).stem}")
     study = _study(options, data, recalled(out))
     at_once = at_once_of(options)
     jobs = _jobs(study, out, options)
@@ -97,6 +98,7 @@ def _study(options: Namespace, data: DataSet, before: Mapping[str, Any]) -> Stud
         evaluation=amount,
         features=features,
         groups=tuple(groups),
+        source=options.source,
     )
 
 
@@ -144,7 +146,10 @@ def _job(study: Study, out: Path, options: Namespace, recipe: str, seed: int) ->
         name=f"{recipe}/seed-{seed}",
         run=run_path(out, recipe, seed),
         steps=steps,
-        train=recipe_arguments(recipe, seed=seed, steps=steps, overrides=study.overrides),
+        train=(
+            *recipe_arguments(recipe, seed=seed, steps=steps, overrides=study.overrides),
+            *(() if study.source is None else ("--data", study.source)),
+        ),
         evaluate=_flat(evaluate),
         numbers=study.numbers,
         place=place_of(options),
@@ -158,6 +163,8 @@ def _flat(options: dict[str, str]) -> tuple[str, ...]:
 def _command(study: Study) -> list[str]:
     """Return the options that request a study, independently of the numbers of budgets."""
     arguments = ["--data", study.data, "--variant", study.variant, "--budget", "paper"]
+    if study.source is not None:
+        arguments += ["--source", study.source]
     if study.regularizers != tuple(REGULARIZERS):
         arguments += ["--regularizers", ",".join(study.regularizers)]
     arguments += ["--steps", str(study.steps), "--seeds", str(study.seeds)]
@@ -171,7 +178,7 @@ def _command(study: Study) -> list[str]:
 def _budget(study: Study, runs: int, at_once: int, device: str) -> str:
     numbers = ", ".join(f"{name} {count}" for name, count in study.evaluation.items())
     return (
-        f"{counted(runs, 'run')} on {study.data}: {len(study.recipes)} recipes x "
+        f"{counted(runs, 'run')} on {study.source or study.data}: {len(study.recipes)} recipes x "
         f"{counted(study.seeds, 'seed')}, "
         f"{study.steps} steps each, {at_once} at once on {device}\n"
         f"overrides: {', '.join(study.overrides) or 'none'}\n"

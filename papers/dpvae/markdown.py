@@ -29,12 +29,13 @@ def as_markdown(table: Mapping[str, Any], command: str) -> str:
     """
     study = table["study"]
     settings = [
-        f"{study['variant']} recipes, {study['steps']} steps, {counted(study['seeds'], 'seed')}",
+        f"{study['variant']} recipes of {study['data']}, {study['steps']} steps, "
+        f"{counted(study['seeds'], 'seed')}",
         f"overrides {', '.join(study['overrides']) or 'none'}",
         *(f"{name} {count}" for name, count in study["evaluation"].items()),
     ]
     parts = [
-        f"# Table 1 on {study['data']}",
+        f"# Table 1 on {study['source'] or study['data']}",
         f"{table['paper']}. {'; '.join(settings)}.",
         f"```console\n$ {command}\n```",
         _rows(table),

@@ -30,6 +30,12 @@ def _table1() -> CommandParser:
         "--data", type=str, default="mnist", help=f"one of {', '.join(DPVAE_DATA_SETS)}"
     )
     parser.add_argument(
+        "--source",
+        type=str | None,
+        help="other data of the same kind, by name or as a file, on which the recipes of --data "
+        "train, such as fashion-mnist or a sample of SVHN (default: --data)",
+    )
+    parser.add_argument(
         "--variant",
         choices=["paper", "authors-code"],
         default="paper",
@@ -52,7 +58,7 @@ def _table1() -> CommandParser:
     ):
         amount.add_argument(f"--{name.replace('_', '-')}", type=int | None, help=what)
     place = parser.add_argument_group("where")
-    _add_place(place, None, "reproductions/table1-DATA")
+    _add_place(place, None, "reproductions/table1-SOURCE")
     features = parser.add_argument_group("features of images")
     features.add_argument(
         "--inception",

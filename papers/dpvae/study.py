@@ -36,6 +36,7 @@ class Study:
         evaluation: numbers of samples and items in the evaluation.
         features: one of ``FEATURES``.
         groups: the groups of metrics to measure.
+        source: the name or file of other data on which the recipes of ``data`` train.
     """
 
     data: str
@@ -47,6 +48,7 @@ class Study:
     evaluation: Mapping[str, int]
     features: str
     groups: tuple[str, ...]
+    source: str | None = None
 
     def __post_init__(self) -> None:
         check_choice("data", self.data, DPVAE_DATA_SETS)

@@ -62,7 +62,8 @@ def _row(
     recipe = study.recipe(regularizer, decoupled=decoupled)
     names = REGULARIZERS[regularizer]
     kind = "dp" if decoupled else "plain"
-    paper = TABLE_1.get(study.data, {}).get(regularizer, {}).get(kind)
+    own = study.source is None  # the paper has no numbers of other data
+    paper = TABLE_1.get(study.data, {}).get(regularizer, {}).get(kind) if own else None
     found = results[recipe]
     return {
         "recipe": recipe,

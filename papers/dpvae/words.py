@@ -66,12 +66,15 @@ def column_titles(features: str) -> dict[str, str]:
 def features_in_words(table: Mapping[str, Any]) -> str:
     """Return the meaning of the columns about samples, and how they relate to the paper's."""
     network = table["network"] or "no run has been measured"
+    another_scale = (
+        " The paper's FID beside it has another scale: only the signs of differences are "
+        "comparable."
+    )
     return {
         "fid": f"FID is in Inception features ({network}).",
         "domain": "FD is the Frechet distance in the features of a small classifier of the data "
         f"set ({network}), because the weights of the Inception network of FID were not "
-        "available. The paper's FID beside it has another scale: only the signs of differences "
-        "are comparable.",
+        f"available.{another_scale if any(row['paper'] for row in table['rows']) else ''}",
         "distance": "The distance is that of decoded samples to the nearest training datum; the "
         "paper has no such row.",
     }[table["study"]["features"]]
