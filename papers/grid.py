@@ -207,12 +207,15 @@ def beside(values: Values, case: Case, reference: Case, column: str) -> str:
         '3'
         >>> beside(values, ("a", "dp"), ("a", "plain"), "fd")
         '1, -2'
+        >>> beside(values, ("a", "dp"), ("b", "none"), "fd")
+        '1'
     """
     found = mean(values, case, column).mean
     own = "" if math.isnan(found) else f"{found:.4g}"
-    if case == reference or not own:
+    change = difference(values, case, reference, column)
+    if case == reference or math.isnan(change.mean):
         return own
-    return f"{own}, {_signed(difference(values, case, reference, column))}"
+    return f"{own}, {_signed(change)}"
 
 
 def _signed(one: Interval) -> str:

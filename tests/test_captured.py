@@ -633,9 +633,9 @@ def test_evaluation_learns_nothing() -> None:
 def test_inductor_takes_the_same_steps() -> None:
     """All in one compilation, which takes long.
 
-    Gradients of convolutions keep their layout, with draws in the layout of an image, which
-    compile without channels last. Older versions of PyTorch compile these otherwise, and such a
-    step runs uncompiled: there the networks have no convolutions.
+    Gradients of convolutions keep their layout, with draws in the layout of an image. Older
+    versions of PyTorch compile these otherwise, and such a step runs uncompiled: there the
+    networks have no convolutions.
     """
     convolutions = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 12)
 

@@ -12,6 +12,7 @@ from pyro_dpvae.nn.architectures import (
 from pyro_dpvae.nn.batched import Batched, at_least_float32, measured, with_head
 from pyro_dpvae.nn.conditioned import ConditionedPerceptron, autoregressive_masks
 from pyro_dpvae.nn.gated_pixels import GatedPixelNetwork, LocalPixelNetwork
+from pyro_dpvae.nn.images import ImageLayers, UnflattenImage
 from pyro_dpvae.nn.ladder import check_latent_dims, check_wiring
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork, AbstractPixelSampler
@@ -27,8 +28,10 @@ __all__ = [
     "Batched",
     "ConditionedPerceptron",
     "GatedPixelNetwork",
+    "ImageLayers",
     "LocalPixelNetwork",
     "MaskedPixelNetwork",
+    "UnflattenImage",
     "at_least_float32",
     "autoregressive_masks",
     "check_latent_dims",

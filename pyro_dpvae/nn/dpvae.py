@@ -8,7 +8,12 @@ from typing import cast
 from torch import nn
 
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import FewChannelsTranspose2d, UnflattenImage, check_image_size
+from pyro_dpvae.nn.images import (
+    FewChannelsTranspose2d,
+    ImageLayers,
+    UnflattenImage,
+    check_image_size,
+)
 
 __all__ = [
     "celeba_decoder",
@@ -68,7 +73,7 @@ def mnist_encoder(image_shape: Sequence[int]) -> Batched:
         232576
     """
     channels = check_image_size("mnist", image_shape, side=28)
-    body = nn.Sequential(
+    body = ImageLayers(
         *_stack(
             nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 14
             nn.Conv2d(32, 32, 3),  # 12
@@ -179,7 +184,7 @@ def svhn_encoder(image_shape: Sequence[int]) -> Batched:
         (512,)
     """
     channels = check_image_size("svhn", image_shape, side=32)
-    body = nn.Sequential(
+    body = ImageLayers(
         *_stack(
             nn.Conv2d(channels, 32, 4, stride=2, padding=1),  # 16
             nn.Conv2d(32, 32, 3, padding=1),
@@ -249,7 +254,7 @@ def celeba_encoder(image_shape: Sequence[int]) -> Batched:
     channels = check_image_size("celeba", image_shape, side=64)
     sizes = pairwise([channels, 32, 64, 128, 256, 256])
     layers = [nn.Conv2d(*pair, 4, stride=2, padding=1) for pair in sizes]  # 32, 16, 8, 4, 2
-    body = nn.Sequential(*_stack(*layers, norm=True, slope=_SLOPE), nn.Flatten())
+    body = ImageLayers(*_stack(*layers, norm=True, slope=_SLOPE), nn.Flatten())
     return Batched(body, in_shape=image_shape, out_shape=(1024,))
 
 
@@ -270,7 +275,7 @@ def celeba_decoder(latent_dim: int, raw_shape: Sequence[int]) -> Batched:
         (3, 64, 64)
     """
     channels = check_image_size("celeba", raw_shape, side=64)
-    layers = [*_stack(nn.Linear(latent_dim, 1024), slope=_SLOPE), nn.Unflatten(1, (256, 2, 2))]
+    layers = [*_stack(nn.Linear(latent_dim, 1024), slope=_SLOPE), UnflattenImage(256, 2, 2)]
     for inputs, outputs in pairwise([256, 256, 128, 64, 32]):
         layers += [
             *_enlarge(inputs, outputs),  # 4, 8, 16, 32

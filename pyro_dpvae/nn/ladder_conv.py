@@ -7,7 +7,15 @@ from torch import nn
 
 from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import check_image_size, conv, conv_up, dense, initialized
+from pyro_dpvae.nn.images import (
+    ImageLayers,
+    UnflattenImage,
+    check_image_size,
+    conv,
+    conv_up,
+    dense,
+    initialized,
+)
 from pyro_dpvae.nn.ladder import (
     Concatenation,
     LadderDecoder,
@@ -193,11 +201,11 @@ def _encoder(
         for _, stride in stage:
             side //= stride
         widths.append(width * stage[-1][0] * side**2)
-        towers.append(nn.Sequential(*_stage(start, stage, width), nn.Flatten()))
+        towers.append(ImageLayers(*_stage(start, stage, width), nn.Flatten()))
     top = nn.Sequential(nn.Flatten(), *dense(widths[-1], units, units))
     widths.append(units)
     stages = [
-        nn.Sequential(*_stage(start, stage, width))
+        ImageLayers(*_stage(start, stage, width))
         for start, stage in zip(inputs, plan.stages, strict=False)
     ]
     body = LadderEncoder(stages, [*towers, top], latent_dims=latent_dims, widths=widths)
@@ -218,7 +226,7 @@ def _decoder(
     smallest = (width * plan.stages[-1][-1][0], _SMALLEST, _SMALLEST)
     size = smallest[0] * _SMALLEST**2
     # Each entry starts from the output of the previous one, joined to a map of its layer.
-    layers: list[nn.Module] = [*dense(2 * units, size), nn.Unflatten(1, smallest)]
+    layers: list[nn.Module] = [*dense(2 * units, size), UnflattenImage(*smallest)]
     inputs, side = smallest[0], _SMALLEST
     stages, branches = [], [dense(latent_dims[2], units)]
     for layer, ups in zip((1, 0, None), plan.ups, strict=True):
@@ -229,7 +237,7 @@ def _decoder(
             layers.append(nn.ConvTranspose2d(inputs, channels, 4, stride=2, padding=1))
         else:
             branch = dense(latent_dims[layer], inputs * side**2)
-            branches.append(nn.Sequential(*branch, nn.Unflatten(1, (inputs, side, side))))
+            branches.append(nn.Sequential(*branch, UnflattenImage(inputs, side, side)))
         stages.append(nn.Sequential(*layers))
         layers, inputs = [], 2 * inputs
     body = LadderDecoder(

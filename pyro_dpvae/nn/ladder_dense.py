@@ -7,7 +7,15 @@ from torch import nn
 
 from pyro_dpvae._checks import check_positive_int, check_shape
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import check_image_size, conv, conv_up, dense, initialized
+from pyro_dpvae.nn.images import (
+    ImageLayers,
+    UnflattenImage,
+    check_image_size,
+    conv,
+    conv_up,
+    dense,
+    initialized,
+)
 from pyro_dpvae.nn.ladder import (
     GatedSum,
     LadderDecoder,
@@ -56,11 +64,11 @@ def ladder_mnist_encoder(
     widths = [flat, *(units for _ in latent_dims[1:])]
     body = LadderEncoder(
         [
-            nn.Sequential(*_down(channels, width), *dense(flat, units)),
+            ImageLayers(*_down(channels, width), *dense(flat, units)),
             *(dense(units, units, units, units) for _ in latent_dims[2:]),
         ],
         [
-            nn.Sequential(*_down(channels, width)),
+            ImageLayers(*_down(channels, width)),
             *(dense(units, units, units) for _ in latent_dims[1:]),
         ],
         latent_dims=latent_dims,
@@ -106,7 +114,7 @@ def ladder_mnist_decoder(
     units = 16 * check_positive_int("width", width)
     bottom = nn.Sequential(
         *dense(units, 2 * width * 49),
-        nn.Unflatten(1, (2 * width, 7, 7)),
+        UnflattenImage(2 * width, 7, 7),
         *conv_up(2 * width, width),  # 14
         nn.ConvTranspose2d(width, channels, 4, stride=2, padding=1),  # 28
     )

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from pyro_dpvae._checks import check_choice, check_positive_int, check_shape
 from pyro_dpvae.nn.activations import ACTIVATIONS, Activation
 from pyro_dpvae.nn.batched import Batched
-from pyro_dpvae.nn.images import check_image_shape
+from pyro_dpvae.nn.images import ImageLayers, UnflattenImage, check_image_shape
 
 __all__ = [
     "mlp_decoder",
@@ -157,7 +157,7 @@ def residual_encoder(image_shape: Sequence[int], *, width: int = 16, depth: int 
     for inputs, outputs in pairwise(channels):
         layers.append(nn.Conv2d(inputs, outputs, 3, stride=2, padding=1))
         layers += _blocks(outputs, depth)
-    body = nn.Sequential(*layers, nn.SiLU(), nn.Flatten())
+    body = ImageLayers(*layers, nn.SiLU(), nn.Flatten())
     return Batched(body, in_shape=shape, out_shape=(channels[-1] * prod(sizes[-1]),))
 
 
@@ -187,7 +187,7 @@ def residual_decoder(
     start = (channels[0], *sizes[0])
     layers: list[nn.Module] = [
         nn.Linear(latent_dim, start[0] * start[1] * start[2]),
-        nn.Unflatten(1, start),
+        UnflattenImage(*start),
         *_blocks(channels[0], depth),
     ]
     for size, (inputs, outputs) in zip(sizes[1:], pairwise(channels), strict=True):

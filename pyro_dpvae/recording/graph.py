@@ -19,7 +19,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from pyro_dpvae.recording.products import choose_products, layout_of, with_opaque_products
-from pyro_dpvae.recording.replay import replay_of, simplify, with_channels_last
+from pyro_dpvae.recording.replay import compilable, replay_of, simplify
 
 __all__ = ["NotRecordableError", "Recording", "reason", "record"]
 
@@ -84,20 +84,16 @@ class Recording:
             Why the graph runs as it was recorded, if compilation or the check fails; else None.
         """
         tensors: list[Any] = [*inputs, *self.held]
-        graph = with_opaque_products(self.graph)
-        # Channels last are faster on a CPU, but change the order of draws in an image's layout.
-        for change in (with_channels_last, lambda graph, _: graph):
-            try:
-                from torch._inductor import compile as compile_graph  # slow to import
+        graph = compilable(with_opaque_products(self.graph))
+        try:
+            from torch._inductor import compile as compile_graph  # slow to import
 
-                with torch.no_grad(), _casts_off():
-                    self._run = compile_graph(
-                        change(graph, tensors), tensors, options={"fallback_random": True}
-                    )
-                check()
-                return None
-            except Exception as error:  # a missing compiler, or an operation unknown to it
-                wrong = reason(error)
+            with torch.no_grad(), _casts_off():
+                self._run = compile_graph(graph, tensors, options={"fallback_random": True})
+            check()
+            return None
+        except Exception as error:  # a missing compiler, or an operation unknown to it
+            wrong = reason(error)
         self._run = self._replay
         return wrong
 

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, fx
 
-__all__ = ["replay_of", "simplify", "with_channels_last"]
+__all__ = ["compilable", "replay_of", "simplify"]
 
 _aten = torch.ops.aten
 
@@ -93,74 +93,24 @@ def _is_pure(node: fx.Node) -> bool:
 _MISDECLARED = (_aten.replication_pad2d_backward.default,)
 
 
-def with_channels_last(graph: fx.GraphModule, inputs: Sequence[Tensor]) -> fx.GraphModule:
-    """Return a graph whose convolutions on a CPU use weights in channels-last layout.
+def compilable(graph: fx.GraphModule) -> fx.GraphModule:
+    """Return a graph that Inductor can compile, although it lays images out in its own way.
 
-    Their results, and the images between them, then have that layout too. The compiler would
-    choose it for forward passes only: a captured backward pass fixes the layouts of its inputs,
-    and each image would be copied there and back. Gradients of weights are returned in the layout
-    of the weights.
-
-    Args:
-        graph: a graph of tensor operations.
-        inputs: the values of its placeholders.
+    A view may not exist in another layout, so it becomes a reshape, and an operation whose result
+    has another layout than PyTorch declares gets contiguous images.
     """
     changed = copy.deepcopy(graph.graph)
-    nodes = [node for node in changed.nodes if node.op == "placeholder"]
-    tensors = dict(zip(nodes, inputs, strict=True))
-    weights = {
-        node.args[1]
-        for node in changed.nodes
-        if node.target is _aten.convolution.default and _is_plain(tensors.get(node.args[1]))
-    }
-    if not weights:
-        return graph
     for node in list(changed.nodes):
         if node.target is _aten.view.default:
-            node.target = _aten.reshape.default  # another layout may not allow the view
-        if node.target is _aten.convolution_backward.default and node.args[2] in weights:
-            _keep_layout(changed, node)
+            node.target = _aten.reshape.default
         if node.target in _MISDECLARED:
             for image in node.args[:2]:
                 with changed.inserting_before(node):
-                    node.replace_input_with(image, _contiguous(changed, image))
-    first = next(node for node in changed.nodes if node.op != "placeholder")
-    for weight in weights:
-        with changed.inserting_before(first):
-            clone = changed.call_function(
-                _aten.clone.default, (weight,), {"memory_format": torch.channels_last}
-            )
-        _replace(weight, clone)
+                    contiguous = changed.call_function(
+                        _aten.clone.default, (image,), {"memory_format": torch.contiguous_format}
+                    )
+                node.replace_input_with(image, contiguous)
     return fx.GraphModule(graph, changed)
-
-
-def _is_plain(weight: Tensor | None) -> bool:
-    """Return True for a contiguous weight of a 2D convolution on a CPU."""
-    return (
-        weight is not None
-        and weight.device.type == "cpu"
-        and weight.dim() == 4
-        and weight.is_contiguous()
-    )
-
-
-def _keep_layout(graph: fx.Graph, backward: fx.Node) -> None:
-    """Make the gradient of a weight contiguous, like the optimizer's moments."""
-    for user in list(backward.users):
-        if user.args[1] == 1:  # the weight, of (input, weight, bias)
-            with graph.inserting_after(user):
-                _replace(user, _contiguous(graph, user))
-
-
-def _contiguous(graph: fx.Graph, node: fx.Node) -> fx.Node:
-    return graph.call_function(
-        _aten.clone.default, (node,), {"memory_format": torch.contiguous_format}
-    )
-
-
-def _replace(node: fx.Node, by: fx.Node) -> None:
-    """Replace a node for all users except the replacement."""
-    node.replace_all_uses_with(by, delete_user_cb=lambda user: user is not by)
 
 
 # Of PyTorch's own functions that take the same arguments, parsed in half the time.
