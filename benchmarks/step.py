@@ -17,8 +17,9 @@ and gradients are compared under one seed.
 
 The systems ``mlp``, ``conv28`` and ``conv64`` have the evidence lower bound, ``tc`` is ``mlp``
 with the objective of beta-TCVAE, written out in ``bare`` over all pairs of the batch.
-``optimizer`` times Adam alone, on the parameters of ``mlp``: torch's fused one is the base;
-``data`` a batch of 60,000 images, on the step of ``mlp``.
+``optimizer`` times Adam alone, on the parameters of ``mlp``: torch's fused one is the base,
+``flat`` the same on one tensor of all parameters, and ``flat_gathered`` also copies the gradients
+there; ``data`` times a batch of 60,000 images, on the step of ``mlp``.
 
 ``--peers [--environments FOLDER]`` measures ``mlp`` and ``vae``, the same without couplings,
 beside other libraries. They run in environments of their own, which it creates at its first use,
@@ -285,7 +286,16 @@ def optimizers() -> dict[str, Step]:
             continue
         optim = FusedOptim(dict(RATE)) if variant == "fused_optim" else pyro.optim.Adam(dict(RATE))
         made[variant] = partial(optim, set(parameters))
-    return made
+    gradients = [parameter.grad.flatten() for parameter in parameters]
+    flat = torch.cat([parameter.detach().flatten() for parameter in parameters])
+    flat.grad = torch.cat(gradients)
+    made["flat"] = flat_step = torch.optim.Adam([flat], **RATE, fused=True).step
+
+    def gathered() -> None:
+        torch.cat(gradients, out=flat.grad)
+        flat_step()
+
+    return {**made, "flat_gathered": gathered}
 
 
 def data() -> dict[str, Step]:
