@@ -11,7 +11,8 @@ and gradients are compared under one seed.
   the divergence in closed form: ``TraceMeanField_ELBO``.
 - ``stock_fused``: the same with ``FusedOptim``.
 - ``eager``, ``fx``, ``compiled``: ``CapturedSVI`` with this library's objective,
-  ``FusedOptim`` and the backends eager, fx and inductor.
+  ``FusedOptim`` and the backends eager, fx and inductor; ``fx_bfloat16`` and
+  ``compiled_bfloat16`` with networks that compute in bfloat16.
 - ``products``: the matrix products and convolutions of ``fx`` by themselves, on the same tensors,
   and its optimizer.
 
@@ -187,10 +188,19 @@ def variants(name: str, *, compiled: bool, batch: int | None = None) -> dict[str
     built = {variant: make(*copy.deepcopy((model, guide))) for variant, make in svis.items()}
     for variant, svi in built.items():
         made[variant] = partial(svi.step, x)
+    for variant in ("fx", "compiled") if compiled else ("fx",):
+        svi = svis[variant](*copy.deepcopy((model, guide)))
+        made[f"{variant}_bfloat16"] = partial(in_bfloat16, svi, x)
     check_gradients(name, *copy.deepcopy((model, guide)), x)
     check_losses(made)
     made["products"] = Products(built["fx"], x)
     return made
+
+
+def in_bfloat16(svi: SVI, x: Tensor) -> float:
+    """Take a step whose networks compute in bfloat16."""
+    with torch.autocast("cpu", torch.bfloat16):
+        return float(svi.step(x))
 
 
 def beside_peers(
@@ -265,9 +275,12 @@ def check_losses(made: dict[str, Step]) -> None:
     # ELBO takes the entropy of q in closed form, and so has another value and the same gradient.
     ours = {"eager", "fx", "compiled"}
     for variant, found in losses.items():
-        base = losses["eager" if variant in ours else "bare"]
+        kind = variant.removesuffix("_bfloat16")
+        base, tolerance = losses["eager" if kind in ours else "bare"], 1e-4
+        if kind != variant:
+            tolerance = 1e-2
         for one, other in zip(found, base, strict=True):
-            if not abs(one - other) <= 1e-4 * abs(other):
+            if not abs(one - other) <= tolerance * abs(other):
                 raise AssertionError(f"{variant} does not train as others do: {losses}")
 
 
