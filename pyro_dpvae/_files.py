@@ -11,6 +11,7 @@ from safetensors.torch import load_file
 from torch import Tensor
 
 __all__ = [
+    "files_below",
     "make_folder",
     "read_bytes",
     "read_metadata",
@@ -19,6 +20,23 @@ __all__ = [
     "remove_leftovers",
     "write_whole",
 ]
+
+
+def files_below(folder: Path, *, above: tuple[Path, ...] = ()) -> Iterator[Path]:
+    """Yield the files of a folder and its subfolders, linked folders included.
+
+    Args:
+        folder: the folder.
+        above: folders whose content is being read already; a link to one of them is not followed.
+    """
+    here = folder.resolve()
+    if here in above:
+        return
+    for path in folder.iterdir():
+        if path.is_dir():
+            yield from files_below(path, above=(*above, here))
+        else:
+            yield path
 
 
 def make_folder(path: Path) -> None:

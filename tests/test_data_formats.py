@@ -444,6 +444,72 @@ def test_anndata_counts(tmp_path: Path, sparse: bool) -> None:
     assert data.label_names == ("B", "T")
 
 
+def test_labels_of_anndata_are_those_of_the_column(tmp_path: Path) -> None:
+    path = tmp_path / "cells.h5ad"
+    table = pandas.DataFrame(
+        {
+            "cell_type": pandas.Categorical(["T", "B", None] * 10),
+            "batch": [1, 2, 10] * 10,
+            "depth": RNG.random(30),
+        },
+        index=list(map(str, range(30))),
+    )
+    anndata.AnnData(RNG.poisson(1.0, (30, 4)).astype(np.float32), obs=table).write_h5ad(path)
+    data = whole(path)
+    assert data.train_labels is None
+    assert any("10 rows have no obs['cell_type']" in note for note in data.notes)
+    with pytest.raises(DataError, match=r"10 rows of .* have no label in obs\['cell_type'\]"):
+        load(path, labels="cell_type")
+    assert numbers(whole(path, labels="batch").train_labels) == [1, 2, 10] * 10
+    with pytest.warns(UserWarning, match="depth|label"):
+        assert load(path, labels="depth", held_out="none").train_labels is None
+
+
+def test_linked_folders_of_images_are_read(tmp_path: Path) -> None:
+    for split in ("train", "elsewhere"):
+        for kind in ("cats", "dogs"):
+            folder = tmp_path / split / kind
+            folder.mkdir(parents=True)
+            for number in range(3):
+                Image.fromarray(levels(6, 5)).save(folder / f"{number}.png")
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train").symlink_to(tmp_path / "train")
+    (tmp_path / "set" / "test").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "train" / "loop").symlink_to(tmp_path / "set")
+    data = load(tmp_path / "set")
+    assert numbers(data.train_labels) == [0, 0, 0, 1, 1, 1]
+    assert numbers(data.test_labels) == [0, 0, 0, 1, 1, 1]
+
+
+def test_splits_with_few_images_keep_their_classes(tmp_path: Path) -> None:
+    for split, count in (("train", 4), ("test", 1), ("val", 1), ("dev", 1)):
+        for kind in ("cats", "dogs"):
+            folder = tmp_path / split / kind
+            folder.mkdir(parents=True)
+            for number in range(count):
+                Image.fromarray(levels(6, 5)).save(folder / f"{number}.png")
+    data = load(tmp_path)
+    assert numbers(data.test_labels) == [0, 1]
+    assert data.valid is not None
+    assert len(data.valid) == 4  # of both folders
+
+
+def test_an_image_with_several_pages_is_refused(tmp_path: Path) -> None:
+    page, *more = (Image.fromarray(levels(8, 8)) for _ in range(3))
+    page.save(tmp_path / "a.tif", save_all=True, append_images=more)
+    with pytest.raises(DataError, match=r"a\.tif cannot be read: it has 3 pages; save each"):
+        load(tmp_path)
+
+
+def test_white_stays_white_in_smaller_deep_images(tmp_path: Path) -> None:
+    for number in range(3):
+        white = np.full((41, 37), 65535, np.uint16)
+        Image.fromarray(white).save(tmp_path / f"{number}.png")
+    data = whole(tmp_path, image_size=16)
+    assert isinstance(data.train, Tensor)
+    assert data.train.max() == 1
+
+
 def test_image_folder(tmp_path: Path) -> None:
     written: dict[str, list[Array]] = {}
     for split, count in (("train", 3), ("val", 2), ("test", 2)):

@@ -190,6 +190,9 @@ def test_images_of_a_loader_are_what_its_dataset_makes_of_them() -> None:
     levels = torch.randint(256, (6, 1, 4, 5), dtype=torch.uint8)
     (found,) = batches_of(DataLoader(TensorDataset(levels), batch_size=6)).epoch(0)
     torch.testing.assert_close(found, levels / 255)
+    # Without a dimension of channels, as torchvision has the digits of MNIST.
+    (found,) = batches_of(DataLoader(TensorDataset(levels[:, 0]), batch_size=6)).epoch(0)
+    torch.testing.assert_close(found, levels / 255)
 
 
 class Endless(IterableDataset[Tensor]):

@@ -66,7 +66,7 @@ def batches_of(
     whole: Any = data
     if isinstance(data, TensorDataset):
         whole = data.tensors if len(data.tensors) > 1 else data.tensors[0]
-    images = len(split_shape(data)) == 3
+    images = len(split_shape(data)) > 1
     real = first_of(data[0]).is_floating_point()
     return Batches(
         whole,

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae._files import files_below
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.meaning import Array, Rows
 from pyro_dpvae.data.names import by_name
@@ -80,10 +81,20 @@ def read_anndata(path: Path, labels: str | None = None) -> Source:
         check_choice("labels", labels, found.obs.columns)
     label = labels or next((name for name in _LABELS if name in found.obs), None)
     notes = [f"numbers of {'X' if layer is None else 'layer counts'}"]
-    if label is not None:
+    of_rows = None if label is None else found.obs[label].to_numpy()
+    if label is not None and (missing := int(found.obs[label].isna().sum())):
+        if labels is not None:
+            raise DataError(
+                f"{missing} rows of {path} have no label in obs[{label!r}]: every row must have "
+                "one; add labels, or remove the rows"
+            )
+        notes.append(f"{missing} rows have no obs[{label!r}], which is not used as the label")
+        of_rows = None
+    elif label is not None:
         notes.append(f"obs[{label!r}] is the label")
+    if of_rows is not None and of_rows.dtype.kind not in "iuf":
+        of_rows = of_rows.astype(str)
     dense = numbers.toarray() if hasattr(numbers, "toarray") else np.asarray(numbers)
-    of_rows = None if label is None else np.asarray(found.obs[label].astype(str))
     return Source(
         path.stem,
         {"train": Part(dense, of_rows, names=np.asarray(found.obs_names))},
@@ -120,13 +131,13 @@ def read_matlab(path: Path) -> Source:
 
 def is_cars(folder: Path) -> bool:
     """Return True if a folder has the meshes of cars3d."""
-    return next(folder.rglob(_CARS), None) is not None
+    return any(path.match(_CARS) for path in files_below(folder))
 
 
 def read_cars(folder: Path) -> Source:
     """Return cars3d: 24 azimuths and 4 elevations per car, arrays ``im`` of (h, w, 3, 24, 4)."""
     images, factors = [], []
-    for car, path in enumerate(sorted(folder.rglob(_CARS))):
+    for car, path in enumerate(sorted(path for path in files_below(folder) if path.match(_CARS))):
         mesh = _arrays(path).get("im")
         if mesh is None or mesh.ndim != 5:
             raise DataError(

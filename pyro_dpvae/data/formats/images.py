@@ -15,6 +15,7 @@ from torch.nn.functional import interpolate
 
 from pyro_dpvae._bars import bar as progress_bar
 from pyro_dpvae._checks import check_choice, check_positive_int
+from pyro_dpvae._files import files_below
 from pyro_dpvae.data.dataset import fits_in_memory
 from pyro_dpvae.data.meaning import Array
 from pyro_dpvae.data.names import split_of
@@ -77,7 +78,7 @@ def read_images(
     check_choice("background", background or "white", BACKGROUNDS)
     if image_size is not None:
         check_positive_int("image_size", image_size)
-    every = sorted(path for path in folder.rglob("*") if path.suffix.lower() in _ENDINGS)
+    every = sorted(path for path in files_below(folder) if path.suffix.lower() in _ENDINGS)
     by_split: dict[str, list[Path]] = {}
     for path in every:
         first, *rest = path.relative_to(folder).parts
@@ -93,13 +94,15 @@ def read_images(
     headers = {path: _header(path) for paths in by_split.values() for path in paths}
     wanted = _widest(headers, image_size)
     white = BACKGROUNDS[background or "white"]
-    parts = {}
-    for part, paths in by_split.items():
+    parts: dict[str, Part] = {}
+    # The training data first: if their folders are classes, so are those of other splits.
+    for part, paths in sorted(by_split.items(), key=lambda split: split[0] != "train"):
         files = ImageFiles(paths, headers, wanted=wanted, white=white, resize=bool(image_size))
-        base = folder if paths is every else folder / paths[0].relative_to(folder).parts[0]
+        places = [path.relative_to(folder).parts[paths is not every :] for path in paths]
+        known = "train" in parts and parts["train"].labels is not None
         held = files[:] if fits_in_memory(files.nbytes) else files
         names = np.array([path.relative_to(folder).as_posix() for path in paths])
-        parts[part] = Part(held, _classes(paths, base), names=names)
+        parts[part] = Part(held, _classes(places, known=known), names=names)
     source = Source(folder.name, parts, str(folder), "images")
     notes, grey = source.notes, [header.channels == 1 for header in headers.values()]
     if source.parts["train"].labels is not None:
@@ -192,14 +195,19 @@ def _resized(pixels: Array, size: int) -> Array:
     top, left = ((length - side) // 2 for length in pixels.shape[1:])
     square = torch.from_numpy(pixels[:, top : top + side, left : left + side].astype(np.float32))
     small = interpolate(square[None], (size, size), mode="bilinear", antialias=True)[0].numpy()
-    return np.rint(small).astype(np.uint8) if pixels.dtype == np.uint8 else small
+    return np.rint(small).astype(np.uint8) if pixels.dtype == np.uint8 else small.clip(0, 1)
 
 
-def _classes(paths: Sequence[Path], base: Path) -> Array | None:
-    """Return the folder of each image below a base, if the folders can be classes."""
-    places = [path.relative_to(base).parts for path in paths]
+def _classes(places: Sequence[tuple[str, ...]], *, known: bool) -> Array | None:
+    """Return the first folder of each image's place, if these folders can be classes.
+
+    Args:
+        places: the parts of each path.
+        known: whether other images have shown that folders are classes.
+    """
     names = {place[0] for place in places}
-    if any(len(place) < 2 for place in places) or not 1 < len(names) <= len(paths) // 2:
+    few = known or 1 < len(names) <= len(places) // 2
+    if any(len(place) < 2 for place in places) or not few:
         return None
     return np.array([place[0] for place in places])
 
@@ -216,6 +224,9 @@ def _header(path: Path) -> _Header:
             alpha = kind in (_GREY_ALPHA, _COLOUR_ALPHA)
             return _Header((width, height), channels, True, alpha, "torchvision")
         with Image.open(path) as image:
+            pages = getattr(image, "n_frames", 1)
+            if image.format == "TIFF" and pages > 1:
+                raise ValueError(f"it has {pages} pages; save each as a file of its own")
             size = image.size
             bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
             if max(bits) > 8 and len(bits) > 1:  # pillow takes the upper 8 bits of these too
