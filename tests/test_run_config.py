@@ -7,6 +7,7 @@ from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -249,9 +250,22 @@ def test_a_sweep_trains_each_combination_and_goes_on(
     assert [line for line in capsys.readouterr().out.splitlines() if line in rows] == rows
 
 
+def test_a_sweep_takes_lists_and_names_of_parts_in_any_order(tmp_path: Path) -> None:
+    out = tmp_path / "sweep"
+    several = ["--sweep", "prior.hidden=[4],[8,8]", "--sweep", "prior=coupling"]
+    assert main(["train", *arguments(MOONS), "--out", str(out), *several]) == 0
+    for hidden in ([4], [8, 8]):
+        text = str(hidden).replace(" ", "")
+        config = RunFolder(out / f"prior.hidden={text},prior=coupling" / "seed-0").config
+        assert config["prior"]["name"] == "coupling"
+        assert config["prior"]["hidden"] == hidden
+
+
 @pytest.mark.parametrize(
     ("several", "message"),
     [
+        (["--sweep", "seed=0,1"], "give --seeds 0,1"),
+        (["--sweep", "prior.hidden=[4,8"], "must be a number, a text or a list"),
         (["--seeds", "0,x"], "--seeds must be whole numbers"),
         (["--seeds", "0,0"], "--seeds must differ"),
         (["--sweep", "objective.beta"], "--sweep must be KEY=VALUE,VALUE"),
@@ -267,3 +281,24 @@ def test_a_wrong_sweep_trains_nothing(
     assert main(["train", *typed]) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_latents_have_the_labels_of_every_split_and_the_format_of_their_ending(
+    tmp_path: Path,
+) -> None:
+    sizes = {"train": 12, "valid": 4, "test": 5}
+    arrays = {f"x_{split}": torch.randn(size, 3).numpy() for split, size in sizes.items()}
+    labels = {f"y_{split}": torch.arange(size).numpy() % 2 for split, size in sizes.items()}
+    np.savez(tmp_path / "v.npz", **arrays, **labels)
+    run = str(tmp_path / "run")
+    typed = arguments({**MOONS, "data": tmp_path / "v.npz", "batch_size": 4})
+    assert main(["train", *typed, "--out", run]) == 0
+    file = tmp_path / "new" / "latents.CSV"
+    assert main(["encode", run, "--out", str(file)]) == 0
+    header, *rows = (line.split(",") for line in file.read_text().splitlines())
+    at = header.index("label")
+    assert [row[at] for row in rows] == [
+        str(number % 2) for size in sizes.values() for number in range(size)
+    ]
+    assert main(["reconstruct", run, "--out", str(tmp_path / "r.CSV")]) == 0
+    assert (tmp_path / "r.CSV").read_text().startswith("x1,x2,x3")

@@ -22,6 +22,11 @@ __all__ = ["main"]
 
 def main(options: Namespace) -> int:
     """Print the comparison of runs; returns the exit status."""
+    chosen = [name for name in _FORMATS if options[name]]
+    if len(chosen) > 1:
+        raise ValueError(
+            f"a comparison is printed in one format, got --{' and --'.join(chosen)}; give one"
+        )
     if options.evaluate:
         for run in options.runs:
             RunFolder.open(run)  # before any is measured
@@ -29,11 +34,6 @@ def main(options: Namespace) -> int:
         for run in dict.fromkeys(options.runs):
             measure(open_run(run, device), options)
     comparison = (compare_seeds if options.seeds else compare_runs)(options.runs)
-    chosen = [name for name in _FORMATS if options[name]]
-    if len(chosen) > 1:
-        raise ValueError(
-            f"a comparison is printed in one format, got --{' and --'.join(chosen)}; give one"
-        )
     print(_FORMATS[chosen[0]](comparison) if chosen else _table(comparison))
     return 0
 

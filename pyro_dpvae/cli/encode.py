@@ -41,7 +41,11 @@ def main(options: Namespace) -> int:
 
 def _labels(data: DataSet, splits: Mapping[str, Split]) -> list[str] | None:
     """Return the class of each datum, split after split; empty where it is not known."""
-    known = {"train": data.train_labels, "test": data.test_labels}
+    known = {
+        "train": data.train_labels,
+        "valid": data.valid_labels,
+        "test": data.test_labels,
+    }
     if all(labels is None for labels in known.values()):
         return None
     found: list[str] = []

@@ -5,7 +5,7 @@ from jsonargparse import Namespace
 
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, chosen_file, is_table, write_rows
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.plots import traversal_figure
 
@@ -32,7 +32,7 @@ def main(options: Namespace) -> int:
         one: saved.in_file_units(saved.interpolate(a, b, steps=options.steps, space=one))
         for one in spaces
     }
-    if path.suffix in (".npy", ".csv"):
+    if is_table(path):
         about = {"space": [one for one in spaces for _ in range(options.steps)]}
         write_rows(path, torch.cat(list(rows.values())), columns=data.columns, about=about)
     else:

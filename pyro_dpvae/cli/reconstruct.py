@@ -6,7 +6,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli.drawing import save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import PICTURES, chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, chosen_file, is_table, write_rows
 from pyro_dpvae.data import shades
 from pyro_dpvae.plots import reconstruction_figure
 
@@ -21,7 +21,7 @@ def main(options: Namespace) -> int:
     data = saved.load_data(options.root, source=options.data)
     x = stacked(data.test, number)
     found = saved.in_file_units(saved.reconstruct(x))
-    if path.suffix in (".npy", ".csv"):
+    if is_table(path):
         write_rows(path, found, columns=data.columns)
     else:
         shown = shades(x) if data.is_images else saved.in_file_units(x)

@@ -7,7 +7,7 @@ from jsonargparse import Namespace
 from pyro_dpvae._checks import check_positive_int, check_seed
 from pyro_dpvae.cli.drawing import picture_file, save_figure
 from pyro_dpvae.cli.opening import opened_run
-from pyro_dpvae.cli.tables import PICTURES, TABLES, chosen_file, write_rows
+from pyro_dpvae.cli.tables import PICTURES, TABLES, chosen_file, is_table, write_rows
 from pyro_dpvae.plots import sample_figure
 
 __all__ = ["main"]
@@ -17,7 +17,7 @@ def main(options: Namespace) -> int:
     """Draw samples from the prior and decode them; returns the exit status."""
     number = check_positive_int("number", options.number)
     seed = check_seed(options.seed)
-    table = Path(options.out or "").suffix.removeprefix(".") in TABLES
+    table = is_table(Path(options.out or ""))
     if options.out is None or options.to is not None or table:
         path = chosen_file(options, "samples.png", formats=(*PICTURES, *TABLES))
     else:
@@ -26,7 +26,7 @@ def main(options: Namespace) -> int:
     x = saved.in_file_units(saved.sample(number, draw=options.draw, seed=seed))
     columns = saved.checkpoint.state.get("columns")
     files = [path]
-    if path.suffix.removeprefix(".") in TABLES:
+    if is_table(path):
         files = write_rows(path, x, columns=columns)
     else:
         save_figure(sample_figure(x, columns), path)

@@ -85,14 +85,39 @@ def _variants(options: TrainOptions) -> Iterator[tuple[str, dict[str, Any]]]:
                 f"--sweep must be KEY=VALUE,VALUE, got {one!r}; give --sweep objective.beta=1,2,4"
             )
         key = key.removeprefix("--").replace("-", "_")
-        axes.append([(key, value) for value in values.split(",")])
+        if key == "seed":
+            raise ValueError(f"--sweep varies options, and --seeds seeds; give --seeds {values}")
+        axes.append([(key, value) for value in _values(values)])
     for chosen in product(*axes):
         found: dict[str, Any] = {}
-        for key, value in chosen:
-            plain = yaml.safe_load(value)
+        # The name of a part first, since a new name drops the options of the part before it.
+        for key, value in sorted(chosen, key=lambda pair: pair[0] not in KINDS):
+            plain = _parsed(value)
             option = Namespace({key: {"name": plain} if key in KINDS else plain})
             found = merged(option.as_dict(), found)  # of which a dotted key makes nested mappings
         yield ",".join(f"{key}={value}" for key, value in chosen) or "all", found
+
+
+def _values(text: str) -> list[str]:
+    """Return the parts of a text between its commas, except for those in brackets."""
+    found = [""]
+    depth = 0
+    for letter in text:
+        depth += (letter in "[{") - (letter in "]}")
+        if letter == "," and depth == 0:
+            found.append("")
+        else:
+            found[-1] += letter
+    return found
+
+
+def _parsed(value: str) -> Any:
+    try:
+        return yaml.safe_load(value)
+    except yaml.YAMLError as error:
+        raise ValueError(
+            f"a value of --sweep must be a number, a text or a list such as [16,16], got {value!r}"
+        ) from error
 
 
 def _table(out: Path, names: list[str], seeds: list[int]) -> str:

@@ -10,12 +10,12 @@ from jsonargparse import Namespace
 from torch import Tensor
 
 from pyro_dpvae._checks import check_choice
-from pyro_dpvae._files import write_whole
+from pyro_dpvae._files import make_folder, write_whole
 from pyro_dpvae.data.sources import library
 from pyro_dpvae.evaluation.table import csv_table
 from pyro_dpvae.runs import RunFolder
 
-__all__ = ["PICTURES", "TABLES", "chosen_file", "write_rows"]
+__all__ = ["PICTURES", "TABLES", "chosen_file", "is_table", "write_rows"]
 
 TABLES = ("npy", "csv", "h5ad")
 """The formats of rows, by their endings."""
@@ -44,7 +44,7 @@ def chosen_file(options: Namespace, usual: str, *, formats: Sequence[str]) -> Pa
     if out is None:
         return (folder / usual).with_suffix(Path(usual).suffix if to is None else f".{to}")
     path = Path(out)
-    ending = path.suffix.removeprefix(".").lower()
+    ending = _ending(path)
     if path.is_dir() or ending not in formats or to not in (None, ending):
         wanted = formats if to is None else (to,)
         raise ValueError(
@@ -52,6 +52,15 @@ def chosen_file(options: Namespace, usual: str, *, formats: Sequence[str]) -> Pa
             f"{out!r}; give {path.with_suffix(f'.{wanted[0]}')}"
         )
     return path
+
+
+def is_table(path: Path) -> bool:
+    """Return True for a file whose ending names a table."""
+    return _ending(path) in TABLES
+
+
+def _ending(path: Path) -> str:
+    return path.suffix.removeprefix(".").lower()
 
 
 def write_rows(
@@ -78,7 +87,7 @@ def write_rows(
     about = about or {}
     flat = rows.flatten(1)
     names = list(columns or [f"x{number + 1}" for number in range(flat.shape[1])])
-    if path.suffix == ".npy":
+    if _ending(path) == "npy":
         content = BytesIO()
         np.save(content, rows.numpy())
         write_whole(path, content.getvalue())
@@ -87,7 +96,7 @@ def write_rows(
         beside = path.with_suffix(".rows.csv")
         _write_csv(beside, [list(about), *zip(*about.values(), strict=True)])
         return [path, beside]
-    if path.suffix == ".csv":
+    if _ending(path) == "csv":
         lines = zip(flat.tolist(), *about.values(), strict=True)
         every = [[*numbers, *known] for numbers, *known in lines]
         _write_csv(path, [[*names, *about], *every])
@@ -100,6 +109,7 @@ def write_rows(
         places = [str(number) for number in range(len(flat))]
     observed = pd.DataFrame({name: list(values) for name, values in about.items()}, index=places)
     table = anndata.AnnData(flat.numpy(), obs=observed, var=pd.DataFrame(index=names))
+    make_folder(path.parent)
     part = path.with_name(f".{path.name}.part")
     table.write_h5ad(part)
     part.replace(path)

@@ -51,6 +51,7 @@ class DataSet:
             if known. Factors that are constant over the held-out items are dropped with a warning.
         test_factors: the same of each held-out item.
         valid: the split to evaluate during training instead of ``test``, if there is one.
+        valid_labels: the class of each of its items, if known.
         label_names: names of the classes.
         factor_names: names of the factors.
         columns: names of the entries of a vector.
@@ -80,6 +81,7 @@ class DataSet:
     train_factors: Tensor | None = None
     test_factors: Tensor | None = None
     valid: Split | None = None
+    valid_labels: Tensor | None = None
     label_names: tuple[str, ...] | None = None
     factor_names: tuple[str, ...] | None = None
     columns: tuple[str, ...] | None = None
@@ -100,8 +102,11 @@ class DataSet:
                 raise DataError(
                     f"a data set needs data, got none in the {part} split of {self.name!r}"
                 )
-        for part in ("train_labels", "test_labels", "train_factors", "test_factors"):
-            labels, size = getattr(self, part), split_size(splits[part.partition("_")[0]])
+        labelled = ("train_labels", "valid_labels", "test_labels")
+        for part in (*labelled, "train_factors", "test_factors"):
+            labels = getattr(self, part)
+            rows = splits.get(part.partition("_")[0])
+            size = 0 if rows is None else split_size(rows)
             if labels is not None and len(labels) != size:
                 raise DataError(
                     f"{part} must have one entry per item: got {len(labels)} for "

@@ -281,6 +281,7 @@ def data_set(
         factors.get("train"),
         factors.get("test"),
         valid=splits.get("valid"),
+        valid_labels=labels.get("valid"),
         label_names=label_names,
         factor_names=factor_names,
         columns=source.columns,

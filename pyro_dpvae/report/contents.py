@@ -149,6 +149,10 @@ def contents_of(
         notes.append(
             f"its metrics are of another checkpoint than that of step {saved.checkpoint.step}"
         )
+    elif kept and saved is not None:
+        weights = kept["basis"].get("weights", "raw")
+        if weights != saved.weights:
+            notes.append(f"its metrics are of the {weights} weights, and not {saved.weights}")
     if saved is not None:
         with _noted(notes, "its data are not at hand, so there are no figures"):
             data = saved.load_data(opening.root, source=opening.data)
