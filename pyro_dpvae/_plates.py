@@ -1,19 +1,32 @@
-"""The plate over the batch in a Pyro program."""
+"""The sites of a Pyro program, and the plate over its batch."""
 
 from collections.abc import Iterable
 from typing import Any, NoReturn
 
 from pyro.distributions import Unit
+from pyro.poutine import Trace
 from pyro.poutine.indep_messenger import CondIndepStackFrame
+from pyro.poutine.util import site_is_subsample
 
 from pyro_dpvae.sites import PLATE
 
-__all__ = ["PARTICLES", "batch_plate", "refuse_single_datum"]
+__all__ = ["PARTICLES", "batch_plate", "refuse_single_datum", "sample_sites"]
 
 Site = dict[str, Any]
 
 PARTICLES = "num_particles_vectorized"
 """Pyro's name of the plate over the samples of an objective."""
+
+
+def sample_sites(trace: Trace) -> list[Site]:
+    """Return the sites with a density, without plates and deterministic sites."""
+    return [
+        site
+        for site in trace.nodes.values()
+        if site["type"] == "sample"
+        and not site["infer"].get("_deterministic")
+        and not site_is_subsample(site)
+    ]
 
 
 def batch_plate(

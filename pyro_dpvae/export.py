@@ -14,7 +14,8 @@ from pyro.poutine import Trace
 from torch import Tensor
 
 from pyro_dpvae._checks import check_positive_int
-from pyro_dpvae.importance import check_latents, paired_traces, sample_sites
+from pyro_dpvae._plates import sample_sites
+from pyro_dpvae.importance import check_latents, paired_traces
 from pyro_dpvae.nn.modes import in_evaluation
 
 __all__ = ["to_arviz"]

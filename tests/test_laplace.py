@@ -72,6 +72,12 @@ def coupled_mixture_prior() -> CouplingPrior:
     return prior.double()
 
 
+def by_column() -> GaussianLearnedVarianceLikelihood:
+    likelihood = GaussianLearnedVarianceLikelihood((DATA,), by_channel=True)
+    likelihood.start_at(torch.randn(50, DATA) * torch.linspace(0.3, 2.0, DATA))
+    return likelihood
+
+
 PRIORS = {
     "standard": standard_prior,
     "affine": affine_prior,
@@ -82,6 +88,7 @@ PRIORS = {
 LIKELIHOODS = {
     "gaussian": lambda: GaussianLikelihood((DATA,), variance=0.3),
     "learned": lambda: GaussianLearnedVarianceLikelihood((DATA,)),
+    "by column": by_column,
     "bernoulli": lambda: BernoulliLikelihood((DATA,)),
 }
 

@@ -101,7 +101,9 @@ def test_it_works_in_a_plate_and_keeps_the_dtype() -> None:
     assert z.shape == (5, 2)
     assert q.log_prob(z).shape == (5,)
     assert q.log_prob(z).dtype == torch.float32
-    assert q.log_prob(torch.zeros(0, 2)).shape == (0,)
+    assert q.log_prob(torch.zeros(2)).shape == (5,)
+    one = AggregatePosterior(torch.zeros(3, 2), torch.ones(3, 2))
+    assert one.log_prob(torch.zeros(0, 2)).shape == (0,)
 
 
 def test_standard_normal() -> None:

@@ -14,6 +14,8 @@ from torch import Tensor
 from torch.fx.experimental.proxy_tensor import make_fx
 
 from pyro_dpvae.encoders import GaussianEncoder
+from pyro_dpvae.errors import UnsupportedError
+from pyro_dpvae.mixture import AggregatePosterior
 from pyro_dpvae.nn import ARCHITECTURES
 from pyro_dpvae.priors import (
     AbstractPrior,
@@ -29,6 +31,7 @@ from pyro_dpvae.priors import (
     VampPrior,
     ZukoPrior,
 )
+from tests.posteriors import affine_flow
 
 
 def vamp(shape: tuple[int, ...]) -> VampPrior:
@@ -233,6 +236,20 @@ def test_to_device_and_dtype(make: Maker) -> None:
     if torch.cuda.is_available():
         z = prior.to("cuda")().sample((3,))
         assert prior().log_prob(z).device.type == "cuda"
+
+
+def test_an_aggregate_posterior_as_a_prior_follows_the_module() -> None:
+    loc, scale = torch.randn(7, 2), torch.rand(7, 2) + 0.1
+    prior = FixedPrior(AggregatePosterior(loc, scale)).double()
+    z = prior().sample((5,))
+    assert z.dtype == torch.float64
+    expected = AggregatePosterior(loc.double(), scale.double()).log_prob(z)
+    torch.testing.assert_close(prior().log_prob(z), expected)
+    assert copy.deepcopy(prior).to("meta")().loc.is_meta
+    flow = AggregatePosterior.of(lambda x: affine_flow(loc, scale.diag_embed()), [loc])
+    assert FixedPrior(flow).float()().loc is flow.loc
+    with pytest.raises(UnsupportedError, match=r"of flows.*compute it again"):
+        FixedPrior(flow).double()
 
 
 def test_the_definition_is_pyros_own_transforms() -> None:

@@ -5,9 +5,13 @@ import inspect
 import math
 import pickle
 from collections.abc import Callable
+from typing import Any
 
+import pyro
+import pyro.distributions as dist
 import pytest
 import torch
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoMultivariateNormal, AutoNormal
 from torch import Tensor
 
 from pyro_dpvae.models import VAE
@@ -125,6 +129,53 @@ def test_free_bits_of_groups_need_a_rate_that_splits(exact: LinearGaussian) -> N
         RegularizedELBO(rate=FreeBitsRate(0.5, group_size=3)).loss(exact.model, exact.guide, x)
     with pytest.raises(ValueError, match="group_size must be"):
         FreeBitsRate(0.5, group_size=0)
+
+
+@pytest.mark.parametrize("guide", [AutoNormal, AutoDiagonalNormal, AutoMultivariateNormal])
+def test_free_bits_of_an_autoguide_are_of_the_latents_of_the_model(guide: Any) -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0).expand((2,)).to_event(1))
+            pyro.sample("x", dist.Normal(z, 1.0).to_event(1), obs=x)
+
+    x = torch.randn(7, 2)
+    posterior = guide(model, init_scale=0.5)
+    posterior(x)  # which makes its parts
+    plain, free = RegularizedELBO(), RegularizedELBO(rate=FreeBitsRate(50.0))
+    pyro.set_rng_seed(1)
+    plain.loss(model, posterior, x)
+    assert 0 < float(plain.terms["rate"]) < 50
+    pyro.set_rng_seed(1)
+    free.loss(model, posterior, x)
+    # One group, of one threshold, whatever sites the guide has.
+    torch.testing.assert_close(free.terms["rate"], plain.terms["rate"])
+    torch.testing.assert_close(free.terms["loss"], plain.terms["distortion"] + 50.0)
+
+
+def test_latents_that_an_autoguide_computes_together_are_one_group_of_free_bits() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = [pyro.sample(name, dist.Normal(0.0, 1.0)) for name in ("one", "two")]
+            pyro.sample("x", dist.Normal(sum(z), 1.0), obs=x)
+
+    x = torch.randn(7)
+    for guide, groups in ((AutoDiagonalNormal, 1), (AutoNormal, 2)):
+        objective = RegularizedELBO(rate=FreeBitsRate(50.0))
+        objective.loss(model, guide(model, init_scale=0.5), x)
+        loss = objective.terms["distortion"] + 50.0 * groups
+        torch.testing.assert_close(objective.terms["loss"], loss)
+
+
+def test_deterministic_sites_of_a_guide_have_no_free_bits(exact: LinearGaussian) -> None:
+    def guide(x: Tensor) -> None:
+        z = exact.guide(x)
+        pyro.deterministic("length", z.square().sum())
+
+    x = exact.data(9)
+    objective = RegularizedELBO(rate=FreeBitsRate(50.0))
+    with pytest.warns(UserWarning, match="Found non-auxiliary vars in guide"):  # by Pyro
+        objective.loss(exact.model, guide, x)
+    torch.testing.assert_close(objective.terms["loss"], objective.terms["distortion"] + 50.0)
 
 
 def test_soft_free_bits_steer_towards_the_target() -> None:

@@ -586,6 +586,15 @@ def test_penalties_refuse_masks_and_plates_of_one_datum(exact: LinearGaussian) -
     with pytest.raises(ValueError, match="got a mask at 'z'; leave masked data out of the batch"):
         objective.loss(poutine.mask(exact.model, mask), poutine.mask(exact.guide, mask), x)
 
+    def half(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = dist.Normal(torch.zeros(LATENT).double(), 1.0).expand((len(x), LATENT))
+            pyro.sample("z", z.mask(mask[:, None]).to_event(1))
+            pyro.sample("x", dist.Normal(x, 1.0).to_event(1), obs=x)
+
+    with pytest.raises(ValueError, match="got a mask at 'z'; leave masked data out of the batch"):
+        objective.loss(half, exact.guide, x)
+
     def model(x: Tensor) -> None:
         with pyro.plate("parts", 3, dim=-2), pyro.plate("data", len(x), dim=-1):
             z = pyro.sample("z", dist.Normal(0.0, 1.0))

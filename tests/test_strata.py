@@ -98,6 +98,26 @@ def test_a_site_outside_the_plate_counts_once_and_scales_are_kept() -> None:
     assert RegularizedELBO().loss(*scaled, x) == pytest.approx(3 * expected)
 
 
+def test_a_factor_of_the_whole_batch_sees_samples_of_the_mixture() -> None:
+    pyro.set_rng_seed(0)
+    exact = LinearGaussian()
+    x = exact.data(1).expand(2_000, -1).contiguous()
+    offsets, logits = torch.tensor([-3.0, 5.0]).double(), torch.tensor([0.0, 1.0]).double()
+    guide = Mixture(exact.guide, offsets, logits)
+
+    def model(x: Tensor) -> None:
+        traced = pyro.poutine.trace(exact.model).get_trace(x)
+        z = traced.nodes["z"]["value"]
+        pyro.factor("together", -len(x) * z.mean(0).square().sum())
+
+    q = guide.posterior(x[:1])
+    # Of N samples of one q, E[|mean|^2] = |E z|^2 + trace(cov) / N.
+    square = q.mean.square().sum() + q.variance.sum() / len(x)
+    objective = RegularizedELBO()
+    added = objective.loss(model, guide, x) - objective.loss(exact.model, guide, x)
+    assert added / len(x) == pytest.approx(float(square.detach()), rel=0.1)
+
+
 def test_penalties_see_draws_of_the_mixture_itself() -> None:
     pyro.set_rng_seed(0)
     exact = LinearGaussian()

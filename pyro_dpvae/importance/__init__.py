@@ -14,7 +14,7 @@ from pyro_dpvae.importance.statistics import (
     pareto_k_of_tail,
     tail_length,
 )
-from pyro_dpvae.importance.weights import check_latents, paired_traces, sample_sites
+from pyro_dpvae.importance.weights import check_latents, paired_traces
 
 __all__ = [
     "ImportanceSampler",
@@ -27,6 +27,5 @@ __all__ = [
     "paired_traces",
     "pareto_k",
     "pareto_k_of_tail",
-    "sample_sites",
     "tail_length",
 ]

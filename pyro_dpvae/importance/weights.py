@@ -13,7 +13,7 @@ from pyro.poutine import Trace
 from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_dpvae._plates import batch_plate
+from pyro_dpvae._plates import batch_plate, sample_sites
 from pyro_dpvae.distributions import map_draws
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "checked_plates",
     "chunk_weights",
     "paired_traces",
-    "sample_sites",
     "summable",
     "summed_out",
 ]
@@ -97,17 +96,6 @@ def checked_plates(
             )
         nesting = max([nesting, *(-frame.dim for frame in frames.values() if frame.vectorized)])
     return Summation(name, nesting, batch)
-
-
-def sample_sites(trace: Trace) -> list[Site]:
-    """Return the sites with a density, without plates and deterministic sites."""
-    return [
-        site
-        for site in trace.nodes.values()
-        if site["type"] == "sample"
-        and not site["infer"].get("_deterministic")
-        and not site_is_subsample(site)
-    ]
 
 
 @final

@@ -175,7 +175,7 @@ class GaussianLearnedVarianceLikelihood(AbstractLearnedScale):
         return dist.Normal(raw, self._placed())
 
     def expansion(self, x: Values, raw: Values) -> tuple[Values, Values]:
-        """Return (x - raw) / scale^2 and 1 / scale^2, of a shape that broadcasts."""
+        """Return (x - raw) / scale^2 and 1 / scale^2, of the shape of x or of shape ()."""
         return _gaussian_expansion(x, raw, self._placed().square())
 
     @staticmethod
@@ -215,8 +215,10 @@ class GaussianPixelVarianceLikelihood(AbstractLikelihood):
 
 
 def _gaussian_expansion(x: Tensor, raw: Tensor, variance: Tensor) -> tuple[Tensor, Tensor]:
-    precision = variance.reciprocal()
-    return precision * (x - raw), precision
+    precision, difference = variance.reciprocal(), x - raw
+    return precision * difference, precision.expand_as(
+        difference
+    ) if precision.dim() else precision
 
 
 _LAPLACE_RULE = "a Laplace likelihood takes finite values"

@@ -149,14 +149,15 @@ class AggregatePosterior(TorchDistribution):
         return [_aggregate(self._components.marginal(d)) for d in coordinates]
 
     def log_prob(self, value: Tensor) -> Tensor:
-        """Return log q(z), in nats, in the dtype of ``value``."""
+        """Return log q(z) in nats, of the value's dtype; its shape broadcasts with batch_shape."""
         if value.shape[-1:] != self.event_shape:
             raise ValueError(
                 f"z must have shape (..., {self.event_shape[0]}), got {tuple(value.shape)}"
             )
         points = value.reshape(-1, *self.event_shape).double()
         log_prob = self._components.log_prob(points)
-        return log_prob.reshape(value.shape[:-1]).to(value.dtype)
+        shape = torch.broadcast_shapes(value.shape[:-1], self.batch_shape)
+        return log_prob.reshape(value.shape[:-1]).to(value.dtype).expand(shape)
 
     def sample(self, sample_shape: Sequence[int] = ()) -> Tensor:
         """Return samples of z, of shape (*sample_shape, *batch_shape, L)."""
@@ -178,6 +179,10 @@ class AggregatePosterior(TorchDistribution):
         """Return q(z), independently for each element of ``batch_shape``."""
         new = self._get_checked_instance(AggregatePosterior, _instance)
         return _aggregate(self._components, batch_shape, new)
+
+    def with_tensors(self, fn: Callable[[Tensor], Tensor]) -> "AggregatePosterior":
+        """Return q(z) with ``fn(tensor)`` for each parameter of its components."""
+        return _aggregate(self._components.with_tensors(fn), self.batch_shape)
 
 
 def _aggregate(

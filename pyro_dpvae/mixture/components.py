@@ -16,6 +16,7 @@ from torch.distributions import (
 )
 
 from pyro_dpvae.distributions import DiagonalNormalMixture
+from pyro_dpvae.errors import UnsupportedError
 from pyro_dpvae.mixture.moments import draw_moments
 from pyro_dpvae.nn.modes import in_evaluation
 
@@ -56,6 +57,7 @@ class Exponents:
         self, center: Tensor, weights: Tensor, offsets: Tensor, *, products: bool = False
     ) -> None:
         self.center, self.products = center, products
+        self.dtype = weights.dtype
         self._weights, self._offsets = weights / math.log(2), offsets / math.log(2)
 
     def log_prob(self, points: Tensor) -> Tensor:
@@ -65,7 +67,7 @@ class Exponents:
         return math.log(2) * torch.cat(densities) if densities else points.sum(-1)
 
     def _log_prob(self, points: Tensor) -> Tensor:
-        features = torch.cat([self._squares(points), points], -1).to(self._weights.dtype)
+        features = torch.cat([self._squares(points), points], -1).to(self.dtype)
         total = points.new_full(points.shape[:1], -math.inf)
         for weights, offsets in zip(
             self._weights.split(_COMPONENTS), self._offsets.split(_COMPONENTS), strict=True
@@ -154,6 +156,10 @@ class AbstractComponents(ABC):
     def draw(self, chosen: Tensor, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
         """Return z ~ q(z | x_n) and log q(z | x_n), one for each n of ``chosen``."""
 
+    @abstractmethod
+    def with_tensors(self, fn: Callable[[Tensor], Tensor]) -> "AbstractComponents":
+        """Return the posteriors with ``fn(tensor)`` for each of their tensors."""
+
     def marginal(self, coordinate: int) -> "AbstractComponents":
         """Return the posteriors of one coordinate; normals, unless overridden."""
         one = slice(coordinate, coordinate + 1)
@@ -169,6 +175,12 @@ class AbstractStacked(AbstractComponents):
 
     parameters: tuple[Tensor, ...]
     exponents: Exponents
+
+    @final
+    def with_tensors(self, fn: Callable[[Tensor], Tensor]) -> AbstractComponents:
+        """Return the posteriors with ``fn(tensor)`` for each parameter."""
+        build: Callable[..., AbstractComponents] = type(self)
+        return build(*map(fn, self.parameters), self.exponents.dtype)
 
     @staticmethod
     @abstractmethod
@@ -257,6 +269,16 @@ class Others(AbstractComponents):
         self._posteriors = list(posteriors)
         moments = [draw_moments(q, _DRAWS) for q in self._posteriors]
         self.loc, self.scale = (torch.cat(parts) for parts in zip(*moments, strict=True))
+
+    def with_tensors(self, fn: Callable[[Tensor], Tensor]) -> AbstractComponents:
+        """Return the posteriors themselves; raise if ``fn`` would change a tensor."""
+        if any(fn(tensor) is not tensor for tensor in (self.loc, self.scale)):
+            raise UnsupportedError(
+                "an aggregate posterior of flows, or of other posteriors without a closed form, "
+                "cannot change its dtype or device, got such a change; compute it again from the "
+                "data with the guide in that place"
+            )
+        return self
 
     @in_evaluation()
     def log_prob(self, points: Tensor) -> Tensor:

@@ -8,10 +8,9 @@ from pyro import poutine
 from pyro.infer.enum import get_importance_trace
 from pyro.poutine import Trace
 from pyro.poutine.messenger import Messenger
-from pyro.poutine.util import site_is_subsample
 from torch import Tensor
 
-from pyro_dpvae._plates import PARTICLES
+from pyro_dpvae._plates import PARTICLES, sample_sites
 from pyro_dpvae.distributions import DiagonalNormalMixture
 from pyro_dpvae.objectives._enumeration import Enumerating, enumerated_trace
 
@@ -51,6 +50,10 @@ def draw(
     gradient of the weights then compares f between components; a sample from q only sees f change
     near the sample, and so hardly ever compares distant components. ``whole`` adds a sample from q
     itself.
+
+    This needs a model that is a sum over data, so q is sampled as any other distribution if a site
+    of the model lies outside of the plates of z. A site inside them must be of its own datum: no
+    factor may compare the z of different data.
     """
     if isinstance(poutine.unwrap(guide), Messenger):
         traces = get_importance_trace("flat", nesting, model, guide, args, kwargs)
@@ -61,17 +64,23 @@ def draw(
         ran = _Ran(model, trace, weight, enumerating)
         return get_importance_trace("flat", nesting, model, ran, args, kwargs)
 
-    name = _mixture(guide_trace)
-    if name is None:
+    def plain() -> Draw:
         traces = completed(guide_trace)
         return Draw([traces], traces if whole else None)
-    strata = []
+
+    name = _mixture(guide_trace)
+    if name is None:
+        return plain()
+    plates = _plates(guide_trace.nodes[name])
+    strata: list[Traces] = []
     for z, weight in by_component(guide_trace.nodes[name]["fn"]):
         stratum = guide_trace.copy()
         # Copy the sites too, since a copy of a trace shares them.
         stratum.nodes.update({key: dict(site) for key, site in guide_trace.nodes.items()})
         stratum.nodes[name]["value"] = z
         strata.append(completed(stratum, weight))
+        if any(not plates <= _plates(site) for site in sample_sites(strata[0][0])):
+            return plain()
     return Draw(strata, completed(guide_trace) if whole else None)
 
 
@@ -106,15 +115,11 @@ def check_draws(name: str, q: Any, *, enumerated: bool = False) -> None:
 
 def _mixture(guide_trace: Trace) -> str | None:
     """Return the name of the single latent site, if it is a mixture for each datum of a plate."""
-    sites = [
-        site
-        for site in guide_trace.nodes.values()
-        if site["type"] == "sample" and not site_is_subsample(site)
-    ]
+    sites = sample_sites(guide_trace)
     if len(sites) != 1 or not isinstance(sites[0]["fn"], DiagonalNormalMixture):
         return None
     name: str = sites[0]["name"]
-    return name if _in_plate(sites[0]) else None
+    return name if _plates(sites[0]) else None
 
 
 class _Ran(Messenger):
@@ -138,11 +143,12 @@ class _Ran(Messenger):
         if self.weight is not None:
             for trace in traces:
                 for site in trace.nodes.values():
-                    # Sites outside of all plates do not depend on the samples of each datum.
-                    if site["type"] == "sample" and _in_plate(site):
+                    if site["type"] == "sample" and _plates(site):
                         site["scale"] = site["scale"] * self.weight
         return traces
 
 
-def _in_plate(site: Site) -> bool:
-    return any(frame.vectorized and frame.name != PARTICLES for frame in site["cond_indep_stack"])
+def _plates(site: Site) -> set[str]:
+    """Return the names of the vectorised plates around a site."""
+    frames = site["cond_indep_stack"]
+    return {frame.name for frame in frames if frame.vectorized and frame.name != PARTICLES}

@@ -256,7 +256,7 @@ class MutualDivergenceELBO(RegularizedELBO):
         eta: the weight of the diversity.
         gamma: the weight of the smoothness.
         form: form of the diversity, ``paper`` or ``code``; see :class:`MutualDivergence`.
-        free_bits: free bits of KL, in nats per datum; 0 uses KL itself.
+        free_bits: free bits of each latent site's KL, in nats per datum; 0 uses KL itself.
         options: further arguments of :class:`RegularizedELBO`.
 
     Example:

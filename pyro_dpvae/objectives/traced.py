@@ -2,14 +2,16 @@
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch
+from pyro.distributions import Delta, MaskedDistribution
 from pyro.distributions.util import scale_and_mask
 from pyro.poutine import Trace
 from torch import Tensor
 
-from pyro_dpvae._plates import PARTICLES, batch_plate
+from pyro_dpvae._plates import PARTICLES, batch_plate, sample_sites
 from pyro_dpvae.objectives._divergence import (
     coordinate_divergence,
     expected_log_density,
@@ -21,7 +23,7 @@ from pyro_dpvae.objectives.penalties import Latents, LatentSite
 from pyro_dpvae.objectives.rates import SiteRate
 from pyro_dpvae.objectives.terms import Terms, averaged
 
-__all__ = ["Batch", "sample_sites", "traced_terms"]
+__all__ = ["Batch", "traced_terms"]
 
 Site = dict[str, Any]
 Expectation = Callable[[Tensor, Site], Tensor]
@@ -95,7 +97,9 @@ class Batch:
                 f"{self.dim}; declare the dimensions of one item's latents with to_event"
             )
         for one in sites:
-            if one["mask"] is not None and one["mask"] is not True:
+            if (one["mask"] is not None and one["mask"] is not True) or any(
+                isinstance(part, MaskedDistribution) for part in _parts(one["fn"])
+            ):
                 raise ValueError(
                     f"penalties use every item of a batch, got a mask at {site['name']!r}; leave "
                     "masked data out of the batch"
@@ -104,11 +108,6 @@ class Batch:
     @staticmethod
     def _plates(site: Site) -> set[str]:
         return {frame.name for frame in site["cond_indep_stack"]}
-
-
-def sample_sites(trace: Trace) -> list[Site]:
-    """Return the sites of a trace that have a density."""
-    return [site for site in trace.nodes.values() if site["type"] == "sample"]
 
 
 def traced_terms(
@@ -178,7 +177,41 @@ def _rates(
                 parts = [expected(part, guide_site) for part in divergence.unbind(-1)]
                 by_coordinate = torch.stack(parts, -1)
         rates.append(SiteRate(name, total, by_coordinate))
-    return rates
+    return _with_auxiliary(rates, model_latents, guide_latents)
+
+
+def _with_auxiliary(
+    rates: Sequence[SiteRate], model_latents: dict[str, Site], guide_latents: dict[str, Site]
+) -> list[SiteRate]:
+    """Return the rates of the model's latents; each includes that of auxiliary sites before it.
+
+    An auxiliary site is of the guide alone, such as the normal of an autoguide. Latents that the
+    guide computes from it have no density of their own, and so one rate together.
+    """
+    joined: list[SiteRate] = []
+    pending: list[SiteRate] = []
+    shared = False  # whether the last rate includes auxiliary sites
+    for rate in rates:
+        computed = any(isinstance(part, Delta) for part in _parts(guide_latents[rate.name]["fn"]))
+        if rate.name not in model_latents:
+            pending.append(rate)
+        elif pending:
+            total = torch.stack([one.total for one in (*pending, rate)]).sum(0)
+            joined.append(SiteRate(rate.name, total, None))
+            pending, shared = [], True
+        elif shared and computed:
+            joined[-1] = replace(joined[-1], total=joined[-1].total + rate.total)
+        else:
+            joined.append(rate)
+            shared = False
+    return [*joined, *pending]
+
+
+def _parts(distribution: Any) -> Iterator[Any]:
+    """Yield a distribution, its base, the base of that, and so on."""
+    while distribution is not None:
+        yield distribution
+        distribution = getattr(distribution, "base_dist", None)
 
 
 def _latents(model_trace: Trace, guide_trace: Trace, batch: Batch) -> Latents:

@@ -18,8 +18,10 @@ __all__ = ["FixedPrior"]
 class FixedPrior(AbstractDirectPrior):
     """A distribution of ``pyro.distributions`` over R^L as a prior without learned parameters.
 
-    Its tensors move with the module to another device or dtype, but are not part of its state. For
-    a learned prior, subclass ``AbstractPrior`` and register its parameters.
+    Its tensors move with the module to another device or dtype, but are not part of its state. A
+    class whose tensors are in objects other than distributions, transforms and lists has a method
+    ``with_tensors(fn)``, which returns the distribution with ``fn(tensor)`` for each. For a
+    learned prior, subclass ``AbstractPrior`` and register its parameters.
 
     In the search for a mode, the curvature of log p(z) comes from automatic differentiation, with
     the absolute values of its eigenvalues, so that it is positive semidefinite even where the
@@ -131,6 +133,8 @@ def _mapped(value: Any, fn: Callable[[Tensor], Tensor]) -> Any:
         return fn(value)
     if isinstance(value, nn.Module):
         return value._apply(fn)
+    if hasattr(value, "with_tensors"):  # parts in objects of its own
+        return value.with_tensors(fn)
     if isinstance(value, Distribution | Transform):
         new = copy.copy(value)
         new.__dict__.update({name: _mapped(item, fn) for name, item in vars(value).items()})
