@@ -56,15 +56,15 @@ def _in_child(work: Callable[[], object], folder: Path) -> str:
     def begin() -> None:
         os.chdir(folder)
         os.environ["XDG_CACHE_HOME"] = str(folder / "cache")
-        with printed.open("w") as file:
-            sys.stdout, sys.stderr = file, file
-            os.dup2(file.fileno(), 1)
-            os.dup2(file.fileno(), 2)
-            threadpool_limits(1)  # teams of threads do not survive a fork
-            warnings.resetwarnings()
-            pyro.clear_param_store()
-            torch.seed()
-            assert not work()
+        # Open until the child ends, which prints an error of its work there.
+        sys.stdout = sys.stderr = file = printed.open("w", buffering=1)
+        os.dup2(file.fileno(), 1)
+        os.dup2(file.fileno(), 2)
+        threadpool_limits(1)  # teams of threads do not survive a fork
+        warnings.resetwarnings()
+        pyro.clear_param_store()
+        torch.seed()
+        assert not work()
 
     status = end_of(fork(begin))
     text = printed.read_text()

@@ -7,6 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.nn.utils.parametrize import is_parametrized
 
 from pyro_dpvae.nn import (
     PIXEL_NETWORKS,
@@ -14,6 +15,9 @@ from pyro_dpvae.nn import (
     GatedPixelNetwork,
     LocalPixelNetwork,
     MaskedPixelNetwork,
+    has_weight_norm,
+    normalize_weights,
+    started_from_data,
 )
 from pyro_dpvae.nn.masked import MaskedConv2d, RowCache, block, up_to
 
@@ -29,6 +33,11 @@ NETWORKS: dict[str, Callable[[], AbstractPixelNetwork]] = {
     "masked": lambda: _network(MaskedPixelNetwork, kernels=(3, 3, 3), width=4),
     "masked-untied": lambda: _network(MaskedPixelNetwork, kernels=(5, 3), width=4, tied=False),
     "gated": lambda: _network(GatedPixelNetwork, channels=3, width=4, depth=2),
+    "masked-normalized": lambda: _network(
+        MaskedPixelNetwork, kernels=(3, 3), width=4, weight_norm=True
+    ),
+    "gated-normalized": lambda: _network(GatedPixelNetwork, width=4, depth=2, weight_norm=True),
+    "local-normalized": lambda: _network(LocalPixelNetwork, width=4, weight_norm=True),
     "gated-wide": lambda: _network(GatedPixelNetwork, width=4, depth=1, kernel=5),
 }
 
@@ -217,3 +226,45 @@ def test_options_that_give_no_network_are_refused(
 ) -> None:
     with pytest.raises(ValueError, match=message):
         kind((1, *SIZE), FEATURES, raw_shape=(1, *SIZE), **options)
+
+
+@pytest.mark.parametrize("kind", PIXEL_NETWORKS)
+def test_normalized_layers_start_with_outputs_of_mean_0_and_deviation_1(kind: str) -> None:
+    torch.manual_seed(0)
+    build = PIXEL_NETWORKS[kind]
+    network = build((1, *SIZE), FEATURES, raw_shape=(2, *SIZE), weight_norm=True)
+    assert has_weight_norm(network)
+    assert not has_weight_norm(build((1, *SIZE), FEATURES, raw_shape=(2, *SIZE)))
+    x, features = 3 + 5 * torch.randn(200, 1, *SIZE), 1 + torch.randn(200, FEATURES, *SIZE)
+    with started_from_data(network):
+        network(x, features)
+    outputs: dict[nn.Module, Tensor] = {}
+
+    def kept(layer: nn.Module, args: object, y: Tensor) -> None:
+        outputs.setdefault(layer, y)  # tied layers run again
+
+    for layer in network.modules():
+        if is_parametrized(layer):
+            layer.register_forward_hook(kept)
+    raw = network(x, features)
+    assert len(outputs) > 3
+    for layer, y in outputs.items():
+        channels = y.detach().movedim(1, -1).flatten(0, -2)
+        expected = torch.full(channels.shape[1:], layer.initial_deviation)  # type: ignore[arg-type]
+        torch.testing.assert_close(channels.std(0), expected, rtol=1e-3, atol=0)
+        if layer.bias is not None:
+            assert float(channels.mean(0).abs().max()) < 1e-4
+    assert float(raw.detach().std()) == pytest.approx(1.0, rel=1e-3)
+    assert {layer.initial_deviation for layer in outputs} == {0.1, 1.0}
+
+
+def test_a_start_keeps_constant_outputs_and_starts_each_layer_once() -> None:
+    layer = nn.Linear(2, 3)
+    normalize_weights(layer)
+    weight = layer.weight.detach().clone()
+    with started_from_data(layer):
+        y = layer(torch.ones(9, 2))
+        assert float(y.detach().abs().max()) < 1e-6
+        after = layer(torch.randn(9, 2))
+    torch.testing.assert_close(layer.weight, weight)
+    assert float(after.detach().std()) > 0.01

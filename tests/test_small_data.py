@@ -8,11 +8,13 @@ import numpy as np
 import pytest
 import torch
 
+from pyro_dpvae import open_run
 from pyro_dpvae._ranks import Ranks
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
 from pyro_dpvae.metrics import active_units
 from pyro_dpvae.mixture import AggregatePosterior
+from pyro_dpvae.nn import has_weight_norm
 from pyro_dpvae.recipes import RunConfig, build_system, start_from_data
 from pyro_dpvae.recipes.config import _usual_batch_size
 from pyro_dpvae.recipes.system import System
@@ -136,3 +138,28 @@ def test_a_model_of_digits_uses_its_latents_from_the_start() -> None:
     )
     aggregate = AggregatePosterior.of(system.guide.posterior, batches.epoch(0))
     assert active_units(aggregate).value >= 5
+
+
+def test_normalized_weights_of_a_decoder_start_from_data_and_go_on(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    x = (rng.random((40, 1, 6, 6)) < 0.3).astype(np.float32)
+    np.savez(tmp_path / "x.npz", x_train=x, x_test=x[:8])
+    out = tmp_path / "run"
+    options = (
+        f"--data {tmp_path / 'x.npz'} --model lossy --model.channels 2 --latent-dim 3 --prior "
+        "standard --network mlp --network.hidden [8] --preprocessing grey --likelihood bernoulli "
+        "--pixels masked --pixels.weight_norm true --batch-size 8 --average-decay 0.9"
+    ).split()
+    assert main(["train", *options, "--steps", "4", "--out", str(out)]) == 0
+    found = open_run(out).model.decoder.pixels
+    assert has_weight_norm(found)
+    # A fresh network has g = |v|; v moves by four small steps only.
+    parametrized = found.first.parametrizations.weight
+    lengths = parametrized.original1.flatten(1).norm(dim=1)
+    assert not torch.allclose(parametrized.original0.flatten(), lengths, rtol=0.1)
+    assert main(["train", "--resume", str(out), "--steps", "8"]) == 0
+    whole = tmp_path / "whole"
+    assert main(["train", *options, "--steps", "8", "--out", str(whole)]) == 0
+    states = [open_run(run).model.state_dict() for run in (out, whole)]
+    assert all(torch.equal(states[0][name], states[1][name]) for name in states[0])
+    assert open_run(out).sample(2).shape == (2, 1, 6, 6)

@@ -16,6 +16,7 @@ from pyro_dpvae.nn.images import ImageLayers, UnflattenImage
 from pyro_dpvae.nn.ladder import check_latent_dims, check_wiring
 from pyro_dpvae.nn.masked_pixels import MaskedPixelNetwork
 from pyro_dpvae.nn.pixelwise import AbstractPixelNetwork, AbstractPixelSampler
+from pyro_dpvae.nn.weight_norm import has_weight_norm, normalize_weights, started_from_data
 
 __all__ = [
     "ACTIVATIONS",
@@ -39,6 +40,9 @@ __all__ = [
     "default_architecture",
     "default_ladder",
     "has_kinks",
+    "has_weight_norm",
     "measured",
+    "normalize_weights",
+    "started_from_data",
     "with_head",
 ]

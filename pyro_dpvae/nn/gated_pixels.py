@@ -12,6 +12,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, block
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
+from pyro_dpvae.nn.weight_norm import normalize_weights
 
 __all__ = ["GatedLayer", "GatedPixelNetwork", "LocalPixelNetwork"]
 
@@ -81,6 +82,7 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
         width: channels of the layers.
         depth: number of layers in each stack.
         kernel: odd side length of the kernels.
+        weight_norm: normalise the weights of all layers; see ``started_from_data``.
 
     Raises:
         ValueError: if a number is below 1, or the kernel has an even side.
@@ -89,7 +91,7 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
         van den Oord et al. (2016), Conditional image generation with PixelCNN decoders, section
         2: the stacks. Salimans, Karpathy, Chen, Kingma (2017), PixelCNN++, section 2: gated
         residual layers. Derived: one masked convolution per layer, skips to the output instead of
-        down- and up-sampling, no dropout, plain initial weights instead of weight normalisation.
+        down- and up-sampling, no dropout. The paper normalises weights, which is optional here.
 
     Example:
         >>> network = GatedPixelNetwork((3, 32, 32), 8, raw_shape=(30, 32, 32), width=16, depth=2)
@@ -106,6 +108,7 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
         width: int = 64,
         depth: int = 4,
         kernel: int = 3,
+        weight_norm: bool = False,
     ) -> None:
         super().__init__(image_shape, feature_channels, raw_shape=raw_shape)
         check_positive_int("width", width)
@@ -124,6 +127,8 @@ class GatedPixelNetwork(AbstractMaskedNetwork):
         self.horizontal = nn.ModuleList(layer(offsets=aside, joins=True) for _ in range(depth))
         self.skips = nn.ModuleList(PointwiseConv2d(width, width) for _ in range(depth))
         self.last = PointwiseConv2d(width, self.raw_shape[0])
+        if weight_norm:
+            normalize_weights(self)
 
     @property
     def window(self) -> Offsets:
@@ -171,6 +176,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
         width: channels of the layers.
         depth: number of layers after the two stacks.
         grey: show the window as grey values .299 R + .587 G + .114 B.
+        weight_norm: normalise the weights of all layers; see ``started_from_data``.
 
     Raises:
         ValueError: if a number is below 1, or ``grey`` is set and images do not have three
@@ -204,6 +210,7 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
         width: int = 32,
         depth: int = 2,
         grey: bool = False,
+        weight_norm: bool = False,
     ) -> None:
         super().__init__(image_shape, feature_channels, raw_shape=raw_shape)
         if grey and self.image_shape[0] != 3:
@@ -234,6 +241,8 @@ class LocalPixelNetwork(AbstractMaskedNetwork):
         )
         self.joint = nn.ModuleList(layer(offsets=block([0], [0])) for _ in range(depth))
         self.last = PointwiseConv2d(width, self.raw_shape[0])
+        if weight_norm:
+            normalize_weights(self)
 
     @property
     def window(self) -> Offsets:

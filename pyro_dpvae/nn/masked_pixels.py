@@ -10,6 +10,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.nn.activations import elu
 from pyro_dpvae.nn.masked import MaskedConv2d, Offsets, PointwiseConv2d, before, shifted, up_to
 from pyro_dpvae.nn.pixelwise import AbstractMaskedNetwork, AbstractPass, Maps
+from pyro_dpvae.nn.weight_norm import normalize_weights
 
 __all__ = ["MaskedPixelNetwork"]
 
@@ -30,6 +31,7 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         kernels: odd side lengths of the masked kernels.
         width: channels of the layers.
         tied: share the weights of the layers of type B.
+        weight_norm: normalise the weights of all layers; see ``started_from_data``.
 
     Raises:
         ValueError: if a side is even, there is no kernel, or tied layers have different kernels.
@@ -39,8 +41,8 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         3.5. Chen et al. (2017), Variational lossy autoencoder, experiments on binary images: six
         masked layers of 12 filters of 3 x 3 with tied weights, four pointwise residual layers,
         ELUs. Derived: a residual layer has one masked convolution; the pointwise layers come
-        after the first, third and fifth masked one and after the last; plain initial weights
-        replace weight normalisation. Ma, Zhou, Hovy (2019), MAE, the authors' code: the small
+        after the first, third and fifth masked one and after the last. The paper normalises
+        weights, which is optional here. Ma, Zhou, Hovy (2019), MAE, the authors' code: the small
         network has ``width=64`` and ``kernels=(7, 7, 7, 5, 5, 3, 3)``, in layers with bottlenecks,
         which are omitted here.
 
@@ -63,6 +65,7 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         kernels: Sequence[int] = (3, 3, 3, 3, 3, 3),
         width: int = 12,
         tied: bool = True,
+        weight_norm: bool = False,
     ) -> None:
         super().__init__(image_shape, feature_channels, raw_shape=raw_shape)
         kernels = tuple(kernels)
@@ -85,6 +88,8 @@ class MaskedPixelNetwork(AbstractMaskedNetwork):
         self.masked = nn.ModuleList(layers)
         self.pointwise = nn.ModuleList(_Pointwise(width) for _ in range(len(kernels) // 2 + 1))
         self.last = PointwiseConv2d(width, self.raw_shape[0])
+        if weight_norm:
+            normalize_weights(self)
 
     @property
     def window(self) -> Offsets:

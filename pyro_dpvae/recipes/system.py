@@ -17,6 +17,7 @@ from pyro_dpvae.errors import ConfigError, UnsupportedError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.models import AbstractVAE
+from pyro_dpvae.nn import has_weight_norm, started_from_data
 from pyro_dpvae.objectives import SCHEDULES, RegularizedELBO
 from pyro_dpvae.priors import AbstractPrior, VampPrior
 from pyro_dpvae.recipes.guides import build_guide
@@ -27,6 +28,7 @@ from pyro_dpvae.recipes.parts import Part, as_mapping, builder_of
 __all__ = ["System", "build_system", "start_from_data"]
 
 _DATA_OF_SCALES = 1000
+_DATA_OF_WEIGHTS = 500
 
 
 @dataclass(frozen=True)
@@ -113,7 +115,8 @@ def build_system(
 def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
     """Start some parameters of a system from data.
 
-    These are the pseudo-inputs of a vamp prior and the learned scale of a likelihood.
+    These are the pseudo-inputs of a vamp prior, the learned scale of a likelihood, and layers of
+    the decoder with normalised weights.
 
     Args:
         system: before training.
@@ -125,7 +128,8 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
     prior = system.model.prior
     likelihood = cast(AbstractLikelihood, system.model.decoder.likelihood)
     starts = type(likelihood).start_at is not AbstractLikelihood.start_at
-    wanted = _DATA_OF_SCALES if starts else 0
+    normalized = has_weight_norm(system.model.decoder)
+    wanted = max(_DATA_OF_SCALES if starts else 0, _DATA_OF_WEIGHTS if normalized else 0)
     if isinstance(prior, VampPrior):
         wanted = max(wanted, prior.components)
     taken: list[Tensor] = []
@@ -140,6 +144,11 @@ def start_from_data(system: System, batches: Iterable[Tensor]) -> None:
             prior.start_at(torch.cat(taken))
         except ValueError as error:
             raise ValueError(f"{error} (here by prior.components and prior.bounded)") from error
+    if normalized:
+        x = torch.cat(taken)[:_DATA_OF_WEIGHTS]
+        decoder = system.model.decoder
+        with torch.no_grad(), started_from_data(decoder), forked_rng(torch.initial_seed()):
+            decoder(system.guide.posterior(x).sample()).log_prob(x)
 
 
 def _build_prior(
