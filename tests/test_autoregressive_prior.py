@@ -79,6 +79,22 @@ def test_draws_are_those_of_whole_passes(mean_only: bool, direct: bool) -> None:
     torch.testing.assert_close(prior.to_representation(z0), z, rtol=1e-12, atol=1e-12)
 
 
+@pytest.mark.parametrize("hidden", [(4, 2), (8, 4), (7, 2), (3, 9, 4), (2, 30, 1)])
+@pytest.mark.parametrize("size", [2, 3, 4, 8])
+@pytest.mark.parametrize("gradient", [False, True])
+def test_draws_are_inverted_whatever_the_sizes_of_the_layers(
+    hidden: tuple[int, ...], size: int, gradient: bool
+) -> None:
+    torch.manual_seed(0)
+    prior = AutoregressivePrior(size, blocks=2, hidden=hidden, mean_only=False).double()
+    for parameter in prior.parameters():
+        torch.nn.init.normal_(parameter, std=0.3)
+    z0 = torch.randn(5, size, dtype=torch.float64)
+    with torch.set_grad_enabled(gradient):
+        z = prior.to_representation(z0)
+    torch.testing.assert_close(prior.to_generation(z)[0], z0)
+
+
 def test_gradients_of_draws_are_those_of_the_inverse_map() -> None:
     prior = made(2, mean_only=False, direct=True)
     z0 = torch.randn(LATENT, dtype=torch.float64)

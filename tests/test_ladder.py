@@ -7,6 +7,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pyro
 import pyro.distributions as dist
 import pytest
 import torch
@@ -135,6 +136,18 @@ def test_the_sites_are_the_parts_of_prior_and_posterior(linear: LinearLadder) ->
     torch.testing.assert_close(of_sites, at_once)
     weights = log_weights(model, linear.guide, x, num_samples=3)
     assert weights.shape == (3, 5)
+
+
+def test_a_layer_is_fixed_by_a_value_that_broadcasts(linear: LinearLadder) -> None:
+    model, size = linear.model, linear.model.prior.latent_dims[0]
+    fixed = torch.linspace(-1, 1, size).double()
+    found = []
+    for value in (fixed, fixed.expand(1, size), fixed.expand(5, size)):
+        pyro.set_rng_seed(0)
+        found.append(pyro.poutine.condition(model, {"z_1": value})(size=5))
+        assert len(found[-1]) == 5
+    assert torch.equal(found[0], found[1])
+    assert torch.equal(found[0], found[2])
 
 
 @pytest.mark.parametrize(

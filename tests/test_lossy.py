@@ -21,7 +21,7 @@ from pyro_dpvae.likelihoods import (
     GaussianLikelihood,
 )
 from pyro_dpvae.models import LossyVAE
-from pyro_dpvae.nn import ARCHITECTURES, PIXEL_NETWORKS, Batched
+from pyro_dpvae.nn import ARCHITECTURES, PIXEL_NETWORKS, Batched, MaskedPixelNetwork
 from pyro_dpvae.objectives import MutualDivergenceELBO, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
 from pyro_dpvae.recording.graph import Recording
@@ -119,6 +119,28 @@ def test_data_outside_the_support_or_of_another_shape_are_refused() -> None:
         p.log_prob(torch.full((4, *SHAPE), 0.5))
     with pytest.raises(ValueError, match=r"data of shape \(\.\.\., 1, 3, 3\), got \(4, 3, 3\)"):
         p.log_prob(torch.zeros(4, 3, 3))
+
+
+def test_data_are_those_of_a_factorized_decoder() -> None:
+    """Data of any number type, and errors that name what is wrong with the data."""
+    likelihood, z = BernoulliLikelihood(SHAPE), torch.randn(4, 2)
+    x = torch.rand(4, *SHAPE).round()
+    decoder = plain_decoder(likelihood)
+    for other in (x.double(), x.to(torch.uint8)):
+        found = decoder(z).log_prob(other)
+        torch.testing.assert_close(found.float(), decoder(z).log_prob(x))
+    masked = AutoregressiveDecoder(
+        Batched(
+            nn.Sequential(nn.Linear(2, 18), nn.Unflatten(-1, (2, 3, 3))),
+            in_shape=(2,),
+            out_shape=(2, 3, 3),
+        ),
+        MaskedPixelNetwork(SHAPE, 2, raw_shape=SHAPE, kernels=(3, 3), width=2),
+        likelihood=likelihood,
+    )
+    x[0, 0, -1, -1] = torch.nan
+    with pytest.raises(ValueError, match="takes pixels 0 or 1, got NaN or infinity in 1 of 36"):
+        masked(z).log_prob(x)
 
 
 def test_there_is_no_mean_and_images_are_draws() -> None:

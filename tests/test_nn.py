@@ -235,6 +235,20 @@ def test_batched_treats_each_datum_alone() -> None:
     assert network(torch.zeros(0, 1, 5, 5)).shape == (0, 2, 3, 3)
 
 
+@pytest.mark.parametrize("dtype", [torch.float64, torch.uint8, torch.int64])
+@pytest.mark.parametrize(("name", "shape"), [("mlp", (3,)), ("residual", (1, 16, 16))])
+def test_data_of_another_dtype_are_refused(
+    name: str, shape: tuple[int, ...], dtype: torch.dtype
+) -> None:
+    network = ARCHITECTURES[name].encoder(shape)
+    data = torch.zeros(2, *shape, dtype=dtype)
+    with pytest.raises(ValueError, match=f"float32 takes data of its dtype, got {dtype}; conv"):
+        network(data)
+    assert network.double()(data.double()).dtype == torch.float64
+    codes = Batched(nn.Embedding(5, 4), in_shape=(3,), out_shape=(3, 4))
+    assert codes(torch.zeros(2, 3, dtype=torch.int64)).shape == (2, 3, 4)
+
+
 def test_batched_refuses_other_shapes() -> None:
     network = Batched(nn.Flatten(), in_shape=(1, 28, 28), out_shape=(784,))
     with pytest.raises(

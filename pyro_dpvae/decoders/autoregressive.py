@@ -82,8 +82,11 @@ class AutoregressiveImage(dist.TorchDistribution):
     def log_prob(self, value: Tensor) -> Tensor:
         """Return log p(x) in nats, for x of shape (*sample, *batch, C, H, W)."""
         check_trailing_shape("data", value.shape, self.event_shape)
+        if self._validate_args:  # before the network, whose outputs would be wrong
+            self.likelihood.check_support(value)
         batch = torch.broadcast_shapes(value.shape[:-3], self.features.shape[:-3])
-        raw = self.network(_folded(value, batch), _folded(self.features, batch))
+        seen = _folded(value.to(self.features.dtype), batch)
+        raw = self.network(seen, _folded(self.features, batch))
         raw = raw.reshape(*batch, *self.likelihood.raw_shape)
         log_prob = self.likelihood(raw).log_prob(value)
         return log_prob.expand(torch.broadcast_shapes(batch, self.batch_shape))

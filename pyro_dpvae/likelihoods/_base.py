@@ -71,6 +71,13 @@ class AbstractLikelihood(nn.Module, ABC):
         of batch shape (*batch,) and event shape ``shape``.
         """
 
+    @final
+    def check_support(self, x: Tensor) -> None:
+        """Raise ValueError for data that are not finite, or that p(x | raw) cannot have."""
+        p = self(torch.zeros(self.raw_shape, device=x.device))
+        if isinstance(p, _Datum):
+            p.check_support(x)
+
     def start_at(self, data: Float[Tensor, "data ..."]) -> None:
         """Initialise parameters from data, (N, *shape), before training; here there are none."""
 
@@ -130,10 +137,10 @@ class _Datum(dist.Independent):
         # Always checked: (B, 28, 28) would broadcast against (1, 28, 28), and mix up the items.
         check_trailing_shape("data", value.shape, self.event_shape)
         if self._validate_args:
-            self._check_support(value)
+            self.check_support(value)
         return super().log_prob(value)
 
-    def _check_support(self, value: Tensor) -> None:
+    def check_support(self, value: Tensor) -> None:
         finite = value.isfinite()
         if not finite.all():
             bad = int((~finite).sum())

@@ -4,10 +4,10 @@ from collections.abc import Sequence
 from typing import cast, final
 
 import pyro
-import torch
 from torch import Tensor
 
 from pyro_dpvae.decoders import AbstractDecoder
+from pyro_dpvae.models.ladder import joined
 from pyro_dpvae.models.vae import AbstractVAE, plate_size
 from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
@@ -71,4 +71,4 @@ class ClusteringLadderVAE(AbstractVAE):
             for layer, prior in enumerate(cast(Sequence[AbstractPrior], self.prior.priors), 1):
                 y = pyro.sample(cluster(layer), prior.cluster_prior())
                 z.append(pyro.sample(layer_site(layer), prior.conditional(y)))
-            return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)
+            return pyro.sample(OBSERVED, self.decoder(joined(z)), obs=x)

@@ -13,7 +13,13 @@ from pyro_dpvae.nn import check_wiring
 from pyro_dpvae.priors import AbstractPrior, ProductPrior
 from pyro_dpvae.sites import OBSERVED, PLATE, layer_site
 
-__all__ = ["LadderVAE"]
+__all__ = ["LadderVAE", "joined"]
+
+
+def joined(z: Sequence[Tensor]) -> Tensor:
+    """Concatenate the latents of layers, of which a user may fix some to values that broadcast."""
+    batch = torch.broadcast_shapes(*(layer.shape[:-1] for layer in z))
+    return torch.cat([layer.expand(*batch, -1) for layer in z], -1)
 
 
 @final
@@ -67,4 +73,4 @@ class LadderVAE(AbstractVAE):
         with pyro.plate(PLATE, plate_size(x, size)):
             priors = enumerate(self.prior.priors, 1)
             z = [pyro.sample(layer_site(layer), prior()) for layer, prior in priors]
-            return pyro.sample(OBSERVED, self.decoder(torch.cat(z, -1)), obs=x)
+            return pyro.sample(OBSERVED, self.decoder(joined(z)), obs=x)

@@ -20,7 +20,22 @@ ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
 }
 """What makes the layer of each activation."""
 
-_KINKED = (nn.ReLU, nn.LeakyReLU, nn.ReLU6, nn.PReLU, nn.RReLU, nn.Hardtanh, nn.Hardswish)
+_KINKED = (
+    nn.Hardshrink,
+    nn.Hardsigmoid,
+    nn.Hardswish,
+    nn.Hardtanh,
+    nn.LeakyReLU,
+    nn.PReLU,
+    nn.ReLU,
+    nn.ReLU6,
+    nn.RReLU,
+    nn.SELU,
+    nn.Softshrink,
+    nn.Threshold,
+    *(nn.MaxPool1d, nn.MaxPool2d, nn.MaxPool3d),
+    *(nn.AdaptiveMaxPool1d, nn.AdaptiveMaxPool2d, nn.AdaptiveMaxPool3d),
+)
 
 
 def has_kinks(network: nn.Module) -> bool:
@@ -34,7 +49,10 @@ def has_kinks(network: nn.Module) -> bool:
         >>> has_kinks(nn.Sequential(nn.Linear(2, 2), nn.ReLU())), has_kinks(nn.SiLU())
         (True, False)
     """
-    return any(isinstance(module, _KINKED) for module in network.modules())
+    return any(
+        isinstance(module, _KINKED) or (isinstance(module, nn.ELU) and module.alpha != 1)
+        for module in network.modules()
+    )
 
 
 def elu(x: Tensor) -> Tensor:

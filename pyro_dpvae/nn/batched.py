@@ -5,7 +5,6 @@ from math import prod
 from typing import final
 
 import torch
-from jaxtyping import Float
 from torch import Tensor, nn
 
 from pyro_dpvae._checks import check_kind, check_positive_int, check_shape
@@ -46,7 +45,7 @@ class Batched(nn.Module):
         self.in_shape = check_shape("in_shape", in_shape)
         self.out_shape = check_shape("out_shape", out_shape)
 
-    def forward(self, x: Float[Tensor, "..."]) -> Float[Tensor, "..."]:
+    def forward(self, x: Tensor) -> Tensor:
         """Map x of shape (*batch, *in_shape) to (*batch, *out_shape)."""
         split = x.ndim - len(self.in_shape)
         if split < 0 or x.shape[split:] != self.in_shape:
@@ -58,7 +57,17 @@ class Batched(nn.Module):
         batch = x.shape[:split]
         # Not -1, which would be ambiguous for an empty batch.
         count = prod(batch)
-        y = self.body(x.reshape(count, *self.in_shape))
+        try:
+            y = self.body(x.reshape(count, *self.in_shape))
+        except RuntimeError as error:
+            own = {one.dtype for one in self.body.parameters() if one.is_floating_point()}
+            if not own or x.dtype in own or torch.is_autocast_enabled(x.device.type):
+                raise
+            raise ValueError(
+                f"a network of {', '.join(sorted(map(str, own)))} takes data of its dtype, got "
+                f"{x.dtype}; convert the data, such as x.float(), or x.float() / 255 for images "
+                "of 8 bits"
+            ) from error
         if y.shape != (count, *self.out_shape):
             raise ValueError(
                 f"the body must return the shape {(count, *self.out_shape)}, "

@@ -177,7 +177,7 @@ class OneByOne:
         for number, (weight, bias) in enumerate(self._layers):
             start, stop = (-(-place * len(weight) // self._size) for place in (i, i + 1))
             if number > 0:
-                y = self._joined(number - 1, len(weight), new)
+                y = self._joined(number - 1, weight.shape[1], new)
             new = torch.addmm(bias[start:stop, None], weight[start:stop, : len(y)], y)
             if number == 0 and self._context_part is not None:
                 new = new + self._context_part[start:stop]

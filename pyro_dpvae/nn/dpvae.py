@@ -33,7 +33,8 @@ _LINEAR = (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)
 def he_start(network: nn.Sequential) -> nn.Sequential:
     """Draw the weights before each ReLU from N(0, 2 / n), with biases of 0; return the network.
 
-    n is the number of inputs of an output unit. A layer that no ReLU follows keeps its weights.
+    n is the number of inputs of an output unit, on average over a transposed convolution's outputs
+    away from the border. A layer that no ReLU follows keeps its weights.
     PyTorch's own initial weights have a third of this variance or less: the output of seven such
     layers hardly depends on the input, and a VAE of them decodes every z to the mean of the data
     for hundreds of steps, or for ever.

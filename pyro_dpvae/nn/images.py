@@ -89,7 +89,7 @@ def check_image_size(
 _FEW = 2
 
 
-def _laid_out(image: Float[Tensor, "n c h w"]) -> Float[Tensor, "n c h w"]:
+def _laid_out(image: Tensor) -> Tensor:
     """Return the same images, in channels-last layout on a CPU.
 
     Convolutions keep the layout of their input. In this one, oneDNN computes a thousand images as
@@ -114,7 +114,7 @@ class ImageLayers(nn.Sequential):
         torch.Size([2, 144])
     """
 
-    def forward(self, input: Float[Tensor, "n c h w"]) -> Tensor:
+    def forward(self, input: Tensor) -> Tensor:
         """Return the output of the last layer."""
         return cast(Tensor, super().forward(_laid_out(input)))
 
