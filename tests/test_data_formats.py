@@ -20,7 +20,7 @@ from PIL import Image
 from torch import Tensor
 
 from pyro_dpvae.data import DataSet, dataset, load, scale_caution
-from pyro_dpvae.errors import DataError
+from pyro_dpvae.errors import DataError, DataWarning
 
 Array = np.ndarray[Any, Any]
 RNG = np.random.default_rng(0)
@@ -424,7 +424,8 @@ def test_tables_that_are_not_numbers_are_refused(tmp_path: Path) -> None:
     with pytest.raises(ValueError, match=r"must be separated by commas, got 'a;b'"):
         load(path)
     path.write_text("target,width\n1.5,2\n2.25,3\n")  # real numbers are no label
-    assert whole(path).columns == ("target", "width")
+    with pytest.warns(DataWarning, match="'target' of .* has real numbers.* trained on it"):
+        assert whole(path).columns == ("target", "width")
 
 
 @pytest.mark.parametrize("sparse", [False, True])

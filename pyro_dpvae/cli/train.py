@@ -23,8 +23,8 @@ _COLLAPSED = """the rate is near 0 ({rate:.3f} nats): the latents carry almost n
 about the data, and samples will look all alike. Remedies, in this order:
   train longer:                      --steps
   begin with little noise:           --likelihood gaussian --likelihood.variance 0.01
-  let the rate come in slowly:       --objective beta --objective.schedule.beta linear \
---objective.schedule.beta.steps 1000
+  let the rate come in slowly:       --objective beta --objective.beta 1 \
+--objective.schedule.beta linear --objective.schedule.beta.steps 1000
   weigh it less:                     --objective beta --objective.beta 0.5"""
 
 

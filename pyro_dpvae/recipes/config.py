@@ -59,7 +59,7 @@ class RunConfig(StepOptions):
     its options: ``prior={"name": "coupling", "blocks": 4}``.
 
     Args:
-        data: a data set by name (dsprites, mnist, two-moons and others), a file (.npz, .h5, .mat,
+        data: a data set by name (mnist, svhn, two-moons and others), a file (.npz, .h5, .mat,
             .csv, .h5ad and others) or a folder of images; 'dpvae data FILE' shows how it is read.
         root: the folder that holds data sets by name.
         layout: what the items of a file are: images, sequences or vectors; None decides by shape

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from pyro_dpvae._checks import check_choice
+from pyro_dpvae.data.labels import warn
 from pyro_dpvae.data.sources import Part, Source, library
 from pyro_dpvae.errors import DataError
 
@@ -33,6 +34,9 @@ def read_table(path: Path, labels: str | None = None) -> Source:
         ImportError: without pyarrow.
         ValueError: for a column with gaps or without numbers, or a table without a header, or
             without the column of labels.
+
+    Warns:
+        DataWarning: if a column called as labels are has real numbers, and so is no label.
     """
     table, names = _table(path)
     _check_header(names, path)
@@ -45,6 +49,12 @@ def read_table(path: Path, labels: str | None = None) -> Source:
     ids = {*stored, *(name for name in whole if _INDEX.fullmatch(name))}
     index = [name for name in names if name in ids and name != label]
     columns = [name for name in names if name not in {label, *index}]
+    for name in _LABELS if label is None else ():
+        if name in columns:
+            warn(
+                f"column {name!r} of {path} has real numbers, which cannot be classes, so the "
+                "model is trained on it; remove it if it is what you want to predict, or rename it"
+            )
     notes = [f"column {label!r} is the label"] if label else []
     if index:
         notes.append(f"columns that name rows are no data: {', '.join(map(repr, index))}")
