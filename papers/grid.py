@@ -15,6 +15,7 @@ from typing import Any
 from papers.dpvae.claims import Interval, mean_interval
 from papers.dpvae.jobs import Job, run_jobs, seconds_of
 from papers.dpvae.results import measured
+from papers.dpvae.studies import check_runs
 from pyro_dpvae._files import make_folder, write_whole
 from pyro_dpvae.cli import exit_status
 from pyro_dpvae.evaluation import EvaluationConfig, numbers_of
@@ -142,9 +143,11 @@ def results(
     A run that fails is named, and does not stop the others. A metric that a run lacks is NaN.
 
     Raises:
-        ValueError: if runs on one data set were measured with several feature networks.
+        ValueError: if the folder has runs of another configuration, or if runs on one data set
+            were measured with several feature networks.
     """
     make_folder(out)
+    check_runs([*jobs.values()])
     failures = run_jobs([*jobs.values()], at_once=at_once, out=out)
     for one in failures:
         print(f"failed: {one.name}: {one.reason}; log {one.log}")

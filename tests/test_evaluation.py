@@ -25,6 +25,7 @@ from pyro_dpvae.evaluation import (
     compare_runs,
     compare_seeds,
     evaluate_run,
+    numbers_of,
 )
 from pyro_dpvae.evaluation.compare import differing, half_width
 from pyro_dpvae.evaluation.evaluate import _spread
@@ -241,6 +242,48 @@ def test_another_checkpoint_or_other_data_make_a_new_evaluation(tmp_path: Path) 
     assert metrics_of(run) != second
 
 
+def test_other_labels_make_groups_of_labels_be_measured_again(tmp_path: Path) -> None:
+    path, generator = tmp_path / "data.npz", np.random.default_rng(0)
+    labels = np.arange(400) % 2
+    x = generator.normal(size=(400, 3)).astype(np.float32) + 3 * labels[:, None]
+    np.savez(path, x=x, labels=labels)
+    run = train(tmp_path, "run", "--data", str(path), "--latent-dim", "2")
+    assert evaluate(run, "--metrics", "probe,elbo") == 0
+    first = metrics_of(run)
+    assert first["nearest_neighbours"]["value"] > 0.9
+    copy = tmp_path / "copy"
+    shutil.copytree(run, copy)
+    np.savez(path, x=x, labels=generator.permutation(labels))
+    assert evaluate(run, "--metrics", "probe,elbo") == 0
+    assert metrics_of(run)["nearest_neighbours"]["value"] < 0.7
+    assert metrics_of(run)["elbo"] == first["elbo"]
+    found = compare_runs([str(copy), str(run)])
+    assert found.differences["probe"] == [None]
+    assert found.differences["elbo"][0] is not None
+    assert "other labels or factors" in " ".join(found.notes)
+
+
+def test_clusters_of_a_guide_without_a_mean_are_measured(tmp_path: Path) -> None:
+    common = ["--data", "digits", "--latent-dim", "3", "--network", "mlp", "--prior", "mixture"]
+    run = train(tmp_path, "run", *common, "--guide", "flow", steps=3)
+    assert evaluate(run) == 0
+    assert {"cluster_accuracy_layer_1", "frechet_domain", "nll"} <= set(metrics_of(run))
+
+
+def test_samples_of_an_autoregressive_decoder_are_no_means(tmp_path: Path) -> None:
+    common = ["--data", "digits", "--latent-dim", "3", "--network", "mlp"]
+    bits = ["--preprocessing", "binary-dynamic", "--likelihood", "bernoulli"]
+    lossy = train(tmp_path, "lossy", *common, *bits, "--model", "lossy", steps=3)
+    plain = train(tmp_path, "plain", *common, *bits, steps=3)
+    for run, shown in ((lossy, "samples of p(x|z)"), (plain, "means of p(x|z)")):
+        assert evaluate(run, "--metrics", "domain,elbo") == 0
+        assert metrics_of(run)["frechet_domain"]["settings"]["images"] == shown
+    found = compare_runs([str(lossy), str(plain)])
+    assert found.differences["frechet_domain"] == [None]
+    assert found.differences["elbo"][0] is not None
+    assert "they are of samples of p(x|z)" in " ".join(found.notes)
+
+
 @pytest.mark.parametrize(
     ("content", "status"), [("[]", 2), ("{", 2), ("null", 2), ("{}", 0), ('{"basis": {}}', 0)]
 )
@@ -370,6 +413,10 @@ def test_fid_uses_the_inception_network(
     found = metrics_of(run)
     assert {"fid", "fid_low_posterior", "kid", "precision_inception"} <= set(found)
     assert found["fid"]["settings"]["samples"] == 120
+    # The place of the weights is not part of what is asked for, but their content is.
+    assert read_kept(RunFolder(run))["groups"]["fid"]["numbers"] == numbers_of(
+        "fid", EvaluationConfig(images=120)
+    )
 
 
 @pytest.mark.parametrize(
@@ -608,21 +655,27 @@ def test_densities_of_other_things_have_no_difference(
         ("bernoulli", "logistic-mixture", True),
         ("gaussian", "laplace", True),
         ("logistic", "gaussian", False),
+        ("gaussian", {"name": "mixed"}, True),
+        ("gaussian", {"name": "mixed", "binary": [2]}, False),
+        ({"name": "mixed", "count": [2]}, {"name": "mixed", "binary": [2]}, True),
+        ({"name": "mixed", "binary": [1]}, {"name": "mixed", "binary": [2]}, False),
+        ({"name": "mixed", "binary": [1]}, {"name": "mixed", "categorical": {"1": 3}}, True),
     ],
 )
 def test_probabilities_compare_with_probabilities_and_densities_with_densities(
-    one: str, other: str, comparable: bool, tmp_path: Path
+    one: str | dict[str, Any], other: str | dict[str, Any], comparable: bool, tmp_path: Path
 ) -> None:
-    for likelihood in (one, other):
-        config = {"data": "d", "preprocessing": "grey", "likelihood": {"name": likelihood}}
-        run = RunFolder.create(tmp_path / likelihood, config)
+    for name, likelihood in (("one", one), ("other", other)):
+        options = {"name": likelihood} if isinstance(likelihood, str) else likelihood
+        config = {"data": "d", "preprocessing": "grey", "likelihood": options}
+        run = RunFolder.create(tmp_path / name, config)
         run.save({}, {"step": 1})
         entry = {"value": 1.0, "standard_error": 0.1, "settings": {}}
         content = {"groups": {}, "metrics": {"nll": entry}}
         run.write(
             "evaluation.json", {"basis": {"run": run.checkpoint().digest, "data": "d"}, **content}
         )
-    found = compare_runs([str(tmp_path / one), str(tmp_path / other)])
+    found = compare_runs([str(tmp_path / "one"), str(tmp_path / "other")])
     assert (found.differences["nll"][0] is not None) == comparable
 
 

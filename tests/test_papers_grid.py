@@ -3,6 +3,7 @@
 import json
 import math
 import subprocess
+from itertools import product
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -51,29 +52,41 @@ def test_a_grid_is_trained_measured_and_kept(
 ) -> None:
     monkeypatch.setattr(jobs, "subprocess", FORKS)
     options = {"data": "two-moons", "network": "moons", "latent-dim": 2, "likelihood": "gaussian"}
-    options |= {"steps": 3, "backend": "eager"}
+    options |= {"steps": 3, "backend": "eager", "seed": 0}
     grid = {
         ("moons", prior, 0): job_of(
             tmp_path / "runs" / prior,
-            flags({**options, "prior": prior}),
+            flags({**options, "prior": prior, "latent-dim": size}),
             steps=3,
             measurement=MEASURED,
         )
-        for prior in ("standard", "coupling", "none-such")
+        # Autoregressive priors need at least two coordinates.
+        for prior, size in (("standard", 2), ("coupling", 2), ("autoregressive", 1))
     }
     values, status = results(grid, MEASURED, out=tmp_path, at_once=2)
     assert status == 1
-    assert "failed: none-such: " in capsys.readouterr().out
+    assert "failed: autoregressive: " in capsys.readouterr().out
     for prior in ("standard", "coupling"):
         kept = json.loads((tmp_path / "runs" / prior / "evaluation.json").read_bytes())
         found = values["moons", prior, 0]
         assert found["skl"] == kept["metrics"]["skl"]["value"]
         assert kept["metrics"]["skl"]["settings"]["samples"] == 50
         assert math.isnan(found["probe"])  # was not measured
-    assert ("moons", "none-such", 0) not in values
+    assert ("moons", "autoregressive", 0) not in values
     monkeypatch.setattr(jobs, "_Process", lambda *_: pytest.fail("a process was started"))
-    del grid["moons", "none-such", 0]
+    del grid["moons", "autoregressive", 0]
     assert results(grid, MEASURED, out=tmp_path, at_once=2) == (values, 0)
+    other = {
+        key: job_of(
+            job.run,
+            flags({**options, "prior": key[1], "likelihood": "laplace"}),
+            steps=3,
+            measurement=MEASURED,
+        )
+        for key, job in grid.items()
+    }
+    with pytest.raises(ValueError, match=r"would change .*likelihood.* move that folder away"):
+        results(other, MEASURED, out=tmp_path, at_once=2)
     for number, prior in enumerate(("standard", "coupling")):
         path = tmp_path / "runs" / prior / "evaluation.json"
         kept = json.loads(path.read_bytes())
@@ -100,8 +113,12 @@ def test_the_commands_of_all_studies_are_valid(
         assert len({job.run for job in grid.values()}) == len(grid)
         assert {row.beside for row in table.rows.values()} <= table.rows.keys()
         check_arguments([*grid.values()][: len(table.rows)])
-    for likelihood, data in (("gaussian", "svhn"), ("bernoulli", "mnist")):
-        check_arguments([*guides.jobs_of(tmp_path, likelihood, data).values()])
+    runs: set[Path] = set()
+    for likelihood, data in product(guides.LIKELIHOODS, guides.DATA):
+        grid = guides.jobs_of(tmp_path, likelihood, data)
+        check_arguments([*grid.values()][: len(grid) // guides.SEEDS])
+        assert not runs & {job.run for job in grid.values()}
+        runs |= {job.run for job in grid.values()}
     spline = priors.neural_spline(3)
     assert isinstance(spline, ZukoPrior)
     assert spline().log_prob(torch.zeros(2, 3)).shape == (2,)

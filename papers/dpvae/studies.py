@@ -113,8 +113,9 @@ def check_runs(jobs: Sequence[Job]) -> None:
     """
     for job in jobs:
         asked, config = _configuration(job.train), _config(RunFolder(job.run))
-        # Its default depends on the data; the configuration of a run holds the resolved value.
-        left_out = _PLACE if asked["preprocessing"] else _PLACE | {"preprocessing"}
+        # Their defaults depend on the data; the configuration of a run holds the resolved values.
+        resolved = {key for key in ("preprocessing", "batch_size") if not asked[key]}
+        left_out = _PLACE | resolved
         # Null counts as absent, and older runs lack some entries, as for the identity of a run.
         before, after = (
             {

@@ -104,7 +104,7 @@ def jobs_of(out: Path, likelihood: str, data: str) -> dict[grid.Key, Job]:
                     options["network.source"] = source
                 words = "-".join(row.replace(",", "").replace("=", "").split())
                 found[row, budget, seed] = grid.job_of(
-                    out / "runs" / f"{words}-{budget}-seed-{seed}",
+                    out / "runs" / f"{data}-{likelihood}-{words}-{budget}-seed-{seed}",
                     grid.perceptrons(
                         options, hidden=HIDDEN, latent_dim=LATENT, steps=steps, seed=seed
                     ),

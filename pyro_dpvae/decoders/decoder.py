@@ -11,7 +11,7 @@ from pyro_dpvae._checks import check_positive_int
 from pyro_dpvae.likelihoods import AbstractLikelihood
 from pyro_dpvae.nn import Batched, measured
 
-__all__ = ["AbstractDecoder", "Decoder", "images", "network_of_latents"]
+__all__ = ["AbstractDecoder", "Decoder", "images", "network_of_latents", "shows"]
 
 
 class AbstractDecoder(nn.Module, ABC):
@@ -75,6 +75,15 @@ def images(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> Float
         return p.mean
     except NotImplementedError:
         return p.sample()
+
+
+def shows(decoder: AbstractDecoder, z: Float[Tensor, "*batch latent"]) -> str:
+    """Return what :func:`images` shows, ``"means"`` or ``"samples"``."""
+    try:
+        _ = decoder(z).mean
+    except NotImplementedError:
+        return "samples"
+    return "means"
 
 
 @final

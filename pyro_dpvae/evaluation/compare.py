@@ -38,6 +38,7 @@ _PROBABILITIES = (
     *("bernoulli", "categorical", "logistic", "logistic-mixture", "negative-binomial"),
     "poisson",
 )
+_DISCRETE = ("binary", "count", "categorical")  # columns of a mixed likelihood
 
 
 @dataclass(frozen=True)
@@ -209,21 +210,28 @@ def half_width(error: float | None, *, repetitions: int | None = None) -> float:
     return float(factor * error)
 
 
-def observed_kind(preprocessing: str, likelihood: str) -> tuple[str, str]:
+def observed_kind(preprocessing: str, likelihood: Mapping[str, Any]) -> tuple[str, str]:
     """Return the kind of log p(x); likelihoods of different kinds are not comparable.
 
     Args:
         preprocessing: name of the preprocessing.
-        likelihood: name of the likelihood.
+        likelihood: the likelihood's name and options.
 
     Returns:
-        The preprocessing, and ``"probability"`` or ``"density"``.
+        The preprocessing, and ``"probability"`` or ``"density"``, or for a mixed likelihood which
+        columns have probabilities.
 
     Example:
-        >>> observed_kind("unit", "bernoulli"), observed_kind("unit", "laplace")
-        (('unit', 'probability'), ('unit', 'density'))
+        >>> observed_kind("grey", {"name": "laplace"})
+        ('grey', 'density')
+        >>> observed_kind("none", {"name": "mixed", "binary": [2]})
+        ('none', 'density with a probability of columns [2]')
     """
-    return preprocessing, "probability" if likelihood in _PROBABILITIES else "density"
+    if likelihood["name"] in _PROBABILITIES:
+        return preprocessing, "probability"
+    columns = [int(one) for key in _DISCRETE for one in likelihood.get(key) or ()]
+    whose = f" with a probability of columns {sorted(columns)}" if columns else ""
+    return preprocessing, f"density{whose}"
 
 
 class _Evaluated:
@@ -248,7 +256,7 @@ class _Evaluated:
 
     @property
     def observed(self) -> tuple[str, str]:
-        return observed_kind(self.config["preprocessing"], self.config["likelihood"]["name"])
+        return observed_kind(self.config["preprocessing"], self.config["likelihood"])
 
     @property
     def essential(self) -> dict[str, Any]:
@@ -315,7 +323,20 @@ def _left_out(first: _Evaluated, other: _Evaluated) -> dict[str, str]:
                 "evaluate one of them again with the settings of the other"
             )
             reasons |= dict.fromkeys(first.groups[group]["metrics"], reason)
+        inputs = [run.groups[group].get("inputs") for run in (first, other)]
+        if None not in inputs and inputs[0] != inputs[1] and group != "fid":
+            reason = (
+                f"{group}: {first.path} was measured with other labels or factors than "
+                f"{other.path}; evaluate both again on the same data"
+            )
+            reasons |= dict.fromkeys(first.groups[group]["metrics"], reason)
     for name in set(first.metrics) & set(other.metrics):
+        shown = [run.metrics[name]["settings"].get("images") for run in (first, other)]
+        if shown[0] != shown[1]:
+            reasons[name] = (
+                f"metrics of features: they are of {shown[0]} in {first.path}, and of {shown[1]} "
+                f"in {other.path}"
+            )
         networks = [run.metrics[name]["settings"].get("network") for run in (first, other)]
         if networks[0] != networks[1]:
             reasons[name] = (

@@ -1,5 +1,6 @@
 """Groups of metrics of a trained run, and the file in which they are stored."""
 
+import hashlib
 import math
 import time
 import warnings
@@ -20,6 +21,7 @@ from pyro_dpvae._ranks import map_over_ranks, on_first_rank, ranks, shared_objec
 from pyro_dpvae._subsets import evenly_spaced
 from pyro_dpvae.data import own_batches
 from pyro_dpvae.data.dataset import split_size
+from pyro_dpvae.decoders.decoder import shows
 from pyro_dpvae.distributions import DiagonalNormalMixture, effective_components
 from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation import labelled, needs
@@ -28,6 +30,7 @@ from pyro_dpvae.evaluation.kept import keep, kept_of, kept_per_datum
 from pyro_dpvae.evaluation.needs import Need
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.features import AbstractFeatures
+from pyro_dpvae.features.base import inception_weights
 from pyro_dpvae.importance import ImportanceSampler, log_weights
 from pyro_dpvae.metrics.estimate import Estimate, Settings, mean_estimate, sum_estimate
 from pyro_dpvae.metrics.pockets import Space
@@ -67,10 +70,10 @@ def evaluate_run(
 ) -> dict[str, dict[str, Any]]:
     """Measure groups of metrics and store them in the run's ``evaluation.json``.
 
-    Metrics that the file has for the same checkpoint, data and settings are not measured again, so
-    an interrupted evaluation can be continued. Metrics of another checkpoint or other data are
-    dropped. Each group has its own random draws, so that a value does not depend on the other
-    groups.
+    Metrics that the file has for the same checkpoint, data, labels and settings are not measured
+    again, so an interrupted evaluation can be continued. Metrics of another checkpoint or other
+    data are dropped. Each group has its own random draws, so that a value does not depend on the
+    other groups.
 
     With several ranks all must call it. They share the work on batches, get the same values as a
     single rank, and rank zero writes.
@@ -107,8 +110,10 @@ def evaluate_run(
     done: list[str] = []
     for name in chosen:
         numbers, before = numbers_of(name, subject.config), content["groups"].get(name, {})
+        inputs = _inputs(name, subject)
         whole = name in values or name not in _PER_DATUM
-        if whole and before.get("numbers") == numbers:
+        same = before.get("numbers") == numbers and before.get("inputs", inputs) == inputs
+        if whole and same:
             measured |= {key: content["metrics"][key] for key in before["metrics"]}
             done.append(name)
             continue
@@ -127,7 +132,14 @@ def evaluate_run(
         plain = {key: _plain(estimate) for key, estimate in found.items()}
         of_each = subject.per_datum.get(name)
         on_first_rank(
-            partial(keep, run, basis, name, numbers=numbers, metrics=plain, per_datum=of_each)
+            partial(
+                keep,
+                *(run, basis, name),
+                numbers=numbers,
+                metrics=plain,
+                inputs=inputs,
+                per_datum=of_each,
+            )
         )
         measured |= plain
         done.append(name)
@@ -144,6 +156,23 @@ def numbers_of(group: str, config: EvaluationConfig) -> dict[str, Any]:
     names = (*GROUPS[group].numbers, "seed")
     numbers = {number: getattr(config, number) for number in names}
     return {**numbers, **GROUPS[group].fixed}
+
+
+def _inputs(group: str, subject: Subject) -> str | None:
+    """Return a digest of what a group uses besides the items of the data; None if nothing."""
+    if group == "fid":
+        try:
+            weights = inception_weights(subject.config.inception)
+        except FileNotFoundError:
+            return None  # what is stored is of the same weights, for all that is known
+        return hashlib.sha256(weights.read_bytes()).hexdigest()[:12]
+    if not {needs.LABELS, needs.CLASSES, needs.FACTORS}.intersection(GROUPS[group].needs):
+        return None
+    data, digest = subject.data, hashlib.sha256()
+    for one in (data.train_labels, data.test_labels, data.train_factors, data.test_factors):
+        digest.update(repr(None if one is None else tuple(one.shape)).encode())
+        digest.update(b"" if one is None else one.cpu().contiguous().numpy().tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _plain(estimate: Estimate) -> dict[str, Any]:
@@ -312,7 +341,9 @@ def _feature_metrics(subject: Subject, network: AbstractFeatures) -> Estimates:
         "precision": precision,
         "recall": recall,
     }
-    common = {"images": "means of p(x|z)", "reference_split": "train", **network.settings}
+    with torch.no_grad():
+        shown = shows(subject.model.decoder, prior[:1])
+    common = {"images": f"{shown} of p(x|z)", "reference_split": "train", **network.settings}
     return {name: replace(one, settings={**one.settings, **common}) for name, one in found.items()}
 
 
@@ -334,7 +365,7 @@ GROUPS: dict[str, _Group] = {
     "domain": _Group(
         _domain, ("images",), _SPACED, (needs.IMAGES, needs.CLASSES, needs.IN_MEMORY)
     ),
-    "fid": _Group(_inception, ("images", "inception"), _SPACED, needs=(needs.IMAGES,)),
+    "fid": _Group(_inception, ("images",), _SPACED, needs=(needs.IMAGES,)),
     "nll": _Group(_likelihood, ("nll_samples", "nll_data"), _SPACED),
 }
 """The groups of metrics by name."""

@@ -24,6 +24,7 @@ def keep(
     *,
     numbers: Mapping[str, Any],
     metrics: Mapping[str, Mapping[str, Any]],
+    inputs: str | None = None,
     per_datum: Tensor | None = None,
 ) -> dict[str, Any]:
     """Add a measured group to the run's evaluation; return the whole evaluation.
@@ -38,6 +39,7 @@ def keep(
         group: name of the group.
         numbers: the settings that its metrics depend on.
         metrics: its metrics by name, each a value with its standard error and settings.
+        inputs: the digest of its labels, factors or feature network, if it uses such.
         per_datum: the value of each datum, if the group has such values.
     """
     with locked(run.path, name=_LOCK, wait=True):
@@ -45,6 +47,8 @@ def keep(
         for name in content["groups"].get(group, {}).get("metrics", ()):
             content["metrics"].pop(name, None)
         content["groups"][group] = {"numbers": dict(numbers), "metrics": list(metrics)}
+        if inputs is not None:
+            content["groups"][group]["inputs"] = inputs
         content["metrics"].update(metrics)
         if per_datum is not None:
             tensors = {**kept_per_datum(run, content), group: per_datum}

@@ -15,6 +15,7 @@ from pyro_dpvae.errors import EvaluationWarning
 from pyro_dpvae.evaluation.subject import Subject
 from pyro_dpvae.guides import ClusteringLadderGuide
 from pyro_dpvae.metrics.estimate import Estimate
+from pyro_dpvae.mixture import posterior_means
 from pyro_dpvae.priors import ProductPrior
 from pyro_dpvae.priors.product import layers_of
 
@@ -107,7 +108,7 @@ def _cluster_probabilities(subject: Subject, x: Tensor) -> list[Tensor]:
     if isinstance(guide, ClusteringLadderGuide):
         return guide.cluster_probabilities(x)
     layers = layers_of(prior)
-    means = guide.posterior(x).mean.split([part.latent_dim for part in layers], -1)
+    means = posterior_means(guide.posterior, x).split([part.latent_dim for part in layers], -1)
     return [part.responsibilities(z) for part, z in zip(layers, means, strict=True)]
 
 

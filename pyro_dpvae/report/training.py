@@ -113,12 +113,14 @@ def _comparable(placed: Sequence[Placed], quantity: str) -> dict[str, list[Place
     """Return the runs that share a chart, by what their log p(x) is of if that differs."""
     groups: dict[tuple[str, str], list[Placed]] = {}
     for one in placed:
-        kind = observed_kind(str(one.run.config.get("preprocessing")), part(one.run, "likelihood"))
+        likelihood = one.run.config.get("likelihood")
+        options = likelihood if isinstance(likelihood, dict) else {"name": likelihood}
+        kind = observed_kind(str(one.run.config.get("preprocessing")), options)
         groups.setdefault(kind, []).append(one)
     if quantity not in _OF_DATA or len(groups) < 2:
         return {"": list(placed)}
     plural = {"probability": "probabilities", "density": "densities"}
-    return {f"{name}, {plural[kind]}": alike for (name, kind), alike in groups.items()}
+    return {f"{name}, {plural.get(kind, kind)}": alike for (name, kind), alike in groups.items()}
 
 
 def _chart(quantity: str, title: str, curves: Sequence[Curve], kind: str) -> dict[str, Any]:
