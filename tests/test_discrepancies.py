@@ -15,7 +15,7 @@ from pyro_dpvae.objectives import MMD, AbstractPenalty, Latents, SteinDiscrepanc
 from pyro_dpvae.objectives.penalties import mmd
 from pyro_dpvae.objectives.penalties.mmd import KERNELS, Kernel, squared_distances
 from pyro_dpvae.objectives.penalties.stein import stein_squared
-from pyro_dpvae.priors import CouplingPrior, ZukoPrior
+from pyro_dpvae.priors import CouplingPrior, FixedPrior, ProductPrior, StandardNormal, ZukoPrior
 from tests.gaussian_latents import latents_of, site_of
 
 BATCH, LATENT = 12, 3
@@ -231,14 +231,20 @@ def test_the_gradient_of_stein_under_couplings_is_that_of_its_mean() -> None:
 
 def test_stein_refuses_a_prior_whose_score_jumps() -> None:
     latents = latents_of(torch.zeros(8, 2), torch.ones(8, 2))
+    kinked = CouplingPrior(2, activation="leaky-relu")
     for prior in (
-        CouplingPrior(2, activation="leaky-relu"),
+        kinked,
         CouplingPrior(2, base=CouplingPrior(2, activation="relu")),
         ZukoPrior(zuko.flows.MAF(2, transforms=1)),
+        ProductPrior([StandardNormal(1), FixedPrior(dist.Normal(torch.zeros(1), 1.0)), kinked]),
+        CouplingPrior(5, base=ProductPrior([ProductPrior([kinked, kinked]), StandardNormal(1)])),
     ):
+        assert not prior.has_smooth_score
         site = replace(latents.sites[0], prior=prior().expand([8]))
         with pytest.raises(ValueError, match="score must be continuous"):
             SteinDiscrepancy(1.0)(Latents((site,)))
-    for prior in (CouplingPrior(2), ZukoPrior(zuko.flows.MAF(2, activation=nn.SiLU))):
+    smooth = ProductPrior([StandardNormal(1), FixedPrior(dist.Normal(torch.zeros(1), 1.0))])
+    for prior in (CouplingPrior(2), smooth, ZukoPrior(zuko.flows.MAF(2, activation=nn.SiLU))):
+        assert prior.has_smooth_score
         site = replace(latents.sites[0], prior=prior().expand([8]))
         assert SteinDiscrepancy(1.0)(Latents((site,)))["stein"].isfinite()

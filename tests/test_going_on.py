@@ -1,6 +1,7 @@
 """How runs go on: with other settings or none but theirs, with lost records, after errors."""
 
 import json
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,11 +10,12 @@ from torch import nn
 
 from pyro_dpvae.cli import main
 from pyro_dpvae.errors import CheckpointError
+from pyro_dpvae.objectives import InfoELBO
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.runs.identity import run_id
-from pyro_dpvae.training import History, NonFiniteError
+from pyro_dpvae.training import History, NonFiniteError, TrainConfig
 from pyro_dpvae.training.guard import GuardedSteps
-from pyro_dpvae.training.settings import check_settings
+from pyro_dpvae.training.settings import check_settings, differences, settings_of
 from tests.test_training_options import Killed, Watch, train
 
 EAGER: dict[str, Any] = {"backend": "eager"}
@@ -91,6 +93,50 @@ def test_a_run_that_ended_before_its_schedules_has_its_best_after_them(tmp_path:
     assert run.checkpoint("best").step == 8
     train(run, resume=True, steps=32, **options)
     assert run.checkpoint("best").step == 16
+
+
+def falling(slope: float, step: int) -> float:
+    return max(0.0, 1.0 - slope * step)
+
+
+class Falling:
+    """A weight that is no function."""
+
+    def __call__(self, step: int) -> float:
+        return falling(0.25, step)
+
+
+@pytest.mark.parametrize(
+    "made",
+    [lambda: partial(falling, 0.25), lambda: lambda step: falling(0.25, step), Falling],
+    ids=["partial", "lambda", "object"],
+)
+def test_weights_and_rates_by_functions_are_the_same_in_another_process(made: Any) -> None:
+    kept = [made(), made()]  # of different addresses
+    settings = [
+        settings_of(
+            TrainConfig(steps=4, learning_rate=one),
+            InfoELBO(alpha=one),
+        )
+        for one in kept
+    ]
+    assert settings[0] == settings[1]
+    assert "0x" not in json.dumps(settings)
+    old = {"objective.rate.beta": "<function warm_up at 0x7fdaab61bb00>"}
+    assert differences(old, {"objective.rate.beta": "warm_up"}) == {}
+
+
+def test_the_last_loss_under_a_moving_weight_is_not_compared_with_those_after_it(
+    tmp_path: Path,
+) -> None:
+    """Evaluated after 10 steps, the loss is that of the last of them, of 0.9 times the weight."""
+    run = created(tmp_path)
+    options: dict[str, Any] = {"monitor": "loss", "patience": 2, "evaluate_every": 10}
+    _, history = train(run, beta=8.0, learning_rate=lambda _: 0.0, steps=30, **options, **EAGER)
+    losses = [one["held_out"]["loss"] for one in history.records if "held_out" in one]
+    assert losses[0] < min(losses[1:])
+    assert run.checkpoint("best").step > 10
+    assert not history.stopped
 
 
 def test_a_checkpoint_that_was_replaced_since_it_was_read_is_refused(tmp_path: Path) -> None:

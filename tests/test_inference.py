@@ -259,6 +259,75 @@ def test_a_parameter_that_few_of_the_summed_steps_move_is_updated() -> None:
     assert optim.pending == 0
 
 
+@pytest.mark.parametrize("svi", [SVI, partial(CapturedSVI, backend="eager")])
+def test_a_gradient_of_an_earlier_step_counts_once(svi: Any) -> None:
+    """By hand: the gradient of (a + f b - 5)^2 / 2, summed over two steps, with a rate of 0.1."""
+
+    def model(flag: bool) -> None:
+        a = pyro.param("a", torch.tensor(1.0))
+        b = pyro.param("b", torch.tensor(1.0)) if flag else torch.tensor(0.0)
+        pyro.sample("x", dist.Normal(a + b, 1.0), obs=torch.tensor(5.0))
+
+    def guide(flag: bool) -> None:
+        pass
+
+    pyro.clear_param_store()
+    optim = AccumulatingOptim(FusedOptim({"lr": 0.1}, constructor=torch.optim.SGD), 2)
+    steps = svi(model, guide, optim, loss=pyro.infer.Trace_ELBO())
+    a, b = 1.0, 1.0
+    for _ in range(3):
+        for flag in (True, False):
+            steps.step(flag)
+        errors = a + b - 5, a - 5
+        a, b = a - 0.1 * sum(errors), b - 0.1 * errors[0]
+        found = [pyro.param(name).item() for name in "ab"]
+        assert found == pytest.approx([a, b])
+        assert pyro.param("b").unconstrained().grad is None
+
+
+@pytest.mark.parametrize("late", [False, True])
+@pytest.mark.parametrize("constructor", [torch.optim.SGD, torch.optim.Adam, torch.optim.RMSprop])
+def test_momentum_starts_with_the_first_gradient_that_is_taken(
+    constructor: Any, late: bool
+) -> None:
+    """As by torch's own optimizer for each parameter, without the step that is skipped."""
+    options = {"lr": 0.1, **({} if constructor is torch.optim.Adam else {"momentum": 0.9})}
+    size = 1000
+    waste = [torch.full((size,), 1e6) for _ in range(200)]
+    del waste  # so that memory that is not initialised holds these
+    pyro.clear_param_store()
+    for name in "ab":
+        pyro.get_param_store().setdefault(name, torch.ones(size))
+    a, b = (pyro.param(name).unconstrained() for name in "ab")
+    optim = FusedOptim(options, constructor=constructor, skip_nonfinite=not late)
+    alone = [torch.ones(size, requires_grad=True) for _ in "ab"]
+    oracles = [constructor([one], **options) for one in alone]
+    for step in range(4):
+        bad = step == 0 and not late
+        gradients = [torch.full((size,), torch.nan if bad else 1.0), torch.full((size,), 0.5)]
+        taken = [True, not (late and step == 0)]
+        for mine, gradient, takes in zip((a, b), gradients, taken, strict=True):
+            mine.grad = gradient.clone() if takes else None
+        optim([one for one in (a, b) if one.grad is not None])
+        for one, oracle, gradient, takes in zip(alone, oracles, gradients, taken, strict=True):
+            if takes and not bad:
+                one.grad = gradient.clone()
+                oracle.step()
+    for mine, one in zip((a, b), alone, strict=True):
+        torch.testing.assert_close(mine.detach(), one.detach())
+
+
+def test_fused_momentum_that_may_be_skipped_is_refused() -> None:
+    pyro.clear_param_store()
+    pyro.get_param_store().setdefault("a", torch.ones(2))
+    options = {"lr": 0.1, "momentum": 0.9, "fused": True}
+    optim = FusedOptim(options, constructor=torch.optim.SGD, skip_nonfinite=True)
+    a = pyro.param("a").unconstrained()
+    a.grad = torch.ones(2)
+    with pytest.raises(ValueError, match=r"momentum cannot skip a step.* leave fused out"):
+        optim([a])
+
+
 def test_tensors_outside_the_store_are_refused() -> None:
     pyro.clear_param_store()
     one = torch.nn.Parameter(torch.ones(2))

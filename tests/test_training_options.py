@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pyro
 import pytest
 import torch
@@ -185,14 +186,34 @@ def test_training_ends_when_it_brings_no_improvement(tmp_path: Path) -> None:
         "steps": 40,
     }
     _, history = train(run, **options)
-    # Evaluated at 10, when beta has got to 1, and without improvement at 12, 14 and 16.
-    assert (history.stopped, history.step, history.evaluated) == (True, 16, 16)
-    assert run.checkpoint("best").step == 10
+    # After 10 steps beta is that of the last of them, 0.9. Evaluated at 12, when it has got to 1,
+    # and without improvement at 14, 16 and 18.
+    assert (history.stopped, history.step, history.evaluated) == (True, 18, 18)
+    assert run.checkpoint("best").step == 12
     _, resumed = train(run, resume=True, **options)
-    assert (resumed.stopped, resumed.step) == (True, 16)
+    assert (resumed.stopped, resumed.step) == (True, 18)
     _, patient = train(run, resume=True, **{**options, "patience": 5})
-    assert (patient.stopped, patient.step) == (True, 20)
-    assert {"step": 16, "changed": {"patience": 5}} in patient.records
+    assert (patient.stopped, patient.step) == (True, 22)
+    assert {"step": 18, "changed": {"patience": 5}} in patient.records
+
+
+@pytest.mark.parametrize("kind", [np.float32, np.float64, torch.tensor])
+def test_learning_rates_may_be_numbers_of_other_libraries(tmp_path: Path, kind: Any) -> None:
+    """A function that returns np.float32(0.0625) trains as 0.0625 does, and is recorded so."""
+    found = []
+    for convert in (float, kind):
+        run = RunFolder.create(tmp_path / convert.__name__, {})
+        options: dict[str, Any] = {
+            "learning_rate": lambda step, convert=convert: convert(0.0625 / 2 ** (step // 4)),
+            "log_every": 1,
+        }
+        raw, _ = train(run, steps=12, **options)
+        lines = (run.path / "metrics.jsonl").read_text().splitlines()
+        rates = [json.loads(line).get("learning_rate") for line in lines]
+        found.append(([one.detach() for one in raw.model.parameters()], rates))
+    assert all(torch.equal(one, two) for one, two in zip(found[0][0], found[1][0], strict=True))
+    assert found[0][1] == found[1][1]
+    assert {0.0625, 0.03125} <= set(found[1][1])
 
 
 def test_a_run_that_stops_at_nan_leaves_its_batch_and_its_last_checkpoint(tmp_path: Path) -> None:

@@ -293,11 +293,14 @@ class AccumulatingOptim(PyroOptim):
         if self.pending < self.every:
             return
         stored = pyro.get_param_store()._params
+        borrowed = [stored[name] for name in self._sums if name not in named]
         for name, total in self._sums.items():
             named.setdefault(name, stored[name])
             named[name].grad = total
         self.pending, self._sums = 0, {}
         self.optim(named.values(), *args, **kwargs)
+        for param in borrowed:
+            param.grad = None  # SVI clears the gradients of the step's own parameters only
 
     def share(self) -> None:
         """Average the accumulated gradients over ranks, which does not change the next update.

@@ -120,8 +120,11 @@ class FusedOptim(PyroOptim):
         if self.skip_nonfinite or self.max_norm is not None:
             self._guard([param for param in present if param.grad is not None], nonfinite)
             fused = all(group.get("fused") for group in self.optimizer.param_groups)
-            if not fused and getattr(self.optimizer, "found_inf", False):
-                return
+            if not fused and hasattr(self.optimizer, "found_inf"):
+                found = self.optimizer.found_inf
+                del self.optimizer.found_inf  # others than fused kernels do not take it
+                if found:
+                    return
         if args or kwargs or self._quick is None or not self._quick.step():
             self.optimizer.step(*args, **kwargs)
             self._quick = QuickAdam(self.optimizer) if QuickAdam.serves(self.optimizer) else None
@@ -217,8 +220,14 @@ class FusedOptim(PyroOptim):
         options = dict(self._get_optim_args(param))
         if self._rate is not None:
             options["lr"] = self._rate
-        if self._fusible and not options.keys() & {"fused", "foreach", "differentiable"}:
+        chosen = options.keys() & {"fused", "foreach", "differentiable"}
+        if self._fusible and not chosen and not self._has_late_momentum(options):
             options["fused"] = True
+        if self.skip_nonfinite and options.get("fused") and self._has_late_momentum(options):
+            raise ValueError(
+                "fused SGD with momentum cannot skip a step: a skipped first step leaves the "
+                "momentum undefined, got fused=True with skip_nonfinite=True; leave fused out"
+            )
         for old in [one for one, known in self._names.items() if known == name]:
             self._remove(old)  # the store was cleared
         self._put(param, options)
@@ -227,6 +236,17 @@ class FusedOptim(PyroOptim):
         waiting = self._state_waiting_to_be_consumed.pop(name, None)
         if waiting is not None:
             self._load(param, waiting)
+
+    def _has_late_momentum(self, options: Options) -> bool:
+        """Return True for SGD with momentum, whose fused kernel needs it from the first step on.
+
+        In torch 2.14.1 the kernel takes uninitialised memory for it after a skipped first step,
+        and fails for a parameter whose first gradient comes later than that of others.
+        """
+        constructor = self.pt_optim_constructor
+        kind = getattr(constructor, "func", constructor)
+        options = {**getattr(constructor, "keywords", {}), **options}
+        return kind is torch.optim.SGD and bool(options.get("momentum"))
 
     def _put(self, param: Tensor, options: Options) -> Options:
         """Put a parameter into the group of its options; return the group."""

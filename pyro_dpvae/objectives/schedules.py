@@ -1,5 +1,6 @@
 """Schedules: weights that change with the training step; and modules that have such weights."""
 
+import functools
 import math
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -268,7 +269,21 @@ class _Combined:
         return self._function(*(w(step) if callable(w) else w for w in self._weights))
 
     def __repr__(self) -> str:
-        return self._formula.format(*self._weights)
+        return self._formula.format(*map(described, self._weights))
+
+
+def described(weight: Any) -> Any:
+    """Return a number as it is, and a function as a text that is the same in every process."""
+    if not callable(weight):
+        return weight
+    if isinstance(weight, functools.partial):
+        inner = [*map(described, weight.args)]
+        named = {name: described(value) for name, value in weight.keywords.items()}
+        return f"partial({described(weight.func)}, {inner}, {named})"
+    if hasattr(weight, "__qualname__"):
+        return weight.__qualname__
+    kind: Any = type(weight)
+    return repr(weight) if kind.__repr__ is not object.__repr__ else kind.__qualname__
 
 
 class WeightedModule(nn.Module):
@@ -329,7 +344,7 @@ class WeightedModule(nn.Module):
     @property
     def settings(self) -> dict[str, Any]:
         """The weights and options of the part, for records in JSON."""
-        weights = {k: repr(w) if callable(w) else w for k, w in self._weights.items()}
+        weights = {k: described(w) for k, w in self._weights.items()}
         return {**weights, **{name: getattr(self, name) for name in self.options}}
 
     def extra_repr(self) -> str:

@@ -122,6 +122,11 @@ class ProductPrior(AbstractPrior):
         self.priors = nn.ModuleList(priors)
         self.latent_dims = sizes
 
+    @property
+    def has_smooth_score(self) -> bool:
+        """True if the score of every part is a continuous function."""
+        return all(prior.has_smooth_score for prior in layers_of(self))
+
     def forward(self) -> Joined:
         """Return p(z), of batch shape () and event shape (L,)."""
         return Joined([prior() for prior in layers_of(self)])

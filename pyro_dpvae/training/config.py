@@ -138,10 +138,11 @@ class StepOptions:
         for name in ("log_every", "evaluate_every", "growth_steps", "accumulate"):
             check_positive_int(name, getattr(self, name))
         check_seed(self.seed)
+        # As floats, which JSON takes; those of NumPy and torch are welcome.
         if self.clip_norm is not None:
-            check_positive("clip_norm", self.clip_norm)
+            object.__setattr__(self, "clip_norm", check_positive("clip_norm", self.clip_norm))
         if self.average_decay is not None:
-            check_decay(self.average_decay)
+            object.__setattr__(self, "average_decay", check_decay(self.average_decay))
         check_choice("optimizer", self.optimizer, OPTIMIZERS)
         check_choice("nonfinite", self.nonfinite, POLICIES)
         check_choice("precision", self.precision, PRECISIONS)
@@ -187,7 +188,8 @@ class TrainConfig(StepOptions):
             for step in (0, self.steps - 1):
                 self.learning_rate_at(step)
         else:
-            check_positive("learning_rate", self.learning_rate)
+            rate = check_positive("learning_rate", self.learning_rate)
+            object.__setattr__(self, "learning_rate", rate)
         if self.accumulate > self.steps:
             raise ValueError(
                 f"an update sums the gradients of accumulate steps, got {self.accumulate} of "
@@ -212,7 +214,7 @@ class TrainConfig(StepOptions):
                 "correct its schedule"
             )
         warm = 1.0 if self.warmup_steps is None else min(1.0, (step + 1) / self.warmup_steps)
-        return warm * rate
+        return float(warm * rate)
 
     @property
     def rate_moves(self) -> bool:

@@ -1,6 +1,7 @@
 """The settings of a run in its checkpoints, and which of them may change on resuming."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import fields
 from importlib.metadata import PackageNotFoundError, version
@@ -12,12 +13,14 @@ from torch import nn
 from pyro_dpvae._devices import device_of
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.objectives import RegularizedELBO
+from pyro_dpvae.objectives.schedules import described
 from pyro_dpvae.runs import CHANGEABLE
 from pyro_dpvae.runs.changes import ADDED
 from pyro_dpvae.training.config import TrainConfig
 
 __all__ = ["check_settings", "differences", "environment", "settings_of"]
 
+_FUNCTION = re.compile(r"<function (.+?) at 0x[0-9a-f]+>")
 _SEEN = frozenset({"steps", "evaluate_every", "checkpoint_every"})
 """Settings that the records show by themselves."""
 
@@ -37,7 +40,7 @@ def settings_of(config: TrainConfig, objective: RegularizedELBO) -> dict[str, An
         for field in fields(config)
         if field.name not in _SEEN
     }
-    values["learning_rate"] = _described(config.learning_rate)
+    values["learning_rate"] = described(config.learning_rate)
     values["objective"] = objective.settings
     return dict(_flat(json.loads(json.dumps(values))))
 
@@ -60,6 +63,9 @@ def differences(saved: Mapping[str, Any], now: Mapping[str, Any]) -> dict[str, t
         {'patience': (2, 3)}
     """
     before, after = {**ADDED, **saved}, {**ADDED, **now}
+    for name, value in before.items():
+        if isinstance(value, str):  # earlier versions kept the address of a function too
+            before[name] = _FUNCTION.sub(r"\1", value)
     names = dict.fromkeys([*before, *after])
     return {n: (before.get(n), after.get(n)) for n in names if before.get(n) != after.get(n)}
 
@@ -84,12 +90,6 @@ def check_settings(saved: Mapping[str, Any], now: Mapping[str, Any], *, where: s
             f"these settings must not change when a run is resumed from {where}: {changes}; only "
             f"{', '.join(sorted(CHANGEABLE))} may change; use the old settings or train a new run"
         )
-
-
-def _described(rate: Any) -> Any:
-    if not callable(rate):
-        return rate
-    return getattr(rate, "__qualname__", None) or repr(rate)
 
 
 def _version(name: str) -> str:

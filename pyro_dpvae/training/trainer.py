@@ -83,7 +83,8 @@ class Trainer:
         self.svi = self.steps.svi
         self.place = Place(cluster_step=config.cluster_step, growth=sorted(growth))
         self.history = History()
-        lengths = objective.unfinished(0).values()
+        # An evaluation after s steps has the weights of the last of them, of index s - 1.
+        lengths = [length + 1 for length in objective.unfinished(0).values()]
         begins = max([0, *lengths, config.cluster_step or 0, *self.place.growth])
         self.progress = Progress(config.monitor, patience=config.patience, begins=begins)
         self.weights: dict[str, Stateful] = {**modules, "objective": objective}

@@ -10,7 +10,7 @@ from pyro_dpvae.distributions import soft_value
 from pyro_dpvae.objectives.penalties.latents import AbstractPenalty, Latents
 from pyro_dpvae.objectives.penalties.mmd import Kernel, squared_distances
 from pyro_dpvae.objectives.schedules import Weight
-from pyro_dpvae.priors import AbstractPrior
+from pyro_dpvae.priors import AbstractPrior, Joined
 from pyro_dpvae.priors.flow import FlowDistribution
 
 __all__ = ["SteinDiscrepancy", "stein_squared"]
@@ -109,6 +109,10 @@ class SteinDiscrepancy(AbstractPenalty):
 
 
 def _check_score(prior: Any) -> None:
+    if isinstance(prior, Joined):
+        for part in prior.parts:
+            _check_score(part)
+        return
     flow = prior.transforms[0].flow if isinstance(prior, FlowDistribution) else None
     if isinstance(flow, AbstractPrior) and not flow.has_smooth_score:
         raise ValueError(
