@@ -18,6 +18,7 @@ __all__ = [
     "check_trailing_shape",
     "hint_at_fields",
     "nearest",
+    "plain_number",
 ]
 
 
@@ -64,8 +65,14 @@ def check_kind(name: str, value: object, kinds: type | tuple[type, ...], *, rule
         raise TypeError(f"{name} must be {rule}; got {type(value).__name__}")
 
 
+def plain_number(value: Any) -> Any:
+    """Return a number of NumPy or torch as one of Python; anything else as it is."""
+    return value.item() if getattr(value, "ndim", None) == 0 else value
+
+
 def check_positive_int(name: str, value: object) -> int:
-    """Return ``value`` if it is an integer of at least 1."""
+    """Return ``value`` as an int if it is an integer of at least 1."""
+    value = plain_number(value)
     if isinstance(value, bool) or not isinstance(value, int):
         raise TypeError(f"{name} must be an integer, got {value!r}")
     if value < 1:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -12,12 +13,24 @@ from pyro_dpvae.decoders import Decoder
 from pyro_dpvae.encoders import GaussianEncoder, WeightedGaussianEncoder
 from pyro_dpvae.evaluation import EvaluationConfig, Subject, evaluate_run
 from pyro_dpvae.evaluation.evaluate import applicable
-from pyro_dpvae.guides import AbstractGuide, AmortizedGaussian, LadderGuide, RecursiveMixtureGuide
+from pyro_dpvae.guides import (
+    AbstractGuide,
+    AmortizedGaussian,
+    FlowGuide,
+    LadderGuide,
+    RecursiveMixtureGuide,
+)
 from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.models import VAE, LadderVAE
 from pyro_dpvae.nn import Batched
 from pyro_dpvae.objectives import RegularizedELBO
-from pyro_dpvae.priors import AbstractPrior, MixturePrior, ProductPrior, StandardNormal
+from pyro_dpvae.priors import (
+    AbstractPrior,
+    CouplingPrior,
+    MixturePrior,
+    ProductPrior,
+    StandardNormal,
+)
 from pyro_dpvae.recipes import Run, System
 from pyro_dpvae.runs import RunFolder
 from pyro_dpvae.training import TrainConfig, fit
@@ -84,6 +97,25 @@ def test_components_start_at_the_clusters_of_the_data(make: Callable[[], Abstrac
     torch.testing.assert_close(prior.log_scale.exp(), deviation.expand(4, 3), atol=0, rtol=0.25)
     torch.testing.assert_close(prior.logits.softmax(-1), torch.full((4,), 0.25), atol=0.01, rtol=0)
     assert torch.equal(nearest[prior.responsibilities(x).argmax(-1)], labels)
+
+
+@pytest.mark.parametrize("kind", ["iaf", "coupling"])
+@pytest.mark.parametrize("base", [False, True])
+def test_components_start_at_the_clusters_of_a_flow(kind: Any, base: bool) -> None:
+    """Its mean has no closed form; a fresh flow is near the normal of its encoder."""
+    torch.manual_seed(0)
+    x, labels = blobs(800)
+    guide = FlowGuide(nn.Identity(), 3, kind=kind, context=2, in_shape=(3,))
+    guide.network = known(2)
+    mixture_prior = MixturePrior(3, components=len(CENTRES))
+    prior = CouplingPrior(3, base=mixture_prior) if base else mixture_prior
+    guide.initialise_clusters(prior, x.split(100))
+    with torch.no_grad():
+        z0 = prior.to_generation(guide.posterior(x).sample())[0]
+    found = mixture_prior.responsibilities(z0).argmax(-1)
+    groups = [found[labels == label].mode().values.item() for label in range(len(CENTRES))]
+    assert sorted(groups) == [0, 1, 2, 3]
+    assert (found == torch.tensor(groups)[labels]).float().mean() > 0.95
 
 
 def test_every_layer_of_a_plain_ladder_starts_from_its_own_means() -> None:

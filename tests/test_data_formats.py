@@ -354,6 +354,23 @@ def test_labels_are_taken_from_the_column_or_array_that_is_named(
         load(path, labels="spezies")
 
 
+def test_a_text_label_that_is_missing_is_no_class(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("a,b,label\n1.5,2.0,cat\n2.5,3.0,\n3.5,4.0,NA\n")
+    with pytest.raises(ValueError, match=r"1 rows of .* have no label"):
+        load(path)
+    path.write_text("a,b,label\n1.5,2.0,cat\n2.5,3.0,dog\n3.5,4.0,NA\n")
+    assert whole(path).label_names == ("NA", "cat", "dog")
+
+
+def test_columns_of_one_value_are_named(tmp_path: Path) -> None:
+    path = tmp_path / "own.csv"
+    path.write_text("a,batch,c\n" + "".join(f"{n / 7},5.0,{n % 3}.5\n" for n in range(30)))
+    caution = scale_caution(whole(path))
+    assert caution is not None
+    assert "got one value in 'batch'; remove them" in caution
+
+
 def test_labels_are_named_in_files_that_have_names_only(tmp_path: Path) -> None:
     np.save(tmp_path / "own.npy", np.zeros((4, 2)))
     with pytest.raises(DataError, match=r"file that ends in .*, got labels='kind' for .*own\.npy"):
@@ -386,9 +403,13 @@ def test_columns_are_standardised_by_the_training_data(tmp_path: Path) -> None:
     some = load(tmp_path / "train.csv", standardise="height")
     assert torch.equal(some.train[:, 1], data.train[:, 1])
     np.testing.assert_allclose(some.train[:, 0], table["train"]["price"], rtol=1e-6)
-    assert scale_caution(data) is None
+    caution = scale_caution(data)
+    assert caution is not None
+    assert "got one value in 'one'" in caution
+    assert "near 1" not in caution
     caution = scale_caution(load(tmp_path / "train.csv"))
     assert caution is not None
+    assert "got one value in 'one'" in caution
     assert re.search(
         r"[\d.]+e\+06 in 'price', 0\.00\d+ in 'height'; use standardise='all'", caution
     )

@@ -18,7 +18,7 @@ from torch.utils.data import Dataset
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import PREPROCESSING, Batches, DataSet, load, meaning_of
 from pyro_dpvae.features import train_domain_network
-from pyro_dpvae.plots import sample_figure, traversal_figure
+from pyro_dpvae.plots import reconstruction_figure, sample_figure, traversal_figure
 from tests.fuzzing import scratch
 
 Array = np.ndarray[Any, Any]
@@ -483,6 +483,17 @@ def test_sequences_and_columns_are_drawn() -> None:
     np.testing.assert_allclose(axes.lines[5].get_ydata(), sequences[0, :, 1])
     panel = traversal_figure([sequences[:3]], ["$z_1$"], title="").axes[0]
     np.testing.assert_allclose(panel.lines[0].get_ydata(), sequences[0].mT.ravel())
+    panel = reconstruction_figure(sequences, sequences).axes[0]
+    np.testing.assert_allclose(panel.lines[0].get_ydata(), sequences[0].mT.ravel())
+    for figure in (
+        sample_figure(torch.rand(5, 1)),
+        sample_figure(torch.rand(5, 1, 2)),
+        reconstruction_figure(torch.rand(3, 1), torch.rand(3, 1)),
+        traversal_figure([torch.rand(3, 1)], ["$z_1$"], title=""),
+    ):  # a line of one value is a point
+        lines = [line for axes in figure.axes for line in axes.lines]
+        assert lines
+        assert all(line.get_marker() == "o" for line in lines)
     axes = sample_figure(torch.rand(5, 3), ("a", "b", "c")).axes[0]
     assert [tick.get_text() for tick in axes.get_xticklabels()] == ["a", "b", "c"]
     assert sample_figure(torch.rand(5, 2), ("a", "b")).axes[0].get_ylabel() == "b"

@@ -23,7 +23,7 @@ from pyro_dpvae.decoders import images
 from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.explore import Explored, ExploreServer, explored
 from pyro_dpvae.explore.asked import Asked
-from pyro_dpvae.explore.pictures import png
+from pyro_dpvae.explore.pictures import png, shown
 from pyro_dpvae.explore.ranks import standing
 from pyro_dpvae.explore.state import RATIO, Place
 from pyro_dpvae.explore.views import VIEWS
@@ -99,6 +99,28 @@ def test_held_out_data_have_the_labels_of_their_file(digits: Explored) -> None:
     names = [found["label_names"][label] for label in found["labels"]]
     assert names == [str(label) for label in data.test_labels[: len(names)].tolist()]
     assert np.allclose(points, digits.held_out_means[:, :2])
+
+
+def test_sequences_are_one_feature_after_another(tmp_path: Path) -> None:
+    np.save(tmp_path / "s.npy", np.random.default_rng(0).normal(size=(60, 7, 2)).astype("f4"))
+    options = ["--data", str(tmp_path / "s.npy"), "--latent-dim", "2", "--steps", "3"]
+    run = trained(tmp_path / "run", *options, *COUPLING, "--batch-size", "20")
+    x = torch.rand(7, 2)
+    np.testing.assert_allclose(shown(x)["values"], x.mT.flatten())
+    values = ask(run, "point", space="generation", values=[0.0, 0.0])["values"]
+    assert len(values) == 14
+    assert all(isinstance(one, float) for one in values)
+
+
+@pytest.mark.parametrize("classes", [10, 11])
+def test_labels_have_a_colour_each_or_none(tmp_path: Path, classes: int) -> None:
+    labels = np.arange(110) % classes
+    x = np.random.default_rng(0).normal(size=(110, 3)).astype("f4")
+    np.savez(tmp_path / "x.npz", x_train=x, x_test=x, labels_train=labels, labels_test=labels)
+    options = ["--data", str(tmp_path / "x.npz"), "--latent-dim", "2", "--steps", "3"]
+    run = trained(tmp_path / "run", *options, *COUPLING)
+    assert len(run.label_names) == (10 if classes == 10 else 0)
+    assert (run.labels is None) == (classes > 10)
 
 
 @pytest.mark.parametrize("channels", [1, 3])

@@ -11,6 +11,7 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import RenyiELBO, Trace_ELBO
+from pyro.infer.autoguide import AutoDiagonalNormal, AutoNormal
 from pyro.infer.importance import vectorized_importance_weights
 from torch import Tensor
 
@@ -53,6 +54,28 @@ def test_the_exact_posterior_has_equal_weights(exact: LinearGaussian) -> None:
     assert weights.dtype == torch.float64
     expected = exact.log_prob(x).expand(10, 6)
     torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
+
+
+def test_an_autoguide_that_is_the_posterior_has_equal_weights() -> None:
+    def model(x: Tensor) -> None:
+        with pyro.plate("data", len(x)):
+            z = pyro.sample("z", dist.Normal(0.0, 1.0))
+            pyro.sample("x", dist.Normal(z, 1.0), obs=x)
+
+    x = torch.randn(6)
+    guide = AutoNormal(model)
+    guide(x)
+    with torch.no_grad():
+        guide.locs.z.copy_(x / 2)
+        guide.scales.z = torch.full((6,), 0.5**0.5)
+    weights = log_weights(model, guide, x, num_samples=10)
+    expected = dist.Normal(0.0, 2**0.5).log_prob(x).double().expand(10, 6)
+    torch.testing.assert_close(weights, expected, rtol=0, atol=1e-5)
+    # The vector of all z together has no density for each datum.
+    together = AutoDiagonalNormal(model)
+    together(x)
+    with pytest.raises(ValueError, match="plate"):
+        log_weights(model, together, x, num_samples=10)
 
 
 def test_likelihoods_are_exact_within_their_error(exact: LinearGaussian) -> None:

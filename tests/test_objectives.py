@@ -8,8 +8,9 @@ import pytest
 import torch
 from pyro import poutine
 from pyro.infer import SVI, Predictive, RenyiELBO, Trace_ELBO, TraceMeanField_ELBO
-from torch import Tensor
+from torch import Tensor, nn
 
+from pyro_dpvae.errors import TrainingWarning
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import AbstractPenalty, BetaELBO, BetaRate, Latents, RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior
@@ -312,3 +313,35 @@ def test_predictive(exact: LinearGaussian) -> None:
     assert prior["x"].shape == (7, 4, 3)
     posterior = Predictive(exact.model, guide=exact.guide, num_samples=6)(x)
     assert posterior["z"].shape == (6, 5, LATENT)
+
+
+class Wrong(AbstractPenalty):
+    """A penalty that returns what it was given."""
+
+    def __init__(self, terms: Any, network: nn.Module | None = None) -> None:
+        super().__init__(own=1.0)
+        self.network = network
+        self.terms = terms
+
+    def forward(self, latents: Latents) -> Any:
+        return self.terms
+
+
+@pytest.mark.parametrize(
+    ("terms", "message"),
+    [
+        (torch.zeros(()), "must return a dict .*'own'.*got Tensor"),
+        ({"onw": torch.zeros(())}, "must return a dict .*'own'.*got .'onw'"),
+        ({"own": 0.5}, "must be tensors, got others: .'own'"),
+    ],
+)
+def test_penalties_that_return_something_else_are_named(terms: Any, message: str) -> None:
+    exact = LinearGaussian()
+    objective = RegularizedELBO(penalties=[Wrong(terms)])
+    with pytest.raises(TypeError, match=f"Wrong {message}|terms of Wrong {message}"):
+        objective.loss(exact.model, exact.guide, exact.data(4))
+
+
+def test_parameters_of_a_penalty_that_nothing_trains_are_named() -> None:
+    with pytest.warns(TrainingWarning, match="Wrong has parameters that nothing trains"):
+        RegularizedELBO(penalties=[Wrong({}, nn.Linear(2, 1))])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pyro
+import pyro.distributions as dist
 import pytest
 import torch
 from torch import Tensor, nn
@@ -13,9 +14,12 @@ from pyro_dpvae import VAE, AmortizedGaussian, CouplingPrior, Decoder, GaussianE
 from pyro_dpvae._subsets import stacked
 from pyro_dpvae.cli import main
 from pyro_dpvae.data import Batches, load
-from pyro_dpvae.errors import DataWarning
+from pyro_dpvae.errors import DataWarning, UnsupportedError
+from pyro_dpvae.evaluation import EvaluationConfig, Subject
 from pyro_dpvae.likelihoods import GaussianLikelihood
+from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.objectives import RegularizedELBO
+from pyro_dpvae.plots import drawings_of
 from pyro_dpvae.recipes import Run, RunConfig, open_run
 from pyro_dpvae.recipes.training import prepare
 from pyro_dpvae.runs import RunFolder
@@ -74,6 +78,40 @@ def test_data_of_other_types_are_the_same_data_and_levels_as_real_numbers_are_re
         points.encode(torch.ones(3, 2, dtype=torch.long)).mean,
         points.encode(torch.ones(3, 2)).mean,
     )
+
+
+@pytest.mark.parametrize("preprocessing", ["grey", "binary-static", "binary-dynamic"])
+def test_images_are_read_as_the_file_holds_them_or_refused(
+    tmp_path: Path, preprocessing: str
+) -> None:
+    rng, likelihood = np.random.default_rng(0), "gaussian"
+    if preprocessing != "grey":
+        likelihood = "bernoulli"
+    small = ["--network", "mlp", "--network.hidden", "[8]", *STEPS, "--batch-size", "20"]
+    kinds = {"bool": rng.random((60, 6, 6)) < 0.5, "uint16": rng.integers(0, 65535, (60, 6, 6))}
+    for name, images in kinds.items():
+        np.savez(tmp_path / f"{name}.npz", images=images.astype(name))
+        command = ["train", "--data", str(tmp_path / f"{name}.npz"), *small]
+        options = ["--preprocessing", preprocessing, "--likelihood", likelihood]
+        assert main([*command, *options, "--out", str(tmp_path / name)]) == 0
+        run, raw = open_run(tmp_path / name), images.astype(name)[:, None]
+        if name == "uint16":
+            with pytest.raises(ValueError, match="shades from 0 to 1"):
+                run.encode(raw)
+            raw = (raw / 65535).astype(np.float32)
+            if preprocessing != "grey":  # drawn anew for each place in a batch
+                continue
+        both = torch.cat([run.encode(part).mean for part in (run.data.train, run.data.test)])
+        own = run.encode(raw).mean
+        # The splits hold the file's items in another order.
+        order = [int((both - one).abs().sum(-1).argmin()) for one in own]
+        torch.testing.assert_close(both[order], own, atol=2e-3, rtol=1e-2)
+    vectors = tmp_path / "v.npy"
+    np.save(vectors, rng.integers(0, 9, (60, 3)))
+    assert main(["train", "--data", str(vectors), *STEPS, "--out", str(tmp_path / "v")]) == 0
+    run, counts = open_run(tmp_path / "v"), np.arange(6).reshape(2, 3)
+    found = [run.encode(counts.astype(kind)).mean for kind in ("uint8", "int64", "float64")]
+    assert all(torch.equal(one, found[0]) for one in found)
 
 
 def test_a_run_prints_what_it_is(runs: dict[str, Path]) -> None:
@@ -198,6 +236,73 @@ def test_a_run_of_a_program_opens_with_its_parts_and_else_says_which_are_missing
     with torch.no_grad():
         expected = guide.posterior(x).mean
     torch.testing.assert_close(opened.encode(x).mean, expected)
+    assert repr(opened).endswith("step=20, prior=CouplingPrior, guide=AmortizedGaussian)")
+
+
+class Program(AbstractVAE):
+    """A model without a prior and a decoder as its parts."""
+
+    def __init__(self) -> None:
+        super(AbstractVAE, self).__init__()
+        self.deviation = nn.Parameter(torch.ones(2))
+
+    def forward(self, x: Tensor | None = None, *, size: int = 1) -> Tensor:
+        with pyro.plate("data", size if x is None else len(x)):
+            z = pyro.sample("z", dist.Normal(torch.zeros(2), 1.0).to_event(1))
+            return pyro.sample("x", dist.Normal(z, self.deviation.exp()).to_event(1), obs=x)
+
+
+def test_a_run_of_another_program_says_what_it_has_not(tmp_path: Path) -> None:
+    pyro.clear_param_store()
+    run = RunFolder.create(tmp_path / "run", {"preprocessing": "zscore", "what": "my own"})
+    x = torch.randn(60, 2)
+    batches = Batches(x, batch_size=20, preprocessing="none")
+    parts = {"model": Program(), "guide": own_parts()[1]}
+    fit(
+        *parts.values(),
+        objective=RegularizedELBO(),
+        train=batches,
+        test=batches,
+        config=TrainConfig(steps=2),
+        run=run,
+        progress=False,
+    )
+    opened = open_run(tmp_path / "run", **parts)
+    assert repr(opened).endswith("model=Program, guide=AmortizedGaussian)")
+    # Of what the program has written and what training has, the latter is so.
+    assert opened.preprocessing == "none"
+    assert opened.encode(x).mean.shape == (60, 2)
+    for method, argument in (("sample", 3), ("reconstruct", x)):
+        with pytest.raises(UnsupportedError, match=r"this library, got a Program.*log_weights"):
+            getattr(opened, method)(argument)
+    with pytest.raises(ValueError, match="there is no option 'what'") as found:
+        _ = opened.config
+    assert "use folder.config" in "".join(found.value.__notes__)
+    with pytest.raises(ValueError, match=r"load_data\(source=...\), or use your own batches"):
+        _ = opened.data
+
+
+def test_figures_of_standardised_columns_are_in_the_units_of_the_file(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    rows = np.stack([170 + 8 * rng.normal(size=60), rng.normal(size=60), 5 + rng.random(60)], 1)
+    names = ("height", "width", "age")
+    lines = [",".join(names), *(",".join(map(repr, row)) for row in rows.tolist())]
+    (tmp_path / "own.csv").write_text("\n".join(lines))
+    command = ["train", "--data", str(tmp_path / "own.csv"), "--standardise", "all", *STEPS]
+    assert main([*command, "--batch-size", "20", "--out", str(tmp_path / "run")]) == 0
+    run = open_run(tmp_path / "run")
+    drawings = drawings_of(Subject(run, run.data, EvaluationConfig(), progress=False), 20)
+    for name in ("samples", "pairs", "factors"):
+        figure = drawings[name]()
+        drawn = [line.get_ydata() for axes in figure.axes for line in axes.lines]
+        heights = [values[0] for values in drawn if len(values) == 3]
+        assert heights
+        assert 100 < np.mean(heights) < 240
+    dashed = [line for axes in drawings["pairs"]().axes for line in axes.lines]
+    originals = [line.get_ydata() for line in dashed if line.get_linestyle() == "--"]
+    assert originals
+    for one in originals:
+        assert np.abs(rows - one).sum(1).min() < 1e-2
 
 
 @pytest.mark.parametrize("to", ["npy", "csv", "h5ad"])

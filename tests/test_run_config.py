@@ -261,6 +261,50 @@ def test_a_sweep_takes_lists_and_names_of_parts_in_any_order(tmp_path: Path) -> 
         assert config["prior"]["hidden"] == hidden
 
 
+def test_a_recipe_is_where_a_configuration_starts() -> None:
+    found = RunConfig(data="two-moons", recipe="mnist-beta-tcvae-dp", steps=5)
+    assert found == RunConfig.from_recipe("mnist-beta-tcvae-dp", data="two-moons", steps=5)
+    assert found == RunConfig.of({"data": "two-moons", "recipe": found.recipe, "steps": 5})
+    assert (found.objective["name"], found.latent_dim) == ("beta-tc", 2)
+    assert RunConfig.of(found.as_dict()) == found
+    changed = replace(found, prior="standard", objective="elbo")
+    assert (changed.prior, changed.objective["name"]) == ({"name": "standard"}, "elbo")
+    with pytest.raises(ValueError, match=r"recipe must be one of .*got 'nonsense'"):
+        RunConfig(data="two-moons", recipe="nonsense")
+
+
+def test_numbers_of_numpy_and_torch_are_numbers() -> None:
+    found = RunConfig.of(
+        {
+            "data": "two-moons",
+            "seed": np.int64(3),
+            "steps": torch.tensor(7),
+            "learning_rate": np.float32(0.5),
+            "prior": {"name": "coupling", "blocks": np.int64(4)},
+        }
+    )
+    expected = RunConfig(
+        data="two-moons",
+        seed=3,
+        steps=7,
+        learning_rate=0.5,
+        prior={"name": "coupling", "blocks": 4},
+    )
+    assert found == expected
+    assert json.dumps(found.as_dict()) == json.dumps(expected.as_dict())
+    with pytest.raises(ValueError, match="options of prior must be numbers, texts"):
+        RunConfig(data="two-moons", prior={"name": "coupling", "blocks": object()})
+
+
+def test_a_schedule_of_none_is_constant() -> None:
+    options: dict[str, Any] = {"name": "beta", "beta": 4.0}
+    settings = []
+    for schedule in ({}, {"beta": None}, {"beta": {"name": "constant"}}):
+        config = RunConfig(**{**MOONS, "objective": {**options, "schedule": schedule}})
+        settings.append(config.build((2,), dataset_size=100).objective.settings)
+    assert settings[0] == settings[1] == settings[2]
+
+
 @pytest.mark.parametrize(
     ("several", "message"),
     [

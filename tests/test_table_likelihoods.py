@@ -296,6 +296,18 @@ def test_a_scale_of_constant_data_stays_above_its_floor() -> None:
         likelihood.start_at(torch.zeros(50, 16))
 
 
+def test_a_column_of_one_value_does_not_start_at_the_least_scale() -> None:
+    x = torch.cat([2.0 * torch.randn(500, 1), torch.full((500, 1), 0.3)], 1)
+    for likelihood in (
+        GaussianLearnedVarianceLikelihood((2,), by_channel=True),
+        LaplaceLearnedScaleLikelihood((2,), by_channel=True),
+    ):
+        likelihood.start_at(x)
+        scale = likelihood.scale.detach()
+        assert float(scale[1]) == pytest.approx(1.0)
+        assert 1.0 < float(scale[0]) < 2.5
+
+
 @pytest.mark.parametrize("by_channel", [False, True])
 def test_a_scale_by_channel_is_in_the_place_of_its_channel(by_channel: bool) -> None:
     likelihood = GaussianLearnedVarianceLikelihood((2, 3, 4), by_channel=by_channel)

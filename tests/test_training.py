@@ -100,6 +100,9 @@ def test_the_first_batch_is_checked_with_validation_on() -> None:
         )
     with pytest.raises(ValueError, match=r"got \(4, 3\)"):
         check_batch(system.model, system.guide, RegularizedELBO(), torch.zeros(4, 3))
+    labelled = torch.zeros(4, 2), torch.zeros(4)
+    with pytest.raises(ValueError, match=r"VAE takes x alone, got batches of 2 tensors; leave"):
+        check_batch(system.model, system.guide, RegularizedELBO(), labelled)
 
 
 @pytest.mark.parametrize(

@@ -245,7 +245,7 @@ def _shades(
     if real and not (numbers.whole and low >= 0 and high <= 255):
         raise DataError(
             f"images of real numbers must lie in [0, 1], got {_interval(numbers)} in {where}; "
-            "scale them, or use preprocessing='none' to leave them unchanged"
+            "scale them to [0, 1], or read them as numbers with layout='vectors'"
         )
     if low >= 0 and high <= 1:
         # Whole numbers 0 and 1 are a binary image, not two nearly black levels.

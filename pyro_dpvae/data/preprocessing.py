@@ -127,23 +127,34 @@ _NAMED = 3
 
 
 def scale_caution(data: DataSet) -> str | None:
-    """Return a warning if columns of vectors or sequences in memory have unusual scales."""
+    """Return a warning if columns of vectors or sequences have unusual scales, or one value."""
     if data.is_images or not isinstance(data.train, Tensor):
         return None
-    size = data.train.flatten(0, -2).square().mean(0).sqrt()
-    bad = ((size > 0) & ((size < _USUAL[0]) | (size > _USUAL[1]))).nonzero()[:, 0].tolist()
-    if not bad:
+
+    def listed(columns: Sequence[int], sizes: Tensor | None = None) -> str:
+        names = [repr(data.columns[one]) if data.columns else str(one) for one in columns[:_NAMED]]
+        if sizes is not None:
+            worst = zip(columns, names, strict=False)
+            names = [f"{float(sizes[one]):.2g} in {name}" for one, name in worst]
+        more = len(columns) - _NAMED
+        return ", ".join(names) + (f" and others in {more} more columns" if more > 0 else "")
+
+    rows, cautions = data.train.flatten(0, -2), []
+    constant = (rows == rows[0]).all(0)
+    if constant.any():
+        one_value = listed(constant.nonzero()[:, 0].tolist())
+        cautions.append(f"should differ between rows, got one value in {one_value}; remove them")
+    size = rows.square().mean(0).sqrt()
+    unusual = ~constant & (size > 0) & ((size < _USUAL[0]) | (size > _USUAL[1]))
+    if unusual.any():
+        worst = sorted(unusual.nonzero()[:, 0].tolist(), key=lambda c: -abs(float(size[c].log())))
+        cautions.append(
+            f"should have values near 1, got typical values of {listed(worst, size)}; use "
+            "standardise='all', or scale the columns in the file"
+        )
+    if not cautions:
         return None
-    worst = sorted(bad, key=lambda column: -abs(float(size[column].log())))[:_NAMED]
-    named = [
-        f"{float(size[column]):.2g} in {repr(data.columns[column]) if data.columns else column}"
-        for column in worst
-    ]
-    more = f" and others in {len(bad) - _NAMED} more columns" if len(bad) > _NAMED else ""
-    return (
-        f"the columns of {data.name} should have values near 1, got typical values of "
-        f"{', '.join(named)}{more}; use standardise='all', or scale the columns in the file"
-    )
+    return f"the columns of {data.name} {'; and they '.join(cautions)}"
 
 
 def units_of(

@@ -42,7 +42,7 @@ def shown(x: Tensor) -> dict[str, Any]:
     """Return data for the page: ``{"image": a data: address}`` or ``{"values": ...}``."""
     if x.dim() == 3:
         return {"image": "data:image/png;base64," + base64.b64encode(png(x)).decode()}
-    return {"values": numbers(x)}
+    return {"values": numbers(x.mT.flatten() if x.dim() == 2 else x)}  # one feature after another
 
 
 def png(image: Float[Tensor, "channels height width"]) -> bytes:

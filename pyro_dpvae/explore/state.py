@@ -201,12 +201,17 @@ def _least(draws: Place, low: Tensor, *, own: Tensor) -> Place:
     return draws[kept[by_ratio[after[by_ratio].argsort(stable=True)]]]
 
 
+_COLOURS = 10  # in page/panel.js
+
+
 def _labels(data: DataSet, count: int) -> tuple[Tensor | None, Sequence[str]]:
     """Return the label indices of the displayed held-out data, and the names of those labels."""
     if data.test_labels is None or data.test_labels.dim() != 1:
         return None, ()
     shown = evenly_spaced(count, split_size(data.test))
     found, numbers = data.test_labels[shown].unique(return_inverse=True)
+    if len(found) > _COLOURS:  # the page tells no more classes apart
+        return None, ()
     names = data.label_names
     return numbers, [str(one) if names is None else str(names[one]) for one in found.tolist()]
 

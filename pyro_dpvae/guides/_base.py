@@ -9,6 +9,7 @@ from pyro_dpvae._randomness import forked_rng
 from pyro_dpvae.decoders import AbstractDecoder
 from pyro_dpvae.encoders import GaussianEncoder
 from pyro_dpvae.guides._fitting import Passes, check_passes, mixture_of, place_components
+from pyro_dpvae.mixture.moments import mean_of
 from pyro_dpvae.nn.modes import in_evaluation
 from pyro_dpvae.ownership import OwnedModule, plain
 from pyro_dpvae.priors import AbstractPrior
@@ -90,7 +91,7 @@ class AbstractGuide(OwnedModule):
         sizes = [part.latent_dim for part in layers]
         with torch.no_grad(), in_evaluation(self), forked_rng(seed):
             first = batches(0) if callable(batches) else batches
-            pairs = [(q.mean, q.sample()) for q in map(self.posterior, first)]
+            pairs = [(mean_of(q), q.sample()) for q in map(self.posterior, first)]
             self.check_clusters(prior, sum(len(mean) for mean, _ in pairs))
             means, draws = (torch.cat(kind).split(sizes, -1) for kind in zip(*pairs, strict=True))
             for part, mean, draw in zip(layers, means, draws, strict=True):

@@ -38,13 +38,20 @@ def paired_traces(model: Any, guide: Any, *args: Any, **kwargs: Any) -> tuple[Tr
 
 
 def check_latents(model_trace: Trace, guide_trace: Trace) -> None:
-    """Raise unless model and guide have the same latent sites.
+    """Raise unless model and guide have the same latent sites, besides auxiliary ones.
+
+    An auxiliary site is of the guide alone, and the guide computes latents of the model from it,
+    as Pyro's autoguides do.
 
     Raises:
         ValueError: with both lists.
     """
     model, guide = (
-        sorted(site["name"] for site in sample_sites(trace) if not site["is_observed"])
+        sorted(
+            site["name"]
+            for site in sample_sites(trace)
+            if not (site["is_observed"] or site["infer"].get("is_auxiliary"))
+        )
         for trace in (model_trace, guide_trace)
     )
     if model != guide:

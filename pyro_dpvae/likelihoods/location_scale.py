@@ -62,13 +62,20 @@ class AbstractLearnedScale(AbstractLikelihood, ABC):
     def start_at(self, data: Float[Tensor, "data ..."]) -> None:
         """Set the scale to the deviation of data, of shape (N, *shape), around their mean item.
 
+        With a scale for each column or channel, that of one with a single value is 1: at the least
+        scale its errors would outweigh those of all others.
+
         Raises:
             ValueError: if the data have another shape.
         """
         check_trailing_shape("data", data.shape, self.shape)
         data = data.reshape(-1, *self.shape).double()
         each = self.raw_scale.dim() == 1
-        deviation = self._deviation(data, [d for d in range(data.dim()) if not (each and d == 1)])
+        over = [d for d in range(data.dim()) if not (each and d == 1)]
+        deviation = self._deviation(data, over)
+        if each:
+            constant = data.amax(over) == data.amin(over)
+            deviation = torch.where(constant, torch.ones_like(deviation), deviation)
         # softplus(raw) = deviation - floor; at less than twice the floor nothing is left to learn.
         above = deviation.clamp(min=2 * _FLOOR) - _FLOOR
         self.raw_scale.copy_(above + torch.log(-torch.expm1(-above)))

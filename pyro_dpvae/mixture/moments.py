@@ -1,7 +1,7 @@
 """Means and standard deviations of posteriors, estimated by samples if necessary."""
 
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from jaxtyping import Float
@@ -10,7 +10,7 @@ from torch import Tensor
 from pyro_dpvae._subsets import as_batches
 from pyro_dpvae.nn.modes import in_evaluation
 
-__all__ = ["draw_moments", "posterior_means"]
+__all__ = ["draw_moments", "mean_of", "posterior_means"]
 
 _AT_ONCE = 16
 
@@ -30,6 +30,14 @@ def draw_moments(q: Any, draws: int) -> tuple[Tensor, Tensor]:
     return origin + (total / draws).to(origin), variance.sqrt().to(origin)
 
 
+def mean_of(q: Any, *, num_samples: int = 64) -> Tensor:
+    """Return the mean of q(z | x), estimated by samples if it has no closed form."""
+    try:
+        return cast(Tensor, q.mean)
+    except NotImplementedError:
+        return draw_moments(q, num_samples)[0]
+
+
 def posterior_means(
     posterior: Callable[[Tensor], Any],
     batches: Iterable[Tensor],
@@ -46,9 +54,5 @@ def posterior_means(
     means: list[Tensor] = []
     with torch.no_grad(), in_evaluation(posterior):
         for x in as_batches(batches):
-            q = posterior(x)
-            try:
-                means.append(q.mean)
-            except NotImplementedError:
-                means.append(draw_moments(q, num_samples)[0])
+            means.append(mean_of(posterior(x), num_samples=num_samples))
     return torch.cat(means)

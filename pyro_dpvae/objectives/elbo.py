@@ -114,6 +114,7 @@ class RegularizedELBO(pyro.infer.ELBO):
                     "penalties must be AbstractPenalty objects, such as MMD(100.0), got "
                     f"{penalty!r}"
                 )
+            penalty.check_learning()
         self.plate = plate
         self.terms: dict[str, Tensor] = TermValues()
         self.step = 0
@@ -234,7 +235,7 @@ class RegularizedELBO(pyro.infer.ELBO):
         values = {"loss": loss, "distortion": distortion, "rate": rate}
         for penalty in self.penalties:
             penalty.check_size(terms.size)
-            evaluations = [penalty(latents) for latents in terms.latents]
+            evaluations = [penalty.checked(latents) for latents in terms.latents]
             found = {
                 name: torch.stack([evaluation[name] for evaluation in evaluations]).mean()
                 for name in evaluations[0]

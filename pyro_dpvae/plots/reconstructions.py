@@ -4,6 +4,7 @@ import torch
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from pyro_dpvae.plots.samples import marker_of
 from pyro_dpvae.plots.traversal import draw_rows
 
 __all__ = ["reconstruction_figure"]
@@ -44,9 +45,12 @@ def reconstruction_figure(x: Tensor, found: Tensor) -> Figure:
     else:
         count = min(len(x), 8)
         panels = figure.subplots(count, 1, squeeze=False)[:, 0]
-        for axes, one, other in zip(panels, x.flatten(1), found.flatten(1), strict=False):
-            axes.plot(one.cpu().numpy(), color=_DATA, lw=1.0, label="data")
-            axes.plot(other.cpu().numpy(), color=_FOUND, lw=1.0, label="reconstruction")
+        # One feature of a sequence after the other.
+        drawn = [(both.mT if both.dim() == 3 else both).flatten(1) for both in (x, found)]
+        marker = marker_of(drawn[0].shape[1])
+        for axes, one, other in zip(panels, *drawn, strict=False):
+            for values, name, color in ((one, "data", _DATA), (other, "reconstruction", _FOUND)):
+                axes.plot(values.cpu().numpy(), color=color, lw=1.0, label=name, marker=marker)
         panels[0].legend(fontsize=8)
         panels[-1].set_xlabel("coordinate")
         figure.set_size_inches(8, 1.4 * count + 0.4)

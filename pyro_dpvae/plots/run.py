@@ -89,7 +89,7 @@ def _traversals(subject: Subject) -> tuple[list[Tensor], list[Tensor]]:
     lines = [a + fractions * (b - a) for a, b in zip(*ends, strict=True)]
     # One by one, as the split may be a data set that reads files.
     x = torch.stack([torch.as_tensor(subject.data.test[index]) for index in chosen.tolist()])
-    x = shades(x) if subject.data.is_images else x
+    x = shades(x) if subject.data.is_images else subject.saved.in_file_units(x)
     return lines, [torch.stack(pair) for pair in zip(*x.chunk(2), strict=True)]
 
 
@@ -221,9 +221,11 @@ def _decode_lines(subject: Subject, lines: Sequence[Tensor]) -> Sequence[Tensor]
 
 
 def _decode(subject: Subject, z: Tensor) -> Tensor:
-    return torch.cat(list(subject.decoded(z))).cpu()
+    return subject.saved.in_file_units(torch.cat(list(subject.decoded(z))).cpu())
 
 
 def _points(subject: Subject) -> Tensor | None:
     data = subject.data.train
-    return data if isinstance(data, Tensor) and data.shape[1:] == (2,) else None
+    if not isinstance(data, Tensor) or data.shape[1:] != (2,):
+        return None
+    return subject.saved.in_file_units(data)

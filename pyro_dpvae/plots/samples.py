@@ -64,7 +64,9 @@ def draw_samples(
         across, up = axes.dataLim.size
         return 6.0, 6.0 * min(max(up / across, 0.5), 2.0) + 0.4
     if samples.dim() == 2:
-        axes.plot(samples[:_MOST_LINES].T.numpy(), lw=0.8, color=color, alpha=0.6)
+        marker = marker_of(samples.shape[1])
+        lines = samples[:_MOST_LINES].T.numpy()
+        axes.plot(lines, lw=0.8, color=color, alpha=0.6, marker=marker)
         axes.set(xlabel="coordinate", ylabel="value")
         if len(samples) > _MOST_LINES:
             note = f"{_MOST_LINES} of {len(samples)} samples"
@@ -72,7 +74,8 @@ def draw_samples(
         return 8.0, 4.0
     if samples.dim() == 3:
         for feature in range(samples.shape[2]):
-            axes.plot(samples[..., feature].T.numpy(), lw=0.8, color=f"C{feature % 10}")
+            lines, color = samples[..., feature].T.numpy(), f"C{feature % 10}"
+            axes.plot(lines, lw=0.8, color=color, marker=marker_of(len(lines)))
         axes.set(xlabel="step", ylabel="value")
         return 8.0, 4.0
     raise ValueError(
@@ -80,6 +83,11 @@ def draw_samples(
         "sequences (count, steps, features), "
         f"got {tuple(samples.shape)}"
     )
+
+
+def marker_of(length: int) -> str | None:
+    """Return the marker of a line of so many values: that of one value has no length."""
+    return "o" if length == 1 else None
 
 
 def draw_images(axes: Axes, images: Tensor, columns: int | None = None) -> float:

@@ -9,7 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
-from pyro_dpvae.plots.samples import draw_images, name_columns
+from pyro_dpvae.plots.samples import draw_images, marker_of, name_columns
 
 __all__ = ["draw_rows", "traversal_figure"]
 
@@ -117,9 +117,10 @@ def _draw_vectors(
         shades = colormaps["viridis"](torch.linspace(0, 0.9, len(row)).numpy())
         for number, (values, shade) in enumerate(zip(row.cpu().numpy(), shades, strict=True)):
             name = names[number] if number in (0, len(row) - 1) else None
-            axes.plot(values, lw=0.9, color=shade, label=name)
+            axes.plot(values, lw=0.9, color=shade, label=name, marker=marker_of(len(values)))
         if ends:
             for values, shade in zip(ends[index].cpu().numpy(), shades[[0, -1]], strict=True):
-                axes.plot(values, lw=1.2, ls="--", color=shade, label="datum")
+                mark = "x" if len(values) == 1 else None
+                axes.plot(values, lw=1.2, ls="--", color=shade, label="datum", marker=mark)
         axes.set_ylabel(label, fontsize=8)
     panels[0].legend(fontsize=7, ncols=4)

@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from dataclasses import dataclass, fields, replace
-from functools import cache
+from functools import cache, wraps
 from math import prod
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from pyro_dpvae._checks import (
     check_positive_int,
     hint_at_fields,
     nearest,
+    plain_number,
 )
 from pyro_dpvae._ranks import ranks
 from pyro_dpvae.data import PREPROCESSING, READING, DataSet, load
@@ -48,7 +49,20 @@ LATENT_DIM = 10
 _OF_SIZE = ("vae", "lossy")  # models that take a size of z; ladders have that of their layers
 
 
+def _starting_from_recipe(cls: type) -> type:
+    """Make a dataclass take the options of its recipe that are not given; a decorator."""
+    init = cls.__init__  # type: ignore[misc]  # the one that dataclass has written
+
+    @wraps(init)
+    def starting(self: Any, **options: Any) -> None:
+        init(self, **_with_recipe(options))
+
+    cls.__init__ = starting  # type: ignore[misc]
+    return cls
+
+
 @hint_at_fields
+@_starting_from_recipe
 @dataclass(frozen=True, kw_only=True)
 class RunConfig(StepOptions):
     """All that decides a training run: data, parts, and how they are trained.
@@ -100,8 +114,8 @@ class RunConfig(StepOptions):
             with its ``end`` and ``steps``, or constant.
         tensorboard: whether the run folder gets a folder ``tensorboard`` of event files.
         device: auto (CUDA where there is one), cpu, or a device of PyTorch such as cuda:0.
-        recipe: the system of a paper, one of 'dpvae recipes', from which the other options
-            start.
+        recipe: the system of a paper, one of 'dpvae recipes', whose options the other ones
+            replace.
 
     Raises:
         ValueError: for an unknown part or option, or a value that it cannot take.
@@ -170,6 +184,7 @@ class RunConfig(StepOptions):
         for name in options:
             if name not in known:
                 raise ConfigError(f"there is no option {name!r} of a run{nearest(name, known)}")
+        options = _with_recipe(options)
         if options.get("data") is None:
             raise ConfigError("data is missing; give the name of a data set, a file or a folder")
         plain = {name: options[name] for name in _plain_options() if name in options}
@@ -196,7 +211,7 @@ class RunConfig(StepOptions):
             >>> config.steps, config.prior["name"]
             (500, 'coupling')
         """
-        return cls.of({"recipe": name, **merged(options, named_recipe(name).options)})
+        return cls.of({**options, "recipe": name})
 
     def part(self, kind: str) -> Mapping[str, Any]:
         """Return the name and all options of a part, one of ``KINDS``."""
@@ -302,6 +317,14 @@ def _usual_batch_size(size: int) -> int:
     return next(fitting, most)
 
 
+def _with_recipe(options: Mapping[str, Any]) -> dict[str, Any]:
+    """Return options with those of their recipe, except for a whole configuration."""
+    name = options.get("recipe")
+    if name is None or set(KINDS) <= set(options):
+        return dict(options)
+    return {**merged(options, named_recipe(name).options), "recipe": name}
+
+
 @cache
 def _plain_options() -> tuple[str, ...]:
     return tuple(one.name for one in fields(RunConfig) if one.name not in (*KINDS, RATE_SCHEDULE))
@@ -325,6 +348,7 @@ def _checked(options: dict[str, Any]) -> dict[str, Any]:
     """
     from pyro_dpvae._parser import UsageError
 
+    options = {name: plain_number(value) for name, value in options.items()}
     try:
         return dict(_parser().parse_object(options).as_dict())
     except UsageError as error:

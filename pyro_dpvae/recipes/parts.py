@@ -4,13 +4,13 @@ import inspect
 import json
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from typing import Any, get_type_hints
 
 from torch import nn
 
-from pyro_dpvae._checks import check_choice, nearest
+from pyro_dpvae._checks import check_choice, nearest, plain_number
 from pyro_dpvae.errors import ConfigError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.likelihoods import LIKELIHOODS, AbstractLikelihood
@@ -269,8 +269,19 @@ def resolved(kind: str, part: Part) -> dict[str, Any]:
         >>> resolved("prior", "coupling")
         {'name': 'coupling', 'blocks': 6, 'hidden': [64, 64], 'activation': 'silu'}
     """
-    whole: dict[str, Any] = json.loads(_resolved(kind, json.dumps(as_mapping(kind, part))))
+    given = json.dumps(as_mapping(kind, part), default=partial(_as_json, kind))
+    whole: dict[str, Any] = json.loads(_resolved(kind, given))
     return whole
+
+
+def _as_json(kind: str, value: object) -> Any:
+    number = plain_number(value)
+    if number is value:
+        raise ConfigError(
+            f"options of {kind} must be numbers, texts, lists or mappings, got {value!r}; name a "
+            "class or function of your own by its dotted path"
+        )
+    return number
 
 
 def as_mapping(kind: str, part: object) -> dict[str, Any]:

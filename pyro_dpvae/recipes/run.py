@@ -2,6 +2,7 @@
 
 import shlex
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -30,7 +31,7 @@ from pyro_dpvae.data import (
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.data.preprocessing import binarised_bits, standardise, unpacked
 from pyro_dpvae.decoders import images
-from pyro_dpvae.errors import ConfigError, DataError, DataWarning
+from pyro_dpvae.errors import ConfigError, DataError, DataWarning, UnsupportedError
 from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.metrics import LikelihoodEstimates, log_likelihoods
 from pyro_dpvae.mixture import AggregatePosterior, has_product, posterior_means
@@ -70,9 +71,11 @@ class Run:
     weights: str = "raw"
 
     def __repr__(self) -> str:
-        parts = type(self.model.prior).__name__, type(self.guide).__name__
-        step = self.checkpoint.step
-        return f"Run({str(self.folder.path)!r}, step={step}, prior={parts[0]}, guide={parts[1]})"
+        parts = {"prior": getattr(self.model, "prior", None), "guide": self.guide}
+        if parts["prior"] is None:  # a program of the user's own
+            parts = {"model": self.model, "guide": self.guide}
+        named = ", ".join(f"{name}={type(part).__name__}" for name, part in parts.items())
+        return f"Run({str(self.folder.path)!r}, step={self.checkpoint.step}, {named})"
 
     @property
     def model(self) -> AbstractVAE:
@@ -92,7 +95,11 @@ class Run:
             ValueError: if your own program has trained the run and written other options into
                 the folder; ``folder.config`` has them.
         """
-        return RunConfig.of(self.folder.config)
+        try:
+            return RunConfig.of(self.folder.config)
+        except ConfigError as error:
+            error.add_note("if a program of your own trained the run, use folder.config")
+            raise
 
     @property
     def metrics(self) -> dict[str, Any]:
@@ -110,7 +117,7 @@ class Run:
     @property
     def preprocessing(self) -> str:
         """The name of the preprocessing, one of ``PREPROCESSING``."""
-        return str({**self.checkpoint.state, **self.folder.config}["preprocessing"])
+        return str({**self.folder.config, **self.checkpoint.state}["preprocessing"])
 
     @cached_property
     def data(self) -> DataSet:
@@ -123,6 +130,7 @@ class Run:
         Args:
             x: data, of shape (batch, *item_shape).
         """
+        self._check_parts("encode", guide=("posterior",))
         with torch.no_grad():
             return self.guide.posterior(self._seen(x))
 
@@ -134,6 +142,7 @@ class Run:
         Args:
             x: data, of shape (batch, *item_shape).
         """
+        self._check_parts("reconstruct", model=("decoder",), guide=("posterior",))
         return self.decode(posterior_means(self.guide.posterior, [self._seen(x)]))
 
     def sample(self, count: int, *, draw: bool = False, seed: int = 0) -> Tensor:
@@ -146,6 +155,7 @@ class Run:
             seed: the random seed of z, and of x if it is drawn.
         """
         check_positive_int("count", count)
+        self._check_parts("sample", model=("prior", "decoder"))
         with torch.no_grad(), forked_rng(seed):
             return self.decode(self.model.prior().sample((count,)), draw=draw)
 
@@ -166,6 +176,7 @@ class Run:
         check_choice("space", space, ("generation", "representation"))
         if check_positive_int("steps", steps) < 2:
             raise ValueError("steps must be at least 2, for both ends of the path, got 1")
+        self._check_parts("interpolate", model=("prior", "decoder"), guide=("posterior",))
         prior = self.model.prior
         with torch.no_grad():
             pair = self._seen(torch.stack([torch.as_tensor(a), torch.as_tensor(b)]))
@@ -218,6 +229,18 @@ class Run:
         """Return q(z), the mean of q(z | x) over the training data."""
         return self.aggregate(self.data.train)
 
+    def _check_parts(
+        self, method: str, *, model: Sequence[str] = (), guide: Sequence[str] = ()
+    ) -> None:
+        for part, names in ((self.model, model), (self.guide, guide)):
+            if missing := [name for name in names if not hasattr(part, name)]:
+                raise UnsupportedError(
+                    f"{method} needs the {' and '.join(names)} of a model or guide of this "
+                    f"library, got a {type(part).__name__} without {' and '.join(missing)}; call "
+                    "run.model and run.guide as your program does, or log_weights(run.model, "
+                    "run.guide, x, ...)"
+                )
+
     def _seen(self, x: Items) -> Tensor:
         """Return items after preprocessing, with the noise of the first batch."""
         x, shape = torch.as_tensor(x), tuple(self.checkpoint.state["item_shape"])
@@ -227,7 +250,7 @@ class Run:
                 f"{tuple(x.shape)}; give items as the run's data hold them, one or more"
             )
         name = self.preprocessing
-        if x.dtype not in (torch.uint8, torch.uint16, torch.bool):
+        if not (x.dtype == torch.uint8 and len(shape) == 3):
             x = x.float()
         shades = x.is_floating_point() and len(shape) == 3 and name != "none"
         if shades and bool((x < 0).any() or (x > 1).any()):
@@ -263,7 +286,8 @@ class Run:
         if not (isinstance(source, str) and isinstance(root, str | None)):
             raise ConfigError(
                 f"the configuration of {self.folder.path} must say where its data are, got data "
-                f"{source!r} and root {root!r}; restore it"
+                f"{source!r} and root {root!r}; name them, load_data(source=...), or use your own "
+                "batches, aggregate(x)"
             )
         reading: dict[str, Any] = {name: config.get(name) for name in READING}
         if self._units is not None:  # those of the training, also for other data

@@ -74,6 +74,9 @@ def build_system(
         pixels: one of ``PIXEL_NETWORKS`` for a lossy model, or ``auto`` for the one that suits the
             shape.
 
+    The weights of a prior depend on the random seed alone, whatever was drawn since: set another
+    seed for each of several systems, such as ``pyro.set_rng_seed(1)``.
+
     Raises:
         ValueError: for an unknown name, or parts that do not fit the shape or each other.
 
@@ -192,7 +195,7 @@ def _build_guide(part: Part, built: BuiltModel) -> AbstractGuide:
 def _build_objective(part: Part, sizes: Mapping[str, int]) -> RegularizedELBO:
     build, options = _builder("objective", part)
     for weight, schedule in (options.pop("schedule", None) or {}).items():
-        named = dict(schedule)
+        named = {"name": "constant"} if schedule is None else dict(schedule)
         name = check_choice(
             f"the schedule of {weight}", named.pop("name", ""), ["constant", *SCHEDULES]
         )

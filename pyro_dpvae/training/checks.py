@@ -13,7 +13,9 @@ from pyro_dpvae._checks import check_kind
 from pyro_dpvae._ranks import gather_objects, ranks
 from pyro_dpvae.data import Batches, as_arguments
 from pyro_dpvae.errors import CheckpointError, ConfigError, DataError, UnsupportedError
+from pyro_dpvae.guides import AbstractGuide
 from pyro_dpvae.inference import synchronize
+from pyro_dpvae.models import AbstractVAE
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.runs import Checkpoint
 from pyro_dpvae.training.config import Clustering, Growing, TrainConfig
@@ -123,6 +125,14 @@ def check_batch(
             f"the first batch has {bad} NaN or infinite values of {numbers}: data must be "
             "finite; repair or remove those items"
         )
+    if len(args) > 1:
+        for program in (model, guide):
+            if isinstance(program, AbstractVAE | AbstractGuide):
+                raise DataError(
+                    f"{type(program).__name__} takes x alone, got batches of {len(args)} tensors; "
+                    "leave the labels out of the batches, or write a model and a guide that take "
+                    "(x, y)"
+                )
     with aside(model, guide), pyro.validation_enabled(True):
         try:
             objective.loss(model, guide, *args)

@@ -131,12 +131,14 @@ def _numbers(column: Any, name: str, path: Path) -> Any:
 
 
 def _labels(column: Any, path: Path) -> Any:
-    if column.null_count:
+    labels = column.to_pylist()
+    missing = sum(one is None or not str(one).strip() for one in labels)
+    if missing:
         raise DataError(
-            f"{column.null_count} rows of {path} have no label: every row must have one; add "
-            "labels, or remove the rows"
+            f"{missing} rows of {path} have no label: every row must have one; add labels, or "
+            "remove the rows"
         )
-    return np.array(column.to_pylist())
+    return np.array(labels)
 
 
 def _is_number(text: str) -> bool:

@@ -124,21 +124,24 @@ function move(space, values) {
 
 async function follow() {
   asking = true;
-  while (wanted) {
-    const now = wanted;
-    wanted = null;
-    const found = await told(() => ask("point", now));
-    if (!found) continue;
-    here = found;
-    showReadouts(found);
-    showPicture(found);
-    for (const space of Object.keys(panels)) {
-      // The panel under the pointer is ahead of the server.
-      if (!(wanted && wanted.space === space)) panels[space].showPoint(space === "generation" ? found.z0 : found.z);
+  try {
+    while (wanted) {
+      const now = wanted;
+      wanted = null;
+      const found = await told(() => ask("point", now));
+      if (!found) continue;
+      here = found;
+      showReadouts(found);
+      showPicture(found);
+      for (const space of Object.keys(panels)) {
+        // The panel under the pointer is ahead of the server.
+        if (!(wanted && wanted.space === space)) panels[space].showPoint(space === "generation" ? found.z0 : found.z);
+      }
+      keep();
     }
-    keep();
+  } finally {
+    asking = false;
   }
-  asking = false;
   document.body.dataset.at = written(view);
   rest();
 }

@@ -1,5 +1,6 @@
 """The base class of penalties, and the representations of a batch, which they take."""
 
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from torch import Tensor
 
 from pyro_dpvae._ranks import shared
 from pyro_dpvae.distributions import map_draws
+from pyro_dpvae.errors import TrainingWarning
 from pyro_dpvae.objectives.penalties.marginals import coordinate_log_prob, flatten_event
 from pyro_dpvae.objectives.schedules import WeightedModule
 
@@ -160,6 +162,37 @@ class AbstractPenalty(WeightedModule, ABC):
 
     def update(self) -> None:
         """Take an optimizer step with the gradients from :meth:`learn`."""
+
+    @final
+    def check_learning(self) -> None:
+        """Warn if the penalty has parameters and no method that trains them."""
+        kind = type(self)
+        if kind.learn is AbstractPenalty.learn and any(p.requires_grad for p in self.parameters()):
+            warnings.warn(
+                f"{kind.__name__} has parameters that nothing trains: SVI steps those of model "
+                "and guide; override learn() and update(), or make them part of the model",
+                category=TrainingWarning,
+                stacklevel=3,
+            )
+
+    @final
+    def checked(self, latents: Latents) -> dict[str, Tensor]:
+        """Return the terms, which must be tensors by name, one at least for each weight.
+
+        Raises:
+            TypeError: if they are not.
+        """
+        terms: Any = self(latents)
+        named = isinstance(terms, dict)
+        if not named or not self._weights.keys() <= terms.keys():
+            got = sorted(terms) if named else type(terms).__name__
+            raise TypeError(
+                f"{type(self).__name__} must return a dict with a term for each of its weights, "
+                f"{sorted(self._weights)}, got {got}; return {{'name': term}}"
+            )
+        if wrong := [name for name, term in terms.items() if not isinstance(term, Tensor)]:
+            raise TypeError(f"terms of {type(self).__name__} must be tensors, got others: {wrong}")
+        return terms
 
     def weighted(self, terms: dict[str, Tensor]) -> Iterator[Tensor]:
         """Yield weight x term for each weight other than the number 0."""
