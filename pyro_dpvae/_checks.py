@@ -82,8 +82,10 @@ def check_positive_int(name: str, value: object) -> int:
 
 def check_seed(seed: int) -> int:
     """Return ``seed`` as an int if all random generators accept it."""
-    if int(seed) != seed or not 0 <= seed < 2**32:
-        raise ValueError(f"seed must be a whole number from 0 to {2**32 - 1}, got {seed}")
+    if not 0 <= seed < 2**32:
+        raise ValueError(f"seed must be from 0 to {2**32 - 1}, got {seed}")
+    if int(seed) != seed:
+        raise ValueError(f"seed must be a whole number, got {seed}")
     return int(seed)
 
 

@@ -22,8 +22,7 @@ from pyro_dpvae.nn import ARCHITECTURES, Batched, ConditionedPerceptron
 from pyro_dpvae.nn.flow_steps import AbstractStep, AutoregressiveStep, CouplingStep
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import FlowDistribution
-from pyro_dpvae.recipes import System, build_system
-from pyro_dpvae.recipes.run import open_run
+from pyro_dpvae.recipes import System, build_system, open_run
 from tests.linear_gaussian import DATA, LATENT, LinearGaussian
 
 KINDS = ["iaf", "coupling"]

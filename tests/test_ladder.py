@@ -139,7 +139,7 @@ def test_the_sites_are_the_parts_of_prior_and_posterior(linear: LinearLadder) ->
 
 
 def test_a_layer_is_fixed_by_a_value_that_broadcasts(linear: LinearLadder) -> None:
-    model, size = linear.model, linear.model.prior.latent_dims[0]
+    model, size = linear.model("standard"), LATENT_DIMS[0]
     fixed = torch.linspace(-1, 1, size).double()
     found = []
     for value in (fixed, fixed.expand(1, size), fixed.expand(5, size)):

@@ -242,7 +242,7 @@ def test_data_of_another_dtype_are_refused(
 ) -> None:
     network = ARCHITECTURES[name].encoder(shape)
     data = torch.zeros(2, *shape, dtype=dtype)
-    with pytest.raises(ValueError, match=f"float32 takes data of its dtype, got {dtype}; conv"):
+    with pytest.raises(TypeError, match=f"dtype of the networks.*float32, got {dtype}; convert"):
         network(data)
     assert network.double()(data.double()).dtype == torch.float64
     codes = Batched(nn.Embedding(5, 4), in_shape=(3,), out_shape=(3, 4))

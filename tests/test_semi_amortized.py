@@ -23,8 +23,7 @@ from pyro_dpvae.likelihoods import GaussianLikelihood
 from pyro_dpvae.models import VAE
 from pyro_dpvae.objectives import RegularizedELBO
 from pyro_dpvae.priors import CouplingPrior, StandardNormal
-from pyro_dpvae.recipes import System, build_system
-from pyro_dpvae.recipes.run import open_run
+from pyro_dpvae.recipes import System, build_system, open_run
 from tests.linear_gaussian import DATA, LATENT, VARIANCE, LinearGaussian
 
 

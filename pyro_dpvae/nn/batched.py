@@ -63,10 +63,10 @@ class Batched(nn.Module):
             own = {one.dtype for one in self.body.parameters() if one.is_floating_point()}
             if not own or x.dtype in own or torch.is_autocast_enabled(x.device.type):
                 raise
-            raise ValueError(
-                f"a network of {', '.join(sorted(map(str, own)))} takes data of its dtype, got "
-                f"{x.dtype}; convert the data, such as x.float(), or x.float() / 255 for images "
-                "of 8 bits"
+            raise TypeError(
+                "data must have the dtype of the networks' parameters, "
+                f"{', '.join(sorted(map(str, own)))}, got {x.dtype}; convert them, for example "
+                "with x.float(), or x.float() / 255 for images of 8 bits"
             ) from error
         if y.shape != (count, *self.out_shape):
             raise ValueError(

@@ -10,9 +10,10 @@ if TYPE_CHECKING:
     from pyro_dpvae.recipes.guides import GUIDES
     from pyro_dpvae.recipes.models import MODELS
     from pyro_dpvae.recipes.named import RECIPES, named_recipe
+    from pyro_dpvae.recipes.opening import open_run
     from pyro_dpvae.recipes.priors import SYSTEM_PRIORS
     from pyro_dpvae.recipes.recipe import Recipe
-    from pyro_dpvae.recipes.run import Run, open_run
+    from pyro_dpvae.recipes.run import Run
     from pyro_dpvae.recipes.system import System, build_system, start_from_data
     from pyro_dpvae.recipes.training import train
     from pyro_dpvae.recipes.two_moons import MoonsResult, measure_moons, train_moons
@@ -46,6 +47,6 @@ if not TYPE_CHECKING:
         __all__,
         modules=[
             *("recipe", "dpvae", "named", "guides", "models", "priors"),
-            *("system", "config", "run", "training", "two_moons"),
+            *("system", "config", "run", "opening", "training", "two_moons"),
         ],
     )

@@ -15,7 +15,8 @@ from pyro_dpvae.data import DATA_SETS, Batches, DataSet, scale_caution
 from pyro_dpvae.data.dataset import split_size
 from pyro_dpvae.errors import ConfigError, DataError, DataWarning
 from pyro_dpvae.recipes.config import RunConfig
-from pyro_dpvae.recipes.run import Run, open_run
+from pyro_dpvae.recipes.opening import open_run
+from pyro_dpvae.recipes.run import Run
 from pyro_dpvae.recipes.system import System, start_from_data
 from pyro_dpvae.runs import Checkpoint, RunFolder
 from pyro_dpvae.training import (

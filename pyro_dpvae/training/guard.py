@@ -237,11 +237,13 @@ def diverging(message: Callable[[str], str]) -> Iterator[None]:
 
 
 def _out_of_bounds(error: Exception) -> str | None:
-    """Return the cause if the error comes from invalid parameters of a distribution."""
+    """Return the cause if the error comes from parameters or samples that are not valid."""
     if isinstance(error, LinAlgError):
         return "a precision matrix has no Cholesky factor"
     if "satisfy the constraint" in str(error):
         return f"{str(error).split(' (')[0]} ..."  # torch's message goes on for a page
+    if "within the support" in str(error) and "nan" in str(error):
+        return "a sample of the latents is NaN"
     return None
 
 

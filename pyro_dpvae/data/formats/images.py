@@ -226,7 +226,7 @@ def _header(path: Path) -> _Header:
         with Image.open(path) as image:
             pages = getattr(image, "n_frames", 1)
             if image.format == "TIFF" and pages > 1:
-                raise ValueError(f"it has {pages} pages; save each as a file of its own")
+                raise DataError(f"it has {pages} pages; save each as a file of its own")
             size = image.size
             bits = getattr(image, "tag_v2", {}).get(_BITS, (8,))
             if max(bits) > 8 and len(bits) > 1:  # pillow takes the upper 8 bits of these too
