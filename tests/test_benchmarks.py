@@ -72,7 +72,8 @@ def test_the_step_benchmark_runs(
         assert set(report[system]) == {"bare", "eager", "fx", "fx_bfloat16", "products"} | stock
         assert report[system]["bare"]["ratio"] == 1.0
     assert set(report["tc"]) == {"bare", "eager", "fx", "fx_bfloat16", "products"}
-    assert set(report["optimizer"]) == {"torch_fused", "fused_optim", "pyro"}
+    optimizers = {"torch_fused", "fused_optim", "pyro", "flat", "flat_gathered"}
+    assert set(report["optimizer"]) == optimizers
     assert set(report["data"]) == {"bare", "grey", "binary-static", "binary-dynamic"}
 
 
